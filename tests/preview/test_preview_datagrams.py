@@ -1,4 +1,4 @@
-"""Packets of a picture on their way to a viewer, over real sockets."""
+"""Sending the packets of a frame to a viewer over real sockets."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SENT = [bytes([number]) * 1200 for number in range(12)] + [b"short"]
 
 
 class Unable(socket.socket):
-    """Of a system, or an interface, that cannot take several packets at once."""
+    """A socket of a system or an interface without segmentation."""
 
     code = errno.EIO
     asked = 0
 
     def sendmsg(self, *given: Any) -> int:
-        """No."""
+        """Reject the burst."""
         self.asked += 1
         raise OSError(self.code, "no")
 
 
 @asynccontextmanager
 async def way(room: int = 1 << 20) -> AsyncIterator[tuple[Datagrams, socket.socket]]:
-    """Where packets go, and where they come out."""
+    """Return the sending and the receiving end of a connection."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as came:
         came.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         came.bind(("127.0.0.1", 0))
@@ -53,7 +53,7 @@ def received(came: socket.socket, count: int) -> list[bytes]:
     return [came.recv(2000) for _ in range(count)]
 
 
-def test_a_burst_arrives_as_the_packets_that_it_is_made_of() -> None:
+def test_a_burst_arrives_as_separate_packets() -> None:
     async def run() -> None:
         async with way() as (datagrams, came):
             assert (datagrams._socket is not None) == (sys.platform == "linux")
@@ -66,7 +66,7 @@ def test_a_burst_arrives_as_the_packets_that_it_is_made_of() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENETUNREACH])
-def test_what_the_system_does_not_take_at_once_goes_one_by_one(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_packets_are_sent_individually_if_the_system_rejects_a_burst(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     async def run() -> None:
         async with way() as (datagrams, came):
             own = Unable(socket.AF_INET, socket.SOCK_DGRAM)
@@ -82,8 +82,8 @@ def test_what_the_system_does_not_take_at_once_goes_one_by_one(monkeypatch: pyte
     asyncio.run(run())
 
 
-def test_a_system_that_does_not_know_segments_is_never_handed_several_packets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older Linux takes no notice of what it does not know, and sends a burst as one datagram."""
+def test_a_system_without_segmentation_never_receives_several_packets_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older Linux ignores the option and would send a burst as one datagram."""
     monkeypatch.setattr(datagrams_module, "_UDP_SEGMENT", 9999)
 
     async def run() -> None:
@@ -95,7 +95,7 @@ def test_a_system_that_does_not_know_segments_is_never_handed_several_packets(mo
     asyncio.run(run())
 
 
-def test_a_closed_way_sends_one_by_one_and_leaves_the_transport_open() -> None:
+def test_after_close_packets_are_sent_individually_and_the_transport_stays_open() -> None:
     async def run() -> None:
         async with way() as (datagrams, came):
             datagrams.close()
@@ -107,7 +107,7 @@ def test_a_closed_way_sends_one_by_one_and_leaves_the_transport_open() -> None:
     asyncio.run(run())
 
 
-def test_a_relayed_way_has_no_socket_and_gets_each_packet() -> None:
+def test_a_relayed_connection_has_no_socket_and_gets_each_packet() -> None:
     class Relayed:
         def __init__(self) -> None:
             self.sent: list[tuple[bytes, tuple[str, int]]] = []
@@ -122,7 +122,7 @@ def test_a_relayed_way_has_no_socket_and_gets_each_packet() -> None:
     assert (datagrams.waiting, (datagrams._socket is not None)) == (0, False)
 
 
-def test_what_waits_in_the_transport_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packets_that_wait_in_the_transport_are_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with way() as (datagrams, _):
             sent: list[bytes] = []
@@ -136,7 +136,7 @@ def test_what_waits_in_the_transport_is_not_overtaken(monkeypatch: pytest.Monkey
 
 
 @given(st.lists(st.sampled_from([20, 700, 1299, 1300]), max_size=120))
-def test_bursts_are_the_payloads_in_order_of_one_length_but_for_a_shorter_last(lengths: list[int]) -> None:
+def test_bursts_keep_the_order_and_have_equal_lengths_except_for_the_last_payload(lengths: list[int]) -> None:
     payloads = [bytes([number % 256]) * length for number, length in enumerate(lengths)]
     found = bursts(payloads)
     assert [payload for burst in found for payload in burst] == payloads

@@ -1,4 +1,4 @@
-"""H.264 as it is coded: real streams of real encoders."""
+"""Parsing H.264 of real encoders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEI = 6
 def encoded(
     width: int, height: int, options: dict[str, str], pix_fmt: str = "yuv420p", frames: int = 3
 ) -> tuple[bytes, list[bytes]]:
-    """Extradata and packets of a black video, Annex B."""
+    """Return the extradata and packets of a black video, Annex B."""
     context = av.CodecContext.create("libx264", "w")
     assert isinstance(context, av.VideoCodecContext)
     context.width, context.height, context.pix_fmt = width, height, pix_fmt
@@ -51,7 +51,7 @@ def sps_of(packet: bytes) -> bytes:
         (720, 576, {"preset": "veryfast", "profile": "high", "x264-params": "interlaced=1"}, "6400", True),
     ],
 )
-def test_what_a_parameter_set_tells(width: int, height: int, options: dict[str, str], profile: str, interlaced: bool) -> None:
+def test_facts_of_a_parameter_set(width: int, height: int, options: dict[str, str], profile: str, interlaced: bool) -> None:
     facts = h264.sps_facts(sps_of(encoded(width, height, options)[1][0]))
     assert facts.size == Size(width, height)
     assert facts.profile_level_id[:4] == profile
@@ -59,12 +59,12 @@ def test_what_a_parameter_set_tells(width: int, height: int, options: dict[str, 
     assert facts.eight_bits_420
 
 
-def test_ten_bits_and_other_chroma_are_seen() -> None:
+def test_ten_bits_and_other_chroma_formats_are_detected() -> None:
     for pix_fmt in ("yuv420p10le", "yuv422p", "yuv444p"):
         assert not h264.sps_facts(sps_of(encoded(320, 240, {}, pix_fmt)[1][0])).eight_bits_420
 
 
-def test_a_damaged_parameter_set_is_an_error_not_a_crash() -> None:
+def test_a_damaged_parameter_set_is_an_error_and_not_a_crash() -> None:
     sps = sps_of(encoded(640, 360, {})[1][0])
     whole = h264.sps_facts(sps)
 
@@ -75,7 +75,7 @@ def test_a_damaged_parameter_set_is_an_error_not_a_crash() -> None:
             return None
 
     cut = [facts(sps[:length]) for length in range(len(sps))]
-    assert cut[:8] == [None] * 8  # all that tells the size is behind that
+    assert cut[:8] == [None] * 8  # the size follows later
     broken = [facts(sps[:at] + bytes([sps[at] ^ 1 << bit]) + sps[at + 1 :]) for at in range(len(sps)) for bit in range(8)]
     assert None in broken
     assert any(found is not None and found != whole for found in broken)
@@ -89,19 +89,19 @@ def test_lengths_and_start_codes_give_the_same_units() -> None:
     assert list(h264.units(with_lengths, 4)) == units
 
 
-def test_parameter_sets_beside_the_packets_stand_before_each_key_frame() -> None:
+def test_parameter_sets_from_the_extradata_precede_each_key_frame() -> None:
     extradata, packets = encoded(320, 240, {"x264-params": "keyint=2:repeat-headers=0", "flags": "+global_header"}, frames=4)
     assert {unit[0] & 31 for unit in h264.units(packets[0])} <= {SEI, 5}
-    pictures = H264Packets(VideoFormat("h264", extradata))
-    assert pictures.facts is not None
+    converter = H264Packets(VideoFormat("h264", extradata))
+    assert converter.facts is not None
     for number, packet in enumerate(packets):
         key = number % 2 == 0
-        units = pictures.units(EncodedPacket(memoryview(packet), number, key, None))
-        kinds = dict.fromkeys(unit[0] & 31 for unit in units if unit[0] & 31 != SEI)  # a picture may have several slices
+        units = converter.units(EncodedPacket(memoryview(packet), number, key, None))
+        kinds = dict.fromkeys(unit[0] & 31 for unit in units if unit[0] & 31 != SEI)  # a frame may have several slices
         assert list(kinds) == ([7, 8, 5] if key else [1])
 
 
-def test_avcc_extradata_is_understood() -> None:
+def test_avcc_extradata_is_parsed() -> None:
     extradata, packets = encoded(320, 240, {"flags": "+global_header"})
     sps, pps = (next(u for u in h264.units(extradata) if u[0] & 31 == kind) for kind in (7, 8))
     avcc = bytes([1, *sps[1:4], 0xFF, 0xE1]) + len(sps).to_bytes(2, "big") + sps + b"\x01" + len(pps).to_bytes(2, "big") + pps
@@ -111,10 +111,10 @@ def test_avcc_extradata_is_understood() -> None:
     assert packets
 
 
-def test_payloads_put_together_give_the_picture_again() -> None:
+def test_joined_payloads_give_the_original_frame() -> None:
     packet = encoded(1280, 720, {"x264-params": "bitrate=20000:vbv-maxrate=20000:vbv-bufsize=20000"})[1][0]
     units = list(h264.units(packet))
-    big = [*units[:-1], units[-1] + bytes(range(1, 256)) * 40]  # larger than a packet may be
+    big = [*units[:-1], units[-1] + bytes(range(1, 256)) * 40]  # larger than the maximum packet size
     payloads = h264.payloads(big)
     assert max(map(len, payloads)) <= 1300
     assert list(h264.units(b"".join(map(h264_depayload, payloads)))) == big
@@ -141,5 +141,5 @@ def test_a_large_unit_fills_each_packet_but_its_last(length: int) -> None:
         ("64003c", "640034"),
     ],
 )
-def test_what_cameras_add_to_a_profile_is_left_out(camera: str, plain: str) -> None:
+def test_additional_profile_flags_of_cameras_are_ignored(camera: str, plain: str) -> None:
     assert plain_profile(camera) == plain

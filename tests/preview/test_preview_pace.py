@@ -1,4 +1,4 @@
-"""A viewer gets a group of pictures in parts that its socket can hold, and a picture that comes alone at once."""
+"""A group of frames is sent in parts that fit into the viewer's socket buffer; a single frame is sent at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def image(number: int, packets: int) -> MediaImage:
 
 
 def rtp_sender(sent: list[int]) -> Any:
-    """As far as a viewer reaches into aiortc's: what goes to its transport is counted, in the part that is sent now."""
+    """The part of aiortc's sender that a viewer uses; it counts the packets of the current part."""
 
     def sendto(packet: bytes, address: tuple[str, int]) -> None:
         sent[-1] += 1
@@ -34,7 +34,7 @@ def rtp_sender(sent: list[int]) -> Any:
 
 
 @pytest.mark.parametrize("packets", [1, 10, 17, 32, 80])
-def test_a_group_goes_in_parts_and_a_single_picture_at_once(packets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_sent_in_parts_and_a_single_frame_at_once(packets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> list[int]:
         sent = [0]
         sleep = asyncio.sleep
@@ -50,7 +50,7 @@ def test_a_group_goes_in_parts_and_a_single_picture_at_once(packets: int, monkey
         running = asyncio.create_task(viewer._run(SimpleNamespace(payloadType=96)))
         while viewer.packets < 20 * packets:
             await sleep(0)
-        for number in range(20, 23):  # each comes when the one before was sent long ago
+        for number in range(20, 23):  # each arrives long after the previous one was sent
             sent.append(0)
             await sleep(0)
             viewer.push(image(number, packets))

@@ -1,4 +1,4 @@
-"""RTP times for one viewer: they only go on, and the anchor's line gives presentation times back."""
+"""RTP times for one viewer: they always increase, and the anchors convert them back to presentation times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def image(pts_ns: int, key: bool = False) -> MediaImage:
 
 
 def after(later: int, earlier: int) -> bool:
-    """In the sense of numbers that wrap (RFC 1982)."""
+    """Return whether one RTP time is after another, in serial number arithmetic (RFC 1982)."""
     return 0 < (later - earlier) & MASK < 1 << 31
 
 
 @given(st.integers(0, MASK), st.lists(st.integers(1, 2000), min_size=2, max_size=50), st.integers(0, 10**15))
-def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[int], begin: int) -> None:
+def test_presentation_times_can_be_computed_from_rtp_times(origin: int, steps: list[int], begin: int) -> None:
     line = Timeline(origin)
     pts = begin
     rtp = line.live(image(pts))
@@ -36,7 +36,7 @@ def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[in
 
 
 @given(st.integers(0, MASK), st.lists(st.integers(-(10**13), 10**13), min_size=1, max_size=30))
-def test_times_only_go_on_whatever_the_stream_does(origin: int, jumps: list[int]) -> None:
+def test_rtp_times_always_increase(origin: int, jumps: list[int]) -> None:
     line = Timeline(origin)
     pts = 0
     rtp = line.live(image(pts))
@@ -48,15 +48,15 @@ def test_times_only_go_on_whatever_the_stream_does(origin: int, jumps: list[int]
 
 
 @given(st.integers(0, MASK), st.integers(0, 600), st.integers(1, 9000))
-def test_a_group_that_is_sent_again_is_over_before_the_next_picture(origin: int, pictures: int, interval: int) -> None:
+def test_a_repeated_group_ends_before_the_next_frame(origin: int, frames: int, interval: int) -> None:
     line = Timeline(origin)
     last = line.live(image(10**9))
-    times = line.compressed(pictures, interval)
+    times = line.compressed(frames, interval)
     for time in (*times, line.live(image(10**9))):
         assert after(time, last)
         last = time
     assert not line.restarted
     following = line.live(image(10**9 + interval * 100_000 // 9))
     assert after(following, last)
-    if interval > 2 * (pictures + 2):  # else there is no room for so many: they are a few ticks late
+    if interval > 2 * (frames + 2):  # else the interval is too short for the group, and its frames are a few ticks late
         assert (following - ticks_of(10**9 + interval * 100_000 // 9) - (origin - ticks_of(10**9))) & MASK == 3000 & MASK

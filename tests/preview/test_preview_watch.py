@@ -1,4 +1,4 @@
-"""Real cameras, real viewers: what is passed on, what is encoded, and what becomes of both when something changes."""
+"""Real cameras and real viewers: passthrough, encoding, and changes of the stream."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cameras() -> Iterator[RtspServer]:
 
 
 async def arrived(preview: Preview, stream: str = "door") -> Watcher:
-    """Watch as soon as the stream gives something."""
+    """Start watching as soon as the stream has video."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             try:
@@ -61,19 +61,19 @@ def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
             await second.has(3)
             for watcher in (first, second):
                 assert (watcher.session.facts.mode, watcher.session.facts.reason) == ("passthrough", "")
-                assert watcher.pictures[-1][:2] == (640, 360)
+                assert watcher.frames[-1][:2] == (640, 360)
                 assert watcher.channels == ["anchor"]
                 assert read(watcher.last.to_ndarray(format="rgb24")) is not None
-                assert {told["by"] for told in watcher.told} == {"pts"}
-                assert {told["clock_rate"] for told in watcher.told} == {90_000}
-            # The line that is told leads from RTP times to the presentation times that result rows have.
+                assert {message["by"] for message in watcher.messages} == {"pts"}
+                assert {message["clock_rate"] for message in watcher.messages} == {90_000}
+            # The anchors convert RTP times to the presentation times of the result rows.
             sender = first.session.viewer
             assert sender is not None
-            told = first.told[-1]
+            message = first.messages[-1]
             decoded = {round((pts or 0) * 1e9) for pts, _ in stream.frames}
-            assert min(abs(told["pts_ns"] - pts) for pts in decoded) <= 1
-            assert abs(told["captured_ns_utc"] / 1e9 - asyncio.get_running_loop().time()) > 0
-            # The second got the group that was there already: more pictures than time has passed.
+            assert min(abs(message["pts_ns"] - pts) for pts in decoded) <= 1
+            assert abs(message["captured_ns_utc"] / 1e9 - asyncio.get_running_loop().time()) > 0
+            # The second viewer received the current group: more frames than the elapsed time contains.
             assert preview.counts().viewers == {"door": 2}
             assert preview.counts().encoders == 0
             for watcher in (first, second):
@@ -93,7 +93,7 @@ def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
         ("file", "", (424, 180)),
     ],
 )
-def test_what_browsers_do_not_play_is_encoded_once_for_all(
+def test_unsupported_video_is_encoded_once_for_all_viewers(
     cameras: RtspServer, source: str, reason: str, size: tuple[int, int]
 ) -> None:
     if source == "mjpeg":
@@ -114,7 +114,7 @@ def test_what_browsers_do_not_play_is_encoded_once_for_all(
             assert reason in first.session.facts.reason
             assert first.session.feed is second.session.feed
             assert preview.counts().encoders == 1
-            assert first.pictures[-1][:2] == second.pictures[-1][:2] == size
+            assert first.frames[-1][:2] == second.frames[-1][:2] == size
             await gone(first)
             assert preview.counts().encoders == 1
             await second.has(3)
@@ -126,7 +126,7 @@ def test_what_browsers_do_not_play_is_encoded_once_for_all(
 
 
 async def settled(name: str) -> list[threading.Thread]:
-    """All threads, once none has this name, or it has been waited for that."""
+    """Return all threads once none has this name, or after a timeout."""
     for _ in range(200):
         if not any(thread.name == name for thread in threading.enumerate()):
             break
@@ -134,7 +134,7 @@ async def settled(name: str) -> list[threading.Thread]:
     return threading.enumerate()
 
 
-def test_the_picture_keeps_playing_when_its_size_changes(cameras: RtspServer) -> None:
+def test_playback_continues_when_the_frame_size_changes(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings())
         with Stream(preview, cameras.url("/sizes")):
@@ -148,12 +148,12 @@ def test_the_picture_keeps_playing_when_its_size_changes(cameras: RtspServer) ->
     asyncio.run(run())
 
 
-def test_what_becomes_too_large_goes_on_encoded_for_the_same_viewer(cameras: RtspServer) -> None:
+def test_frames_that_become_too_large_are_encoded_for_the_same_viewer(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings(max_height=300, encode_height=200))
         with Stream(preview, cameras.url("/sizes")):
             async with asyncio.timeout(LIMIT_S):
-                while True:  # it begins with the large one
+                while True:  # it starts with the large frame
                     watcher = await arrived(preview)
                     if watcher.session.facts.mode == "passthrough":
                         break
@@ -168,24 +168,24 @@ def test_what_becomes_too_large_goes_on_encoded_for_the_same_viewer(cameras: Rts
     asyncio.run(run())
 
 
-def test_viewers_stay_when_the_camera_goes_and_comes_back(cameras: RtspServer) -> None:
+def test_viewers_stay_connected_when_the_camera_reconnects(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings())
         with RtspServer(ClockMount("/plain", fps=25, key_interval=10)) as server, Stream(preview, server.url("/plain")):
             watcher = await arrived(preview)
             await watcher.has(10)
             await asyncio.to_thread(server.restart)
-            turns = len(watcher.told)
+            turns = len(watcher.messages)
             await watcher.has(20)
             async with asyncio.timeout(LIMIT_S):
-                while len(watcher.told) == turns:
+                while len(watcher.messages) == turns:
                     await asyncio.sleep(0.02)
             await gone(watcher)
 
     asyncio.run(run())
 
 
-def test_a_viewer_that_lost_the_picture_gets_the_current_group_at_most_once_a_second(cameras: RtspServer) -> None:
+def test_a_viewer_that_lost_packets_gets_the_current_group_at_most_once_per_second(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings())
         with Stream(preview, cameras.url("/plain")):
@@ -194,7 +194,7 @@ def test_a_viewer_that_lost_the_picture_gets_the_current_group_at_most_once_a_se
             receiver = watcher.peer.getReceivers()[0]
             viewer = watcher.session.viewer
             assert viewer is not None
-            ssrc = next(iter(getattr(receiver, "_RTCRtpReceiver__remote_streams")))  # noqa: B009  the type checker knows no such name
+            ssrc = next(iter(getattr(receiver, "_RTCRtpReceiver__remote_streams")))  # noqa: B009  unknown to the type checker
             for _ in range(5):
                 await receiver._send_rtcp_pli(ssrc)
             await watcher.has(5)
@@ -202,14 +202,14 @@ def test_a_viewer_that_lost_the_picture_gets_the_current_group_at_most_once_a_se
             async with asyncio.timeout(LIMIT_S):
                 while viewer.restarts < 2:
                     await asyncio.sleep(0.02)
-            times = [time for _, _, time in watcher.pictures]
+            times = [time for _, _, time in watcher.frames]
             assert times == sorted(times)
             await gone(watcher)
 
     asyncio.run(run())
 
 
-def test_too_many_viewers_are_refused_and_sessions_are_their_owners(cameras: RtspServer) -> None:
+def test_the_number_of_viewers_is_limited_and_sessions_belong_to_their_owners(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings(max_viewers=3, max_viewers_per_stream=2))
         with Stream(preview, cameras.url("/plain")), Stream(preview, cameras.url("/view"), "gate"):
@@ -235,19 +235,19 @@ def test_too_many_viewers_are_refused_and_sessions_are_their_owners(cameras: Rts
     asyncio.run(run())
 
 
-def test_the_main_url_is_read_while_somebody_watches_it(cameras: RtspServer) -> None:
+def test_the_main_url_is_read_while_it_has_viewers(cameras: RtspServer) -> None:
     wanted = [SourceSpec("door", "live", (cameras.url("/view"),), live=LiveOptions())]
 
     async def run() -> None:
         preview = Preview(PreviewSettings(), lambda _: wanted[0])
         watcher = await watch(preview)
         await watcher.has(5)
-        assert watcher.pictures[-1][:2] == (480, 270)
-        assert {told["by"] for told in watcher.told} == {"captured"}
+        assert watcher.frames[-1][:2] == (480, 270)
+        assert {message["by"] for message in watcher.messages} == {"captured"}
         assert any(thread.name == "view-door" for thread in threading.enumerate())
         await gone(watcher)
         assert not any(thread.name == "view-door" for thread in await settled("view-door"))
-        # Where the URL is another now, who watches the old one does so no longer.
+        # If the URL changes, viewers of the old one are disconnected.
         watcher = await watch(preview)
         wanted[0] = SourceSpec("door", "live", (cameras.url("/plain"),), live=LiveOptions())
         preview.changed("door")
@@ -259,7 +259,7 @@ def test_the_main_url_is_read_while_somebody_watches_it(cameras: RtspServer) -> 
     asyncio.run(run())
 
 
-def test_a_viewer_who_vanishes_is_noticed(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_vanishes_is_detected(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.preview.session.SILENT_NS", 3_000_000_000)
 
     async def run() -> None:
@@ -267,7 +267,7 @@ def test_a_viewer_who_vanishes_is_noticed(cameras: RtspServer, monkeypatch: pyte
         with Stream(preview, cameras.url("/plain")):
             watcher = await arrived(preview)
             await watcher.has(3)
-            # Nothing comes from it any more, and no goodbye either.
+            # It sends nothing any more, and does not close the connection.
             connection = watcher.peer.getReceivers()[0].transport.transport._connection
             for protocol in connection._protocols:
                 monkeypatch.setattr(protocol.transport, "sendto", lambda *_: None)
@@ -279,13 +279,11 @@ def test_a_viewer_who_vanishes_is_noticed(cameras: RtspServer, monkeypatch: pyte
     asyncio.run(run())
 
 
-def test_many_viewers_who_vanish_leave_no_task_no_socket_and_no_encoder(
-    cameras: RtspServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_viewers_that_vanish_leave_no_task_no_socket_and_no_encoder(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings(encode_height=90, encode_fps=5))
         with Stream(preview, cameras.url("/plain")), Stream(preview, cameras.url("/h265"), "gate"):
-            for stream in ("door", "gate"):  # whatever is made once is there
+            for stream in ("door", "gate"):  # create everything that is created once
                 await gone(await arrived(preview, stream))
             files = open_files()
             for _ in range(2):
@@ -314,6 +312,6 @@ def test_many_viewers_who_vanish_leave_no_task_no_socket_and_no_encoder(
 
 
 def open_files() -> int:
-    """Of this process; what nobody refers to any more is closed."""
+    """Return the number of open files of this process, after a garbage collection."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))

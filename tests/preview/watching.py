@@ -1,4 +1,4 @@
-"""A stream that is read as the service reads it, and viewers of it: aiortc on the other side, without the web between them."""
+"""A stream that is read as by the service, and its aiortc viewers, connected without HTTP."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from vision_infer.stream.find import open_source
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 LIMIT_S = 30.0
-"""how long anything may take, on a busy machine"""
+"""The time limit of each wait, on a busy machine, seconds."""
 
 
 class Stream:
-    """Reads a source on a thread, again and again, and shows it to a preview; a context manager.
+    """Reads a source on a thread, reconnects, and passes it to a preview; a context manager.
 
     Args:
-        preview: shows it.
-        url: of the source; a file is played over and over.
-        name: of the stream.
+        preview: The preview.
+        url: The URL of the source; a file is played in a loop.
+        name: The name of the stream.
     """
 
     def __init__(self, preview: Preview, url: str, name: str = "door") -> None:
@@ -42,7 +42,7 @@ class Stream:
         self._spec = SourceSpec(name, "live", (url,), live=options)
         self._thread = threading.Thread(target=self._run, name="read", daemon=True)
         self.frames: list[tuple[float | None, int]] = []
-        """presentation time, and when it was decoded, of the last frames"""
+        """The presentation time and the decoding time of the last frames."""
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -67,34 +67,34 @@ class Stream:
 
 @dataclass
 class Watcher:
-    """A viewer: what it was shown, and told."""
+    """A viewer: the frames and messages that it received."""
 
     session: Session
     peer: RTCPeerConnection
-    pictures: list[tuple[int, int, int]] = field(default_factory=list)
-    """width, height, RTP time"""
-    told: list[dict[str, Any]] = field(default_factory=list)
-    """anchors"""
+    frames: list[tuple[int, int, int]] = field(default_factory=list)
+    """The width, height and RTP time of each frame."""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """The anchors."""
     channels: list[str] = field(default_factory=list)
     last: Any = None
-    """the newest picture, as it was decoded"""
+    """The newest decoded frame."""
 
-    async def has(self, pictures: int, limit_s: float = LIMIT_S) -> None:
-        """Wait until so many more pictures were shown."""
-        wanted = len(self.pictures) + pictures
+    async def has(self, frames: int, limit_s: float = LIMIT_S) -> None:
+        """Wait for a number of further frames."""
+        wanted = len(self.frames) + frames
         async with asyncio.timeout(limit_s):
-            while len(self.pictures) < wanted:
+            while len(self.frames) < wanted:
                 await asyncio.sleep(0.02)
 
     async def until(self, width: int, height: int) -> None:
-        """Wait for a picture of this size."""
+        """Wait for a frame of this size."""
         async with asyncio.timeout(LIMIT_S):
-            while not self.pictures or self.pictures[-1][:2] != (width, height):
+            while not self.frames or self.frames[-1][:2] != (width, height):
                 await asyncio.sleep(0.02)
 
 
 async def watch(preview: Preview, stream: str = "door", data: bool = True, decode: bool = True) -> Watcher:
-    """Begin to watch; it is not waited for the first picture."""
+    """Start watching, without waiting for the first frame."""
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.addTransceiver("video", direction="recvonly")
     if data:
@@ -113,7 +113,7 @@ async def watch(preview: Preview, stream: str = "door", data: bool = True, decod
             with suppress(MediaStreamError):
                 while True:
                     frame = await track.recv()
-                    watcher.pictures.append((frame.width, frame.height, frame.pts))
+                    watcher.frames.append((frame.width, frame.height, frame.pts))
                     watcher.last = frame
 
         if decode:
@@ -122,7 +122,7 @@ async def watch(preview: Preview, stream: str = "door", data: bool = True, decod
     @peer.on("datachannel")
     def channel(channel: Any) -> None:
         watcher.channels.append(channel.label)
-        channel.on("message", lambda text: watcher.told.append(json.loads(text)))
+        channel.on("message", lambda text: watcher.messages.append(json.loads(text)))
 
     await peer.setRemoteDescription(RTCSessionDescription(session.answer, "answer"))
     return watcher

@@ -1,4 +1,4 @@
-"""What people have: every codec in every container that this FFmpeg can make, read by us and by PyAV alone."""
+"""Common formats: each codec in each container that this build of FFmpeg can write, compared with PyAV alone."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from vision_infer.stream.find import find_sources, open_source
 from vision_infer.stream.source import ReadOptions, ReadReport
 
 H264 = Clip(options=(("preset", "veryfast"), ("bf", "2"), ("g", "12")), frames=30)
-"""what most cameras and phones make; with B-frames, so that decoding order is not presentation order"""
+"""Most cameras and phones; with B-frames, so that decoding order and presentation order differ."""
 H264_BASELINE = Clip(options=(("preset", "ultrafast"), ("profile", "baseline"), ("g", "12")), frames=30)
-"""cheap cameras: no B-frames"""
+"""Cheap cameras: no B-frames."""
 H264_HIGH_10 = Clip(pix_fmt="yuv420p10le", options=(("preset", "ultrafast"), ("g", "12")), frames=30)
-"""10 bits, as editing programs make"""
+"""Editing programs: 10 bits."""
 H264_422 = Clip(pix_fmt="yuv422p", options=(("preset", "ultrafast"), ("g", "12")), frames=30)
-"""4:2:2, as professional cameras make"""
+"""Professional cameras: 4:2:2."""
 H265 = Clip(codec="libx265", options=(("preset", "ultrafast"), ("x265-params", "keyint=12:bframes=2:log-level=none")), frames=30)
-"""newer cameras and phones"""
+"""Newer cameras and phones."""
 H265_10 = replace(H265, pix_fmt="yuv420p10le")
-"""10 bits: phones that film in HDR"""
+"""Phones that record HDR: 10 bits."""
 AV1 = Clip(codec="libsvtav1", options=(("preset", "10"), ("g", "12")), frames=20)
-"""what streaming services deliver"""
+"""Streaming services."""
 AV1_10 = replace(AV1, pix_fmt="yuv420p10le")
 VP9 = Clip(codec="libvpx-vp9", options=(("deadline", "realtime"), ("cpu-used", "8"), ("g", "12")), frames=20)
-"""browsers' recordings and videos for the web; hidden frames that are never shown"""
+"""Browser recordings and web videos, with hidden frames that are never displayed."""
 VP8 = Clip(codec="libvpx", options=(("deadline", "realtime"), ("cpu-used", "8"), ("g", "12")), frames=20)
-"""older recordings of browsers (MediaRecorder, WebRTC)"""
+"""Older browser recordings (MediaRecorder, WebRTC)."""
 MJPEG = Clip(codec="mjpeg", pix_fmt="yuvj420p", options=(), frames=20)
-"""webcams and old cameras: full range, each frame by itself"""
+"""Webcams and old cameras: full range, intra-only."""
 MPEG2 = Clip(codec="mpeg2video", options=(("g", "12"), ("bf", "2")), frames=30)
-"""DVDs and broadcasts"""
+"""DVDs and broadcasts."""
 MPEG4 = Clip(codec="mpeg4", options=(("g", "12"), ("bf", "2")), frames=30)
-"""DivX and Xvid; in AVI, where B-frames have no times of their own"""
+"""DivX and Xvid; in AVI, where B-frames have no presentation times."""
 PRORES = Clip(codec="prores_ks", pix_fmt="yuv422p10le", options=(), frames=10)
-"""editing"""
+"""Editing programs."""
 FFV1 = Clip(codec="ffv1", options=(), frames=10)
-"""archives: without loss"""
+"""Archives: lossless."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def alone(path: Path) -> list[av.VideoFrame]:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"
         frames = list(container.decode(video=0))
-    # AVI has no presentation times; what FFmpeg gives the frames is right as a set, and in decoding order.
+    # AVI has no presentation times; the set of FFmpeg's times is correct, but in decoding order.
     for frame, pts in zip(frames, sorted(frame.pts for frame in frames if frame.pts is not None), strict=True):
         frame.pts = pts
     return frames
 
 
 @pytest.mark.parametrize("one", FORMATS.values(), ids=FORMATS.keys())
-def test_frames_times_and_sizes_are_those_that_pyav_gives(one: Format) -> None:
+def test_frames_times_and_sizes_equal_those_of_pyav(one: Format) -> None:
     path = made(one.recipe)
     (spec,) = find_sources([str(path)]).specs
     with open_source(spec) as source:
@@ -120,7 +120,7 @@ def test_frames_times_and_sizes_are_those_that_pyav_gives(one: Format) -> None:
 
 
 @pytest.mark.parametrize("one", FORMATS.values(), ids=FORMATS.keys())
-def test_ranges_and_key_frames_are_exact_in_each(one: Format) -> None:
+def test_ranges_and_key_frames_are_exact_in_each_format(one: Format) -> None:
     path = made(one.recipe)
     wanted = alone(path)
     with av.open(str(path)) as container:
@@ -142,7 +142,7 @@ def test_ranges_and_key_frames_are_exact_in_each(one: Format) -> None:
     assert times(ReadOptions(keyframes_only=True)) == keys
 
 
-def test_the_matrix_holds_what_people_have() -> None:
-    """A format that is added to the list of suffixes has a place here, or a reason: raw streams, and what no encoder makes."""
+def test_each_known_suffix_is_tested() -> None:
+    """Each known suffix is tested here, except for raw streams and formats without an encoder."""
     assert {one.container for one in FORMATS.values()} >= {"mp4", "mkv", "avi", "ts", "mov", "webm", "mpg", "flv"}
     assert {one.clip.codec for one in FORMATS.values()} >= {"libx264", "libx265", "libsvtav1", "libvpx-vp9", "mjpeg", "mpeg4"}

@@ -1,4 +1,4 @@
-"""Damaged files of all kinds, as they come from broken disks and cut connections."""
+"""Damaged files of all kinds, as from broken disks and interrupted connections."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ COUNT = 1000
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_mutated_files_do_no_harm(seed: int) -> None:
+def test_mutated_files_cause_no_crash(seed: int) -> None:
     outcome = fuzz(seed, COUNT)
     assert outcome.files == COUNT
     assert (outcome.crashed, outcome.hung, outcome.failed) == ([], [], [])
     assert 0 < outcome.peak_rss_bytes < MAX_BYTES
-    assert outcome.frames > COUNT  # most of most files is still read
+    assert outcome.frames > COUNT  # most parts of most files are still read
     assert 0 < outcome.refused < COUNT

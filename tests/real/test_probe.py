@@ -1,4 +1,4 @@
-"""A probe of real cameras: what it sees, and at which step it fails where there is nothing to be seen."""
+"""Probes of real cameras: the results, and the step at which a probe fails."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server() -> Iterator[RtspServer]:
 
 @pytest.fixture(scope="module")
 def seen(server: RtspServer) -> dict[str, Probe]:
-    """All that can be seen, looked at side by side."""
+    """Probe all cameras concurrently."""
     with ThreadPoolExecutor(4) as pool:
         urls = {path: server.url(path) for path in ("/clock", "/h265", "/b")} | {
             "/locked": server.url("/locked", "user", "s3cret")
@@ -70,33 +70,33 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     assert clock.jitter_ms is not None
 
 
-def test_what_a_browser_does_not_play_as_it_is(seen: dict[str, Probe]) -> None:
+def test_reasons_against_passthrough(seen: dict[str, Probe]) -> None:
     assert seen["/h265"].codec == "hevc"
     assert seen["/h265"].passthrough_problem == "not every browser plays H.265"
     assert seen["/b"].b_frames
     assert "B-frames" in seen["/b"].passthrough_problem
 
 
-def test_a_password_opens_and_is_never_shown(seen: dict[str, Probe]) -> None:
+def test_a_password_is_used_and_never_shown(seen: dict[str, Probe]) -> None:
     assert seen["/locked"].url.startswith("rtsp://user:***@")
     assert "s3cret" not in repr(seen["/locked"])
 
 
-def test_a_limit_ends_what_would_go_on(server: RtspServer) -> None:
+def test_the_time_limit_ends_a_probe(server: RtspServer) -> None:
     began = time.monotonic()
     found = probe(server.url("/clock"), watch_s=60, limit_s=1.5)
     assert time.monotonic() - began < 8, "expected: 1.5 s"
     assert found.frames > 10
 
 
-def test_a_camera_whose_next_key_frame_is_far_away_is_told_from_one_that_is_silent(server: RtspServer) -> None:
+def test_a_camera_with_rare_key_frames_is_distinguished_from_a_silent_one(server: RtspServer) -> None:
     error = failed(server.url("/far"), limit_s=1.5)
     assert error.step == "frame"
     assert "packets arrived, but no frame could be decoded" in error.message
     assert error.hint.startswith("its key frames are too far apart")
 
 
-def test_it_can_be_stopped(server: RtspServer) -> None:
+def test_a_probe_can_be_stopped(server: RtspServer) -> None:
     stopping = threading.Event()
     timer = threading.Timer(0.8, stopping.set)
     timer.start()
@@ -116,12 +116,12 @@ def test_it_can_be_stopped(server: RtspServer) -> None:
         ("/sound", "video", "only audio"),
     ],
 )
-def test_at_which_step_a_camera_fails(server: RtspServer, path: str, step: str, says: str) -> None:
+def test_the_step_at_which_a_camera_fails(server: RtspServer, path: str, step: str, says: str) -> None:
     error = failed(server.url(path, "user", "geheim"))
     assert (error.step, says in error.message) == (step, True), error
 
 
-def test_at_which_step_it_fails_before_there_is_a_camera(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_step_at_which_a_probe_fails_without_a_camera(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert failed("rtsp://user:geheim@nowhere.invalid/x").step == "name"
     assert failed("gopher://user:geheim@host/x").step == "address"
     assert failed(str(tmp_path_factory.getbasetemp() / "none.mp4")).step == "connect"
@@ -137,7 +137,7 @@ def test_at_which_step_it_fails_before_there_is_a_camera(tmp_path_factory: pytes
         assert (error.step, error.refused) == ("address", True), "it was not asked"
 
 
-def test_a_name_server_that_does_not_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_does_not_answer_does_not_block_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = threading.Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [hanging.wait(30)][1:])
     error = failed("rtsp://user:geheim@slow.invalid/x", limit_s=0.3)
@@ -145,14 +145,14 @@ def test_a_name_server_that_does_not_answer_holds_up_nothing(monkeypatch: pytest
     assert (error.step, error.message) == ("name", "rtsp://user:***@slow.invalid/x: finding its host took longer than 0.3 s")
 
 
-def test_a_file_is_read_at_its_own_pace() -> None:
+def test_probing_a_file() -> None:
     found = probe(str(bikes()), limit_s=20)
     assert (found.kind, found.codec) == ("file", "h264")
     assert found.jitter_ms is None
     assert found.frame_rate
 
 
-def test_the_built_in_camera() -> None:
+def test_probing_the_test_pattern() -> None:
     found = probe("test://?size=320x240&fps=15")
     assert (found.kind, found.size, found.frame_rate) == ("test", Size(320, 240), 15)
     assert found.passthrough_problem

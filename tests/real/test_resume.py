@@ -1,4 +1,4 @@
-"""A run that is killed and gone on with leaves what a run that was never killed leaves."""
+"""A run that is killed and resumed gives the same results as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def words(*options: str | Path) -> list[str]:
 
 
 def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows by stream, in the file's order, without their times."""
+    """Return the rows by stream, in the file's order, without their times."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -56,12 +56,12 @@ def table(path: Path) -> dict[str, list[dict[str, str]]]:
 def size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # not begun, or in its place already
+    except FileNotFoundError:  # not started, or already renamed
         return 0
 
 
-def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, most: int = 5) -> int:
-    """Run with --resume, and kill it each time it has got a random bit further, until it gets through.
+def run_with_kills(options: list[str | Path], watched: Path, seed: int, most: int = 5) -> int:
+    """Run with --resume, and kill the run repeatedly after random progress, until it completes.
 
     Returns:
         how often it was killed.
@@ -76,7 +76,7 @@ def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, 
                 if size(watched) - before > more:
                     process.send_signal(signal.SIGKILL)
                     break
-                time.sleep(0.001)  # more often, and it would take a core from the run
+                time.sleep(0.001)  # polling more often would take a CPU core from the run
             process.wait(timeout=60)
             assert process.stderr is not None
             errors = process.stderr.read()
@@ -90,25 +90,25 @@ def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, 
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_rows_go_on_inside_a_source(clips: list[Path], tmp_path: Path, seed: int) -> None:
+def test_rows_continue_within_a_source(clips: list[Path], tmp_path: Path, seed: int) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
     done = subprocess.run(words(*clips, "--out", whole / "r.jsonl", "--out", whole / "r.csv"), check=False, timeout=120)
     assert done.returncode == 0
     options: list[str | Path] = [*clips, "--out", cut / "r.jsonl", "--out", cut / "r.csv"]
-    kills = killed_again_and_again(options, cut / ".r.jsonl.partial", seed)
+    kills = run_with_kills(options, cut / ".r.jsonl.partial", seed)
     assert kills >= 1
     assert rows(cut / "r.jsonl") == rows(whole / "r.jsonl")
     assert table(cut / "r.csv") == table(whole / "r.csv")
     assert sorted(path.name for path in cut.iterdir()) == [".r.jsonl.resume", "r.csv", "r.jsonl"]
 
 
-def test_a_set_for_each_source_where_finished_ones_are_left_alone(clips: list[Path], tmp_path: Path) -> None:
+def test_finished_sources_are_not_read_again(clips: list[Path], tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(words(*clips, "--out", f"{whole}/", "--formats", "jsonl,csv,txt"), check=True, timeout=120)
     options: list[str | Path] = [*clips, "--out", f"{cut}/", "--formats", "jsonl,csv,txt"]
-    killed_again_and_again(options, cut / ".c.jsonl.partial", 3)
+    run_with_kills(options, cut / ".c.jsonl.partial", 3)
     before = {path.name: path.stat().st_mtime_ns for path in cut.iterdir()}
     subprocess.run(words(*options, "--resume"), check=True, timeout=120)
     after = {path.name: path.stat().st_mtime_ns for path in cut.iterdir()}
@@ -121,15 +121,15 @@ def test_a_set_for_each_source_where_finished_ones_are_left_alone(clips: list[Pa
         assert (cut / f"{name}.txt").read_text() == (whole / f"{name}.txt").read_text()
 
 
-def test_tracks_begin_anew_so_that_their_numbers_are_those_of_one_run(clips: list[Path], tmp_path: Path) -> None:
+def test_tracks_get_the_same_numbers_as_in_one_run(clips: list[Path], tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     subprocess.run(words(*clips, "--track", "--out", whole), check=True, timeout=120)
-    kills = killed_again_and_again([*clips, "--track", "--out", cut], tmp_path / ".cut.jsonl.partial", 4, most=2)
+    kills = run_with_kills([*clips, "--track", "--out", cut], tmp_path / ".cut.jsonl.partial", 4, most=2)
     assert kills >= 1
     assert rows(cut) == rows(whole)
 
 
-def test_a_run_that_was_stopped_by_a_signal_goes_on(clips: list[Path], tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_by_a_signal_is_resumed(clips: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     with subprocess.Popen(words(*clips, "--out", out, "--out", "-"), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -161,7 +161,7 @@ def test_a_source_that_has_changed_is_read_again(clips: list[Path], tmp_path: Pa
     assert second["video"] != first["video"]
 
 
-def test_what_cannot_be_gone_on_with_is_refused(tmp_path: Path) -> None:
+def test_outputs_that_cannot_be_resumed_are_rejected(tmp_path: Path) -> None:
     for options, word in (
         (["--out", "-"], "no file"),
         (["--out", "x.parquet"], "x.parquet"),

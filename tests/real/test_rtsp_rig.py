@@ -1,4 +1,4 @@
-"""The cameras of the tests are what they say: read with PyAV alone, through a good network and a bad one."""
+"""The test cameras work as documented: they are read with PyAV alone, through a good and a bad network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Seen:
     """A decoded frame."""
 
     age_ms: int | None
-    """by its time code; None: it has none that can be read"""
+    """The time of its time code; None if it cannot be read."""
     moment: int | None
     pts_s: float | None
     size: tuple[int, int]
@@ -50,7 +50,7 @@ class Seen:
 
 @contextmanager
 def opened(url: str, timeout_s: float = PATIENT_S) -> Iterator[Iterator[Seen]]:
-    """The frames of a camera, as they come."""
+    """Yield the frames of a camera as they arrive."""
     with av.open(url, "r", options=QUICK, timeout=(timeout_s, timeout_s)) as container:
         container.streams.video[0].thread_type = "NONE"
 
@@ -69,7 +69,7 @@ def take(url: str, count: int) -> list[Seen]:
 
 
 def until(frames: Iterator[Seen], found: Callable[[Seen], bool], what: str) -> Seen:
-    """The first frame that is wanted."""
+    """Return the first frame that meets a condition."""
     deadline = time.monotonic() + PATIENT_S
     for frame in frames:
         if found(frame):
@@ -107,7 +107,7 @@ def network(cameras: RtspServer) -> Iterator[FaultProxy]:
         pytest.param("/hd", (1920, 1080), marks=pytest.mark.slow),
     ],
 )
-def test_a_clock_camera_shows_when_each_frame_was_painted(cameras: RtspServer, path: str, size: tuple[int, int]) -> None:
+def test_a_clock_camera_shows_when_each_frame_was_drawn(cameras: RtspServer, path: str, size: tuple[int, int]) -> None:
     seen = take(cameras.url(path), 20)
     assert {frame.size for frame in seen} == {size}
     assert rises([frame.moment for frame in seen])
@@ -117,20 +117,20 @@ def test_a_clock_camera_shows_when_each_frame_was_painted(cameras: RtspServer, p
     assert by_code % MODULUS == pytest.approx(by_pts, abs=100), "timestamps and pictures tell the same time"
 
 
-def test_clients_of_one_camera_share_its_pictures(cameras: RtspServer) -> None:
+def test_clients_of_one_camera_share_its_frames(cameras: RtspServer) -> None:
     with opened(cameras.url("/clock")) as first, opened(cameras.url("/clock")) as second:
         seen = [(next(first).moment, next(second).moment) for _ in range(40)]
     assert {moment for moment, _ in seen} & {moment for _, moment in seen} - {None}
 
 
-def test_a_camera_changes_its_size_in_mid_stream(cameras: RtspServer) -> None:
+def test_a_camera_changes_its_frame_size_during_the_stream(cameras: RtspServer) -> None:
     with opened(cameras.url("/sizes")) as frames:
         for size in ((640, 360), (320, 180), (640, 360)):
             assert fresh(until(frames, lambda frame, size=size: frame.size == size and fresh(frame), f"it had {size}"))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("path", "video"), [("/street", STREET), pytest.param("/beach", BEACH, marks=pytest.mark.slow)])
-def test_replayed_video_goes_round_in_real_time_with_times_that_go_on(cameras: RtspServer, path: str, video: Encoded) -> None:
+def test_replayed_video_loops_in_real_time_with_continuous_timestamps(cameras: RtspServer, path: str, video: Encoded) -> None:
     begin = time.monotonic()
     seen = take(cameras.url(path), video.frames + 10)
     assert time.monotonic() - begin > 0.7 * video.frames / video.fps, "not faster than it is"
@@ -141,7 +141,7 @@ def test_replayed_video_goes_round_in_real_time_with_times_that_go_on(cameras: R
 
 
 @pytest.mark.parametrize("auth", [pytest.param("basic", marks=pytest.mark.slow), "digest"])
-def test_a_locked_camera_wants_its_password(auth: str) -> None:
+def test_a_locked_camera_requires_its_password(auth: str) -> None:
     ann, bob = (
         ClockMount(f"/{user}", 320, 180, key_interval=10, user=user, password=f"of {user}"[3:]) for user in ("ann", "bob")
     )
@@ -155,7 +155,7 @@ def test_a_locked_camera_wants_its_password(auth: str) -> None:
                 take(server.url("/ann", user, password), 1)
 
 
-def test_other_mounts_go_wrong_in_their_own_way(cameras: RtspServer) -> None:
+def test_other_mounts_fail_in_different_ways(cameras: RtspServer) -> None:
     with pytest.raises(av.error.HTTPNotFoundError):
         take(cameras.url("/nowhere"), 1)
     with pytest.raises(av.error.InvalidDataError), opened(cameras.url("/silent"), 2):
@@ -167,7 +167,7 @@ def test_other_mounts_go_wrong_in_their_own_way(cameras: RtspServer) -> None:
     assert fresh(take(cameras.url("/clock"), 5)[-1]), "and the others go on"
 
 
-def test_a_server_is_killed_restarted_frozen_and_thawed() -> None:
+def test_a_server_can_be_killed_restarted_frozen_and_thawed() -> None:
     with RtspServer(ClockMount(key_interval=10)) as server:
         with opened(server.url("/clock")) as frames:
             assert fresh(next(frames))
@@ -205,7 +205,7 @@ def test_a_stall_ends_in_a_burst(network: FaultProxy) -> None:
         assert time.monotonic() - begin < 1.0, "thirty frames come at once"
 
 
-def test_a_frozen_network_lets_nothing_through_until_it_heals(network: FaultProxy) -> None:
+def test_a_frozen_network_forwards_nothing_until_it_heals(network: FaultProxy) -> None:
     with opened(network.url("/clock")) as frames:
         assert fresh(next(frames))
         network.freeze()
@@ -217,7 +217,7 @@ def test_a_frozen_network_lets_nothing_through_until_it_heals(network: FaultProx
         pass
 
 
-def test_a_dripping_network_falls_behind(network: FaultProxy) -> None:
+def test_a_slow_network_falls_behind(network: FaultProxy) -> None:
     with opened(network.url("/clock")) as frames:
         assert fresh(next(frames))
         network.drip(3000)
@@ -232,7 +232,7 @@ def test_garbage_is_not_decoded(network: FaultProxy) -> None:
             assert len([frame for frame, _ in zip(frames, range(60), strict=False) if frame.age_ms is not None]) < 30
 
 
-def test_flipped_bits_break_some_pictures_and_the_stream_goes_on(network: FaultProxy) -> None:
+def test_flipped_bits_damage_some_frames_and_the_stream_continues(network: FaultProxy) -> None:
     network.flip_bits(0.3)
     with av.open(network.url("/clock"), "r", options=QUICK, timeout=PATIENT_S) as container:
         broken = decoded = 0
@@ -250,7 +250,7 @@ def test_flipped_bits_break_some_pictures_and_the_stream_goes_on(network: FaultP
     assert network.flips > 0
 
 
-def test_times_jump_forth_and_back(network: FaultProxy) -> None:
+def test_timestamps_jump_forwards_and_backwards(network: FaultProxy) -> None:
     with opened(network.url("/clock")) as frames:
         start = until(frames, lambda frame: frame.pts_s is not None, "it had times").pts_s or 0.0
         network.shift_times(100.0)
@@ -261,7 +261,7 @@ def test_times_jump_forth_and_back(network: FaultProxy) -> None:
         assert fresh(until(frames, lambda frame: (frame.pts_s or -1) >= start, "all was well"))
 
 
-def test_connections_are_dropped_and_refused_and_taken_again(network: FaultProxy) -> None:
+def test_connections_are_dropped_refused_and_accepted_again(network: FaultProxy) -> None:
     with opened(network.url("/clock")) as frames:
         assert fresh(next(frames))
         network.refuse()
@@ -284,7 +284,7 @@ def test_a_network_leaves_no_thread_behind(cameras: RtspServer) -> None:
     assert set(threading.enumerate()) == before
 
 
-def test_only_video_packets_have_a_payload_to_break() -> None:
+def test_only_video_packets_have_a_payload_to_damage() -> None:
     rtp = bytes([0x80, 96, 0, 1]) + bytes(8) + b"payload"
     assert video_payload(b"$\0\0\x13" + rtp) == 16
     assert video_payload(b"$\1\0\x13" + rtp) is None, "a sender report"

@@ -1,4 +1,4 @@
-"""When a picture was taken, told from packets whose arrival and truth we make up."""
+"""Estimated capture times, for packets with synthetic arrival and capture times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPOCH = 5_000 * SECOND
 
 @dataclass
 class Seen:
-    """A packet as it was read, what was really so, and what the clock said of it."""
+    """A packet as it was read, its true capture time, and the estimate."""
 
     taken_ns: int
     read_ns: int
@@ -28,17 +28,17 @@ class Seen:
 
     @property
     def wrong_ms(self) -> float:
-        """Positive: it is taken to be younger than it is."""
+        """The error of the estimate; positive if the frame is older than estimated."""
         return (self.captured_ns - self.taken_ns) / MS
 
 
 def camera(count: int, pts_of: Callable[[int], int] = lambda number: number * INTERVAL) -> list[tuple[int, int]]:
-    """When each picture was taken, and its PTS."""
+    """Return the capture time and the PTS of each frame."""
     return [(EPOCH + number * INTERVAL, pts_of(number)) for number in range(count)]
 
 
 def arrivals(taken: list[tuple[int, int]], way: Callable[[int], int]) -> list[tuple[int, int, int]]:
-    """Taken, PTS, arrival: each comes ``way(number)`` later, and never before the one before it."""
+    """Return capture time, PTS and arrival: each arrives after ``way(number)``, and never before the previous one."""
     last, out = 0, []
     for number, (taken_ns, pts) in enumerate(taken):
         last = max(last, taken_ns + way(number))
@@ -57,10 +57,10 @@ def watch(
     """Read packets as fast as they come.
 
     Args:
-        packets: when taken, PTS, arrival.
-        held: each comes out when the one so many after it arrives, as libavformat's parsers have it.
-        started_ns: when reading began.
-        camera_ns: what the camera's clock says of a picture taken at a time.
+        packets: The capture time, PTS and arrival of each packet.
+        held: The number of packets by which the output is delayed, as by libavformat's parsers.
+        started_ns: The time at which reading starts.
+        camera_ns: Returns the camera's clock for a capture time.
     """
     now = started_ns
     for number, (taken, pts, arrival) in enumerate(packets):
@@ -76,7 +76,7 @@ def watch(
 @pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("dts", [False, True])
 def test_a_steady_camera(held: int, dts: bool) -> None:
-    """What cannot be seen is the least time of the way; the interval for which a parser holds a picture is seen."""
+    """The minimum network delay cannot be measured; the interval for which a parser holds a frame is measured."""
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     seen = list(watch(clock, arrivals(camera(500), lambda _: 2 * MS), held, EPOCH, dts=dts))
     assert all(1.9 < one.wrong_ms < 2.1 for one in seen)
@@ -88,24 +88,24 @@ def test_a_steady_camera(held: int, dts: bool) -> None:
 
 @pytest.mark.parametrize("held", [0, 1, 2])
 @given(st.integers(0, 2**32), st.integers(1, 60))
-def test_jitter_shows_as_age(held: int, seed: int, most_ms: int) -> None:
-    """After a second, every picture's age is known to a few milliseconds, however late its packet came."""
+def test_jitter_shows_as_age(held: int, seed: int, max_ms: int) -> None:
+    """After a second, the age of each frame is known to a few milliseconds, however late its packet arrives."""
     rng = random.Random(seed)
-    packets = arrivals(camera(300), lambda _: int(rng.random() ** 2 * most_ms * MS))
+    packets = arrivals(camera(300), lambda _: int(rng.random() ** 2 * max_ms * MS))
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     seen = list(watch(clock, packets, held, EPOCH))
-    assert all(-2.5 < one.wrong_ms < 5 + most_ms / 10 for one in seen[50:])
+    assert all(-2.5 < one.wrong_ms < 5 + max_ms / 10 for one in seen[50:])
     assert all(one.captured_ns <= one.read_ns for one in seen)
 
 
-def test_variable_frame_rate_with_a_parser() -> None:
-    """The packet before says when this one arrived: no interval is guessed."""
+def test_a_variable_frame_rate_with_a_parser() -> None:
+    """The previous packet gives the arrival of this one: the frame interval is not used."""
     rng = random.Random(3)
     taken, at = [], EPOCH
     for _ in range(300):
         at += rng.choice([20, 40, 120]) * MS
         taken.append((at, at - EPOCH))
-    clock = CaptureClock(held=1, interval_ns=10 * INTERVAL)  # what a stream says of its rate may be nonsense
+    clock = CaptureClock(held=1, interval_ns=10 * INTERVAL)  # the announced frame rate may be wrong
     seen = list(watch(clock, arrivals(taken, lambda _: MS), held=1, started_ns=EPOCH))
     assert all(abs(one.wrong_ms - 1) < 1 for one in seen[1:])
 
@@ -125,7 +125,7 @@ def test_a_stall_and_the_burst_after_it(held: int) -> None:
 @pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("pace", [0.0, 0.02, 0.3, 0.6])
 def test_a_backlog_on_opening_is_old(held: int, pace: float) -> None:
-    """The server had kept a second, and sends it as fast as the network allows."""
+    """The server has buffered a second of video, and sends it as fast as the network allows."""
     opened = EPOCH + 25 * INTERVAL
     packets = []
     for number, (taken, pts) in enumerate(camera(200)):
@@ -139,7 +139,7 @@ def test_a_backlog_on_opening_is_old(held: int, pace: float) -> None:
 
 
 def test_a_single_old_key_frame_before_the_live_ones() -> None:
-    """Some servers keep the last key frame for whoever comes."""
+    """Some servers send the last key frame to each new client."""
     live = arrivals(camera(100), lambda _: MS)[40:]
     packets = [(EPOCH, 0, live[0][2] - 5 * MS), *live]
     seen = list(watch(CaptureClock(), packets, started_ns=live[0][2] - 6 * MS))
@@ -151,7 +151,7 @@ def test_a_single_old_key_frame_before_the_live_ones() -> None:
 
 @pytest.mark.parametrize("parts_per_million", [-150, 150])
 def test_a_camera_that_drifts(parts_per_million: int) -> None:
-    """Two hours: a quartz is off by 20 to 100 parts in a million, which is up to half a second."""
+    """Two hours: a quartz drifts by 20–100 parts per million, which is up to half a second."""
     count = 7200
     packets = [
         (at, int((at - EPOCH) * (1 + parts_per_million / 1e6)), at + MS) for at in range(EPOCH, EPOCH + count * SECOND, SECOND)
@@ -163,20 +163,20 @@ def test_a_camera_that_drifts(parts_per_million: int) -> None:
 @pytest.mark.parametrize("by_s", [-3600, -5, -1, -0.5, 1, 5, 3600])
 @pytest.mark.parametrize("dts", [False, True])
 def test_timestamps_that_jump(by_s: float, dts: bool) -> None:
-    """No picture after a jump is taken for old but a few."""
+    """Only a few frames after a jump count as old."""
 
     def pts(number: int) -> int:
         return number * INTERVAL + (int(by_s * SECOND) if number >= 100 else 0)
 
     seen = list(watch(CaptureClock(), arrivals(camera(500, pts), lambda _: MS), started_ns=EPOCH, dts=dts))
-    # With B-frames, small steps back are nothing unusual: it takes the live edge to tell.
+    # With B-frames, small steps back are normal: a jump is detected at the live edge only.
     late = 160 if -1 <= by_s < 0 and not dts else 1
     wrong = [number for number, one in enumerate(seen) if abs(one.wrong_ms) > 5]
     assert not [number for number in wrong if not 100 <= number < 100 + late]
     assert not [number for number in range(2, 500) if not seen[number].settled and not 100 <= number <= 102]
 
 
-def test_a_single_timestamp_that_is_nonsense() -> None:
+def test_a_single_invalid_timestamp() -> None:
     def pts(number: int) -> int:
         return number * INTERVAL + (86_400 * SECOND if number == 100 else 0)
 
@@ -185,15 +185,15 @@ def test_a_single_timestamp_that_is_nonsense() -> None:
     assert all(abs(one.wrong_ms) < 5 for one in seen[103:])
 
 
-def test_a_way_that_becomes_longer_is_a_new_base() -> None:
+def test_a_longer_network_path_is_a_new_base() -> None:
     packets = arrivals(camera(600), lambda number: 300 * MS if number >= 200 else MS)
     seen = list(watch(CaptureClock(), packets, started_ns=EPOCH))
     assert seen[250].wrong_ms == pytest.approx(1, abs=5), "it may be a backlog"
     assert seen[200 + 6 * 25].wrong_ms == pytest.approx(300, abs=5), "nothing waits there: the way is longer"
 
 
-def test_a_backlog_of_our_own_is_none() -> None:
-    """Decoding takes all the time there is and keeps pace, 300 ms late: nothing is waited for."""
+def test_a_backlog_in_this_process_shows_as_age() -> None:
+    """Decoding keeps pace, 300 ms late: the reader never waits for a packet."""
     clock = CaptureClock()
     late = 0
     for taken, pts, arrival in arrivals(camera(1000), lambda _: MS):
@@ -204,15 +204,15 @@ def test_a_backlog_of_our_own_is_none() -> None:
 
 
 @pytest.mark.parametrize("slower", [0.01, 0.1, 0.5])
-def test_a_slow_drip_gets_older_and_older(slower: float) -> None:
+def test_packets_slower_than_real_time_get_older(slower: float) -> None:
     packets = arrivals(camera(1000), lambda number: MS + int(max(0, number - 100) * INTERVAL * slower))
     seen = list(watch(CaptureClock(), packets, started_ns=EPOCH))
     leaked = 1000 * INTERVAL * 200e-6 / MS
     assert all(one.wrong_ms < 2 + leaked * (1 + slower) for one in seen)
 
 
-def test_timestamps_that_run_fast_are_given_up() -> None:
-    """A camera whose PTS run twice as fast as time is no backlog for ever."""
+def test_timestamps_that_run_fast_do_not_count_as_a_backlog_forever() -> None:
+    """The PTS of the camera run twice as fast as the time."""
     seen = list(
         watch(CaptureClock(), arrivals(camera(400, lambda number: 2 * number * INTERVAL), lambda _: MS), started_ns=EPOCH)
     )
@@ -222,7 +222,7 @@ def test_timestamps_that_run_fast_are_given_up() -> None:
 
 
 def test_b_frames() -> None:
-    """PTS go back and forth; a reference frame that comes early says when the ones before it were taken."""
+    """The PTS are not in order; a reference frame that arrives early determines the times of the earlier ones."""
     order = [0, 3, 1, 2, 6, 4, 5]
     for cycle in range(1, 60):
         order += [cycle * 6 + step for step in (3, 1, 2, 6, 4, 5)]
@@ -241,7 +241,7 @@ def test_b_frames() -> None:
     assert all(abs(one - 1) < 1 for one in wrong)
 
 
-def test_packets_without_times_are_as_old_as_their_arrival() -> None:
+def test_packets_without_timestamps_are_as_old_as_their_arrival() -> None:
     clock = CaptureClock(held=1, interval_ns=INTERVAL)
     clock.packet(PacketTimes(EPOCH, 5, None))
     assert clock.captured(None, EPOCH) == EPOCH - INTERVAL
@@ -252,7 +252,7 @@ def test_packets_without_times_are_as_old_as_their_arrival() -> None:
 
 
 @pytest.mark.parametrize("offset_ms", [0, 1, 80, 450])
-def test_the_cameras_clock_counts_where_it_is_steady_and_plausible(offset_ms: int) -> None:
+def test_the_cameras_clock_is_used_if_it_is_steady_and_plausible(offset_ms: int) -> None:
     clock = CaptureClock()
     packets = arrivals(camera(100), lambda _: 20 * MS)
     seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + 20 * MS - offset_ms * MS))
@@ -263,7 +263,7 @@ def test_the_cameras_clock_counts_where_it_is_steady_and_plausible(offset_ms: in
 
 
 @pytest.mark.parametrize("offset_ms", [-3_600_000, -50, 600, 7_200_000])
-def test_a_clock_that_is_set_wrong_does_not_count(offset_ms: int) -> None:
+def test_a_camera_clock_with_a_wrong_time_is_not_used(offset_ms: int) -> None:
     clock = CaptureClock()
     packets = arrivals(camera(100), lambda _: MS)
     seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + MS - offset_ms * MS))
@@ -271,7 +271,7 @@ def test_a_clock_that_is_set_wrong_does_not_count(offset_ms: int) -> None:
     assert clock.clock_offset_ms == pytest.approx(offset_ms, abs=1), "it is shown all the same"
 
 
-def test_a_clock_that_is_not_steady_does_not_count() -> None:
+def test_an_unsteady_camera_clock_is_not_used() -> None:
     rng = random.Random(2)
     clock = CaptureClock()
     packets = arrivals(camera(200), lambda _: 100 * MS)
@@ -279,7 +279,7 @@ def test_a_clock_that_is_not_steady_does_not_count() -> None:
     assert {one.clock for one in seen} == {"arrival"}
 
 
-def test_the_cameras_clock_stays_where_arrivals_jitter() -> None:
+def test_the_cameras_clock_stays_in_use_if_arrivals_jitter() -> None:
     rng = random.Random(5)
     clock = CaptureClock()
     packets = arrivals(camera(200), lambda _: 5 * MS + int(rng.random() * 60 * MS))
@@ -288,7 +288,7 @@ def test_the_cameras_clock_stays_where_arrivals_jitter() -> None:
     assert all(one.captured_ns == one.taken_ns for one in seen[100:])
 
 
-def test_it_counts_whatever_it_says_where_the_user_wants_it() -> None:
+def test_the_camera_choice_always_uses_the_cameras_clock() -> None:
     clock = CaptureClock("camera")
     packets = arrivals(camera(50), lambda _: MS)
     seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken - 3 * SECOND))
@@ -298,7 +298,7 @@ def test_it_counts_whatever_it_says_where_the_user_wants_it() -> None:
     assert all(one.captured_ns == one.read_ns for one in ahead), "nothing is taken after it came"
 
 
-def test_it_never_counts_where_the_user_wants_arrival() -> None:
+def test_the_arrival_choice_never_uses_the_cameras_clock() -> None:
     clock = CaptureClock("arrival")
     seen = list(watch(clock, arrivals(camera(50), lambda _: 20 * MS), started_ns=EPOCH, camera_ns=lambda taken: taken))
     assert {one.clock for one in seen} == {"arrival"}
@@ -309,7 +309,7 @@ def test_it_never_counts_where_the_user_wants_arrival() -> None:
     st.lists(st.tuples(st.integers(0, 10 * SECOND), st.integers(-(10**13), 10**13), st.booleans()), min_size=1, max_size=200),
     st.integers(0, 3),
 )
-def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, int, bool]], held: int) -> None:
+def test_no_frame_is_captured_after_its_arrival(steps: list[tuple[int, int, bool]], held: int) -> None:
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     now = EPOCH
     for passed, pts, has_dts in steps:
@@ -319,11 +319,11 @@ def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, in
         assert clock.captured(None, now) <= now
 
 
-# Streams whose times mean nothing.
+# Streams without valid timestamps.
 
 
 def ages_without_times(packets: list[tuple[int, int, int]], slow_from: int = 1000, decode_ns: int = 2 * INTERVAL) -> list[float]:
-    """How old each picture is taken to be when it was read, milliseconds."""
+    """Return the estimated age of each frame when it was read, milliseconds."""
     clock, now, ages = UntimedClock(), EPOCH, []
     for number, (_, pts, arrival) in enumerate(packets):
         read = max(now, arrival)
@@ -333,25 +333,25 @@ def ages_without_times(packets: list[tuple[int, int, int]], slow_from: int = 100
     return ages
 
 
-def test_without_times_what_was_waited_for_is_new() -> None:
+def test_without_timestamps_a_packet_that_the_reader_waited_for_is_new() -> None:
     assert set(ages_without_times(arrivals(camera(200), lambda number: number % 7 * MS))) == {0.0}
 
 
-def test_without_times_a_burst_after_a_stall_is_old() -> None:
+def test_without_timestamps_a_burst_after_a_stall_is_old() -> None:
     ages = ages_without_times(arrivals(camera(200), lambda number: 2 * SECOND if number == 100 else MS))
     assert ages[100] == pytest.approx(2000, abs=50)
     assert ages[120] == pytest.approx(1200, abs=100)
     assert ages[-1] == 0
 
 
-def test_without_times_a_backlog_of_our_own_shows() -> None:
+def test_without_timestamps_a_backlog_in_this_process_shows_as_age() -> None:
     ages = ages_without_times(arrivals(camera(200), lambda _: MS), slow_from=100)
     assert ages[-1] == pytest.approx(4000, rel=0.1)
     unknown = ages_without_times(arrivals(camera(200), lambda _: MS), slow_from=0)
     assert max(unknown) == 0, "a pace that was never seen makes nothing old"
 
 
-def test_without_times_a_pause_makes_one_picture_old() -> None:
+def test_without_timestamps_a_pause_makes_one_frame_old() -> None:
     taken = [(EPOCH + number * INTERVAL + (60 * SECOND if number >= 50 else 0), 0) for number in range(100)]
     ages = ages_without_times(arrivals(taken, lambda _: MS))
     assert [number for number, age in enumerate(ages) if age] == [50]

@@ -1,4 +1,4 @@
-"""Pictures from payloads, as soon as they are whole."""
+"""Frames are assembled from payloads as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEARNED = 25
 
 
 def payloads(number: int, sizes: list[int], mtu: int = MTU, hevc: bool = False) -> list[Payload]:
-    """A picture of some slices, cut as RTP cuts them; the first byte after the header says which picture it is."""
+    """Return a frame with several slices as RTP payloads; the first byte after the header identifies the frame."""
     key = number % 10 == 0
     header = bytes([(19 if key else 1) << 1, 1]) if hevc else bytes([0x65 if key else 0x41])
     pieces = [b"\0\0\0\1" + (b"\x46\1\x50" if hevc else b"\x09\x30")]
@@ -27,13 +27,13 @@ def payloads(number: int, sizes: list[int], mtu: int = MTU, hevc: bool = False) 
 
 
 def feed(assembler: Assembler, pieces: list[Payload]) -> list[tuple[int, AssembledFrame]]:
-    """What comes out, and at which picture's piece."""
+    """Return the assembled frames, and the frame whose payload completed each."""
     return [(piece.pts // 3000, whole) for piece in pieces for whole in assembler.push(piece)]
 
 
 @pytest.mark.parametrize("hevc", [False, True])
 @pytest.mark.parametrize("slices", [1, 2, 4])
-def test_once_it_is_learned_a_picture_comes_out_with_its_own_last_piece(slices: int, hevc: bool) -> None:
+def test_after_learning_a_frame_is_output_with_its_last_payload(slices: int, hevc: bool) -> None:
     rng = random.Random(slices)
     assembler = Assembler("hevc" if hevc else "h264")
     late = early = 0
@@ -55,8 +55,8 @@ def test_once_it_is_learned_a_picture_comes_out_with_its_own_last_piece(slices: 
     assert assembler.incomplete == 0
 
 
-def test_a_last_payload_that_is_as_long_as_any_waits_for_the_next_picture() -> None:
-    """It may go on."""
+def test_a_last_payload_of_maximum_length_waits_for_the_next_frame() -> None:
+    """Its slice may continue in another payload."""
     assembler = Assembler("h264")
     for number in range(LEARNED):
         feed(assembler, payloads(number, [3000]))
@@ -68,8 +68,8 @@ def test_a_last_payload_that_is_as_long_as_any_waits_for_the_next_picture() -> N
     assert assembler.incomplete == 0
 
 
-def test_the_first_broken_picture_is_the_last() -> None:
-    """A camera that suddenly makes three slices: one picture is broken, then each waits for the next."""
+def test_only_one_frame_is_output_incomplete() -> None:
+    """A camera changes to three slices: one frame is incomplete, then each waits for the next one."""
     assembler = Assembler("h264")
     for number in range(LEARNED):
         feed(assembler, payloads(number, [300, 200]))
@@ -81,7 +81,7 @@ def test_the_first_broken_picture_is_the_last() -> None:
     assert assembler.incomplete == 1
 
 
-def test_filler_after_the_last_slice_breaks_nothing() -> None:
+def test_filler_after_the_last_slice_is_ignored() -> None:
     assembler = Assembler("h264")
     for number in range(100):
         pieces = payloads(number, [400])
@@ -92,7 +92,7 @@ def test_filler_after_the_last_slice_breaks_nothing() -> None:
 
 
 @pytest.mark.parametrize("slices", [[1, 2], [1, 1, 3]])
-def test_changing_numbers_of_slices_are_never_guessed(slices: list[int]) -> None:
+def test_frames_with_varying_slice_counts_are_never_output_early(slices: list[int]) -> None:
     assembler = Assembler("h264")
     for number in range(200):
         sizes = [300] * slices[number % len(slices)]
@@ -101,7 +101,7 @@ def test_changing_numbers_of_slices_are_never_guessed(slices: list[int]) -> None
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=40), st.booleans()), max_size=200))
-def test_any_payloads_lose_nothing_but_what_came_too_late(given: list[tuple[int, bytes, bool]]) -> None:
+def test_only_payloads_that_arrive_too_late_are_lost(given: list[tuple[int, bytes, bool]]) -> None:
     assembler = Assembler("h264")
     pts = put = got = 0
     for step, data, start in given:

@@ -1,4 +1,4 @@
-"""What becomes of late packets: a camera, a socket and a decoder that we make up, and the time that each takes."""
+"""Decisions about late packets, with a synthetic camera, socket and decoder and their delays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOP = 50
 
 @dataclass
 class Read:
-    """What was decided about a packet, and how old its picture was when it was decoded."""
+    """The decision about a packet, and the age of its frame when it was decoded."""
 
     number: int
     action: Action
@@ -35,11 +35,11 @@ def play(
     disposable: Callable[[int], bool] = lambda number: False,
     read_ns: int = MS // 20,
 ) -> list[Read]:
-    """A camera's packets through a socket that holds any number of them.
+    """Play a camera's packets through a socket of unlimited capacity.
 
     Args:
-        decode_ns: how long a frame takes to decode.
-        way: how long a packet takes to arrive.
+        decode_ns: The decoding time of a frame.
+        way: Returns the network delay of a packet.
     """
     backlog = Backlog(MAX_AGE)
     now, arrival, out = 0, 0, []
@@ -60,7 +60,7 @@ def inferred(reads: list[Read]) -> list[int]:
 
 
 def check_references(reads: list[Read], gop: int, disposable: Callable[[int], bool]) -> None:
-    """No frame is decoded that needs one that was left out."""
+    """Check that no decoded frame references a skipped one."""
     broken = True
     for read in reads:
         if read.number % gop == 0 and read.action in (Action.INFER, Action.DECODE):
@@ -75,15 +75,15 @@ def check_references(reads: list[Read], gop: int, disposable: Callable[[int], bo
 
 
 @given(st.integers(0, 2**32), st.integers(0, 300), st.sampled_from([1, 5, 50, 10_000]))
-def test_a_healthy_stream_loses_nothing_ever(seed: int, jitter_ms: int, gop: int) -> None:
+def test_a_healthy_stream_loses_no_frame(seed: int, jitter_ms: int, gop: int) -> None:
     rng = random.Random(seed)
     reads = play(400, lambda _: rng.randint(1, 20) * MS, lambda _: int(rng.random() * jitter_ms * MS), gop, lambda n: n % 3 == 1)
     assert inferred(reads) == list(range(400))
 
 
 @pytest.mark.parametrize("decode_ms", [0.5, 5, 15])
-def test_after_a_stall_the_burst_is_decoded_not_skipped(decode_ms: float) -> None:
-    """Two seconds of video are decoded more quickly than the next key frame comes."""
+def test_the_burst_after_a_stall_is_decoded_and_not_skipped(decode_ms: float) -> None:
+    """Decoding two seconds of video takes less time than the wait for the next key frame."""
     reads = play(400, lambda _: int(decode_ms * MS), lambda number: 2 * SECOND if number == 110 else MS)
     assert {read.action for read in reads} == {Action.INFER, Action.DECODE}
     left_out = [read.number for read in reads if read.action is Action.DECODE]
@@ -93,7 +93,7 @@ def test_after_a_stall_the_burst_is_decoded_not_skipped(decode_ms: float) -> Non
     assert back - stalled_until <= (len(left_out) + 1) * (decode_ms + 0.1) * MS + 5 * MS
 
 
-def test_nothing_too_old_is_ever_inferred() -> None:
+def test_a_frame_that_is_too_old_is_never_inferred() -> None:
     reads = play(3000, lambda number: 90 * MS if 500 < number < 1000 else MS, lambda n: 3 * SECOND if n % 700 == 0 else MS)
     assert all(read.age_ms <= MAX_AGE / MS + 90 for read in reads if read.action is Action.INFER)
 
@@ -101,7 +101,7 @@ def test_nothing_too_old_is_ever_inferred() -> None:
 @pytest.mark.parametrize("slower", [1.3, 2, 4])
 @pytest.mark.parametrize("gop", [25, 50, 250])
 def test_a_decoder_that_cannot_keep_up(slower: float, gop: int) -> None:
-    """Ages stay bounded for ever, and results come after each key frame."""
+    """The ages stay bounded, and there are results after each key frame."""
     reads = play(20_000, lambda _: int(slower * INTERVAL), gop=gop)
     check_references(reads, gop, lambda _: False)
     decoded = [read for read in reads if read.action in (Action.INFER, Action.DECODE)]
@@ -115,40 +115,40 @@ def test_a_decoder_that_cannot_keep_up(slower: float, gop: int) -> None:
     assert len(begun) >= 20_000 / gop / (slower + 1), "at every key frame that is not skipped"
 
 
-def test_frames_that_nobody_needs_go_first() -> None:
-    """Half the frames can be left out, and with the others decoding keeps up: no key frame is waited for."""
-    unneeded = lambda number: number % 2 == 1  # noqa: E731
-    reads = play(5000, lambda _: int(1.2 * INTERVAL), disposable=unneeded, gop=10_000)
-    check_references(reads, 10_000, unneeded)
+def test_disposable_frames_are_skipped_first() -> None:
+    """Half the frames can be skipped, and decoding keeps up with the others without waiting for a key frame."""
+    disposable = lambda number: number % 2 == 1  # noqa: E731
+    reads = play(5000, lambda _: int(1.2 * INTERVAL), disposable=disposable, gop=10_000)
+    check_references(reads, 10_000, disposable)
     kinds = {read.action for read in reads}
     assert Action.SKIP in kinds
     assert Action.DISCARD not in kinds
     assert max(read.age_ms for read in reads) < 800
 
 
-def test_a_stream_that_is_always_late_still_gives_its_key_frames() -> None:
-    """Slow packets come one by one, each a second late: all are decoded, though none is inferred."""
+def test_a_stream_that_is_always_late_is_decoded() -> None:
+    """All packets arrive a second late: all are decoded, although none is inferred."""
     reads = play(1000, lambda _: MS, lambda _: SECOND)
     assert {read.action for read in reads} == {Action.DECODE}
     busy = play(1000, lambda _: int(0.99 * INTERVAL), lambda _: SECOND)
     assert all(read.action is Action.DECODE for read in busy if read.number % GOP == 0)
 
 
-def test_a_stream_that_gets_later_and_later_recovers_within_a_burst() -> None:
-    """Half as fast as real time for a while, then all that waited at once: no key frame is needed to go on."""
+def test_a_stream_with_a_growing_delay_recovers_within_a_burst() -> None:
+    """Packets arrive at half the pace for a while, then the backlog arrives at once: no key frame is needed to continue."""
     reads = play(2000, lambda _: MS, lambda number: number * INTERVAL if number < 200 else MS, gop=10_000)
     assert {read.action for read in reads} == {Action.INFER, Action.DECODE}
     assert reads[-1].action is Action.INFER
 
 
-def test_reading_begins_at_a_key_frame() -> None:
+def test_decoding_starts_at_a_key_frame() -> None:
     backlog = Backlog(MAX_AGE)
     actions = [backlog.packet(number * INTERVAL, 0, number == 7, False, True) for number in range(9)]
     assert actions == [Action.DISCARD] * 7 + [Action.INFER] * 2
 
 
-def test_a_stream_without_key_frames_is_decoded_all_the_same() -> None:
-    """Some cameras refresh a strip of each picture instead, and mark no frame as a key frame."""
+def test_a_stream_without_key_frames_is_decoded() -> None:
+    """With intra refresh, no frame is marked as a key frame."""
     backlog = Backlog(MAX_AGE)
     actions = [backlog.packet(number * INTERVAL, 0, False, False, True) for number in range(500)]
     first = actions.index(Action.INFER)
@@ -156,25 +156,25 @@ def test_a_stream_without_key_frames_is_decoded_all_the_same() -> None:
     assert set(actions[first:]) == {Action.INFER}
 
 
-def test_unknown_ages_are_decoded_and_not_inferred() -> None:
-    """What a server had kept for us: it needs no catching up of ours."""
+def test_frames_of_unknown_age_are_decoded_and_not_inferred() -> None:
+    """The server's backlog does not trigger any skipping."""
     backlog = Backlog(MAX_AGE)
     actions = [backlog.packet(number * MS, None, number == 0, True, False) for number in range(1000)]
     assert set(actions) == {Action.DECODE}
 
 
 @settings(max_examples=30)
-@example(19)  # two key frames are left out while it is late, ten seconds in all: there are some, and one is waited for
+@example(19)  # two key frames within ten seconds are skipped: there are key frames, so the next one is waited for
 @given(st.integers(0, 2**32))
-def test_whatever_happens_no_reference_is_missing_and_it_recovers(seed: int) -> None:
-    """Stalls, slow phases and jitter at random, then a healthy minute."""
+def test_no_reference_is_ever_missing_and_the_stream_recovers(seed: int) -> None:
+    """Random stalls, slow phases and jitter, then a healthy minute."""
     rng = random.Random(seed)
     gop = rng.choice([10, 50, 125])
     slow = {number for start in rng.sample(range(1500), 5) for number in range(start, start + rng.randint(10, 200))}
     stalls = set(rng.sample(range(1500), 4))
     every = rng.choice([1, 2, 3])
 
-    def unneeded(number: int) -> bool:
+    def disposable(number: int) -> bool:
         return number % every != 0 and number % gop != 0
 
     reads = play(
@@ -182,8 +182,8 @@ def test_whatever_happens_no_reference_is_missing_and_it_recovers(seed: int) -> 
         lambda number: 80 * MS if number in slow else 2 * MS,
         lambda number: rng.randint(1, 4) * SECOND if number in stalls else rng.randint(0, 30) * MS,
         gop,
-        unneeded,
+        disposable,
     )
-    check_references(reads, gop, unneeded)
+    check_references(reads, gop, disposable)
     assert all(read.age_ms <= MAX_AGE / MS + 80 for read in reads if read.action is Action.INFER)
     assert {read.action for read in reads[2000:]} == {Action.INFER}

@@ -1,4 +1,4 @@
-"""Which pictures no other picture needs: told from the bytes, checked against what decodes without them."""
+"""Disposable frames are found from the bytes, and checked by decoding without them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HEVC = replace(
 
 
 def packets(recipe: media.Clip) -> list[tuple[bytes, bool]]:
-    """The bytes of each packet, and whether it is a key frame."""
+    """Return the bytes of each packet, and whether it is a key frame."""
     with av.open(str(media.clip(recipe))) as container:
         return [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
 
 
 @pytest.mark.parametrize(("recipe", "codec"), [(H264, "h264"), (HEVC, "hevc")])
 @pytest.mark.parametrize("suffix", [".mp4", ".ts"])
-def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, suffix: str) -> None:
-    """MP4 has lengths, MPEG-TS start codes; the frames that are left decode to the very same pictures."""
+def test_no_frame_references_a_disposable_frame(recipe: media.Clip, codec: str, suffix: str) -> None:
+    """MP4 uses lengths, MPEG-TS start codes; the remaining frames decode to the same images."""
     path = media.clip(replace(recipe, suffix=suffix))
     whole = {frame.pts: bytes(frame.planes[0]) for frame in media.decoded(path)}
     left: dict[int | None, bytes] = {}
@@ -46,12 +46,12 @@ def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, su
     assert all(whole[pts] == image for pts, image in left.items())
 
 
-def test_a_key_frame_is_needed() -> None:
+def test_a_key_frame_is_not_disposable() -> None:
     for recipe, codec in ((H264, "h264"), (HEVC, "hevc")):
         assert not any(is_disposable(codec, data) for data, key in packets(recipe) if key)
 
 
-def test_pictures_that_stand_alone() -> None:
+def test_intra_only_codecs() -> None:
     assert is_intra_only("mjpeg")
     assert is_disposable("mjpeg", b"")
     assert not is_intra_only("h264")

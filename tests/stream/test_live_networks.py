@@ -1,4 +1,4 @@
-"""Where it is limited which hosts may be asked."""
+"""Sources with limited networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ELSEWHERE = LiveOptions(open_timeout_s=10, stall_timeout_s=5, allow_networks=("1
         (["fe80::1%eth0"], ("fe80::/10",), "fe80::1%eth0"),
     ],
 )
-def test_what_a_name_stands_for_counts(
+def test_the_resolved_address_is_checked(
     monkeypatch: pytest.MonkeyPatch, answers: list[str], networks: tuple[str, ...], address: str | None
 ) -> None:
     def resolve(host: str, port: int, type: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
@@ -46,12 +46,12 @@ def test_what_a_name_stands_for_counts(
 
 
 @pytest.mark.parametrize("url", ["rtsp://", "rtsp:///x", "rtsp://[::1/x", "rtsp://host:port/x", "http://@/x"])
-def test_a_url_without_a_host_is_refused(url: str) -> None:
+def test_a_url_without_a_host_is_rejected(url: str) -> None:
     with pytest.raises(RefusedError, match="host"):
         allowed_address(url, ("0.0.0.0/0",))
 
 
-def test_a_host_that_is_not_known() -> None:
+def test_a_host_name_that_cannot_be_resolved() -> None:
     with pytest.raises(StreamError, match="cannot be resolved"):
         allowed_address("rtsp://camera.invalid/x", ("0.0.0.0/0",))
 
@@ -65,7 +65,7 @@ def test_a_host_that_is_not_known() -> None:
         ("rtsp://u:p@x@[::1]/a", "::2", "rtsp://u:p@x@[::2]/a"),
     ],
 )
-def test_the_address_takes_the_place_of_the_name(url: str, address: str, pinned: str) -> None:
+def test_the_address_replaces_the_host_name(url: str, address: str, pinned: str) -> None:
     assert with_address(url, address) == pinned
 
 
@@ -86,14 +86,14 @@ def test_live_video_from_an_allowed_server(path: str) -> None:
 
 def test_hls_from_an_allowed_server(tmp_path: Path) -> None:
     with live_web(tmp_path) as address, hls_writer(tmp_path):
-        with Reading(f"{address}/live.mjpeg") as other:  # meanwhile the first segments are written
+        with Reading(f"{address}/live.mjpeg") as other:  # the first segments are written in the meantime
             other.wait_for_frames(60)
         with Reading(f"{address}/files/live.m3u8", ONLY_THIS) as reading:
             reading.wait_for_frames(60)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "rtmp", "rtsps"])
-def test_a_host_outside_is_refused_and_never_asked(scheme: str) -> None:
+def test_a_host_outside_the_networks_is_rejected_without_a_connection(scheme: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -108,14 +108,14 @@ def test_a_host_outside_is_refused_and_never_asked(scheme: str) -> None:
 @pytest.mark.parametrize(
     "target", ["http://127.0.0.2:{port}/live.ts", "file:///etc/hostname", "rtsp://127.0.0.2/x", "//127.0.0.2/x"]
 )
-def test_a_redirect_is_looked_at(target: str) -> None:
+def test_a_redirect_is_checked(target: str) -> None:
     with live_web() as address:
         port = address.rpartition(":")[2]
         error = ended(f"{address}/moved?to={target.format(port=port)}", ONLY_THIS)
     assert isinstance(error, RefusedError)
 
 
-def test_a_redirect_within_is_followed_and_an_endless_one_is_not() -> None:
+def test_an_allowed_redirect_is_followed_and_a_redirect_loop_is_not() -> None:
     with live_web() as address:
         with Reading(f"{address}/moved?to={address}/live.mjpeg", ONLY_THIS) as reading:
             reading.wait_for_frames(3)
@@ -123,7 +123,7 @@ def test_a_redirect_within_is_followed_and_an_endless_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("entry", ["http://127.0.0.2:{port}/live.ts", "file:///etc/hostname", "concat:http://127.0.0.2/a|b"])
-def test_the_entries_of_a_playlist_are_looked_at(tmp_path: Path, entry: str) -> None:
+def test_the_entries_of_a_playlist_are_checked(tmp_path: Path, entry: str) -> None:
     with socket.socket() as listener, live_web(tmp_path) as address:
         listener.bind(("127.0.0.2", 0))
         listener.listen()
@@ -137,14 +137,14 @@ def test_the_entries_of_a_playlist_are_looked_at(tmp_path: Path, entry: str) -> 
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_refusals_are_told_as_ever(status: int) -> None:
+def test_refusals_have_the_usual_messages(status: int) -> None:
     with live_web() as address:
         url = f"{address}/status/{status}?token=s3cret".replace("http://", "http://user:s3cret@")
         assert isinstance(ended(url, ONLY_THIS), RefusedError)
         assert not isinstance(ended(url.replace(f"/{status}?", "/503?"), ONLY_THIS), RefusedError)
 
 
-def test_a_server_that_says_nothing() -> None:
+def test_a_server_that_sends_no_response() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -152,6 +152,6 @@ def test_a_server_that_says_nothing() -> None:
         assert "within 1 s" in str(ended(f"http://127.0.0.1:{listener.getsockname()[1]}/x", live))
 
 
-def test_nothing_but_the_network_is_opened(tmp_path: Path) -> None:
+def test_files_and_devices_are_not_opened(tmp_path: Path) -> None:
     for path in (str(tmp_path / "clip.mp4"), "/dev/video0"):
         assert isinstance(ended(path, ONLY_THIS), RefusedError)

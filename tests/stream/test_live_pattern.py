@@ -1,4 +1,4 @@
-"""The built-in camera: its pictures carry the moment they were drawn, come on the beat of the clock, and stop when told."""
+"""The test pattern: its frames contain the time at which they were drawn, are paced by the clock, and end when stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MS = 1_000_000
 
 
 class Waiting(threading.Event):
-    """The event that a source waits with: a wait passes on the test's clock, and is noted."""
+    """The event that a source waits with: it advances the test's clock, and records the waits."""
 
     def __init__(self, clock: HandClock) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ def pattern(url: str = "test://", clock: HandClock | None = None) -> tuple[Patte
     return PatternSource(spec(url), stopping, clock), clock, stopping
 
 
-def test_it_is_opened_by_its_name_and_is_live() -> None:
+def test_the_pattern_is_opened_by_its_url() -> None:
     with open_source(spec("test://?size=320x180&fps=12.5")) as source:
         assert (source.info.size, source.info.frame_rate, source.info.frames) == (Size(320, 180), Fraction(25, 2), None)
         assert next(source.frames()).image.size == Size(320, 180)
 
 
-def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
+def test_each_frame_contains_the_time_at_which_it_was_drawn() -> None:
     source, _, _ = pattern(clock=HandClock((MODULUS - 100) * MS))
     frames = list(islice(source.frames(), 8))
     assert [frame.index for frame in frames] == list(range(8))
@@ -64,7 +64,7 @@ def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
 
 
 @pytest.mark.parametrize(("url", "fps"), [("test://", 30), ("test://?fps=5", 5), ("test://?fps=29.97", Fraction("29.97"))])
-def test_frames_come_on_the_beat_of_the_clock(url: str, fps: Fraction) -> None:
+def test_frames_are_paced_by_the_clock(url: str, fps: Fraction) -> None:
     source, clock, _ = pattern(url)
     begin = clock.now
     for number, frame in enumerate(islice(source.frames(), 40)):
@@ -73,7 +73,7 @@ def test_frames_come_on_the_beat_of_the_clock(url: str, fps: Fraction) -> None:
         assert frame.pts_s == pytest.approx(number / fps)
 
 
-def test_turns_that_pass_while_nobody_asks_are_gone() -> None:
+def test_frames_that_the_caller_misses_are_lost() -> None:
     source, clock, _ = pattern("test://?fps=10")
     frames = source.frames()
     assert next(frames).pts_s == 0
@@ -84,7 +84,7 @@ def test_turns_that_pass_while_nobody_asks_are_gone() -> None:
     assert next(frames).pts_s == pytest.approx(1.1)
 
 
-def test_something_moves() -> None:
+def test_the_ball_moves() -> None:
     source, _, _ = pattern("test://?size=320x180&fps=10")
     shown = [frame.image.to_rgb().astype(int) for frame in islice(source.frames(), 31)]
     below_the_code = [image[60:] for image in shown]
@@ -92,7 +92,7 @@ def test_something_moves() -> None:
         assert 50 < (np.abs(before - after).max(axis=2) > 20).sum() < 60 * 320, "a ball moves, the wall stays"
 
 
-def test_it_ends_when_told_before_the_first_frame_and_after_one() -> None:
+def test_the_pattern_can_be_stopped_before_and_after_the_first_frame() -> None:
     source, _, stopping = pattern()
     frames = source.frames()
     assert next(frames).index == 0
@@ -103,7 +103,7 @@ def test_it_ends_when_told_before_the_first_frame_and_after_one() -> None:
     assert list(source.frames()) == []
 
 
-def test_a_wait_for_the_next_turn_is_cut_short() -> None:
+def test_stopping_ends_the_wait_for_the_next_frame() -> None:
     stopping = threading.Event()
     source = PatternSource(spec("test://?fps=0.01"), stopping)
     frames = source.frames()
@@ -129,13 +129,13 @@ def test_a_wait_for_the_next_turn_is_cut_short() -> None:
         ("test:///path", "the test pattern has no path"),
     ],
 )
-def test_what_it_has_not_is_told(url: str, message: str) -> None:
+def test_unknown_parameters_are_reported(url: str, message: str) -> None:
     with pytest.raises(StreamError) as caught:
         pattern(url)
     assert str(caught.value).startswith(f"{url}: {message}")
 
 
-def test_it_keeps_the_protocol_of_a_source() -> None:
+def test_the_pattern_implements_the_source_protocol() -> None:
     source: Source = pattern()[0]
     with source as opened:
         assert opened.spec.name == "pattern"

@@ -1,4 +1,4 @@
-"""When it is a picture's turn."""
+"""The due times of frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = 7_000 * SECOND
 
 @dataclass
 class Player:
-    """Reads packets that arrive at given times, and waits for the turn of each."""
+    """Reads packets that arrive at given times, and waits until each is due."""
 
     playout: Playout = field(default_factory=lambda: Playout(INTERVAL))
     now: int = START
@@ -43,7 +43,7 @@ def test_a_file_is_played_in_real_time() -> None:
     assert player.playout.frame_due(999 * INTERVAL) == START + 999 * INTERVAL
 
 
-def test_it_goes_on_evenly_where_the_file_begins_again() -> None:
+def test_playback_continues_evenly_when_the_file_restarts() -> None:
     player = Player()
     for _ in range(3):
         for number in range(25):
@@ -51,7 +51,7 @@ def test_it_goes_on_evenly_where_the_file_begins_again() -> None:
     assert player.gaps() == {INTERVAL}
 
 
-def test_variable_frame_rates_are_kept() -> None:
+def test_variable_frame_rates_are_preserved() -> None:
     times = [0, 40, 70, 200, 201, 400, 640, 650, 900, 1000]
     player = Player()
     for time in times:
@@ -59,8 +59,8 @@ def test_variable_frame_rates_are_kept() -> None:
     assert player.due == [START + time * MS for time in times]
 
 
-def test_pictures_are_late_where_we_are_slow() -> None:
-    """Twice as slow as real time: the clock goes on, as a camera would."""
+def test_frames_are_late_if_this_process_is_slow() -> None:
+    """At half the real-time pace, the clock continues, as with a camera."""
     player = Player()
     for number in range(100):
         player.read(number * INTERVAL, decode_ns=2 * INTERVAL)
@@ -68,8 +68,8 @@ def test_pictures_are_late_where_we_are_slow() -> None:
     assert player.now - player.due[-1] == pytest.approx(100 * INTERVAL, rel=0.05)
 
 
-def test_segments_come_in_bursts_and_are_played_evenly() -> None:
-    """Each holds two seconds and comes when it is complete, some later; what was short once is in reserve from then on."""
+def test_segments_that_arrive_in_bursts_are_played_evenly() -> None:
+    """Each segment of two seconds arrives when it is complete, some later; after a delay, the buffer keeps it as a reserve."""
     player = Player()
     for segment in range(30):
         arrival = START + segment * 2 * SECOND + (segment * 37 % 11) * 50 * MS
@@ -82,39 +82,39 @@ def test_segments_come_in_bursts_and_are_played_evenly() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-3600, -0.5, 2, 3600])
-def test_a_discontinuity_is_played_over(jump_s: float) -> None:
+def test_playback_continues_over_a_discontinuity(jump_s: float) -> None:
     player = Player()
     for number in range(100):
         player.read(number * INTERVAL + (int(jump_s * SECOND) if number >= 50 else 0))
     assert player.gaps() == {INTERVAL}
 
 
-def test_a_pause_that_belongs_to_the_stream_is_kept() -> None:
-    """A picture each five seconds is no jump."""
+def test_a_low_frame_rate_is_not_a_discontinuity() -> None:
+    """One frame every five seconds is not a jump."""
     player = Player(Playout(5 * SECOND))
     for number in range(10):
         player.read(number * 5 * SECOND)
     assert player.gaps() == {5 * SECOND}
 
 
-def test_without_times_it_goes_by_the_rate() -> None:
+def test_without_timestamps_the_frame_rate_is_used() -> None:
     player = Player()
     for _ in range(50):
         player.read(None)
     assert player.gaps() == {INTERVAL}
 
 
-def test_b_frames_are_due_by_their_own_time() -> None:
-    """Decoded early, shown in order: a reference frame's turn comes after that of the frames before it."""
+def test_b_frames_are_due_at_their_own_time() -> None:
+    """Frames are decoded early and displayed in order: a reference frame is due after the frames that precede it."""
     playout = Playout(INTERVAL)
-    for dts in range(7):  # of the pictures 0, 3, 1, 2, 6, 4, 5
+    for dts in range(7):  # of the frames 0, 3, 1, 2, 6, 4, 5
         due = playout.packet_due((dts - 1) * INTERVAL, START + dts * INTERVAL, False)
         assert due == START + dts * INTERVAL
     assert playout.frame_due(4 * INTERVAL) == START + 5 * INTERVAL
 
 
 @given(st.lists(st.tuples(st.none() | st.integers(-(10**12), 10**12), st.integers(0, 3 * SECOND)), min_size=1, max_size=200))
-def test_turns_never_go_back_and_nothing_waits_long(steps: list[tuple[int | None, int]]) -> None:
+def test_due_times_never_go_back_and_no_wait_is_long(steps: list[tuple[int | None, int]]) -> None:
     player = Player()
     for dts, later in steps:
         before = player.now

@@ -1,4 +1,4 @@
-"""Decoding on a GPU, as far as it can be seen without one: who decodes, what is told, and how its pictures reach a slot."""
+"""Decoding on a GPU, as far as it can be tested without one: the choice of the decoder, its messages, and writing into slots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.image import Surface
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
-from vision_infer.stream import image as picture_module
+from vision_infer.stream import image as image_module
 from vision_infer.stream import nvdec
 from vision_infer.stream.find import open_source
 from vision_infer.stream.image import VideoImage
@@ -36,7 +36,7 @@ FELL_BACK = "is decoded on the CPU: FFmpeg cannot use cuda:63"
 
 
 class OnDevice:
-    """A frame as a decoder on a GPU gives it; its planes are in host memory all the same."""
+    """A frame as from a GPU decoder, although its planes are in host memory."""
 
     format = SimpleNamespace(name="cuda", is_rgb=False, has_palette=False)
 
@@ -48,26 +48,26 @@ class OnDevice:
 
 
 def on_device(frame: av.VideoFrame, kind: str = "nv12") -> av.VideoFrame:
-    """The frame, as if a GPU had decoded it."""
+    """Return the frame as if a GPU had decoded it."""
     return cast("av.VideoFrame", OnDevice(frame, kind))
 
 
 @pytest.fixture(autouse=True)
 def copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FFmpeg's way from there."""
-    real = picture_module._to_rgb24
+    """Replace FFmpeg's copy from the GPU."""
+    real = image_module._to_rgb24
 
     def copied(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
         return real(getattr(frame, "plain", frame), width, height)
 
-    monkeypatch.setattr(picture_module, "_to_rgb24", copied)
+    monkeypatch.setattr(image_module, "_to_rgb24", copied)
 
 
 def spec_of(path: Path, decode: Decode = "auto", gpu: int | None = None, **more: Any) -> SourceSpec:
     return SourceSpec("clip", "video", (str(path),), decode=decode, gpu=gpu, **more)
 
 
-def pictures(spec: SourceSpec) -> tuple[list[NDArray[np.uint8]], list[str], str]:
+def read_images(spec: SourceSpec) -> tuple[list[NDArray[np.uint8]], list[str], str]:
     with open_source(spec) as source:
         found = [frame.image.to_rgb() for frame in source.frames()]
         assert source.report.gaps == 0
@@ -81,7 +81,7 @@ def frame() -> av.VideoFrame:
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if FFmpeg had found every GPU that it was asked for."""
+    """Act as if FFmpeg found each requested GPU."""
     monkeypatch.setattr(nvdec, "_problem", lambda spec, gpu: nvdec._failed.get(nvdec._key(spec), ""))
     monkeypatch.setattr(nvdec, "_failed", type(nvdec._failed)())
 
@@ -91,23 +91,23 @@ def context(**more: Any) -> VideoCodecContext:
     return cast("VideoCodecContext", SimpleNamespace(**values))
 
 
-# Who decodes
+# The choice of the decoder
 
 
 @pytest.mark.parametrize(
     ("decode", "gpu", "wanted"),
     [("auto", None, None), ("auto", 1, 1), ("cpu", 1, None), ("nvdec", None, 0), ("nvdec", 1, 1)],
 )
-def test_it_is_decoded_where_it_is_inferred_unless_somebody_says_otherwise(decode: Decode, gpu: int | None, wanted: int) -> None:
+def test_frames_are_decoded_on_the_inferring_device_by_default(decode: Decode, gpu: int | None, wanted: int) -> None:
     assert wanted_gpu(SourceSpec("a", "video", ("a.mp4",), decode=decode, gpu=gpu)) == wanted
 
 
 @pytest.mark.parametrize("decode", ["auto", "nvdec"])
-def test_without_its_gpu_a_file_is_decoded_on_the_cpu_and_says_why_in_a_line(decode: Decode) -> None:
+def test_without_its_gpu_a_file_is_decoded_on_the_cpu_with_one_warning(decode: Decode) -> None:
     path = media.clip(media.B_FRAMES)
-    expected, silent, _ = pictures(spec_of(path, "cpu", NO_SUCH_GPU))
+    expected, silent, _ = read_images(spec_of(path, "cpu", NO_SUCH_GPU))
     assert not silent
-    found, warnings, decoder = pictures(spec_of(path, decode, NO_SUCH_GPU))
+    found, warnings, decoder = read_images(spec_of(path, decode, NO_SUCH_GPU))
     (warning,) = warnings
     assert warning.startswith(FELL_BACK)
     assert "Operation" not in warning, "what FFmpeg says of it, not what its number is called"
@@ -128,16 +128,16 @@ def test_without_its_gpu_a_live_source_is_decoded_on_the_cpu() -> None:
         assert type(frame.image) is VideoImage
 
 
-def test_nothing_is_asked_of_a_gpu_that_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_requested_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(nvdec, "HWAccel")
     for decode in ("auto", "cpu"):
-        assert pictures(spec_of(media.clip(media.H264), decode))[1:] == ([], "cpu")
+        assert read_images(spec_of(media.clip(media.H264), decode))[1:] == ([], "cpu")
 
 
-# What becomes of a connection
+# The decoder during a connection
 
 
-def test_what_its_decoder_takes_is_known_before_the_first_picture(on_gpu: None) -> None:
+def test_the_memory_of_the_decoder_is_known_before_the_first_frame(on_gpu: None) -> None:
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=2), ReadReport())
     opened = context()
     decoding.opened(opened)
@@ -145,7 +145,7 @@ def test_what_its_decoder_takes_is_known_before_the_first_picture(on_gpu: None) 
     assert opened.thread_count == 1
 
 
-def test_memory_grows_with_the_picture_and_its_depth(on_gpu: None) -> None:
+def test_the_memory_grows_with_frame_size_and_bit_depth(on_gpu: None) -> None:
     small, large, deep = decoder_bytes(640, 360, False), decoder_bytes(3840, 2160, False), decoder_bytes(3840, 2160, True)
     assert small < large < deep
     assert large - small > 15 * (3840 * 2160 - 640 * 384) * 1.5
@@ -154,7 +154,7 @@ def test_memory_grows_with_the_picture_and_its_depth(on_gpu: None) -> None:
     assert decoding.bytes == deep
 
 
-def test_a_codec_without_a_decoder_there_is_decoded_on_the_cpu(on_gpu: None) -> None:
+def test_a_codec_without_a_gpu_decoder_is_decoded_on_the_cpu(on_gpu: None) -> None:
     report = ReadReport()
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), report)
     decoding.opened(context(is_hwaccel=False, name="ffv1"))
@@ -162,19 +162,19 @@ def test_a_codec_without_a_decoder_there_is_decoded_on_the_cpu(on_gpu: None) -> 
     assert report.warnings == ["is decoded on the CPU: this build of FFmpeg has no GPU decoder for ffv1"]
 
 
-def test_pictures_that_come_from_the_cpu_after_all_are_told_of_once(on_gpu: None, frame: av.VideoFrame) -> None:
+def test_a_fallback_to_the_cpu_is_reported_once(on_gpu: None, frame: av.VideoFrame) -> None:
     report = ReadReport()
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), report)
     decoding.opened(context())
     assert type(decoding.image(on_device(frame), UPRIGHT)) is NvdecImage
-    for _ in range(3):  # the camera has become too large for the GPU
+    for _ in range(3):  # the frames have become too large for the GPU
         assert type(decoding.image(frame, UPRIGHT)) is VideoImage
     assert decoding.where == "cpu"
     assert len(report.warnings) == 1
     assert not decoding.failed("what comes now is no fault of the GPU")
 
 
-def test_a_decoder_that_fails_at_once_is_not_tried_again_for_the_source(on_gpu: None) -> None:
+def test_a_decoder_that_fails_at_once_is_not_used_again_for_the_source(on_gpu: None) -> None:
     spec, report = spec_of(Path("a.mp4"), gpu=0), ReadReport()
     decoding = Decoding(spec, report)
     decoding.opened(context())
@@ -187,7 +187,7 @@ def test_a_decoder_that_fails_at_once_is_not_tried_again_for_the_source(on_gpu: 
     assert Decoding(spec_of(Path("b.mp4"), gpu=0), ReadReport()).hwaccel is not None
 
 
-def test_a_decoder_that_has_worked_is_not_given_up(on_gpu: None, frame: av.VideoFrame) -> None:
+def test_a_decoder_that_has_worked_stays_in_use(on_gpu: None, frame: av.VideoFrame) -> None:
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), ReadReport())
     decoding.opened(context())
     decoding.image(on_device(frame), UPRIGHT)
@@ -195,16 +195,16 @@ def test_a_decoder_that_has_worked_is_not_given_up(on_gpu: None, frame: av.Video
     assert decoding.where == "cuda:0"
 
 
-def test_what_was_given_up_is_remembered_in_bounds(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_failures_is_limited(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvdec, "_MAX_FAILED", 3)
     for number in range(5):
         Decoding(spec_of(Path(f"{number}.mp4"), gpu=0), ReadReport()).failed("x")
     assert len(nvdec._failed) == 3
 
 
-def test_a_file_begins_again_on_the_cpu_where_the_gpu_fails(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_restarts_on_the_cpu_if_the_gpu_fails(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     path = media.clip(media.H264)
-    expected, *_ = pictures(spec_of(path, "cpu"))
+    expected, *_ = read_images(spec_of(path, "cpu"))
     opened: list[str] = []
     monkeypatch.setattr(nvdec, "_hwaccel", lambda gpu: None)
     monkeypatch.setattr(Decoding, "opened", lambda decoding, _: opened.append(decoding.where))
@@ -228,10 +228,10 @@ def _fails() -> Any:
     raise av.error.ExternalError(-542398533, "Generic error in an external library")
 
 
-# Its pictures
+# Its frames
 
 
-def test_a_picture_of_a_gpu_is_written_there_without_a_way_through_the_host(frame: av.VideoFrame) -> None:
+def test_a_gpu_frame_is_written_into_a_gpu_slot_without_a_host_copy(frame: av.VideoFrame) -> None:
     device, size = HostDevice(), Size(64, 64)
     stream, held, host = device.make_stream(), cast("list[object]", []), np.zeros((64, 64, 3), np.uint8)
     address = device.allocate(host.nbytes)
@@ -243,7 +243,7 @@ def test_a_picture_of_a_gpu_is_written_there_without_a_way_through_the_host(fram
     NvdecImage(on_device(frame), UPRIGHT, 0).write_into(slot, box)
     assert slot.on_device
     assert not host.any()
-    assert held, "the picture is kept until it has been read"
+    assert held, "the frame is kept until it has been read"
     expected = HostSlot(np.zeros((64, 64, 3), np.uint8))
     VideoImage(frame).write_into(expected, box)
     away = np.abs(device.at(address, host.nbytes).reshape(64, 64, 3).astype(int) - expected.pixels)
@@ -251,7 +251,7 @@ def test_a_picture_of_a_gpu_is_written_there_without_a_way_through_the_host(fram
 
 
 @pytest.mark.parametrize("why", ["turned", "another kind", "another GPU", "no slot of a GPU"])
-def test_what_cannot_be_written_there_goes_through_the_host(why: str, frame: av.VideoFrame) -> None:
+def test_a_frame_that_cannot_be_written_on_the_gpu_is_copied_through_the_host(why: str, frame: av.VideoFrame) -> None:
     device, size = HostDevice(), Size(64, 64)
     host = np.zeros((64, 64, 3), np.uint8)
     held: list[object] = []
@@ -269,14 +269,14 @@ def test_what_cannot_be_written_there_goes_through_the_host(why: str, frame: av.
     assert np.array_equal(host, expected.pixels)
 
 
-def test_whoever_wants_it_on_the_host_gets_it_there(frame: av.VideoFrame) -> None:
+def test_a_gpu_frame_can_be_read_on_the_host(frame: av.VideoFrame) -> None:
     image = NvdecImage(on_device(frame), UPRIGHT, 0)
     assert image.upright is None
     assert np.abs(image.to_rgb().astype(int) - VideoImage(frame).to_rgb()).mean() < 1.5
 
 
 def with_planes(surface: Surface) -> Surface:
-    """The same with its planes as arrays, as the stand-in for the kernel reads them."""
+    """Return the surface with its planes as arrays, as the replacement for the kernel reads them."""
 
     def at(address: int, pitch: int, rows: int) -> NDArray[np.uint8]:
         return np.ctypeslib.as_array((ctypes.c_uint8 * (pitch * rows)).from_address(address)).reshape(rows, pitch)
@@ -290,10 +290,10 @@ def with_planes(surface: Surface) -> Surface:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("recipe", [media.H264, media.B_FRAMES])
-def test_a_gpu_decodes_what_the_cpu_does(recipe: media.Clip) -> None:
+def test_a_gpu_decodes_the_same_pixels_as_the_cpu(recipe: media.Clip) -> None:
     path = media.clip(recipe)
-    expected, *_ = pictures(spec_of(path, "cpu"))
-    found, warnings, decoder = pictures(spec_of(path, "nvdec", 0))
+    expected, *_ = read_images(spec_of(path, "cpu"))
+    found, warnings, decoder = read_images(spec_of(path, "nvdec", 0))
     assert (warnings, decoder) == ([], "cuda:0")
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -302,7 +302,7 @@ def test_a_gpu_decodes_what_the_cpu_does(recipe: media.Clip) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_gpu_writes_what_it_decoded_into_its_own_memory() -> None:
+def test_a_gpu_writes_decoded_frames_into_its_own_memory() -> None:
     from vision_infer.engine.gpu.cuda import CudaDevice
 
     device = CudaDevice(0)

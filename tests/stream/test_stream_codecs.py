@@ -1,4 +1,4 @@
-"""Codecs of this build of FFmpeg: there, working, missing."""
+"""Codecs of this build of FFmpeg: present, working, missing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from vision_infer.stream import codecs
 from vision_infer.stream.codecs import check_codecs
 
 
-def test_the_wheel_of_pyav_has_them_all() -> None:
+def test_the_pyav_wheel_has_all_codecs() -> None:
     assert {one.name: one.problem for one in check_codecs() if one.problem} == {}
 
 
-def test_what_is_missing_or_does_not_give_back_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_failing_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs, "DECODERS", {"h266": ("no-such-decoder", "nor-this")})
     monkeypatch.setattr(codecs, "ENCODERS", {"no-such-encoder": "h264", "libx264": "vp8", "mjpeg": "h264"})
     problems = {one.name: one.problem for one in check_codecs()}

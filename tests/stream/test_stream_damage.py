@@ -1,4 +1,4 @@
-"""Damaged video: all that can be decoded is delivered, and what is lost is told with its time."""
+"""Damaged video: everything that can be decoded is delivered, and losses are reported with their times."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vision_infer.stream.find import open_source
 from vision_infer.stream.source import GAP_TIMES_KEPT, WARNINGS_KEPT, ReadReport, SourceSpec
 
 FAST_START = replace(media.H264, frames=50, format_options=(("movflags", "faststart"),))
-"""its index comes first, so that a part of it can be read"""
+"""A clip with its index at the beginning, so that a part of it can be read."""
 IN_MKV = replace(media.H264, frames=50, suffix=".mkv")
 IN_FLV = replace(media.H264, frames=50, suffix=".flv")
 IN_AVI = replace(media.H264, frames=50, suffix=".avi")
 IN_TS = replace(media.H264, frames=50, suffix=".ts")
 IN_MPG = media.Clip(frames=50, suffix=".mpg", codec="mpeg2video", options=(("g", "12"),))
-"""MPEG-2 conceals what is missing, and says so on the frame"""
+"""MPEG-2 conceals missing parts, and marks the frame."""
 
 
 @pytest.mark.parametrize("part", [0.5, 0.77, 0.9])
 @pytest.mark.parametrize("recipe", [FAST_START, IN_MKV, IN_FLV, IN_AVI], ids=["mp4", "mkv", "flv", "avi"])
-def test_a_file_cut_off_in_the_middle_of_a_frame(recipe: media.Clip, part: float) -> None:
+def test_a_file_truncated_in_the_middle_of_a_frame(recipe: media.Clip, part: float) -> None:
     whole = [float(one.time) for one in media.decoded(media.clip(recipe))]
     path = odd_files.truncated(recipe, part)
     _, frames, report = read(path)
@@ -67,15 +67,15 @@ def test_frames_that_the_decoder_marks_are_damaged(recipe: media.Clip) -> None:
     assert not any(frame.damaged for frame in read(media.clip(recipe))[1])
 
 
-def test_damage_before_the_start_is_nobodys() -> None:
+def test_damage_before_the_start_is_not_counted() -> None:
     path = odd_files.overwritten(FAST_START, 0.3, 700)
     _, frames, report = read(path, start_s=1.0)
     assert len(frames) == 25
     assert report == ReadReport()
 
 
-def test_holes_with_threads_of_the_decoder() -> None:
-    """Frame threads meet the damage earlier than they give out the frames around it."""
+def test_gaps_with_a_threaded_decoder() -> None:
+    """Frame threads reach the damage before they output the frames around it."""
     path = odd_files.overwritten(FAST_START, 0.3, 700)
     alone = read(path)
     with open_source(SourceSpec("clip", "video", (str(path),)), 4) as source:
@@ -90,7 +90,7 @@ def watch(interval: float | None = 0.04, since: float | None = None) -> tuple[Ga
 
 
 def test_a_lost_packet_waits_for_the_frames_shown_before_it() -> None:
-    """With B-frames, packets come in another order than frames."""
+    """With B-frames, packets and frames have a different order."""
     gaps, report = watch()
     gaps.frame(0.0, 0.04, 0)
     gaps.lost(0.16)
@@ -130,7 +130,7 @@ def test_a_sign_of_damage_long_ago_explains_nothing() -> None:
     assert report.gaps == 0
 
 
-def test_lost_at_the_end_and_without_times() -> None:
+def test_packets_lost_at_the_end_and_without_timestamps() -> None:
     gaps, report = watch()
     gaps.frame(0.0, 0.04, 0)
     gaps.lost(0.04)
@@ -144,7 +144,7 @@ def test_lost_at_the_end_and_without_times() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["frame", "lost"]), st.none() | st.integers(0, 50)), max_size=60))
-def test_any_order_gives_gaps_that_are_bounded_and_forward(events: list[tuple[str, int | None]]) -> None:
+def test_gaps_are_bounded_and_ordered_for_any_input(events: list[tuple[str, int | None]]) -> None:
     gaps, report = watch()
     for number, (what, place) in enumerate(events):
         time = None if place is None else place / 25

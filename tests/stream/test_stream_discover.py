@@ -1,4 +1,4 @@
-"""Cameras are looked for among simulated devices on the loopback, some of which mean no good."""
+"""Discovery of simulated devices on the loopback interface, some of them malicious."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answer(
     kind: str = "ProbeMatches",
     device: str = "urn:uuid:camera-7",
 ) -> bytes:
-    """As a camera answers, with prefixes of its own."""
+    """Return a camera's answer, with its own namespace prefixes."""
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>{before}<SOAP-ENV:Envelope '
         'xmlns:SOAP-ENV="http://www.w3.org/2003/05/soap-envelope" xmlns:wsa="http://schemas.xmlsoap.org/ws/2004/08/addressing" '
@@ -44,7 +44,7 @@ def answer(
 
 
 def asked_for(question: bytes) -> str:
-    """The name of a question's message; it has to be a question for cameras."""
+    """Return the identifier of a probe message, which must ask for cameras."""
     assert b"<d:Types>dn:NetworkVideoTransmitter</d:Types>" in question
     found = re.search(rb"<w:MessageID>(urn:uuid:[0-9a-f-]{36})</w:MessageID>", question)
     assert found
@@ -53,7 +53,7 @@ def asked_for(question: bytes) -> str:
 
 @contextmanager
 def devices(answers: Callable[[str], list[bytes]], group: bool = False) -> Iterator[tuple[str, int]]:
-    """Answers each question that comes to it; gives where it is to be asked."""
+    """Answer each probe; yields the address to send it to."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
         listening.bind(("0.0.0.0" if group else "127.0.0.1", 0))
         listening.settimeout(0.05)
@@ -80,7 +80,7 @@ def devices(answers: Callable[[str], list[bytes]], group: bool = False) -> Itera
             thread.join()
 
 
-def test_a_device_tells_what_it_is() -> None:
+def test_a_device_reports_its_name_and_services() -> None:
     found = read_answer(answer(), "192.0.2.7", OURS)
     services = ("http://192.0.2.7/onvif/device_service", "http://[2001:db8::7]/onvif/device_service")
     assert found == DiscoveredDevice("192.0.2.7", "Front Door", "IPC-123", "city/Kiel", services, "urn:uuid:camera-7")
@@ -92,7 +92,7 @@ def test_devices_are_found_through_the_group_of_every_interface() -> None:
     assert [one.name for one in found] == ["Front Door"], "once, however often it answers"
 
 
-def test_all_kinds_of_answers_at_once() -> None:
+def test_several_kinds_of_answers_together() -> None:
     def answers(message: str) -> list[bytes]:
         good = [answer(message, device=f"urn:uuid:{number}") for number in range(3)]
         return [
@@ -130,11 +130,11 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
         b"",
     ],
 )
-def test_what_is_no_answer_of_a_camera(data: bytes) -> None:
+def test_invalid_answers_are_ignored(data: bytes) -> None:
     assert read_answer(data, "192.0.2.7", OURS) is None
 
 
-def test_what_a_device_says_is_shown_safely() -> None:
+def test_texts_of_a_device_are_sanitized() -> None:
     scopes = "onvif://www.onvif.org/name/" + "x" * 5000 + " onvif://www.onvif.org/hardware/%1b%5B2J%00"
     services = "http://admin:geheim@192.0.2.7/x file:///etc/passwd javascript:alert(1) http:// ftp://192.0.2.7/ http://[::/"
     found = read_answer(answer(scopes=scopes, services=services), "192.0.2.7", OURS)
@@ -144,7 +144,7 @@ def test_what_a_device_says_is_shown_safely() -> None:
     assert found.services == ("http://admin:***@192.0.2.7/x",)
 
 
-def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any) -> bool:
         return False
 
@@ -153,7 +153,7 @@ def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         discover(0.1)
 
 
-def test_more_devices_than_a_house_has_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_devices_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DEVICES", 5)
     with devices(lambda message: [answer(message, device=f"urn:uuid:{number}") for number in range(50)]) as place:
         assert len(discover(0.2, place, interfaces=False)) == 5

@@ -1,4 +1,5 @@
-"""FFmpeg's log: to our logger, with the source's name, a limited number of lines, never to the terminal, and no deadlock."""
+"""FFmpeg's log goes to our logger with the source's name, in a limited number of lines, never to the terminal, without a
+deadlock."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class HandClock:
-    """Seconds, moved by hand."""
+    """A clock in seconds that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -42,7 +43,7 @@ def test_lines_have_the_name_of_their_source(caplog: pytest.LogCaptureFixture) -
         open_source(SourceSpec("whole", "video", (str(sound),))) as other,
     ):
         frames, others = one.frames(), other.frames()
-        for _ in range(20):  # in turn, on one thread
+        for _ in range(20):  # alternately, on one thread
             next(frames)
             next(others)
     seen = lines(caplog)
@@ -50,7 +51,7 @@ def test_lines_have_the_name_of_their_source(caplog: pytest.LogCaptureFixture) -
     assert all(line.startswith("broken: ") for line in seen)
 
 
-def test_sources_on_their_own_threads_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+def test_sources_on_different_threads_are_distinguished(caplog: pytest.LogCaptureFixture) -> None:
     together = threading.Barrier(2, timeout=30)
 
     def read(name: str, path: Path) -> None:
@@ -67,7 +68,7 @@ def test_sources_on_their_own_threads_are_told_apart(caplog: pytest.LogCaptureFi
     assert {line.split(":")[0] for line in lines(caplog)} == {"a"}
 
 
-def test_at_most_so_many_lines_a_second_and_a_source(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_lines_is_limited_per_second_and_per_source(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     log = SourceLog("camera", clock)
     for number in range(25):
@@ -93,10 +94,10 @@ def test_no_password_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert log.contains("token=***")
 
 
-def test_a_line_from_a_thread_of_ffmpegs_belongs_to_the_only_source(
+def test_a_line_from_an_ffmpeg_thread_belongs_to_the_only_source(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ffmpeg_log, "_unattributed", None)  # other tests may have used up its lines
+    monkeypatch.setattr(ffmpeg_log, "_unattributed", None)  # other tests may have used its lines
     monkeypatch.setattr(ffmpeg_log, "_open", WeakSet())
 
     def speak() -> None:
@@ -150,7 +151,7 @@ assert av.logging.get_level() == av.logging.WARNING
 """
 
 
-def test_a_program_that_listens_itself_still_hears() -> None:
+def test_a_program_with_its_own_log_handler_still_receives_the_log() -> None:
     path = odd_files.overwritten(FAST_START, 0.3, 700)
     done = subprocess.run([sys.executable, "-c", OTHERS, str(path)], capture_output=True, text=True, check=True, timeout=60)
     assert {"libav.h264", "vision_infer.ffmpeg"} <= set(done.stdout.split())
@@ -170,10 +171,10 @@ print("left")
 """
 
 
-def test_leaving_a_damaged_file_while_its_decoder_has_threads() -> None:
-    """PyAV frees a decoder with Python's lock held: a thread of the decoder that wants to log then would wait for ever.
+def test_closing_a_damaged_file_while_its_decoder_has_threads() -> None:
+    """PyAV holds the GIL while it frees a decoder: a decoder thread that logs at that time would wait forever.
 
-    In a process of its own, since one that hangs so cannot even be interrupted. Without the care that is taken it hangs at once.
+    The test uses a separate process, since one that hangs cannot be interrupted. Without the workaround it hangs at once.
     """
     large = replace(media.H264, width=1280, height=720, frames=60, suffix=".mkv")
     path = odd_files.scratched(replace(large, options=(*large.options, ("crf", "10"))), 1500, 200)

@@ -1,4 +1,4 @@
-"""From what a user names to sources: unique names, folders, and what is not there."""
+"""From arguments to sources: unique names, folders, and missing files."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_a_folder_named_with_a_dot(tmp_path: Path, monkeypatch: object) -> None:
     assert spec.name == tmp_path.name
 
 
-def test_missing_files_are_left_to_the_opening(tmp_path: Path) -> None:
+def test_missing_files_are_reported_by_open_source(tmp_path: Path) -> None:
     found = find_sources([str(tmp_path / "none.mp4"), str(tmp_path / "none.jpg"), str(tmp_path / "none")])
     assert [(spec.name, spec.kind) for spec in found.specs] == [("none", "video"), ("none-2", "images"), ("none-3", "video")]
     assert found.errors == ()
 
 
-def test_a_name_that_is_too_long_is_left_to_the_opening() -> None:
+def test_a_name_that_is_too_long_is_reported_by_open_source() -> None:
     (spec,) = find_sources(["x" * 300 + ".mp4"]).specs
     assert spec.name == "x" * 300
 
 
-def test_an_empty_folder_is_an_error_and_the_others_are_found(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error_and_the_other_sources_are_found(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     found = find_sources([str(empty), "a.mp4"])
@@ -62,13 +62,13 @@ def test_an_empty_folder_is_an_error_and_the_others_are_found(tmp_path: Path) ->
     assert error.hint
 
 
-def test_the_name_of_a_url_holds_no_password() -> None:
+def test_the_name_of_a_url_contains_no_password() -> None:
     found = find_sources(["rtsp://user:secret@host", "rtsp://host/cam?token=hidden"])
     assert not [spec.name for spec in found.specs if "secret" in spec.name or "hidden" in spec.name]
 
 
 @given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b", "b-2", "a-2-2"]), max_size=12))
-def test_names_are_unique_and_the_first_keeps_its_own(stems: list[str]) -> None:
+def test_names_are_unique_and_the_first_source_keeps_its_name(stems: list[str]) -> None:
     found = find_sources([f"/none/{number}/{stem}.mp4" for number, stem in enumerate(stems)])
     names = [spec.name for spec in found.specs]
     assert len(set(names)) == len(stems)

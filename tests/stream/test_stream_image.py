@@ -1,4 +1,4 @@
-"""Pictures write themselves into slots: the right pixels, in the right place, and nothing else."""
+"""Images are written into slots: the correct pixels, in the correct place, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TARGET = Size(64, 48)
 
 
 def slot(size: Size = TARGET) -> HostSlot:
-    """A slot in the middle of a batch, full of an older picture; its neighbours must stay as they are."""
+    """Return a slot in the middle of a batch, filled with an older image; its neighbours must not change."""
     batch = np.full((3, size.height, size.width, 3), 99, np.uint8)
     return HostSlot(batch[1])
 
@@ -52,7 +52,7 @@ SIZES = [(64, 48), (640, 480), (200, 20), (20, 200), (33, 17), (101, 57), (1, 1)
 
 
 def parts(pixels: NDArray[np.uint8], box: Letterbox) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The content, and all pixels around it as [N, 3]."""
+    """Return the content, and all pixels around it as [N, 3]."""
     around = np.ones(pixels.shape[:2], bool)
     around[box.y : box.y + box.content.height, box.x : box.x + box.content.width] = False
     return pixels[box.y : box.y + box.content.height, box.x : box.x + box.content.width], pixels[around]
@@ -61,7 +61,9 @@ def parts(pixels: NDArray[np.uint8], box: Letterbox) -> tuple[NDArray[np.uint8],
 @pytest.mark.parametrize("fit", ["center", "top_left", "stretch"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("make", MAKERS)
-def test_fill_is_exact_and_the_neighbours_are_untouched(make: Callable[..., Image], size: tuple[int, int], fit: Fit) -> None:
+def test_the_fill_is_exact_and_neighbouring_slots_are_unchanged(
+    make: Callable[..., Image], size: tuple[int, int], fit: Fit
+) -> None:
     image = make(*size)
     box = letterbox(image.size, TARGET, fit, FILL)
     place = slot()
@@ -76,7 +78,7 @@ def test_fill_is_exact_and_the_neighbours_are_untouched(make: Callable[..., Imag
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_an_array_is_resized_as_opencv_does(size: tuple[int, int]) -> None:
+def test_an_array_is_resized_as_by_opencv(size: tuple[int, int]) -> None:
     rgb = noise(*size)
     box = letterbox(Size(*size), TARGET, "center", FILL)
     place = slot()
@@ -125,7 +127,7 @@ def test_to_rgb_of_an_array_is_a_copy_that_may_be_changed() -> None:
         np.zeros((1, 4, 4, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture(wrong: NDArray[np.uint8]) -> None:
+def test_invalid_arrays_are_rejected(wrong: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
         ArrayImage(wrong)
 
@@ -135,7 +137,7 @@ FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "
 
 @pytest.mark.parametrize("pix_fmt", FORMATS)
 @pytest.mark.parametrize("size", [(64, 48), (200, 150), (101, 57), (33, 90)], ids=str)
-def test_a_frame_is_converted_as_a_new_reformatter_does(pix_fmt: str, size: tuple[int, int]) -> None:
+def test_a_frame_is_converted_as_by_a_new_reformatter(pix_fmt: str, size: tuple[int, int]) -> None:
     frame = video_frame(*size, pix_fmt)
     image = VideoImage(frame)
     box = letterbox(image.size, TARGET, "center", FILL)
@@ -152,7 +154,7 @@ def test_a_frame_is_converted_as_a_new_reformatter_does(pix_fmt: str, size: tupl
     assert np.array_equal(full, frame.to_ndarray(format="rgb24", interpolation=Interpolation.BILINEAR))
 
 
-def test_to_rgb_leaves_the_frame_alone() -> None:
+def test_to_rgb_does_not_change_the_frame() -> None:
     image = VideoImage(video_frame(64, 48, "rgb24"))
     first = image.to_rgb()
     before = first.copy()
@@ -161,12 +163,12 @@ def test_to_rgb_leaves_the_frame_alone() -> None:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_slot_that_is_used_again_holds_nothing_of_what_it_held(make: Callable[..., Image]) -> None:
-    """Every picture after every other: what is in the slot is what a fresh slot would hold."""
-    pictures = [make(*size, seed=number) for number, size in enumerate(SIZES)]
-    boxes = [letterbox(one.size, TARGET, fit, FILL) for one in pictures for fit in ("center", "top_left")]
-    boxes += [letterbox(one.size, TARGET, "center", (1, 2, 3)) for one in pictures]
-    work = [(next(one for one in pictures if one.size == box.source), box) for box in boxes]
+def test_a_reused_slot_contains_nothing_of_its_previous_image(make: Callable[..., Image]) -> None:
+    """After each sequence of two images, the slot contains the same as a new slot."""
+    images = [make(*size, seed=number) for number, size in enumerate(SIZES)]
+    boxes = [letterbox(one.size, TARGET, fit, FILL) for one in images for fit in ("center", "top_left")]
+    boxes += [letterbox(one.size, TARGET, "center", (1, 2, 3)) for one in images]
+    work = [(next(one for one in images if one.size == box.source), box) for box in boxes]
     fresh = []
     for image, box in work:
         place = slot()
@@ -181,7 +183,7 @@ def test_a_slot_that_is_used_again_holds_nothing_of_what_it_held(make: Callable[
             assert used.layout == work[second][1]
 
 
-def test_pictures_of_both_kinds_share_a_slot() -> None:
+def test_images_of_both_kinds_can_use_the_same_slot() -> None:
     used = slot()
     for number in range(12):
         make = MAKERS[number % 2]
@@ -193,7 +195,7 @@ def test_pictures_of_both_kinds_share_a_slot() -> None:
         assert np.array_equal(used.pixels, place.pixels)
 
 
-def test_a_write_that_fails_does_not_spoil_the_next() -> None:
+def test_a_failed_write_does_not_affect_the_next_one() -> None:
     used = slot()
     tall = ArrayImage(numbered(1, 20, 200))
     ArrayImage(numbered(0, 200, 20)).write_into(used, letterbox(Size(200, 20), TARGET, "center", FILL))
@@ -212,7 +214,7 @@ def reference(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8
     return np.asarray(wanted.to_ndarray(), np.uint8)
 
 
-def test_the_reformatters_of_a_thread_are_bounded_and_right_for_alternating_sizes() -> None:
+def test_the_reformatters_of_a_thread_are_limited_and_correct_for_alternating_sizes() -> None:
     frames = [
         video_frame(40 + 2 * number, 60 - number, ("yuv420p", "yuv444p", "nv12")[number % 3], number) for number in range(24)
     ]

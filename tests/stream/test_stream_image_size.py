@@ -1,4 +1,4 @@
-"""The size of a picture is known from its header, whatever the format."""
+"""The size of an image is read from its header, in all formats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_lossless_webp_and_exif(tmp_path: Path) -> None:
 
 
 @given(st.sampled_from(SUFFIXES), st.integers(0, 400), st.binary(max_size=8))
-def test_a_damaged_header_is_no_size_or_another(suffix: str, at: int, noise: bytes) -> None:
+def test_a_damaged_header_gives_no_size_or_another_one(suffix: str, at: int, noise: bytes) -> None:
     data = bytearray(encoded(suffix, 20, 10))
     data[at : at + len(noise)] = noise
     for read in (image_size(bytes(data)), image_size(bytes(data[:at]))):
@@ -48,7 +48,7 @@ def test_a_damaged_header_is_no_size_or_another(suffix: str, at: int, noise: byt
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_picture_that_is_too_large_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+def test_an_image_that_is_too_large_is_rejected_by_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"large{suffix}"
     path.write_bytes(encoded(suffix, 40, 30))
     assert read_image(str(path), 1200).shape == (30, 40, 3)
@@ -56,8 +56,8 @@ def test_a_picture_that_is_too_large_is_refused_by_name(tmp_path: Path, suffix: 
         read_image(str(path), 1199)
 
 
-def test_it_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    """A header that promises 2.5 gigapixels over nothing: decoding it would ask for the memory."""
+def test_a_large_image_is_rejected_before_it_is_decoded(tmp_path: Path) -> None:
+    """The header declares 2.5 gigapixels without data: decoding it would allocate the memory."""
     data = bytearray(encoded(".png", 20, 10))
     data[16:24] = (50_000).to_bytes(4, "big") * 2
     path = tmp_path / "bomb.png"
@@ -66,7 +66,7 @@ def test_it_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         read_image(str(path))
 
 
-def test_in_a_folder_it_is_a_gap_with_a_name(tmp_path: Path) -> None:
+def test_a_large_image_in_a_folder_is_a_gap_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(".png", 40, 30))
     (tmp_path / "b.png").write_bytes(encoded(".png", 20, 10))
     (spec,) = find_sources([str(tmp_path)], read=ReadOptions(max_pixels=500)).specs

@@ -1,4 +1,4 @@
-"""Still pictures: read as they are meant to be seen; what cannot be read is a gap or an error."""
+"""Still images are read in their displayed orientation; unreadable images are gaps or errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vision_infer.stream.source import SourceSpec
 
 
 def quarters() -> NDArray[np.uint8]:
-    """Red, green / blue, white: every turn of it looks different."""
+    """Return quarters in red, green, blue and white: each rotation looks different."""
     image = np.zeros((40, 60, 3), np.uint8)
     image[:20, :30], image[:20, 30:], image[20:, :30], image[20:, 30:] = (
         (250, 0, 0),
@@ -46,12 +46,12 @@ def test_exif_orientation_is_followed(tmp_path: Path, orientation: int) -> None:
     seen = read_image(str(path))
     expected = UPRIGHT[orientation](quarters())
     assert seen.shape == expected.shape
-    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 12  # JPEG's edges
+    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 12  # the artefacts of JPEG at edges
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".jpg"])
 def test_every_format_is_rgb(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     assert cv2.imwrite(str(path), quarters()[..., ::-1].copy())
     seen = read_image(str(path))
     assert seen.dtype == np.uint8
@@ -63,7 +63,7 @@ def test_every_format_is_rgb(tmp_path: Path, suffix: str) -> None:
     "stored", [np.full((9, 7), 130, np.uint8), np.full((9, 7, 4), 130, np.uint8), np.full((9, 7, 3), 130 * 257, np.uint16)]
 )
 def test_grey_alpha_and_sixteen_bits_become_rgb(tmp_path: Path, stored: NDArray[np.uint8]) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     assert cv2.imwrite(str(path), stored)
     seen = read_image(str(path))
     assert seen.shape == (9, 7, 3)
@@ -81,14 +81,14 @@ def broken_files(folder: Path) -> dict[str, Path]:
         "folder": folder / "folder.jpg",
     }
     files["empty"].touch()
-    files["text"].write_text("no picture\n" * 20)
+    files["text"].write_text("not an image\n" * 20)
     files["cut"].write_bytes(whole[: len(whole) // 2])
     files["folder"].mkdir()
     return files
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut", "folder"])
-def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
+def test_unreadable_images(tmp_path: Path, kind: str) -> None:
     path = broken_files(tmp_path)[kind]
     with pytest.raises(StreamError) as caught:
         read_image(str(path))
@@ -100,7 +100,7 @@ def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
         list(source.frames())
 
 
-def test_a_folder_goes_on_after_a_broken_picture(tmp_path: Path) -> None:
+def test_a_folder_continues_after_a_broken_image(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.JPG", "c.jpeg")):
         write_jpeg(tmp_path / name, numbered(number, 40 + number, 30))
     (tmp_path / "aa.png").write_text("broken")
@@ -115,7 +115,7 @@ def test_a_folder_goes_on_after_a_broken_picture(tmp_path: Path) -> None:
     assert [frame.image.size.width for frame in frames] == [40, 41, 42]
 
 
-def test_one_picture_does_not_name_its_file(tmp_path: Path) -> None:
+def test_a_single_image_does_not_name_its_file(tmp_path: Path) -> None:
     path = write_jpeg(tmp_path / "a.jpg", numbered(0, 40, 30))
     (spec,) = find_sources([str(path)]).specs
     with open_source(spec) as source:

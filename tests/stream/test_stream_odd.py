@@ -1,4 +1,4 @@
-"""Files that are right and unusual: turned, changing, tiny, interlaced; and headers that say what is not so."""
+"""Unusual but valid files: rotated, changing, tiny, interlaced; and files with wrong headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TS = replace(media.H264, suffix=".ts")
 
 
 @pytest.mark.parametrize(("clockwise", "turns"), [(0, 0), (90, 3), (180, 2), (270, 1)])
-def test_a_turned_video_is_shown_as_a_player_shows_it(clockwise: int, turns: int) -> None:
+def test_a_rotated_video_is_displayed_as_by_a_player(clockwise: int, turns: int) -> None:
     _, frames, _ = read(odd_files.rotated(clockwise))
     plain = read(media.clip(media.H264))[1]
     assert len(frames) == len(plain)
@@ -35,8 +35,8 @@ def test_a_turned_video_is_shown_as_a_player_shows_it(clockwise: int, turns: int
     + [(0, b, c, 0) for b in (-1, 1) for c in (-1, 1)],
     ids=str,
 )
-def test_every_mirroring_and_turn(matrix: tuple[int, int, int, int]) -> None:
-    """Pixel by pixel, by the definition of the matrix: front cameras mirror."""
+def test_each_mirroring_and_rotation(matrix: tuple[int, int, int, int]) -> None:
+    """Compared pixel by pixel with the definition of the matrix; front cameras mirror."""
     coded = read(media.clip(media.H264))[1][5].image.to_rgb()
     shown = read(odd_files.displayed(matrix))[1][5].image.to_rgb()
     a, b, c, d = matrix
@@ -48,14 +48,14 @@ def test_every_mirroring_and_turn(matrix: tuple[int, int, int, int]) -> None:
     assert np.array_equal(shown, wanted)
 
 
-def test_a_matrix_that_is_none_turns_nothing() -> None:
+def test_an_invalid_matrix_causes_no_rotation() -> None:
     assert read(odd_files.displayed((0, 0, 0, 0)))[1][0].image.size == Size(128, 96)
 
 
 @pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
 @pytest.mark.parametrize("target", [Size(64, 48), Size(50, 70)], ids=str)
-def test_a_turned_picture_in_a_slot_is_turned_too(clockwise: int, target: Size) -> None:
-    """Turned after it was made small: the same as turning first, but for the rounding of the resize."""
+def test_a_rotated_frame_is_rotated_in_the_slot(clockwise: int, target: Size) -> None:
+    """Rotating after resizing gives the same as rotating first, except for rounding."""
     image = read(odd_files.rotated(clockwise))[1][3].image
     box = letterbox(image.size, target, "center", (9, 9, 9))
     slot = HostSlot(np.zeros((target.height, target.width, 3), np.uint8))
@@ -66,7 +66,7 @@ def test_a_turned_picture_in_a_slot_is_turned_too(clockwise: int, target: Size) 
     assert (slot.pixels[0, 0] == 9).all() or box.content == target
 
 
-def test_the_size_and_the_pixel_format_change_in_the_middle() -> None:
+def test_size_and_pixel_format_change_during_a_stream() -> None:
     path = odd_files.joined(TS, replace(TS, width=160, height=128), replace(TS, pix_fmt="yuv444p"))
     _, frames, report = read(path)
     assert [frame.image.size for frame in frames] == [Size(128, 96)] * 25 + [Size(160, 128)] * 25 + [Size(128, 96)] * 25
@@ -76,7 +76,7 @@ def test_the_size_and_the_pixel_format_change_in_the_middle() -> None:
         assert np.array_equal(frame.image.to_rgb(), one.to_ndarray(format="rgb24"))
 
 
-def test_times_that_jump_back_are_passed_on() -> None:
+def test_timestamps_that_jump_back_are_kept() -> None:
     _, frames, _ = read(odd_files.joined(TS, TS))
     seen = [frame.pts_s for frame in frames]
     assert None not in seen
@@ -84,15 +84,15 @@ def test_times_that_jump_back_are_passed_on() -> None:
     assert seen[:25] == sorted(seen[:25], key=lambda time: time or 0)
 
 
-def test_missing_times_are_none_and_only_those() -> None:
-    """A container with gaps in its times: a frame without one is None, or has its decoding time; the others keep theirs."""
+def test_only_missing_timestamps_are_none() -> None:
+    """In a container with missing timestamps, a frame without one gets None or its decoding time; the others keep theirs."""
     _, frames, _ = read(media.clip(odd_files.HEADERLESS))
     assert len(frames) == 40
     _, late, _ = read(media.clip(media.LATE_START))
     assert late[0].pts_s == 5.0
 
 
-def test_interlaced_video_is_told() -> None:
+def test_interlaced_video_is_reported() -> None:
     info, frames, report = read(media.clip(odd_files.INTERLACED))
     assert info.interlaced
     assert len(frames) == 25
@@ -102,14 +102,14 @@ def test_interlaced_video_is_told() -> None:
     assert report == ReadReport()
 
 
-def test_a_header_that_lies_about_its_length() -> None:
+def test_a_header_with_a_wrong_duration() -> None:
     info, frames, report = read(odd_files.lying("duration"))
     assert (info.duration_s, len(frames)) == (10.0, 25)
     assert report.warnings == ["ends at 1.00 s of 10.00 s: truncated, or its header is wrong"]
 
 
-def test_a_header_that_lies_about_its_size() -> None:
-    """The video itself knows it better."""
+def test_a_header_with_a_wrong_size() -> None:
+    """The size in the video stream is used."""
     info, frames, report = read(odd_files.lying("size"))
     assert {frame.image.size for frame in frames} == {Size(128, 96)} == {info.size}
     assert report == ReadReport()
@@ -121,11 +121,11 @@ TINY = {
     "3x7 mjpeg": media.Clip(suffix=".avi", codec="mjpeg", pix_fmt="yuvj420p", width=3, height=7, frames=3, options=()),
     "7x3 vp9": media.Clip(suffix=".webm", codec="libvpx-vp9", width=7, height=3, frames=3, options=()),
 }
-"""the smallest pictures, and sides that are no multiple of anything: chroma planes of half a pixel"""
+"""The smallest frames, and odd sizes, whose chroma planes end with half a pixel."""
 
 
 @pytest.mark.parametrize("recipe", TINY.values(), ids=TINY.keys())
-def test_tiny_pictures(recipe: media.Clip) -> None:
+def test_tiny_frames(recipe: media.Clip) -> None:
     _, frames, _ = read(media.clip(recipe))
     assert len(frames) == 3
     target = Size(32, 32)
@@ -136,7 +136,7 @@ def test_tiny_pictures(recipe: media.Clip) -> None:
         frame.image.write_into(slot, letterbox(frame.image.size, target, "center", (9, 9, 9)))
 
 
-def test_a_still_picture_that_is_named_like_a_video(tmp_path: Path) -> None:
+def test_a_still_image_with_a_video_suffix(tmp_path: Path) -> None:
     path = media.write_jpeg(tmp_path / "still.mp4", media.numbered(0, 64, 48))
     _, frames, report = read(path)
     assert [frame.image.size for frame in frames] == [Size(64, 48)]

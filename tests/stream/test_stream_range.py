@@ -1,4 +1,4 @@
-"""Parts of a video: from and to a time, exact to the frame; key frames only; another track; larger than allowed."""
+"""Parts of a video: time ranges exact to the frame, key frames only, another track, and frames that are too large."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vision_infer.stream.find import open_source
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
 
 OPEN_GOP = replace(media.B_FRAMES, options=(("preset", "veryfast"), ("bf", "3"), ("g", "12"), ("x264-params", "open-gop=1")))
-"""key frames that are followed by frames shown before them"""
+"""Key frames that are followed by frames displayed before them."""
 RANGED = {
     "mp4 with B-frames": media.B_FRAMES,
     "open groups": OPEN_GOP,
@@ -44,7 +44,7 @@ def times(path: Path) -> list[float]:
 
 
 def beginning(path: Path) -> float:
-    """Where the container says that the video begins."""
+    """Return the start time of the video in its container."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.start_time is not None
@@ -56,13 +56,13 @@ def beginning(path: Path) -> float:
 @given(data=st.data())
 @settings(max_examples=12)
 def test_exactly_the_frames_of_the_range(recipe: media.Clip, data: st.DataObject) -> None:
-    """Whatever the container's index and wherever its key frames are; with the pixels that the whole file gives."""
+    """The frames and their pixels do not depend on the container's index or the position of its key frames."""
     path = media.clip(recipe)
     whole = media.decoded(path)
     for frame, pts in zip(whole, sorted(frame.pts for frame in whole if frame.pts is not None), strict=True):
-        frame.pts = pts  # PyAV alone gives those of an AVI in decoding order
+        frame.pts = pts  # without this, PyAV returns the times of an AVI in decoding order
     first, last = beginning(path), float(whole[-1].time)
-    # Whole milliseconds: a library in the same process may have switched off the smallest floats.
+    # Whole milliseconds: a library in the same process may have disabled denormal floats.
     longest = round((last - first) * 1000)
     start = data.draw(st.integers(0, longest)) / 1000
     end = data.draw(st.none() | st.integers(1, longest + 1000).map(lambda value: round(start + value / 1000, 3)))
@@ -79,7 +79,7 @@ def test_exactly_the_frames_of_the_range(recipe: media.Clip, data: st.DataObject
     assert report == ReadReport()
 
 
-def test_ranges_that_follow_each_other_hold_each_frame_once() -> None:
+def test_consecutive_ranges_contain_each_frame_once() -> None:
     path = media.clip(media.B_FRAMES)
     cuts = (0.0, 0.3, 0.52, 1.0, 9.0)
     seen: list[float | None] = []
@@ -88,12 +88,12 @@ def test_ranges_that_follow_each_other_hold_each_frame_once() -> None:
     assert seen == times(path)
 
 
-def test_a_start_behind_the_end_says_where_that_is() -> None:
+def test_a_start_after_the_end_reports_the_duration() -> None:
     with pytest.raises(StreamError, match=r"no frame between.*ends at 1\.00 s"):
         read(media.clip(media.H264), start_s=7.0)
 
 
-def test_a_stream_without_times_has_no_range() -> None:
+def test_a_stream_without_timestamps_has_no_range() -> None:
     path = media.clip(odd_files.HEADERLESS)
     assert {frame.pts_s for frame in read(path)[1]} == {None}
     with pytest.raises(StreamError, match="no times"):
@@ -103,7 +103,7 @@ def test_a_stream_without_times_has_no_range() -> None:
     assert "no times" in report.warnings[0]
 
 
-def test_how_many_frames_are_expected() -> None:
+def test_the_expected_number_of_frames() -> None:
     path = media.clip(media.B_FRAMES)
     assert read(path)[0].frames == 40
     assert read(path, start_s=0.4)[0].frames == 30
@@ -112,7 +112,7 @@ def test_how_many_frames_are_expected() -> None:
     assert read(path, keyframes_only=True)[0].frames is None
 
 
-def test_sound_belongs_to_what_is_read_whole() -> None:
+def test_audio_is_available_if_the_whole_file_is_read() -> None:
     path = media.clip(media.WITH_AAC)
     assert read(path)[0].has_audio
     for part in ({"start_s": 0.1}, {"end_s": 0.5}, {"keyframes_only": True}):
@@ -150,14 +150,14 @@ def test_another_track() -> None:
         read(media.clip(media.H264), track_index=1)
 
 
-def test_what_is_too_large_is_refused_by_name() -> None:
+def test_a_video_that_is_too_large_is_rejected_by_name() -> None:
     path = media.clip(media.H264)
     assert len(read(path, max_pixels=128 * 96)[1]) == 25
     with pytest.raises(StreamError, match=r"128x96 exceed the limit of 12287 pixels.*--max-pixels"):
         read(path, max_pixels=128 * 96 - 1)
 
 
-def test_what_becomes_too_large_is_refused_there() -> None:
+def test_a_video_that_becomes_too_large_fails_there() -> None:
     small = replace(media.H264, suffix=".ts")
     path = odd_files.joined(small, replace(small, width=320, height=240))
     seen: list[Size] = []

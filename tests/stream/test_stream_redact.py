@@ -1,4 +1,4 @@
-"""No password survives, whatever the URL looks like."""
+"""No password is revealed by any form of URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vision_infer.stream.redact import redact
 
-# The mark is in the middle of every password: were any of it left, the mark would be or its ends.
+# The mark is in the middle of each password: if a part of the password remained, so would the mark or its ends.
 MARK = "S3cRe7"
 URL_CHARS = string.ascii_letters + string.digits + "-._~!$'()*+,;=%@:?#"
 PASSWORDS = st.text(URL_CHARS, max_size=8).map(lambda text: f"x{text}{MARK}{text}")
@@ -33,7 +33,7 @@ def test_no_password_survives(scheme: str, user: str, password: str, host: str, 
 
 
 @given(SCHEMES, USERS, PASSWORDS.map(lambda text: text.replace("S", "/S")), HOSTS)
-def test_a_slash_in_a_password_hides_it_still(scheme: str, user: str, password: str, host: str) -> None:
+def test_a_password_with_a_slash_is_hidden(scheme: str, user: str, password: str, host: str) -> None:
     assert "3cRe7" not in redact(f"{scheme}://{user}:{password}@{host}/live")
 
 
@@ -60,7 +60,7 @@ def test_no_secret_parameter_survives(name: str, value: str, before: str, after:
         ("rtsp://a:b@h, then rtsp://c:d@i/x", "rtsp://a:***@h, then rtsp://c:***@i/x"),
     ],
 )
-def test_the_rest_stays(text: str, shown: str) -> None:
+def test_other_text_is_unchanged(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
@@ -77,12 +77,12 @@ def test_the_rest_stays(text: str, shown: str) -> None:
         "at 12:30 the host a:b said x@y",
     ],
 )
-def test_text_without_secrets_is_left_alone(text: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert redact(text) == text
     assert redact(redact(text)) == redact(text)
 
 
-# Every shape of URL in which a camera, a server or a player takes a secret.
+# Each form of URL in which a camera, a server or a player takes a secret.
 
 ENCODED = st.text(string.printable.strip(), max_size=6).map(lambda text: quote(f"{text}{MARK}{text}", safe=""))
 ANYWHERE = st.one_of(PASSWORDS, ENCODED)
@@ -108,7 +108,7 @@ ODD_HOSTS = st.sampled_from(
 
 @st.composite
 def urls(draw: st.DrawFn) -> str:
-    """A URL with a secret in one of its places, or in several."""
+    """Generate a URL with one or more secrets."""
     scheme = draw(st.sampled_from(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "RTSP", "Http", "tls", "whep"]))
     host, path = draw(ODD_HOSTS), draw(st.sampled_from(["", "/", "/live/ch0", "/Streaming/Channels/101", "/a:b@c/d", "/live@2x"]))
     places = draw(
@@ -138,7 +138,7 @@ def urls(draw: st.DrawFn) -> str:
 
 @settings(max_examples=1000)
 @given(urls(), AROUND)
-def test_no_shape_of_url_lets_a_secret_through(url: str, around: tuple[str, str]) -> None:
+def test_no_form_of_url_reveals_a_secret(url: str, around: tuple[str, str]) -> None:
     shown = redact(f"{around[0]}{url}{around[1]}")
     assert MARK not in shown
     assert MARK not in unquote(shown)
@@ -159,12 +159,12 @@ def test_no_shape_of_url_lets_a_secret_through(url: str, around: tuple[str, str]
         ("http://h/index.m3u8?passive=1&tokens=2&sid2=3&authority=x", None),
     ],
 )
-def test_what_else_a_url_may_hold(text: str, shown: str | None) -> None:
+def test_other_forms_of_secrets(text: str, shown: str | None) -> None:
     assert redact(text) == (text if shown is None else shown)
 
 
 @pytest.mark.parametrize("piece", ["?%41", "%3A%2F%2F", "a:b@", "://a:", "&key=", "'a' : '", "%", "pass", "/x:y", "?a;%3D"])
-def test_a_hostile_text_takes_no_time(piece: str) -> None:
+def test_hostile_text_is_processed_quickly(piece: str) -> None:
     began = time.monotonic()
     redact("rtsp://" + piece * (16_000 // len(piece)))
     assert time.monotonic() - began < 10, "expected: below 0.5 s"

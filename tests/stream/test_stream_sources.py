@@ -1,4 +1,4 @@
-"""What can be named: patterns, folders with all below them, lists, standard input, URLs, names of any bytes."""
+"""Sources that can be named: patterns, folders and subfolders, lists, standard input, URLs, names of any bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def named(found: FoundSources) -> list[str]:
     return [spec.name for spec in found.specs]
 
 
-def test_a_pattern_finds_videos_and_the_pictures_of_each_folder(tmp_path: Path) -> None:
+def test_a_pattern_finds_videos_and_the_images_of_each_folder(tmp_path: Path) -> None:
     make(tmp_path, "cam1/a.mp4", "cam1/b.mkv", "cam2/c.mp4", "cam2/1.jpg", "cam2/2.jpg", "cam3/3.png", "cam1/notes.txt")
     found = find_sources([f"{tmp_path}/cam*/*"])
     assert found.errors == ()
@@ -37,7 +37,7 @@ def test_a_pattern_finds_videos_and_the_pictures_of_each_folder(tmp_path: Path) 
     assert named(find_sources([f"{tmp_path}/**/[ab].*"])) == ["a", "b"]
 
 
-def test_a_pattern_with_a_suffix_of_its_own_takes_files_of_any_kind(tmp_path: Path) -> None:
+def test_a_pattern_with_a_suffix_matches_files_of_any_kind(tmp_path: Path) -> None:
     make(tmp_path, "one.dav", "two.dav", "x.txt")
     assert named(find_sources([f"{tmp_path}/*.dav"])) == ["one", "two"]
     (error,) = find_sources([f"{tmp_path}/*"]).errors
@@ -59,13 +59,13 @@ def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
     assert "no file matches" in error.message
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
+def test_a_file_whose_name_looks_like_a_pattern_is_not_a_pattern(tmp_path: Path) -> None:
     make(tmp_path, "a[1].mp4", "a1.mp4", "@list", "http:")
     found = find_sources([f"{tmp_path}/a[1].mp4"])
     assert [spec.paths[0] for spec in found.specs] == [f"{tmp_path}/a[1].mp4"]
 
 
-def test_folders_with_all_that_is_below(tmp_path: Path) -> None:
+def test_folders_are_searched_recursively(tmp_path: Path) -> None:
     make(tmp_path, "z.mp4", "a/x.mp4", "a/b/1.jpg", "a/b/2.jpg", "a/.hidden/y.mp4", "c/x.mp4", "c/3.png")
     os.symlink(tmp_path, tmp_path / "a" / "circle")
     assert named(find_sources([str(tmp_path)])) == ["z"]
@@ -75,7 +75,7 @@ def test_folders_with_all_that_is_below(tmp_path: Path) -> None:
     assert found.specs[3].folder
 
 
-def test_a_folder_below_that_cannot_be_read_is_told_and_the_others_are_found(
+def test_an_unreadable_subfolder_is_reported_and_the_other_files_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path, "a/x.mp4", "b/y.mp4")
@@ -94,7 +94,7 @@ def test_a_folder_below_that_cannot_be_read_is_told_and_the_others_are_found(
 
 def test_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make(tmp_path, "two words.mp4", "b#c.mkv", "ümlaut.mp4", "pictures/1.jpg", "cams/a.mp4", "cams/b.mp4")
+    make(tmp_path, "two words.mp4", "b#c.mkv", "ümlaut.mp4", "images/1.jpg", "cams/a.mp4", "cams/b.mp4")
     lines = [
         "# the cameras of today",
         "",
@@ -102,7 +102,7 @@ def test_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "\tb#c.mkv",
         "gone.mp4",
         "ümlaut.mp4",
-        "pictures",
+        "images",
         "cams/*.mp4",
         "http://user:secret@host/clip.mp4?token=hidden",
         "nothing/*.mp4",
@@ -111,12 +111,12 @@ def test_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     Path("list.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     found = find_sources(["@list.txt", "cams/a.mp4"])
-    assert named(found) == ["two words", "b#c", "ümlaut", "pictures", "a", "b", "clip", "a-2"]
+    assert named(found) == ["two words", "b#c", "ümlaut", "images", "a", "b", "clip", "a-2"]
     assert [error.source for error in found.errors] == ["list.txt:5", "list.txt:10", "list.txt:11", "list.txt:12"]
     assert "list.txt:5: gone.mp4: no such file" in found.errors[0].message
 
 
-def test_a_list_that_is_not_there_or_empty_or_no_text(tmp_path: Path) -> None:
+def test_a_missing_empty_or_invalid_list(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("# nothing\n\n")
     found = find_sources([f"@{tmp_path}/none", f"@{tmp_path}/empty", f"@{tmp_path}", "@"])
     assert found.specs == ()
@@ -139,7 +139,7 @@ def test_standard_input_is_read_once() -> None:
     assert "twice" in error.message
 
 
-def test_urls_are_named_by_their_last_part_and_never_by_a_secret() -> None:
+def test_urls_are_named_after_their_last_part_and_never_after_a_secret() -> None:
     urls = [
         "http://user:secret@host/a/front%20door.mp4?token=hidden",
         "https://host/x.mp4#secret",
@@ -154,7 +154,7 @@ def test_urls_are_named_by_their_last_part_and_never_by_a_secret() -> None:
     assert {spec.kind for spec in found.specs} == {"video"}
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
     for name in (b"caf\xe9.mp4", b"line\nend.mp4", "ok ü.mp4".encode(), b"\x1b[31mred.mp4", b"caf\xe8.mp4"):
         with open(folder + b"/" + name, "wb"):
@@ -167,22 +167,22 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @given(st.binary(min_size=1, max_size=30))
-def test_every_name_can_be_shown(name: bytes) -> None:
+def test_each_name_can_be_displayed(name: bytes) -> None:
     shown = printable(os.fsdecode(name))
     shown.encode()
     assert not {"\x1b", "\0", "\r"} & set(shown)
     assert len(shown.splitlines()) == 1
 
 
-def test_what_is_read_goes_with_every_source(tmp_path: Path) -> None:
+def test_read_options_apply_to_each_source(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "1.jpg")
     read = ReadOptions(track_index=2, start_s=1.5, end_s=4.0, keyframes_only=True, max_pixels=9)
     assert {spec.read for spec in find_sources([str(tmp_path), "-"], read=read).specs} == {read}
 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
-def test_any_name_in_the_locale_c(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Even where Python takes file names for ASCII, a file is found, opened and shown."""
+def test_any_name_works_in_the_c_locale(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A file is found, opened and displayed even if Python's file system encoding is ASCII."""
     path = os.fsencode(tmp_path) + b"/caf\xe9 \xc3\xbc.mp4"
     with open(path, "wb"):
         pass

@@ -1,4 +1,4 @@
-"""The time code survives what happens to a picture between a camera and a network, and is told from anything else."""
+"""The time code survives the processing of frames between a camera and a model, and is not confused with other content."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ sizes = st.sampled_from(SIZES)
 
 
 def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
-    """The worst neighbour for a codec."""
+    """Return noise, the worst content for a codec."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def through_video(pictures: list[NDArray[np.uint8]], codec: str = "libx264", crf: int = 35) -> list[NDArray[np.uint8]]:
-    """Encoded as 4:2:0 and decoded."""
+def through_video(images: list[NDArray[np.uint8]], codec: str = "libx264", crf: int = 35) -> list[NDArray[np.uint8]]:
+    """Encode images as 4:2:0 and decode them."""
     file = io.BytesIO()
-    height, width = pictures[0].shape[:2]
+    height, width = images[0].shape[:2]
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(codec, rate=Fraction(25), options={"preset": "ultrafast", "crf": str(crf)})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for image in pictures:
+        for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
@@ -52,7 +52,7 @@ def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
 @settings(max_examples=40)
 @example(0, 160, 90, False)
 @example(MODULUS - 1, 160, 90, True)
-def test_what_was_drawn_is_read(moment: int, width: int, height: int, grey: bool) -> None:
+def test_a_drawn_time_code_can_be_read(moment: int, width: int, height: int, grey: bool) -> None:
     image = np.full((height, width) if grey else (height, width, 3), 90, np.uint8)
     assert read(image) is None
     draw(image, moment + 3 * MODULUS)
@@ -62,7 +62,7 @@ def test_what_was_drawn_is_read(moment: int, width: int, height: int, grey: bool
 @given(moments, sizes, st.integers(5, 100))
 @settings(max_examples=40)
 @example(MODULUS - 1, (160, 90), 5)
-def test_it_survives_jpeg_of_any_quality(moment: int, size: tuple[int, int], quality: int) -> None:
+def test_the_time_code_survives_jpeg_of_any_quality(moment: int, size: tuple[int, int], quality: int) -> None:
     image = noise(*size)
     draw(image, moment)
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -72,26 +72,26 @@ def test_it_survives_jpeg_of_any_quality(moment: int, size: tuple[int, int], qua
 
 @given(st.lists(moments, min_size=3, max_size=6), st.sampled_from([(160, 90), (320, 240), (640, 360)]))
 @settings(max_examples=15)
-def test_it_survives_h264(values: list[int], size: tuple[int, int]) -> None:
-    pictures = [noise(*size, seed) for seed in range(len(values))]
-    for image, value in zip(pictures, values, strict=True):
+def test_the_time_code_survives_h264(values: list[int], size: tuple[int, int]) -> None:
+    images = [noise(*size, seed) for seed in range(len(values))]
+    for image, value in zip(images, values, strict=True):
         draw(image, value)
-    assert [read(image) for image in through_video(pictures)] == values
+    assert [read(image) for image in through_video(images)] == values
 
 
 @given(moments)
 @settings(max_examples=8)
-def test_it_survives_h264_at_its_worst_over_a_still_picture(moment: int) -> None:
-    pictures = [np.full((360, 640, 3), (90, 110, 70), np.uint8) for _ in range(4)]
+def test_the_time_code_survives_the_lowest_h264_quality_over_a_still_image(moment: int) -> None:
+    images = [np.full((360, 640, 3), (90, 110, 70), np.uint8) for _ in range(4)]
     values = [(moment + 33 * number) % MODULUS for number in range(4)]
-    for image, value in zip(pictures, values, strict=True):
+    for image, value in zip(images, values, strict=True):
         draw(image, value)
-    assert [read(image) for image in through_video(pictures, crf=45)] == values
+    assert [read(image) for image in through_video(images, crf=45)] == values
 
 
 @given(moments, st.sampled_from(SIZES[2:]), st.integers(160, 900), st.integers(90, 700))
 @settings(max_examples=40)
-def test_it_survives_a_stretch_to_another_size(moment: int, size: tuple[int, int], width: int, height: int) -> None:
+def test_the_time_code_survives_scaling(moment: int, size: tuple[int, int], width: int, height: int) -> None:
     image = noise(*size)
     draw(image, moment)
     for how in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC):
@@ -100,7 +100,7 @@ def test_it_survives_a_stretch_to_another_size(moment: int, size: tuple[int, int
 
 @given(moments, sizes, st.sampled_from([Size(416, 416), Size(640, 640), Size(640, 384)]))
 @settings(max_examples=30)
-def test_the_content_of_a_letterboxed_picture_is_read(moment: int, size: tuple[int, int], target: Size) -> None:
+def test_the_time_code_in_a_letterboxed_image_can_be_read(moment: int, size: tuple[int, int], target: Size) -> None:
     image = noise(*size)
     draw(image, moment)
     box = letterbox(Size(*size), target, "center", (114, 114, 114))
@@ -112,7 +112,7 @@ def test_the_content_of_a_letterboxed_picture_is_read(moment: int, size: tuple[i
 
 @given(st.binary(min_size=ROWS * COLUMNS, max_size=ROWS * COLUMNS))
 @settings(max_examples=300)
-def test_no_moment_is_read_but_from_its_own_cells(levels: bytes) -> None:
+def test_a_time_is_only_read_from_its_own_cells(levels: bytes) -> None:
     image = np.zeros((90, 160), np.uint8)
     columns, rows = column_edges(160), row_edges(90)
     for cell, level in enumerate(levels):
@@ -125,7 +125,7 @@ def test_no_moment_is_read_but_from_its_own_cells(levels: bytes) -> None:
 
 
 @given(moments, st.integers(0, ROWS * COLUMNS - 1))
-def test_one_wrong_cell_is_noticed(moment: int, cell: int) -> None:
+def test_one_wrong_cell_is_detected(moment: int, cell: int) -> None:
     image = np.full((90, 160), 90, np.uint8)
     draw(image, moment)
     columns, rows = column_edges(160), row_edges(90)
@@ -135,10 +135,10 @@ def test_one_wrong_cell_is_noticed(moment: int, cell: int) -> None:
     assert read(image) is None
 
 
-def test_real_pictures_hold_no_moment() -> None:
+def test_photographs_contain_no_time_code() -> None:
     assert {read(rgb_of(frame)) for frame in decoded(bikes())[::10]} == {None}
 
 
-def test_a_picture_that_is_too_small_is_refused() -> None:
+def test_an_image_that_is_too_small_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 160x90 for a time code, got 150x90"):
         draw(np.zeros((90, 150, 3), np.uint8), 1)

@@ -1,4 +1,4 @@
-"""Titles in files, and names of cameras, are in all sorts of encodings; that is no reason not to read them."""
+"""Titles of files and names of cameras in any encoding do not prevent reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.live_reading import Reading
 
 SAID = b"Session streamed with GStreamer"
-"""as the server names every stream"""
+"""The name that the server gives to each stream."""
 LATIN_1, SHIFT_JIS = "Süd".encode("latin-1"), "南".encode("shift_jis")
 
 

@@ -1,4 +1,4 @@
-"""Video files: what is read, in which order and with which times, and what is said where nothing can be read."""
+"""Video files: their frames, order and times, and errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(path: Path | str, threads: int = 1) -> tuple[StreamInfo, list[Frame], i
 
 
 def failure(path: Path | str) -> StreamError:
-    """The one error that reading gives; it has to be fit to be shown."""
+    """Return the error that reading raises; it must be suitable for display."""
     with pytest.raises(StreamError) as caught:
         read(path)
     error = caught.value
@@ -55,7 +55,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-def test_frames_are_those_of_pyav_in_presentation_order(recipe: media.Clip, threads: int) -> None:
+def test_frames_equal_those_of_pyav_in_presentation_order(recipe: media.Clip, threads: int) -> None:
     path = media.clip(recipe)
     info, frames, gaps = read(path, threads)
     expected = media.decoded(path)
@@ -71,7 +71,7 @@ def test_frames_are_those_of_pyav_in_presentation_order(recipe: media.Clip, thre
         assert np.array_equal(frame.image.to_rgb(), one.to_ndarray(format="rgb24"))
 
 
-def test_info_says_what_the_container_says() -> None:
+def test_info_contains_the_properties_of_the_container() -> None:
     info, _, _ = read(media.clip(media.NTSC))
     assert info.frame_rate == Fraction(30_000, 1_001)
     assert info.frames == 30
@@ -82,17 +82,17 @@ def test_info_says_what_the_container_says() -> None:
 
 
 @pytest.mark.parametrize(("pix_fmt", "bytes_per_pixel"), [("yuv420p", 1.5), ("yuv444p", 3.0)])
-def test_info_says_what_a_picture_takes(pix_fmt: str, bytes_per_pixel: float) -> None:
+def test_info_contains_the_memory_per_pixel(pix_fmt: str, bytes_per_pixel: float) -> None:
     info, _, _ = read(media.clip(media.Clip(pix_fmt=pix_fmt, frames=2)))
     assert info.bytes_per_pixel == bytes_per_pixel
 
 
-def test_times_do_not_start_at_zero_where_the_file_does_not() -> None:
+def test_times_start_where_the_file_starts() -> None:
     _, frames, _ = read(media.clip(media.LATE_START))
     assert [frame.pts_s for frame in frames[:3]] == [5.0, 5.04, 5.08]
 
 
-def test_variable_rate_keeps_every_time() -> None:
+def test_a_variable_frame_rate_keeps_each_time() -> None:
     assert media.VARIABLE.pts is not None
     _, frames, _ = read(media.clip(media.VARIABLE))
     assert [frame.pts_s for frame in frames] == pytest.approx([pts / 1000 for pts in media.VARIABLE.pts])
@@ -114,7 +114,7 @@ def test_bikes() -> None:
     assert info.size == Size(640, 272)
 
 
-def test_holes_are_gaps_and_the_rest_is_read() -> None:
+def test_damage_is_a_gap_and_the_remaining_frames_are_read() -> None:
     _, frames, gaps = read(media.changed(media.H264, "holes"))
     assert gaps > 0
     assert 0 < len(frames) < media.H264.frames
@@ -123,14 +123,14 @@ def test_holes_are_gaps_and_the_rest_is_read() -> None:
     assert times == sorted(set(times))
 
 
-def test_a_cut_file_is_read_as_far_as_it_goes() -> None:
+def test_a_truncated_file_is_read_to_its_end() -> None:
     _, frames, _ = read(media.changed(media.WITH_PCM, "cut"))
     whole = read(media.clip(media.WITH_PCM))[1]
     assert 0 < len(frames) < len(whole)
     assert [frame.pts_s for frame in frames] == [frame.pts_s for frame in whole[: len(frames)]]
 
 
-def test_a_cut_mp4_has_no_index_and_is_an_error() -> None:
+def test_a_truncated_mp4_has_no_index_and_is_an_error() -> None:
     assert "FFmpeg cannot read it as video" in failure(media.changed(media.H264, "cut")).message
 
 
@@ -149,25 +149,25 @@ def test_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"just some text\n" * 50, bytes(5000), b"\x00\x00\x00\x20ftypisom" + bytes(64)])
-def test_no_video_at_all(tmp_path: Path, content: bytes) -> None:
+def test_files_without_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.mp4"
     path.write_bytes(content)
     failure(path)
 
 
-def test_only_sound() -> None:
+def test_a_file_with_only_audio() -> None:
     assert "only audio" in failure(media.clip(media.ONLY_SOUND)).message
 
 
-def test_the_cover_of_a_song_is_no_video() -> None:
+def test_the_cover_image_of_a_song_is_not_a_video() -> None:
     path = media.clip(media.SONG)
     with av.open(str(path)) as container:
-        assert container.streams.video  # to FFmpeg it is one
+        assert container.streams.video  # FFmpeg treats it as a video track
     assert "only audio" in failure(path).message
 
 
-def test_packets_without_a_picture(tmp_path: Path) -> None:
-    """An H.264 file whose slices are all gone: it opens, and holds nothing."""
+def test_packets_without_a_frame(tmp_path: Path) -> None:
+    """An H.264 file without slices can be opened but contains no frame."""
     with av.open(str(media.clip(media.H264))) as container:
         stream = container.streams.video[0]
         buffer = io.BytesIO()
@@ -184,7 +184,7 @@ def test_packets_without_a_picture(tmp_path: Path) -> None:
     assert "no frame could be decoded" in failure(path).message
 
 
-def test_a_playlist_may_not_name_hosts(tmp_path: Path) -> None:
+def test_a_playlist_must_not_name_hosts(tmp_path: Path) -> None:
     path = tmp_path / "list.m3u8"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     failure(path)
@@ -197,15 +197,15 @@ def test_names_with_a_colon_and_with_percent(tmp_path: Path) -> None:
         assert len(read(path)[1]) == 25
 
 
-def test_a_url_in_the_place_of_a_file_does_not_show_its_password() -> None:
+def test_a_url_instead_of_a_file_does_not_reveal_its_password() -> None:
     with pytest.raises(StreamError) as caught:
         read("rtsp://user:secret@camera/x?token=hidden")
     assert "secret" not in str(caught.value)
     assert "hidden" not in str(caught.value)
 
 
-def test_leaving_in_the_middle_closes_the_file() -> None:
+def test_leaving_early_closes_the_file() -> None:
     with open_source(SourceSpec("clip", "video", (str(media.clip(media.H264)),)), 1) as source:
         frames = source.frames()
         first = next(frames)
-    assert first.image.to_rgb().shape == (96, 128, 3)  # a picture outlives its file
+    assert first.image.to_rgb().shape == (96, 128, 3)  # an image can be used after its file is closed

@@ -1,4 +1,4 @@
-"""Cameras for tests and benchmarks: a real RTSP server as a process of its own, which can be killed, frozen and restarted.
+"""Cameras for tests and benchmarks: a real RTSP server in a separate process, which can be killed, frozen and restarted.
 
 with RtspServer(ClockMount("/clock"), ReplayMount("/street", street())) as server:
     av.open(server.url("/clock"))
@@ -32,39 +32,39 @@ from tests.support.media import asset, bikes, made
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 READY_S = 30.0
-"""how long a server may take to listen"""
+"""The time limit until a server listens, seconds."""
 Codec = Literal["h264", "h265"]
 ENCODERS = {"h264": "libx264", "h265": "libx265"}
 
 
 @dataclass(frozen=True)
 class ClockMount:
-    """The time-code camera: every frame carries the moment at which it was painted, CLOCK_MONOTONIC, and is encoded live."""
+    """A camera whose frames contain the time at which they were drawn (CLOCK_MONOTONIC) as a time code; they are encoded live."""
 
     path: str = "/clock"
     width: int = 640
-    """pixels, even"""
+    """Pixels, even."""
     height: int = 360
-    """pixels, even"""
+    """Pixels, even."""
     fps: int = 30
     codec: Codec = "h264"
     key_interval: int = 30
-    """frames"""
+    """The key-frame interval in frames."""
     kbit_s: int = 2000
     b_frames: int = 0
-    """between two others, H.264 only; each makes the camera slower by a frame interval"""
+    """The number of B-frames between other frames, H.264 only; each adds a frame interval of delay."""
     next_size: tuple[int, int] | None = None
-    """width and height that it changes to, and back, in mid-stream; None: it does not"""
+    """The width and height that it switches to and back from during the stream; None if it does not change."""
     frames_per_size: int = 60
     stop_after: int | None = None
-    """frames after which nothing more is sent: 0 accepts a client and never answers what the stream is; 1 answers that, and
-    sends no picture that can be told from a part of one; None: goes on"""
+    """The number of frames after which nothing more is sent. 0 accepts clients but never describes the stream; 1 describes it
+    and sends no frame that can be recognized as complete. None for no limit."""
     user: str = ""
-    """empty: anybody may watch"""
+    """The user name; empty if no password is required."""
     password: str = ""
 
-    def told(self) -> dict[str, object]:
-        """As the script wants it."""
+    def to_json(self) -> dict[str, object]:
+        """Return the mount in the format of the script."""
         values = asdict(self)
         sizes = [(self.width, self.height), *([self.next_size] if self.next_size else [])]
         return {**values, "kind": "clock", "sizes": sizes}
@@ -72,15 +72,15 @@ class ClockMount:
 
 @dataclass(frozen=True)
 class ReplayMount:
-    """Video that was encoded before, in real time, over and over, with times that go on; costs next to no CPU."""
+    """Previously encoded video, played in a loop in real time with continuous timestamps; it uses almost no CPU."""
 
     path: str
     video: Encoded
     user: str = ""
     password: str = ""
 
-    def told(self) -> dict[str, object]:
-        """As the script wants it."""
+    def to_json(self) -> dict[str, object]:
+        """Return the mount in the format of the script."""
         fps, codec = self.video.fps, self.video.codec
         mount = {"path": self.path, "user": self.user, "password": self.password, "codec": codec, "fps": fps}
         return {**mount, "kind": "replay", "file": str(self.video.file())}
@@ -88,14 +88,14 @@ class ReplayMount:
 
 @dataclass(frozen=True)
 class SoundMount:
-    """A microphone: a stream with nothing that a video pipeline can use."""
+    """A microphone: a stream without video."""
 
     path: str = "/sound"
     user: str = ""
     password: str = ""
 
-    def told(self) -> dict[str, object]:
-        """As the script wants it."""
+    def to_json(self) -> dict[str, object]:
+        """Return the mount in the format of the script."""
         return {**asdict(self), "kind": "sound"}
 
 
@@ -104,10 +104,10 @@ Mount = ClockMount | ReplayMount | SoundMount
 
 @dataclass(frozen=True)
 class Encoded:
-    """A recipe for encoded video of real pictures; made when first needed, kept in ``tests/.media``."""
+    """A recipe for video encoded from a real clip; created when first needed, and kept in ``tests/.media``."""
 
     clip: str = "bikes"
-    """``bikes`` or the path of an asset below ``shared/assets``"""
+    """``bikes``, or the path of an asset below ``shared/assets``."""
     width: int = 1920
     height: int = 1080
     fps: int = 30
@@ -115,10 +115,10 @@ class Encoded:
     kbit_s: int = 4000
     frames: int = 150
     key_interval: int = 30
-    """frames; the video begins with a key frame, and so does each round"""
+    """The number of frames; the video, and so each repetition, starts with a key frame."""
 
     def file(self) -> Path:
-        """Access units in Annex B, each after its length; skips the test where the clip is not here."""
+        """Return the file of Annex B access units, each preceded by its length; skip the test if the clip is missing."""
         source = bikes() if self.clip == "bikes" else asset(self.clip)
 
         def write(path: Path) -> None:
@@ -127,7 +127,7 @@ class Encoded:
         return made(f"access units {self!r}", ".units", write)
 
     def image(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
-        """What is encoded in this place, from 0, of a picture of the clip; ``yuv420p``."""
+        """Return the frame to encode at this position, from 0, for a frame of the clip; ``yuv420p``."""
         return frame.reformat(self.width, self.height, "yuv420p")
 
     def _units(self, source: Path) -> Iterator[bytes]:
@@ -158,7 +158,7 @@ def _again_and_again(source: Path) -> Iterator[av.VideoFrame]:
 
 @cache
 def missing() -> str:
-    """What the cameras need and this machine has not; empty where all is here."""
+    """Return the requirements of the cameras that this machine lacks; empty if it has all of them."""
     python = shutil.which(SYSTEM_PYTHON)
     if python is None:
         return f"{SYSTEM_PYTHON} is not here"
@@ -175,11 +175,12 @@ def missing() -> str:
 
 
 class RtspServer:
-    """A server with some cameras, on a free port of the loopback; a context manager. Skips the test where GStreamer is missing.
+    """A server with several cameras on a free port of the loopback interface; a context manager. Skips the test without
+    GStreamer.
 
     Args:
-        mounts: the cameras; their paths differ.
-        auth: how passwords are asked for.
+        mounts: The cameras, with different paths.
+        auth: The authentication method.
     """
 
     def __init__(self, *mounts: Mount, auth: Literal["basic", "digest"] = "basic") -> None:
@@ -187,7 +188,7 @@ class RtspServer:
         self._auth = auth
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
-        """0 until it was started"""
+        """The port; 0 until the server has started."""
 
     def __enter__(self) -> RtspServer:
         if missing():
@@ -199,18 +200,18 @@ class RtspServer:
         self.kill()
 
     def url(self, path: str, user: str = "", password: str = "") -> str:
-        """The address of a mount, with a user and a password where they are given."""
+        """Return the URL of a mount, with user name and password if given."""
         credentials = f"{user}:{password}@" if user else ""
         return f"rtsp://{credentials}127.0.0.1:{self.port}{path}"
 
     @property
     def pid(self) -> int:
-        """Of the server's process, for those who measure it."""
+        """The process ID of the server, for measurements."""
         assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), as a power cut does; nothing happens where it has ended."""
+        """Kill the server (SIGKILL), as a power cut does; do nothing if it has ended."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -220,15 +221,15 @@ class RtspServer:
                     pipe.close()
 
     def freeze(self) -> None:
-        """Stop it (SIGSTOP): connections stay, and nothing comes."""
+        """Stop the server (SIGSTOP): connections stay open, and no data arrives."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Continue the server (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again on the same port, after :meth:`kill` or in place of what runs."""
+        """Start the server again on the same port, after :meth:`kill` or in place of the running one."""
         self.kill()
         self._start()
 
@@ -237,12 +238,12 @@ class RtspServer:
         self._process.send_signal(number)
 
     def _start(self) -> None:
-        told = {"port": self.port, "auth": self._auth, "mounts": [mount.told() for mount in self._mounts]}
+        options = {"port": self.port, "auth": self._auth, "mounts": [mount.to_json() for mount in self._mounts]}
         deadline = time.monotonic() + READY_S
         while True:
             with tempfile.TemporaryFile("w+") as errors:
                 self._process = subprocess.Popen(
-                    [SYSTEM_PYTHON, str(SCRIPT), json.dumps(told)],
+                    [SYSTEM_PYTHON, str(SCRIPT), json.dumps(options)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -257,6 +258,6 @@ class RtspServer:
                 self.kill()
                 errors.seek(0)
                 said = errors.read()[-500:]
-            if not self.port or time.monotonic() >= deadline:  # one that starts again may have to wait for its port
+            if not self.port or time.monotonic() >= deadline:  # a restarted server may have to wait for its port
                 raise RuntimeError(f"the RTSP server did not get ready: {said}")
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A disk that is small, to be full soon; and a user who may not write everywhere."""
+"""A small disk that is soon full, and a user without write permission everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOBODY = 65_534
 
 @contextmanager
 def small_disk(size: int) -> Iterator[Path]:
-    """A file system of its own with so many bytes; skips the test where mounting is not permitted."""
+    """Mount a file system of this size in bytes; skip the test if mounting is not permitted."""
     folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
     try:
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -34,7 +34,7 @@ def small_disk(size: int) -> Iterator[Path]:
 
 @contextmanager
 def ordinary_user() -> Iterator[Path]:
-    """An empty folder, and no rights beyond it: root gives up its own for the time."""
+    """Yield an empty folder, and drop root's permissions outside of it for the duration."""
     folder = Path(tempfile.mkdtemp(prefix="ordinary-"))
     root = os.geteuid() == 0
     try:

@@ -21,41 +21,41 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 TICK_S = 0.02
-"""how often a thread looks for a change while it waits"""
+"""The interval at which a waiting thread checks for changes, seconds."""
 MAX_CONNECTIONS = 256
 MAX_BUFFERED = 64 << 20
-"""bytes of one connection that a stall may hold back; a connection with more is dropped"""
+"""The maximum number of bytes that a stall holds back per connection; a connection with more is dropped."""
 CLOCK_RATE = 90_000
-"""RTP units of a second, for every video codec"""
+"""The RTP clock rate of all video codecs, Hz."""
 FIRST_DYNAMIC_TYPE = 96
 _JOIN_S = 10.0
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What the network does to what the server sends."""
+    """The faults in the data that the server sends."""
 
     frozen: bool = False
-    """nothing goes on, in both directions"""
+    """Whether nothing is forwarded, in both directions."""
     bytes_per_second: int | None = None
     garbage: bool = False
-    """every packet's bytes are others, at random"""
+    """Whether the bytes of each packet are replaced by random ones."""
     flipped: float = 0.0
-    """part of the video packets, 0 to 1, in which one bit of the payload is turned over"""
+    """The fraction of the video packets, 0 to 1, in which one bit of the payload is flipped."""
     shift_s: float = 0.0
-    """seconds by which the times of video packets are off"""
+    """The shift of the times of video packets, seconds."""
     rewritten: tuple[bytes, bytes] | None = None
-    """what the server says of a stream, in its answers, and as many other bytes in its place"""
+    """Bytes in the server's answers, and their replacement of the same length."""
     held_until: float = 0.0
-    """monotonic seconds; what comes before is sent then, at once"""
+    """The end of a stall, monotonic seconds; data that arrives earlier is then sent at once."""
 
 
 class FaultProxy:
-    """A TCP port of the loopback that leads to a server's, with faults; a context manager.
+    """A TCP port of the loopback interface that forwards to a server with faults; a context manager.
 
     Args:
-        server_port: of the RTSP server, on the loopback.
-        seed: of the faults that are random.
+        server_port: The port of the RTSP server on the loopback interface.
+        seed: The seed of random faults.
     """
 
     def __init__(self, server_port: int, seed: int = 0) -> None:
@@ -63,9 +63,9 @@ class FaultProxy:
         self.faults = Faults()
         self.random = random.Random(seed)
         self.accepted = 0
-        """connections so far"""
+        """The number of connections so far."""
         self.flips = 0
-        """bits turned over so far"""
+        """The number of flipped bits so far."""
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._accepting = True
@@ -88,47 +88,47 @@ class FaultProxy:
         self.drop()
 
     def url(self, path: str, user: str = "", password: str = "") -> str:
-        """The address of a mount through this network."""
+        """Return the URL of a mount through this network."""
         credentials = f"{user}:{password}@" if user else ""
         return f"rtsp://{credentials}127.0.0.1:{self.port}{path}"
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now."""
+        """The number of open connections."""
         with self._changed:
             return len(self._connections)
 
     def freeze(self) -> None:
-        """Nothing goes on; connections stay open, and new ones are taken and not answered."""
+        """Forward nothing; connections stay open, and new ones are accepted but not answered."""
         self.faults = replace(self.faults, frozen=True)
 
     def drip(self, bytes_per_second: int) -> None:
-        """Every connection gets so much and no more."""
+        """Limit the data rate of each connection."""
         self.faults = replace(self.faults, bytes_per_second=bytes_per_second)
 
     def garbage(self) -> None:
-        """Every packet of the server is replaced by as many random bytes."""
+        """Replace each packet of the server by random bytes."""
         self.faults = replace(self.faults, garbage=True)
 
     def flip_bits(self, part: float = 0.01) -> None:
-        """One bit of the payload is turned over in this part of the video packets."""
+        """Flip one bit of the payload in a fraction of the video packets."""
         self.faults = replace(self.faults, flipped=part)
 
     def shift_times(self, seconds: float) -> None:
-        """The times of video packets are off from here on, forwards or back."""
+        """Shift the times of video packets from now on, forwards or backwards."""
         self.faults = replace(self.faults, shift_s=seconds)
 
     def rewrite(self, said: bytes, instead: bytes) -> None:
-        """In the server's answers these bytes are others, as many."""
+        """Replace bytes in the server's answers by others of the same length."""
         assert len(said) == len(instead)
         self.faults = replace(self.faults, rewritten=(said, instead))
 
     def stall(self, seconds: float) -> None:
-        """Nothing comes for so long, then all of it at once."""
+        """Hold back all data for a time, then send it at once."""
         self.faults = replace(self.faults, held_until=time.monotonic() + seconds)
 
     def heal(self) -> None:
-        """All faults end; new connections are taken again."""
+        """End all faults, and accept new connections again."""
         self.faults = Faults()
         self._take_connections(True)
 
@@ -142,7 +142,7 @@ class FaultProxy:
             connection.join()
 
     def refuse(self) -> None:
-        """Take no new connections; those that are open stay. When this returns, the port is closed."""
+        """Accept no new connections; open ones stay. When this returns, the port is closed."""
         self._take_connections(False)
 
     def _take_connections(self, wanted: bool) -> None:
@@ -159,7 +159,7 @@ class FaultProxy:
         return listener
 
     def _accept(self) -> None:
-        """The thread that owns the listening socket."""
+        """Accept connections, on the thread that owns the listening socket."""
         while True:
             with self._changed:
                 if self._stopping or not self._accepting:
@@ -196,14 +196,14 @@ class FaultProxy:
             connection.start()
 
     def forget(self, connection: _Connection) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
 
 
 class _Connection:
-    """Two threads, one for each direction."""
+    """A connection with two threads, one for each direction."""
 
     def __init__(self, proxy: FaultProxy, client: socket.socket, server: socket.socket) -> None:
         self.closed = threading.Event()
@@ -227,7 +227,7 @@ class _Connection:
         assert not self._down.is_alive()
 
     def _requests(self) -> None:
-        """The client's, as they are."""
+        """Forward the client's requests unchanged."""
         while not self.closed.is_set():
             if self._proxy.faults.frozen:
                 self.closed.wait(TICK_S)
@@ -237,7 +237,7 @@ class _Connection:
                 self.close()
 
     def _answers(self) -> None:
-        """The server's, through the faults; and the end of the connection."""
+        """Forward the server's answers through the faults, and end the connection."""
         parts, held = _Parts(), bytearray()
         while not self.closed.is_set():
             faults = self._proxy.faults
@@ -278,7 +278,7 @@ class _Connection:
         return bytes(changed)
 
     def _receive(self, source: socket.socket) -> bytes | None:
-        """What there is, at most 64 KiB; None at the end."""
+        """Return the available data, at most 64 KiB; None at the end."""
         try:
             return source.recv(1 << 16) or None
         except TimeoutError:
@@ -287,7 +287,7 @@ class _Connection:
             return None
 
     def _send(self, target: socket.socket, data: bytes) -> bool:
-        """Send all of it, as fast as the faults let it; False where the connection has ended meanwhile."""
+        """Send all data, as fast as the faults allow; return False if the connection has ended meanwhile."""
         rest = memoryview(data)
         while rest and not self.closed.is_set():
             faults = self._proxy.faults
@@ -308,13 +308,13 @@ class _Connection:
 
 
 class _Parts:
-    """What an RTSP server sends, cut into whole messages and packets."""
+    """Splits the data of an RTSP server into complete messages and packets."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """All parts that are whole now."""
+        """Add data, and return all parts that are now complete."""
         self._buffer += data
         parts: list[bytes] = []
         while self._buffer:
@@ -326,7 +326,7 @@ class _Parts:
         return parts
 
     def _length(self) -> int | None:
-        """Of the part at the beginning; None while that cannot be told."""
+        """Return the length of the first part; None while it is unknown."""
         buffer = self._buffer
         if buffer[0] == ord("$"):
             return 4 + int.from_bytes(buffer[2:4], "big") if len(buffer) >= 4 else None
@@ -342,7 +342,7 @@ class _Parts:
 
 
 def video_payload(part: bytes) -> int | None:
-    """Where the payload of a video packet begins, after the four bytes of the interleaving and the RTP header.
+    """Return the offset of a video packet's payload, after the four bytes of the interleaving and the RTP header.
 
     None where it is no such packet: an answer, a sender report, sound of a fixed type, or nothing behind the header.
     """

@@ -1,4 +1,4 @@
-"""Mutated video files through our decoder: no crash, no hang, no memory beyond a bound.
+"""Fuzzing of the decoder with mutated video files: no crash, no hang, and bounded memory.
 
     python -m tests.support.fuzz [--count 2000] [--seed 0]
 
@@ -28,9 +28,9 @@ from vision_infer.stream.source import SourceSpec
 from vision_infer.telemetry.process import peak_rss_bytes
 
 SILENCE_S = 30.0
-"""a child that tells nothing for so long hangs; a file takes some milliseconds"""
+"""The time without output after which a child process counts as hanging, seconds; a file takes some milliseconds."""
 MAX_BYTES = 700_000_000
-"""no child may have had more memory resident"""
+"""The maximum resident memory of a child process."""
 PER_CHILD = 100
 INPUT = Size(416, 416)
 HEVC_10BIT = media.Clip(
@@ -57,21 +57,21 @@ RECIPES = (
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a number of files."""
+    """The results of a number of files."""
 
     files: int = 0
     frames: int = 0
     refused: int = 0
-    """could not be opened, or read to their end: said so in one line"""
+    """The number of files that could not be opened or read to the end, with a one-line error."""
     crashed: list[int] = field(default_factory=list)
     hung: list[int] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    """our own code raised something that is no StreamError"""
+    """The exceptions of our code that are not a StreamError."""
     peak_rss_bytes: int = 0
 
 
 def mutate(number: int) -> tuple[bytes, str]:
-    """The content of a mutated file, and its suffix."""
+    """Return the content of a mutated file, and its suffix."""
     chance = random.Random(number)
     recipe = RECIPES[number % len(RECIPES)]
     data = bytearray(media.clip(recipe).read_bytes())
@@ -84,7 +84,7 @@ def mutate(number: int) -> tuple[bytes, str]:
                 data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         elif kind == "cut":
             del data[max(1, here) :]
-        elif kind == "swap":  # pieces of the size of packets
+        elif kind == "swap":  # parts of the size of packets
             there = chance.randrange(len(data))
             first, second = bytes(data[here : here + length]), bytes(data[there : there + length])
             data[here : here + length], data[there : there + length] = second, first
@@ -98,7 +98,7 @@ def mutate(number: int) -> tuple[bytes, str]:
 
 
 def read_file(path: Path) -> int:
-    """Read a file as a run does; every eighth picture is converted too. Returns the number of frames."""
+    """Read a file as a run does, and convert every eighth frame. Returns the number of frames."""
     count = 0
     with open_source(SourceSpec("fuzz", "video", (str(path),))) as source:
         for frame in source.frames():
@@ -114,7 +114,7 @@ def read_file(path: Path) -> int:
 
 
 def child(numbers: Sequence[int]) -> None:
-    """Read mutated files one after the other, telling of each before and after."""
+    """Read mutated files one after the other, and print a line before and after each."""
     with tempfile.TemporaryDirectory() as folder:
         for number in numbers:
             print(f"begin {number}", flush=True)
@@ -126,14 +126,14 @@ def child(numbers: Sequence[int]) -> None:
             except StreamError as error:
                 word = "refused" if "\n" not in str(error) else "failed an error of several lines"
                 print(word, flush=True)
-            except Exception as error:  # noqa: BLE001 - that is what is looked for
+            except Exception as error:  # noqa: BLE001 - any exception is a finding
                 print(f"failed {number}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
             path.unlink()
     print(f"rss {peak_rss_bytes()}", flush=True)
 
 
 def watch(numbers: Sequence[int], outcome: Outcome) -> None:
-    """Run a child, and go on after a file that ended it."""
+    """Run a child process, and continue after a file that ended it."""
     left = list(numbers)
     while left:
         words = [sys.executable, "-m", "tests.support.fuzz", "--child", ",".join(map(str, left))]
@@ -179,14 +179,14 @@ def fuzz(first: int, count: int) -> Outcome:
     outcome = Outcome()
     numbers = range(first, first + count)
     for recipe in RECIPES:
-        media.clip(recipe)  # made once, here, not by every child
+        media.clip(recipe)  # created once, here, not by each child process
     for start in range(0, count, PER_CHILD):
         watch(numbers[start : start + PER_CHILD], outcome)
     return outcome
 
 
 def main() -> int:
-    """Read the command line, fuzz, tell."""
+    """Read the command line, fuzz, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first file")

@@ -1,4 +1,4 @@
-"""A way from the service to a WHEP player on which packets are lost: a UDP relay that stands in the answer's candidates."""
+"""A lossy path from the service to a WHEP player: a UDP relay that replaces the candidates of the answer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LOOK_S = 0.1
 
 
 class LossyRelay:
-    """Carries one session, and leaves RTP packets for the player out; a context manager.
+    """Relays one session, and drops RTP packets to the player; a context manager.
 
     The player must not reach the service in another way: its own candidates are to be left out of the offer, as
     :func:`without_candidates` does it.
 
     Args:
-        loses: says of each RTP packet to the player whether it is lost; called on the relay's thread.
+        loses: Returns whether the next RTP packet to the player is lost; called on the relay's thread.
     """
 
     def __init__(self, loses: Callable[[], bool]) -> None:
@@ -30,9 +30,9 @@ class LossyRelay:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.carried = 0
-        """RTP packets that came for the player"""
+        """The number of RTP packets to the player."""
         self.lost = 0
-        """of these"""
+        """The number of lost ones."""
 
     def __enter__(self) -> LossyRelay:
         return self
@@ -43,7 +43,7 @@ class LossyRelay:
             self._thread.join()
 
     def answer(self, sdp: str) -> str:
-        """Begin to relay to the first IPv4 candidate of an answer.
+        """Start relaying to the first IPv4 candidate of an answer.
 
         Returns:
             The answer with the relay as its only candidate.
@@ -87,13 +87,13 @@ class LossyRelay:
 
 
 class Outage:
-    """Loses everything while it lasts. Its times are monotonic."""
+    """Loses all packets during an outage. Its times are monotonic."""
 
     def __init__(self) -> None:
         self._until = 0.0
 
     def begin(self, seconds: float) -> float:
-        """Lose everything from now on for so long; returns when that ends."""
+        """Start an outage, and return its end."""
         self._until = time.monotonic() + seconds
         return self._until
 
@@ -102,5 +102,5 @@ class Outage:
 
 
 def without_candidates(sdp: str) -> str:
-    """An offer whose player can be reached only by answering it."""
+    """Return an offer without candidates, so that the player can be reached only by answering it."""
     return "\r\n".join(line for line in sdp.split("\r\n") if not line.startswith(("a=candidate:", "a=end-of-candidates")))

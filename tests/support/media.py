@@ -1,4 +1,4 @@
-"""Small real clips, made when first needed and kept in ``tests/.media`` (ignored by git) under a hash of their recipe."""
+"""Small real clips, created when first needed and kept in ``tests/.media`` (ignored by git) under a hash of their recipe."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bikes() -> Path:
 
 @dataclass(frozen=True)
 class Sound:
-    """A sine in a clip."""
+    """A sine tone in a clip."""
 
     codec: str = "aac"
     rate: int = 48_000
@@ -59,7 +59,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Clip:
-    """A recipe: everything that decides the file."""
+    """A recipe: all properties that determine the file."""
 
     suffix: str = ".mp4"
     codec: str = "libx264"
@@ -69,13 +69,13 @@ class Clip:
     rate: Fraction = Fraction(25)
     frames: int = 25
     time_base: Fraction | None = None
-    """None: one unit for each frame"""
+    """The time base; None for one unit per frame."""
     pts: tuple[int, ...] | None = None
-    """timestamps in ``time_base``; None: 0, 1, 2 …"""
+    """The timestamps in ``time_base``; None for 0, 1, 2 …"""
     options: tuple[tuple[str, str], ...] = (("preset", "ultrafast"), ("g", "12"))
     sound: Sound | None = None
     cover: bool = False
-    """the picture is the cover of a song"""
+    """Whether the video is the cover image of a song."""
     format_options: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -96,16 +96,16 @@ SONG = Clip(suffix=".mp3", codec="mjpeg", pix_fmt="yuvj420p", frames=1, options=
 
 
 def clip(recipe: Clip) -> Path:
-    """The file of a recipe."""
+    """Return the file of a recipe."""
     return _cached(repr(recipe), recipe.suffix, lambda path: _write(recipe, path))
 
 
 def changed(recipe: Clip, how: str) -> Path:
-    """A clip that something happened to.
+    """Return a damaged clip.
 
     Args:
-        recipe: what it was.
-        how: ``cut`` (its second half is gone) or ``holes`` (zeros over parts of its middle).
+        recipe: The intact clip.
+        how: ``cut`` (the second half is missing) or ``holes`` (zeros in parts of the middle).
     """
 
     def write(path: Path) -> None:
@@ -121,7 +121,7 @@ def changed(recipe: Clip, how: str) -> Path:
 
 
 def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4") -> Path:
-    """Some frames of the real clip with people and bicycles, in another size."""
+    """Return frames of the real clip with people and bicycles, in another size."""
 
     def write(path: Path) -> None:
         with av.open(str(path), "w") as container:
@@ -134,12 +134,12 @@ def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4
                 container.mux(stream.encode(image))
             container.mux(stream.encode(None))
 
-    bikes()  # skips where it is not here
+    bikes()  # skips the test if it is missing
     return _cached(f"excerpt {first} {count} {width}x{height}", suffix, write)
 
 
 def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Picture ``number``: grey, with a bright square that moves; uint8 [H, W, 3] RGB."""
+    """Return image ``number``: grey, with a bright moving square; uint8 [H, W, 3] RGB."""
     image = np.full((height, width, 3), (40 + number * 5 % 160, 90, 140), np.uint8)
     side = max(4, height // 4)
     left = (number * 7) % max(1, width - side)
@@ -148,7 +148,7 @@ def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def write_jpeg(path: Path, rgb: NDArray[np.uint8], orientation: int | None = None) -> Path:
-    """A JPEG, with an EXIF orientation where one is given."""
+    """Write a JPEG, with an EXIF orientation if given."""
     encoded, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert encoded
     content = data.tobytes()
@@ -161,21 +161,21 @@ def write_jpeg(path: Path, rgb: NDArray[np.uint8], orientation: int | None = Non
 
 
 def made(recipe: str, suffix: str, write: Callable[[Path], None]) -> Path:
-    """The file of a recipe that is told in words; ``write`` makes it where it is not there yet."""
+    """Return the file of a recipe that is described in words; ``write`` creates it if it does not exist."""
     return _cached(recipe, suffix, write)
 
 
 def decoded(path: Path) -> list[av.VideoFrame]:
-    """All pictures of a file, read with PyAV alone."""
+    """Return all frames of a file, read with PyAV alone."""
     with av.open(str(path)) as container:
         return list(container.decode(video=0))
 
 
 def decoded_as_far_as_possible(path: Path) -> list[av.VideoFrame]:
-    """All pictures of a damaged file that PyAV alone gives."""
+    """Return all frames of a damaged file that PyAV alone can decode."""
     pictures: list[av.VideoFrame] = []
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "NONE"  # with threads, MPEG-2 does not mark what it conceals
+        container.streams.video[0].thread_type = "NONE"  # with threads, the MPEG-2 decoder does not mark concealed parts
         for packet in container.demux(video=0):
             with suppress(av.error.InvalidDataError):
                 pictures += packet.decode()
@@ -183,7 +183,7 @@ def decoded_as_far_as_possible(path: Path) -> list[av.VideoFrame]:
 
 
 def sound_packets(path: Path) -> list[bytes]:
-    """The encoded sound of a file, packet by packet."""
+    """Return the audio packets of a file."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
 

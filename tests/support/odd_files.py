@@ -1,4 +1,4 @@
-"""Video files that are right and unusual, or wrong; made when first needed, like those of :mod:`tests.support.media`."""
+"""Unusual or damaged video files; created when first needed, like those of :mod:`tests.support.media`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _ULTRAFAST = {"preset": "ultrafast", "g": "12"}
 _MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
 
 INTERLACED = media.Clip(options=(("preset", "ultrafast"), ("g", "12"), ("flags", "+ildct+ilme"), ("x264-params", "tff=1")))
-"""broadcast and old cameras: the fields of a frame are of different times"""
+"""Broadcasts and old cameras: the two fields of a frame have different times."""
 HEADERLESS = replace(media.B_FRAMES, suffix=".h264")
-"""what a camera's SDK writes: no container, so no times"""
+"""The output of a camera SDK: without a container, so without timestamps."""
 LONG_GOP = media.Clip(frames=75, options=(("preset", "veryfast"), ("g", "250"), ("bf", "2")))
-"""one key frame only: to start late, everything before has to be decoded"""
+"""A single key frame: for a late start, everything before must be decoded."""
 LATE_TS = media.Clip(suffix=".ts", frames=60, options=(("preset", "veryfast"), ("g", "20"), ("bf", "2")))
-"""a broadcast's clock does not begin at zero, and its container has no index"""
+"""The clock of a broadcast does not start at zero, and its container has no index."""
 
 
 def rotated(clockwise: int) -> Path:
-    """A phone's video: held upright, coded lying down, with a note how to turn it for display."""
+    """Return a phone's video: coded in landscape format, with a rotation for display."""
     return displayed(_MATRICES[clockwise])
 
 
 def displayed(matrix: tuple[int, int, int, int]) -> Path:
-    """A video with a display matrix: a point goes from (x, y) to (a·x + c·y, b·x + d·y), y downwards."""
+    """Return a video with a display matrix, which maps (x, y) to (a·x + c·y, b·x + d·y), with y downwards."""
 
     def write(path: Path) -> None:
         data = bytearray(media.clip(media.H264).read_bytes())
@@ -47,7 +47,7 @@ def displayed(matrix: tuple[int, int, int, int]) -> Path:
 
 
 def two_tracks() -> Path:
-    """A recorder with two cameras in a file: 128×96 and 64×48."""
+    """Return a file with two video tracks, as of a recorder with two cameras: 128×96 and 64×48."""
 
     def write(path: Path) -> None:
         with av.open(str(path), "w") as container:
@@ -68,7 +68,7 @@ def two_tracks() -> Path:
 
 
 def joined(*recipes: media.Clip) -> Path:
-    """Transport streams one after the other, as a recorder writes them that was switched over: the times begin anew."""
+    """Return concatenated transport streams, as of a recorder that was switched: the timestamps restart."""
 
     def write(path: Path) -> None:
         path.write_bytes(b"".join(media.clip(one).read_bytes() for one in recipes))
@@ -77,10 +77,10 @@ def joined(*recipes: media.Clip) -> Path:
 
 
 def lying(field: str) -> Path:
-    """A header that says what is not so.
+    """Return a file with a wrong header.
 
     Args:
-        field: ``duration`` (Matroska: ten times too long) or ``size`` (MP4's sample entry: 1024×1024).
+        field: ``duration`` (Matroska, ten times too long) or ``size`` (MP4 sample entry, 1024×1024).
     """
 
     def write(path: Path) -> None:
@@ -98,7 +98,7 @@ def lying(field: str) -> Path:
 
 
 def truncated(recipe: media.Clip, part: float) -> Path:
-    """A file whose end is missing: the disk was full, or the recorder lost its power."""
+    """Return a file without its end, as after a full disk or a power failure."""
     return media.made(
         f"truncated {part} {recipe!r}",
         recipe.suffix,
@@ -107,7 +107,7 @@ def truncated(recipe: media.Clip, part: float) -> Path:
 
 
 def overwritten(recipe: media.Clip, part: float, size: int) -> Path:
-    """A file with zeros in one place: a bad sector."""
+    """Return a file with zeros in one place, as from a bad sector."""
 
     def spoil(data: bytes) -> bytes:
         at = int(len(data) * part)
@@ -117,7 +117,7 @@ def overwritten(recipe: media.Clip, part: float, size: int) -> Path:
 
 
 def scratched(recipe: media.Clip, every: int, size: int) -> Path:
-    """A file with nonsense in a great many places: almost every frame gives errors."""
+    """Return a file with damage in many places: almost every frame causes errors."""
 
     def spoil(data: bytes) -> bytes:
         spoiled = bytearray(data)
@@ -136,13 +136,13 @@ BARS = np.array(
     [(235, 235, 235), (200, 200, 20), (20, 200, 200), (20, 200, 20), (200, 20, 200), (200, 20, 20), (20, 20, 200), (20, 20, 20)],
     np.float64,
 )
-"""eight colour bars, RGB"""
+"""The eight colour bars, RGB."""
 WEIGHTS = {"bt709": (0.2126, 0.0722), "bt601": (0.299, 0.114), "bt2020": (0.2627, 0.0593)}
-"""of red and blue in the brightness, by the standards"""
+"""The weights of red and blue in the luma, by standard."""
 
 
 def bars_frame(width: int, height: int, matrix: str, full: bool, bits: int) -> av.VideoFrame:
-    """Colour bars as YUV 4:2:0, computed from the standard's own formula: independent of FFmpeg's scaler. It is not marked."""
+    """Return colour bars as YUV 4:2:0, computed from the formula of the standard, not by FFmpeg's scaler, without metadata."""
     red, blue = WEIGHTS[matrix]
     r, g, b = BARS.T / 255
     y = red * r + (1 - red - blue) * g + blue * b
@@ -162,7 +162,7 @@ def bars_frame(width: int, height: int, matrix: str, full: bool, bits: int) -> a
 
 
 def bars_seen(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The colours in the middle of the bars, [8, 3]."""
+    """Return the colours in the middle of the bars, float64 [8, 3]."""
     height, width = rgb.shape[:2]
     return rgb[height // 2, width // 16 :: width // 8].astype(np.float64)
 
@@ -171,11 +171,11 @@ _AVC = {"bt709": 1, "bt601": 6, "bt2020": 9}
 
 
 def bars_clip(width: int, height: int, matrix: str, full: bool, bits: int, marked: bool, transfer: int = 1) -> Path:
-    """Colour bars, H.264 without loss.
+    """Return a clip of colour bars, lossless H.264.
 
     Args:
-        marked: the stream says its matrix and range; else it says nothing.
-        transfer: number of its transfer curve: 1 is BT.709, 16 PQ, 18 HLG.
+        marked: Whether the stream declares its matrix and range.
+        transfer: The number of the transfer characteristics: 1 is BT.709, 16 PQ, 18 HLG.
     """
 
     def write(path: Path) -> None:

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Cameras: an RTSP server over GStreamer, run by the system's own Python, which has its bindings (``make cameras``).
+"""Cameras: an RTSP server based on GStreamer, run by the system's Python, which has its bindings (``make cameras``).
 
     /usr/bin/python3 tests/support/rtsp_server.py '{"port": 0, "mounts": [{"path": "/clock", "kind": "clock", …}]}'
 
@@ -28,11 +28,11 @@ from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 ROOT = Path(__file__).resolve().parents[2]
 BLACK, GREY, WHITE = 16, 70, 235
 SIDE_UNITS = 4
-"""the square that moves has this part of the picture's height"""
+"""The height of the moving square, relative to the frame height."""
 
 
 def _load_time_code():
-    """The project's own module, as a file: the package and NumPy belong to another Python."""
+    """Load the project's module as a file, because the package and NumPy are installed for another Python."""
     spec = importlib.util.spec_from_file_location("time_code", ROOT / "vision_infer" / "core" / "time_code.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -43,7 +43,7 @@ time_code = _load_time_code()
 
 
 class Feed:
-    """Pushes what a mount sends into its appsrc, from a thread, for as long as its media is prepared."""
+    """Pushes the data of a mount into its appsrc on a thread, while its media is prepared."""
 
     def __init__(self, mount, media):
         self.mount = mount
@@ -55,7 +55,7 @@ class Feed:
         self.thread.start()
 
     def running_ns(self):
-        """The pipeline's time; None until it plays. Its clock is CLOCK_MONOTONIC."""
+        """Return the pipeline's running time (CLOCK_MONOTONIC); None until it plays."""
         base = self.pipeline.get_base_time()
         clock = self.pipeline.get_clock()
         return None if clock is None or not base else clock.get_time() - base
@@ -75,7 +75,7 @@ class Feed:
 
 
 class ReplayFeed(Feed):
-    """Encoded pictures in real time, over and over, with times that go on."""
+    """Plays encoded frames in a loop in real time, with continuous timestamps."""
 
     def run(self):
         units = encoded(self.mount["file"])
@@ -93,7 +93,7 @@ class ReplayFeed(Feed):
 
 
 class ClockFeed(Feed):
-    """Pictures that carry the moment at which they were painted."""
+    """Draws frames that contain the time at which they were drawn."""
 
     def run(self):
         mount, interval = self.mount, round(1e9 / self.mount["fps"])
@@ -118,11 +118,11 @@ class ClockFeed(Feed):
 
 
 class Canvas:
-    """A picture in I420: grey, with the time code and a square that moves.
+    """A grey I420 frame with the time code and a moving square.
 
     Args:
-        width: pixels, even.
-        height: pixels, even.
+        width: The width in pixels, even.
+        height: The height in pixels, even.
     """
 
     def __init__(self, width, height):
@@ -156,7 +156,7 @@ class Canvas:
 
 @lru_cache(maxsize=32)
 def encoded(path):
-    """The access units of a file that :mod:`tests.support.cameras` made: each has its length before it, big endian, 4 bytes."""
+    """Return the access units of a file of :mod:`tests.support.cameras`; each is preceded by its length, 4 bytes, big endian."""
     data, position, units = Path(path).read_bytes(), 0, []
     while position < len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -184,7 +184,7 @@ def launch_line(mount):
     quick = f"tune=zerolatency {common}"
     if codec == "h265":
         encoder = f"x265enc {quick}"
-    elif mount["b_frames"]:  # neither the tuning for latency nor the profile that would be taken has any
+    elif mount["b_frames"]:  # neither the low-latency tuning nor the default profile has B-frames
         own = f"b-adapt=false bframes={mount['b_frames']} rc-lookahead=0 sync-lookahead=0 sliced-threads=true"
         encoder = f"x264enc {common} {own} ! video/x-h264,profile=main"
     else:
@@ -207,7 +207,7 @@ def add_mount(server, mount):
     for role in (
         "anonymous",
         mount["user"],
-    ):  # without this right the answer would be 404, and nobody would be asked for a password
+    ):  # without this permission the answer would be 404, without a request for a password
         permissions.add_permission_for_role(role or "anonymous", "media.factory.access", True)
     factory.set_permissions(permissions)
     server.get_mount_points().add_factory(mount["path"], factory)
@@ -233,21 +233,21 @@ def set_auth(server, mounts, method):
 
 
 def main():
-    told = json.loads(sys.argv[1])
+    options = json.loads(sys.argv[1])
     Gst.init(None)
     loop = GLib.MainLoop()
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service(str(told["port"]))
+    server.set_service(str(options["port"]))
     pool = GstRtspServer.RTSPThreadPool()
-    pool.set_max_threads(-1)  # else one mount that never gets ready holds up all others
+    pool.set_max_threads(-1)  # otherwise, one mount that never becomes ready blocks all others
     server.set_thread_pool(pool)
-    for mount in told["mounts"]:
+    for mount in options["mounts"]:
         add_mount(server, mount)
-    if any(mount["user"] for mount in told["mounts"]):
-        set_auth(server, told["mounts"], told["auth"])
+    if any(mount["user"] for mount in options["mounts"]):
+        set_auth(server, options["mounts"], options["auth"])
     if not server.attach(None):
-        sys.exit(f"cannot listen on port {told['port']}")
+        sys.exit(f"cannot listen on port {options['port']}")
     sessions = server.get_session_pool()
     GLib.timeout_add_seconds(2, lambda: sessions.cleanup() >= 0)
     GLib.io_add_watch(sys.stdin.fileno(), GLib.IO_HUP | GLib.IO_IN, lambda *_: loop.quit())

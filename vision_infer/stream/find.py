@@ -241,15 +241,15 @@ def _unreadable(folder: str, error: OSError) -> NotFoundError:
 
 
 def _of_files(files: Iterable[str]) -> list[SourceSpec]:
-    """A stream for each video, and one for the pictures of each folder."""
+    """Return a stream for each video, and one for the images of each folder."""
     specs: list[SourceSpec] = []
-    pictures: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     for file in files:
         if _kind(file) == "images":
-            pictures.setdefault(os.path.dirname(file), []).append(file)
+            images.setdefault(os.path.dirname(file), []).append(file)
         else:
             specs.append(SourceSpec(_stem(file), "video", (file,)))
-    for folder, paths in pictures.items():
+    for folder, paths in images.items():
         specs.append(SourceSpec(Path(folder).resolve().name or "images", "images", tuple(paths), folder=True))
     return specs
 
@@ -267,7 +267,7 @@ def _stem(path: str) -> str:
 
 
 def _name_of_url(url: str) -> str:
-    """The last part of a URL's path, or its host: what is neither a password nor a parameter."""
+    """Return the last part of a URL's path, or its host: neither of them is a password or a parameter."""
     try:
         parts = urlsplit(url)
         return redact(Path(unquote(parts.path)).stem or parts.hostname or "stream")

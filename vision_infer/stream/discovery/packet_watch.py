@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
+import av
+from av.packet import Packet
+from av.video.stream import VideoStream
+
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 
 _LATENESS_KEPT = 4096
@@ -72,6 +76,16 @@ class PacketWatch:
         self.frames += 1
         if times.pts_ns is not None:
             self._presented(times.pts_ns, times)
+
+    def decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+        """Decode a packet, and count it as damaged if this fails."""
+        try:
+            return list(packet.decode())
+        except EOFError:  # the decoder was flushed already
+            return []
+        except av.error.FFmpegError:
+            self.damaged += 1
+            return []
 
     @property
     def rate(self) -> float | None:

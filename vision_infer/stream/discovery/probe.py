@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 
 import av
 import av.container
-from av.packet import Packet
-from av.video.stream import VideoStream
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import StreamError
@@ -207,7 +205,7 @@ class _ProbeRun:
                 watch.packet(packet.size, packet.is_keyframe, packet.is_corrupt, times)
             if decoded < _MAX_DECODED:
                 before = time.thread_time_ns()
-                frames = _decoded(packet, watch)
+                frames = watch.decode(packet)
                 cpu_ns += time.thread_time_ns() - before
                 decoded += len(frames)
                 if first is None and frames:
@@ -284,16 +282,6 @@ class _ProbeRun:
 
     def _since_ns(self) -> int:
         return self._clock.monotonic_ns() - self._began_ns
-
-
-def _decoded(packet: Packet[VideoStream], watch: PacketWatch) -> list[av.VideoFrame]:
-    try:
-        return list(packet.decode())
-    except EOFError:  # the decoder was flushed already
-        return []
-    except av.error.FFmpegError:
-        watch.damaged += 1
-        return []
 
 
 def _audio_codec(container: av.container.InputContainer) -> str:

@@ -196,7 +196,6 @@ class VideoFileSource:
                 yield frame, pts_s, next_s
 
     def _next_s(self, frame: av.VideoFrame, pts_s: float | None) -> float | None:
-        """Return when the next frame is due, seconds."""
         if pts_s is None:
             return None
         duration = frame.duration
@@ -213,7 +212,6 @@ class VideoFileSource:
             raise failure from error
 
     def _read_error(self, error: Exception) -> StreamError:
-        """Return the error that explains why reading stopped."""
         if isinstance(error, av.error.ExitError):
             return StreamError(f"{self._shown}: the server stopped sending", "Try again, or download the file first.")
         if not can_open_again(self._path) and not self._seen and self._log.contains("partial file"):
