@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import vision_infer.capacity.answer as answer_module
-from tests.capacity.benches import MACHINE, SETTINGS, about, bench, engine_row, run_row
+from tests.capacity.benches import MACHINE, SETTINGS, bench, engine_row, run_row
 from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine
 from vision_infer.capacity.costs import engines_of, load_of
 from vision_infer.capacity.devices import PublishedDevice, PublishedFigure
@@ -207,11 +207,6 @@ def test_a_benchmark_of_another_input_names_the_one_to_run() -> None:
 def test_engines_are_ordered_by_the_cost_per_image() -> None:
     report = bench(engines=(engine_row(ms=20.0), engine_row("openvino-cpu-fp32", ms=12.0)))
     assert [one.name for one in engines_of(report, need())] == ["openvino-cpu-fp32", "onnxruntime-cpu-fp32"]
-
-
-def test_intervals_that_overlap_are_not_apart() -> None:
-    assert not about(10, 0.1).apart(about(11, 0.1))
-    assert about(10, 0.01).apart(about(11, 0.01))
 
 
 def test_warnings_follow_the_estimate() -> None:

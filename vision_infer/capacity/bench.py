@@ -37,7 +37,6 @@ class Effort:
     codecs: Sequence[str]
     batches: Sequence[int]
     rounds: int
-    """The number of rounds of each measurement."""
     round_s: float
     stream_s: float
     """The duration of each pipeline run, in seconds."""

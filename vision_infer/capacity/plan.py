@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine, answer_of
 from vision_infer.capacity.costs import BenchEngine, Load, engines_of, knows_size, load_of
@@ -32,7 +32,7 @@ class MachinePlan:
     """Each engine at its best batch size, the best first."""
     what_if: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
-    load: Load | None = field(default=None)
+    load: Load | None = None
 
 
 def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:

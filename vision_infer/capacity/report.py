@@ -27,10 +27,6 @@ class BenchInterval(SettingsBase):
         """Convert an estimate."""
         return cls(median=round(found.median, 5), low=round(found.low, 5), high=round(found.high, 5))
 
-    def apart(self, other: BenchInterval) -> bool:
-        """Return whether the intervals do not overlap. Overlapping ones differ by noise only."""
-        return self.high < other.low or other.high < self.low
-
 
 class BenchMachine(SettingsBase):
     """The machine of a benchmark."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 from vision_infer.capacity.report import BenchMachine
 from vision_infer.engine.device import available_cpus, cpu_facts
 from vision_infer.engine.gpu.gpus import Gpu, NoGpuError, list_gpus
 from vision_infer.engine.registry import buildable_runtimes
+from vision_infer.engine.runtime import package_version
 from vision_infer.telemetry.machine import grants, memory
 
 
@@ -16,6 +16,7 @@ def this_machine() -> BenchMachine:
     """Return a description of this machine."""
     name, instructions = cpu_facts()
     found = memory()
+    packages = ("av", "numpy", *(package for runtime in buildable_runtimes() for package in runtime.packages))
     return BenchMachine(
         cpu=name,
         instructions=instructions,
@@ -24,7 +25,7 @@ def this_machine() -> BenchMachine:
         memory_bytes=None if found is None else found.total_bytes,
         gpus=tuple(gpu.name for gpu in _gpus()[0]),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        versions=_versions(),
+        versions={name: version for name in packages if (version := package_version(name))},
     )
 
 
@@ -49,13 +50,3 @@ def _gpus() -> tuple[list[Gpu], str]:
         return list_gpus(), ""
     except NoGpuError as error:
         return [], str(error) if error.broken else ""
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("av", "numpy", *(package for runtime in buildable_runtimes() for package in runtime.packages)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

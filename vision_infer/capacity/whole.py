@@ -48,7 +48,6 @@ class Offered:
     """The maximum 99th percentile of the age, in milliseconds."""
     settle_s: float = 2.0
     seconds: float = 10.0
-    """The duration of the measurement, in seconds."""
 
     @property
     def wanted(self) -> float:

@@ -52,16 +52,9 @@ def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
         pairs,
         ious,
         scores[1][pairs[:, 1]] - scores[0][pairs[:, 0]],
-        _others(len(a), pairs[:, 0]),
-        _others(len(b), pairs[:, 1]),
+        np.delete(np.arange(len(a)), pairs[:, 0]),
+        np.delete(np.arange(len(b)), pairs[:, 1]),
     )
-
-
-def _others(count: int, taken: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the numbers from 0 to ``count`` − 1 that are not taken."""
-    free = np.ones(count, np.bool_)
-    free[taken] = False
-    return free.nonzero()[0]
 
 
 def _pairs(a: Detections, b: Detections, iou: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

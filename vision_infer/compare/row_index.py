@@ -7,7 +7,6 @@ import os
 import re
 from array import array
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -114,7 +113,7 @@ class RowIndex:
     def __enter__(self) -> RowIndex:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _find_rows(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import NS_PER_S, Frames, SpeedRounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.runtime import package_version
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.store.cache import EngineCache, OnMessage
@@ -88,7 +88,7 @@ def build_engine(
         runtime=candidate.runtime.name,
         runtime_version=key.runtime_version,
         compute=candidate.compute,
-        tools={name: version for name in TOOLS if (version := _version(name))},
+        tools={name: version for name in TOOLS if (version := package_version(name))},
         device=this_device(),
         precision={"graph": candidate.facts.precision, "arithmetic": candidate.compute},
         accuracy=accuracy,
@@ -157,10 +157,3 @@ def _known_accuracy(candidate: EngineCandidate, earlier: Passport | None) -> tup
         if passport.accuracy and same and passport.holds_for(key.graph_sha256, device):
             return passport.accuracy
     return ()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -22,7 +22,6 @@ class Port(NamedTuple):
     """An input or output, as a runtime describes it."""
 
     name: str
-    """The name of the tensor."""
     dtype: str
     """The type of its elements: ``uint8``, ``float32``, …"""
     shape: tuple[int | str, ...]

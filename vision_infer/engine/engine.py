@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,18 +66,9 @@ class RawResults:
     """The monotonic time at which the batch was finished, ns."""
 
 
-@runtime_checkable
-class OnGpu(Protocol):
-    """An engine whose slots are in the memory of a GPU: :class:`vision_infer.core.image.SurfaceSlot`."""
-
-    @property
-    def gpu(self) -> int:
-        """The number of the GPU, as CUDA counts them."""
-
-
 def gpu_of(engine: object) -> int | None:
-    """Return the GPU on which an engine accepts images; None: it accepts them in host memory."""
-    return engine.gpu if isinstance(engine, OnGpu) else None
+    """Return the GPU, as CUDA counts them, on which an engine accepts images; None: it accepts them in host memory."""
+    return getattr(engine, "gpu", None)
 
 
 class Engine(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def _read_names(content: mmap.mmap) -> list[str] | None:
         names = list(_locations(content, "model", 0, len(content), _MAX_DEPTH))
     except (ValueError, LookupError, TypeError):
         return None
-    return names if len(names) == _count(content, _KEY.encode()) else None
+    return names if len(names) == len(re.findall(_KEY.encode(), content)) else None
 
 
 def _locations(content: mmap.mmap, message: str, start: int, end: int, depth: int) -> Iterator[str]:
@@ -90,13 +91,6 @@ def _locations(content: mmap.mmap, message: str, start: int, end: int, depth: in
     for number, value in fields(content, start, end):
         if number in inside:
             yield from _locations(content, inside[number], *span(value), depth - 1)
-
-
-def _count(content: mmap.mmap, word: bytes) -> int:
-    count, at = 0, content.find(word)
-    while at >= 0:
-        count, at = count + 1, content.find(word, at + 1)
-    return count
 
 
 def _parse_names(path: Path) -> Iterator[str]:

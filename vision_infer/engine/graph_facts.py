@@ -35,7 +35,6 @@ class GraphFacts:
     """What can be read from a deployment graph without a runtime."""
 
     card: ModelCard
-    """The card that it carries."""
     precision: Precision
     """``int8`` if it quantizes, ``fp16`` or ``bf16`` if it computes in those, else ``fp32``. Weights that are only *stored* in a
     smaller type and cast when they are loaded do not count."""

@@ -34,7 +34,6 @@ class SpeedRounds:
     """The measurements of an engine in its rounds."""
 
     batch: int
-    """The batch size."""
     fps: list[float] = field(default_factory=list)
     """The frame rate of each round, images per second."""
     cpu_ms: list[float] = field(default_factory=list)
@@ -55,7 +54,6 @@ class Estimate:
     """The median of some rounds, with the 95 % bootstrap interval."""
 
     median: float
-    """The median."""
     low: float
     """The lower end of the interval."""
     high: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import NoReturn
 
 from vision_infer.core.card import ModelCard
@@ -54,7 +53,7 @@ class PlaceholderEngine:
     def __enter__(self) -> PlaceholderEngine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def _refuse(self) -> NoReturn:

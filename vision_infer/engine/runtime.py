@@ -43,6 +43,14 @@ class EngineSettings:
     """The precision in the engine's full name; empty if the request names none."""
 
 
+def package_version(package: str) -> str:
+    """Return the installed version of a Python package; empty if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 OpenEngine = Callable[[Path, EngineSettings, EngineCache | None, OnMessage], Engine]
 """Opens a deployment graph; the cache is None where engines of that device are not cached, or the cache cannot be used."""
 
@@ -92,12 +100,7 @@ class Runtime:
 
     def version(self) -> str:
         """Return the installed version; empty if it is not installed."""
-        for package in self.packages:
-            try:
-                return importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return ""
+        return next(filter(None, map(package_version, self.packages)), "")
 
     def engine_name(self, precision: Precision, compute: Compute = "f32", device: str = "cpu") -> str:
         """Return runtime-device-precision; a float32 graph that is computed in another type has the name of that type."""

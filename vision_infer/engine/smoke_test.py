@@ -39,7 +39,6 @@ class SmokeTestResult:
     ready_s: float
     """The time from the start of the process until the engine was ready, seconds."""
     run_ms: float
-    """The time for the image, milliseconds."""
 
 
 def run_smoke_test(

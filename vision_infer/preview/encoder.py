@@ -77,18 +77,12 @@ class EncodedFeed(Feed):
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._picture_id = 0
-        self._size: Size | None = None
         self._ending = threading.Event()
         self._frame: Frame | None = None
         self._came = threading.Condition()  # guards _frame: the stream's thread puts it there, the encoder's thread takes it
         self._pacer = Pacer(wanted.fps)
         self.superseded = 0
         """The number of frames that a newer one replaced before they were encoded."""
-
-    @property
-    def size(self) -> Size | None:
-        """The size of the encoded video in pixels; None until the first frame."""
-        return self._size
 
     def start(self) -> None:
         """Start encoding."""
@@ -141,7 +135,7 @@ class EncodedFeed(Feed):
     def _coded(self, coded: _Coded, ending: threading.Event) -> None:
         if ending.is_set():
             return
-        self._size = coded.size
+        self.size = coded.size
         if self._wanted.codec == "H264":
             payloads = h264.payloads(list(h264.units(coded.data)))
         else:

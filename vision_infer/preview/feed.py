@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size
@@ -14,21 +13,10 @@ from vision_infer.preview import h264
 from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import MAX_GROUP_BYTES, MAX_GROUP_PACKETS, ConnectionOpened, Relay
+from vision_infer.preview.sender import Viewer
 
 _MAX_WAITING = 256
 """The maximum number of packets that wait for the event loop. Beyond it, the feed skips to the next key frame."""
-
-
-class FeedViewer(Protocol):
-    """One viewer of a feed."""
-
-    def push(self, image: MediaImage) -> None:
-        """Send the next frame."""
-        ...
-
-    def restart(self, group: list[MediaImage]) -> None:
-        """Send the current group of pictures from its key frame, in place of the frames that still wait."""
-        ...
 
 
 class Feed:
@@ -37,7 +25,9 @@ class Feed:
     def __init__(self, codec: str, by: By) -> None:
         self.codec = codec
         self.by = by
-        self.viewers: list[FeedViewer] = []
+        self.viewers: list[Viewer] = []
+        self.size: Size | None = None
+        """The size of its frames in pixels; None while it is unknown."""
         self.group: list[MediaImage] = []
         self.group_too_long = False
         self.behind = 0
@@ -45,12 +35,7 @@ class Feed:
         self._group_bytes = 0
         self._begun = False
 
-    @property
-    def size(self) -> Size | None:
-        """The size of its frames in pixels; None while it is unknown."""
-        return None
-
-    def join(self, viewer: FeedViewer) -> None:
+    def join(self, viewer: Viewer) -> None:
         """Add a viewer. The first one starts the feed."""
         self.viewers.append(viewer)
         if len(self.viewers) == 1:
@@ -58,7 +43,7 @@ class Feed:
         elif self.group:
             viewer.restart(self.group)
 
-    def leave(self, viewer: FeedViewer) -> None:
+    def leave(self, viewer: Viewer) -> None:
         """Remove a viewer. The last one stops the feed."""
         if viewer in self.viewers:
             self.viewers.remove(viewer)
@@ -163,18 +148,8 @@ class PassthroughFeed(Feed):
         self._video: VideoFormat | None = None
         self._packets: H264Packets | None = None
         self._checked: tuple[h264.SpsFacts | None, bool] | None = None
-        self._over = False
-
-    @property
-    def over(self) -> bool:
+        self.over = False
         """Whether it has given up."""
-        return self._over
-
-    @property
-    def size(self) -> Size | None:
-        """The size of its frames in pixels; None while it is unknown."""
-        facts = None if self._packets is None else self._packets.facts
-        return None if facts is None else facts.size
 
     def start(self) -> None:
         """Start watching the stream. The first viewer receives the current group."""
@@ -211,7 +186,7 @@ class PassthroughFeed(Feed):
     def _drain(self) -> None:
         self._awaited = False
         waiting = self._waiting  # the stream's thread may replace the deque meanwhile
-        while waiting and not self._over:
+        while waiting and not self.over:
             event = waiting.popleft()
             if isinstance(event, ConnectionOpened):
                 self._open(event.video)
@@ -225,6 +200,8 @@ class PassthroughFeed(Feed):
         self._video = video
         self._packets = H264Packets(video) if video.codec == "h264" else None
         self._checked = None
+        facts = None if self._packets is None else self._packets.facts
+        self.size = None if facts is None else facts.size
         if self._packets is None:
             self._end(self._check(self._relay, video, None))
 
@@ -239,10 +216,12 @@ class PassthroughFeed(Feed):
                 return None
             self._lost = False
         units = packets.units(packet)
-        state = (packets.facts, self._relay.reordered)
+        facts = packets.facts
+        state = (facts, self._relay.reordered)
         if state != self._checked:
             self._checked = state
-            reason = self._check(self._relay, video, packets.facts)
+            self.size = None if facts is None else facts.size
+            reason = self._check(self._relay, video, facts)
             if reason:
                 self._end(reason)
                 return None
@@ -257,7 +236,7 @@ class PassthroughFeed(Feed):
         return MediaImage(bursts(payloads), pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
 
     def _end(self, reason: str) -> None:
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             self._relay.forget(self._from_stream)
             self._loop.call_soon(self._give_up, self, reason)

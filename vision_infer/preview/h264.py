@@ -32,8 +32,6 @@ class SpsFacts:
     """Whether frames may consist of two fields."""
     eight_bits_420: bool
     """Whether samples have 8 bits and the chroma format is 4:2:0 or monochrome."""
-    in_order: bool
-    """Whether the output order is certainly the decoding order."""
 
 
 def units(data: bytes, length_size: int = 0) -> Iterator[bytes]:
@@ -187,7 +185,7 @@ def sps_facts(unit: bytes) -> SpsFacts:
         width, height = width - across * (left + right), height - down * (top + bottom)
     if not 0 < width <= 16384 or not 0 < height <= 16384:
         raise ValueError("the parameter set is damaged")
-    return SpsFacts(unit[1:4].hex(), Size(width, height), not frames_only, eight_bits and chroma in (0, 1), order == 2)
+    return SpsFacts(unit[1:4].hex(), Size(width, height), not frames_only, eight_bits and chroma in (0, 1))
 
 
 def _skip_scaling(read: _Bits, lists: int) -> None:

@@ -34,7 +34,6 @@ class PreviewCounts:
     viewers: Mapping[str, int]
     """The current number of viewers by stream."""
     encoders: int
-    """The current number of encoders."""
     sessions: int
     packets: int
     """The number of RTP packets, without retransmissions."""

@@ -32,9 +32,7 @@ class Relay:
     block.
     """
 
-    def __init__(self, most_bytes: int = MAX_GROUP_BYTES, most_packets: int = MAX_GROUP_PACKETS) -> None:
-        self._most_bytes = most_bytes
-        self._most_packets = most_packets
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all fields; held for a list operation only, never while watchers run
         self._packet_watchers: tuple[PacketWatcher, ...] = ()
         self._frame_watchers: tuple[FrameWatcher, ...] = ()
@@ -47,8 +45,6 @@ class Relay:
         """Whether packets of this connection are out of presentation order, that is, it has B-frames."""
         self.key: EncodedPacket | None = None
         """The newest key frame of the connection; None before the first."""
-        self.group_too_long = False
-        """Whether the current group exceeded the limits and was dropped."""
 
     # Called by the stream's thread (PacketTap)
 
@@ -68,13 +64,10 @@ class Relay:
         pts = packet.pts_ns
         with self._lock:
             if pts is not None:
-                latest = self._latest_pts
-                if latest is None or pts >= latest:
+                if packet.key or self._latest_pts is None or pts >= self._latest_pts:
                     self._latest_pts = pts
-                elif not packet.key:
-                    self.reordered = True
                 else:
-                    self._latest_pts = pts
+                    self.reordered = True
             self._keep(packet)
             watchers = self._packet_watchers
         for watch in watchers:
@@ -118,11 +111,6 @@ class Relay:
             self._packet_watchers = tuple(known for known in self._packet_watchers if known != watcher)
             self._frame_watchers = tuple(known for known in self._frame_watchers if known != watcher)
 
-    def group(self) -> list[EncodedPacket]:
-        """Return the current group."""
-        with self._lock:
-            return list(self._group)
-
     def _keep(self, packet: EncodedPacket) -> None:
         if packet.key:
             self._forget()
@@ -131,11 +119,9 @@ class Relay:
             return
         self._group.append(packet)
         self._group_bytes += packet.data.nbytes
-        if self._group_bytes > self._most_bytes or len(self._group) > self._most_packets:
+        if self._group_bytes > MAX_GROUP_BYTES or len(self._group) > MAX_GROUP_PACKETS:
             self._forget()
-            self.group_too_long = True
 
     def _forget(self) -> None:
         self._group = []
         self._group_bytes = 0
-        self.group_too_long = False

@@ -88,8 +88,8 @@ class Session:
         servers = [_rtc_server(server) for server in ice]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
 
-    async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> str:
-        """Return the answer's SDP, and start sending.
+    async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> None:
+        """Create the answer, and start sending.
 
         Raises:
             UsageError: aiortc cannot process the offer.
@@ -118,7 +118,6 @@ class Session:
         self._ufrag = next((line[12:] for line in (*media, *session) if line.startswith("a=ice-ufrag:")), "")
         self.answer = finish_answer(peer.localDescription.sdp, profile_level_id, offer.mid, delay)
         self.feed.join(self.viewer)
-        return self.answer
 
     async def trickle(self, fragment: str) -> bool:
         """Add candidates of the viewer (RFC 8840).

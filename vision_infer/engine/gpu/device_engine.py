@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -168,7 +167,7 @@ class DeviceEngine:
     def __enter__(self) -> DeviceEngine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def _queue(self, buffer: DeviceBuffer, count: int) -> None:

@@ -20,11 +20,8 @@ class Gpu:
     compute_capability: str
     """The compute capability, such as ``8.9``; empty if it is not known."""
     total_bytes: int
-    """The total memory, bytes."""
     free_bytes: int
-    """The free memory, bytes."""
     driver: str
-    """The version of the driver."""
     mig: bool
     """Whether it is divided into MIG instances."""
 

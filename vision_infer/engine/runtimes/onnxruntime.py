@@ -10,7 +10,6 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -65,16 +64,15 @@ class OnnxRuntimeEngine(HostEngine):
             if binding is None:
                 binding = buffer.bindings[len(loan.slots)] = self._bind(session, buffer, len(loan.slots))
             session.run_with_iobinding(binding)
-        except (
-            BaseException
-        ) as error:  # the runtime's errors have no common base class; after an interrupt the engine stays usable
+        # The runtime's errors have no common base class; after an interrupt the engine stays usable.
+        except BaseException as error:
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
             raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {summarize_error(error)}") from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for buffer in self._pool.buffers:
             buffer.bindings.clear()
         self._session_of.clear()

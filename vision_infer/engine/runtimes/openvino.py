@@ -14,7 +14,6 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -93,9 +92,8 @@ class OpenVinoEngine(HostEngine):
             if self._bound.get(id(loan.buffer)) != count:
                 self._bind(request, loan.buffer, count)
             request.start_async()
-        except (
-            BaseException
-        ) as error:  # the runtime's errors have no common base class; after an interrupt the engine stays usable
+        # The runtime's errors have no common base class; after an interrupt the engine stays usable.
+        except BaseException as error:
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
@@ -118,7 +116,7 @@ class OpenVinoEngine(HostEngine):
             self._pool.release(ticket.loan)
         return RawResults(outputs, started, ended)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for request in self._requests.values():
             with suppress(Exception):  # the request failed; no caller collects it any longer
                 request.wait()  # it writes into memory that is freed now

@@ -27,15 +27,12 @@ class _GraphStep:
     name: str
     """The operator and the output, for errors."""
     operator: Operator
-    """The function that computes it."""
     attributes: Attributes
-    """The attributes of the node."""
     inputs: tuple[Tensor | str | None, ...]
     """Each input: a constant on the right device, the name of an earlier step's output, or None."""
     to_device: tuple[int, ...]
     """The inputs that are computed on the host for each batch and needed on the device."""
     outputs: tuple[str, ...]
-    """The names of the outputs."""
     last_uses: tuple[str, ...]
     """The values that no later step reads."""
 

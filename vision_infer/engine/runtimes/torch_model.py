@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ class TorchEngine(HostEngine):
             raise EngineError(f"{self.name} failed on a batch of {count}: {summarize_error(error)}") from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._run = None
 
 

@@ -62,7 +62,6 @@ class AutotuneRequest:
     open_engine: Callable[[EngineCandidate], Engine]
     """Opens an engine as it will be used: workers, threads, batch."""
     options: AutotuneOptions = AutotuneOptions()
-    """How they are tried."""
     verified: Callable[[EngineCandidate], MeasuredAccuracy | None] = lambda _: None
     """Returns what passports say of an engine's accuracy; within the budget, an engine of any precision is tried."""
     threads: int = 1
@@ -72,7 +71,6 @@ class AutotuneRequest:
     store: TuningStore | None = None
     """Has the failures of earlier tries, which are not repeated, and receives those of this one."""
     clock: Clock = SYSTEM_CLOCK
-    """The clock that times the engines."""
     cpu_ns: Callable[[], int] = time.process_time_ns
     """Returns the processor time of this process so far, ns."""
 

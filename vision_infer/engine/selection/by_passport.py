@@ -22,9 +22,7 @@ class MeasuredCandidate:
     """A candidate with the passport that counts for it on this machine."""
 
     candidate: EngineCandidate
-    """The engine."""
     passport: Passport
-    """Its passport."""
     speed: MeasuredSpeed
     """The passport's speed with the highest ratio to FP32."""
 

@@ -19,9 +19,7 @@ class EngineCandidate:
     """An engine that a model can have on this machine's processor."""
 
     graph: Path
-    """The deployment graph."""
     facts: GraphFacts
-    """The graph's card and precision."""
     engine: str
     """The engine's name: runtime-device-precision."""
     compute: Compute = "f32"

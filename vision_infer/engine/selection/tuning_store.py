@@ -33,7 +33,6 @@ class EngineChoice:
     """An engine that was chosen, and why."""
 
     candidate: EngineCandidate
-    """The engine."""
     reason: str
     """One line: ``openvino-cpu-fp32: 1.3× faster than onnxruntime-cpu-fp32 here (autotuned in 2.0 s)``."""
     made_s: float = field(default=0.0, compare=False)

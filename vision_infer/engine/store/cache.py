@@ -42,9 +42,7 @@ class CacheEntry:
     """An entry of the cache, without its content."""
 
     folder: Path
-    """The folder of the entry."""
     key: EngineKey
-    """The key of the engine."""
     nbytes: int
     """The size of its files, bytes."""
     used_ns: int

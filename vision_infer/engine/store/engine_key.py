@@ -24,7 +24,6 @@ class EngineKey:
     compute: str
     """The type of the arithmetic of a float32 graph."""
     runtime_version: str
-    """The version of the runtime."""
     device: str
     """The processor with its instruction set, or the GPUs of a plan."""
     batch: int

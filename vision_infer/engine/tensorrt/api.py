@@ -27,9 +27,7 @@ class Api:
     """One of the two modules, loaded."""
 
     runtime: PlanRuntime
-    """The name of the runtime."""
     module: Any
-    """The Python module."""
     version: str
     """The version, such as ``1.7.1.116``."""
     builds_ahead: bool
@@ -50,18 +48,12 @@ class Api:
         return tuple(sorted((f"sm_{name[2:]}" for name in names if name.startswith("SM")), key=capability_number))
 
 
-def is_installed(runtime: PlanRuntime) -> bool:
-    """Return whether a runtime is installed, without loading it."""
-    return find_spec(MODULES[runtime]) is not None
-
-
 def installed_versions() -> dict[str, str]:
     """Return the versions of the runtimes that are installed and can be loaded."""
     found: dict[str, str] = {}
     for runtime in PLAN_RUNTIMES:
-        if is_installed(runtime):
-            with suppress(EngineError):
-                found[runtime] = load_api(runtime).version
+        with suppress(EngineError):
+            found[runtime] = load_api(runtime).version
     return found
 
 
@@ -72,7 +64,7 @@ def load_api(runtime: PlanRuntime) -> Api:
         EngineError: It is not installed, or its libraries cannot be loaded.
     """
     hint = f"pip install 'vision-infer[{runtime}]'"
-    if not is_installed(runtime):
+    if find_spec(MODULES[runtime]) is None:
         raise EngineError(f"{TITLES[runtime]} is not installed", hint)
     try:
         module = import_module(MODULES[runtime])

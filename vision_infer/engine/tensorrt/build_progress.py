@@ -24,7 +24,6 @@ class BuildProgress:
     fraction: float
     """The finished fraction, 0 to 1."""
     elapsed_s: float
-    """The time since the start, seconds."""
     left_s: float | None
     """The estimated remaining time, seconds; None: not known yet."""
 

@@ -22,7 +22,6 @@ class CachedPlan:
     """A plan in the cache."""
 
     entry: CacheEntry
-    """The entry of the cache."""
     passport: Passport | None
     """Its passport; None if it cannot be read."""
     graph: str

@@ -67,13 +67,11 @@ class CompiledPlan:
     """The result of a build."""
 
     plan: PlanFile
-    """The plan."""
     layers: Mapping[str, str]
     """The precisions of the layers, see :func:`vision_infer.engine.tensorrt.network.layer_precisions`."""
     timings: bytes
     """The updated timing cache; empty if the runtime has none."""
     seconds: float
-    """The duration of parsing and building, seconds."""
 
 
 def compile_plan(

@@ -28,9 +28,7 @@ class ParsedNetwork:
     """A parsed network, with everything that has to live as long as it."""
 
     builder: Any
-    """The builder of the network."""
     network: Any
-    """The network definition."""
     parser: Any
     """The ONNX parser, which owns the weights."""
     messages: Messages

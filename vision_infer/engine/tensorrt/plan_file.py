@@ -40,9 +40,7 @@ class PlanFile:
     plan: bytes
     """The engine, serialized by the runtime."""
     card: ModelCard
-    """The card of the deployment graph."""
     graph_sha256: str
-    """The checksum of the deployment graph."""
     runtime: PlanRuntime
     """The runtime that built it."""
     runtime_version: str
@@ -50,7 +48,6 @@ class PlanFile:
     compute_capabilities: tuple[str, ...]
     """The GPUs that it was built for, such as ``sm_89``, ascending."""
     precision: Precision
-    """The precision of the graph."""
     batch_sizes: tuple[int, ...]
     """The batch sizes that it was built for, ascending; all from the first to the last are possible."""
     outputs: OutputShapes

@@ -36,13 +36,10 @@ class PlanJob:
     """
 
     graph: Path
-    """The deployment graph."""
     api: Api
-    """The runtime."""
     target: GpuTarget
     """The GPUs that it is for."""
     options: PlanOptions
-    """How it is built."""
 
     def __post_init__(self) -> None:
         check_options(self.api, self.options)

@@ -10,36 +10,25 @@ from vision_infer.service.backend import Backend
 from vision_infer.service.http import openapi, problem
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import Context
-from vision_infer.service.http.routes import about as routes_about
-from vision_infer.service.http.routes import cost as routes_cost
-from vision_infer.service.http.routes import events as routes_events
-from vision_infer.service.http.routes import flight as routes_flight
-from vision_infer.service.http.routes import infer as routes_infer
-from vision_infer.service.http.routes import page as routes_page
-from vision_infer.service.http.routes import preview as routes_preview
-from vision_infer.service.http.routes import probe as routes_probe
-from vision_infer.service.http.routes import results as routes_results
-from vision_infer.service.http.routes import session as routes_session
-from vision_infer.service.http.routes import sinks as routes_sinks
-from vision_infer.service.http.routes import streams as routes_streams
+from vision_infer.service.http.routes import (
+    about,
+    cost,
+    events,
+    flight,
+    infer,
+    page,
+    preview,
+    probe,
+    results,
+    session,
+    sinks,
+    streams,
+)
 from vision_infer.service.http.security import SecurityMiddleware, make_security_context
 from vision_infer.service.operations.metrics import make_registry
 
 OPENAPI_PATH = "/api/v1/openapi.json"
-ROUTES = (
-    routes_streams,
-    routes_events,
-    routes_flight,
-    routes_preview,
-    routes_probe,
-    routes_results,
-    routes_infer,
-    routes_session,
-    routes_about,
-    routes_cost,
-    routes_sinks,
-    routes_page,
-)
+ROUTES = (streams, events, flight, preview, probe, results, infer, session, about, cost, sinks, page)
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:

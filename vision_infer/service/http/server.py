@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -131,7 +130,7 @@ class WebServer:
     def __enter__(self) -> WebServer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

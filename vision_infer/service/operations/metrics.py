@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from vision_infer import __version__
@@ -36,11 +35,6 @@ def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
     registry.register(ServiceCollector(backend, clock))
     ProcessCollector(registry=registry)
     return registry
-
-
-def exposition(registry: CollectorRegistry) -> tuple[bytes, str]:
-    """Return the metrics in Prometheus text format, and the content type."""
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class ServiceCollector(Collector):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from vision_infer import __version__
 from vision_infer.engine.store.passport import Passport
@@ -17,7 +19,6 @@ from vision_infer.service.http.api_models import (
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.operations.metrics import exposition
 from vision_infer.service.operations.passports import passport_of
 from vision_infer.stream.redact import redact
 
@@ -86,5 +87,4 @@ def get_ready(response: Response, context: Shared) -> ReadyAnswer:
 )
 def get_metrics(request: Request) -> Response:
     """Return counters and gauges for Prometheus."""
-    text, kind = exposition(request.app.state.registry)
-    return Response(text, headers={"Content-Type": kind})
+    return Response(generate_latest(request.app.state.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -8,7 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from vision_infer.preview.preview import NoCodecError, NoPreviewError, Preview, UnknownSessionError
+from vision_infer.preview.preview import NoCodecError, NoPreviewError, UnknownSessionError
 from vision_infer.preview.session import Session
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.api_models import ApiModel, shared_fields
@@ -45,12 +45,8 @@ class PreviewSession(ApiModel):
     dropped: int = Field(description="The number of frames dropped because the viewer was too slow.")
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 async def _text(request: Request, wanted: str) -> str:
-    if _media_type(request) != wanted:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
         header = "Accept-Post" if wanted == SDP else "Accept-Patch"
         raise Problem("unsupported-media-type", f"send it as {wanted}", {header: wanted})
     body = await request.body()
@@ -67,17 +63,13 @@ def _accepts(header: str | None) -> bool:
     return any(kind in (SDP, "application/*", "*/*") for kind in kinds)
 
 
-def _preview(context: Context) -> Preview:
-    return context.backend.preview
-
-
 def _principal(request: Request) -> str:
     return str(request.scope["state"].get("principal", ""))
 
 
 def _session(request: Request, context: Context, name: str, session: str) -> Session:
     try:
-        return _preview(context).session(name, session, _principal(request))
+        return context.backend.preview.session(name, session, _principal(request))
     except UnknownSessionError as error:
         raise Problem("not-found", str(error)) from None
 
@@ -118,7 +110,7 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
     if not view.settings.enabled:
         raise Problem("conflict", f"{name} is disabled; enable it first")
     try:
-        session = await _preview(context).offer(name, sdp, _principal(request))
+        session = await context.backend.preview.offer(name, sdp, _principal(request))
     except NoCodecError as error:
         raise Problem("not-acceptable", str(error)) from None
     except NoPreviewError as error:
