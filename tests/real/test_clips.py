@@ -1,4 +1,4 @@
-"""Clips of events, cut from what real cameras send: they hold the moment, before and after it, each coded picture as it came."""
+"""Clips of events, cut from the video of real cameras without re-encoding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OUTSIDE, INSIDE = (20, 60, 90, 200), (150, 60, 220, 200)
 
 
 class Puppet(EchoEngine):
-    """Sees one person, where the test wants them to be."""
+    """An engine that detects one person at the position that the test sets."""
 
     def __init__(self) -> None:
         super().__init__(2, (1,), outputs=self._place)
@@ -55,7 +55,7 @@ class Puppet(EchoEngine):
 
 
 class Recorder:
-    """A tap of its own, beside the service's."""
+    """A second tap, next to that of the service, that records the packets."""
 
     def __init__(self) -> None:
         self.packets: list[bytes] = []
@@ -74,7 +74,7 @@ class Recorder:
 
 
 class Scene:
-    """A service that watches a camera, and the person whom it sees."""
+    """A service with one camera, and the person that its engine detects."""
 
     def __init__(self, running: Running, puppet: Puppet, recorder: Recorder) -> None:
         self.running = running
@@ -85,24 +85,24 @@ class Scene:
     def events(self) -> list[EventRecord]:
         return self.clips.events.last(None, 0, 1 << 63, 1000)
 
-    def live(self, seconds: float) -> None:
-        """Let it run until so much has been seen."""
+    def run_for(self, seconds: float) -> None:
+        """Wait for the results of a number of seconds of video."""
         count = len(self.running.seen("door"))
         self.running.wait(lambda: len(self.running.seen("door")) >= count + round(seconds * FPS), "results")
 
     def walk(self, inside: bool = True) -> EventRecord:
-        """The person goes through the door; returns the event once it is told."""
+        """Move the person through the door; return the event when it is reported."""
         before = len(self.events())
         x1, y1, x2, y2 = OUTSIDE if inside else INSIDE
         for step in range(0, 131, 26):
             shift = step if inside else -step
             self.puppet.box = (x1 + shift, y1, x2 + shift, y2)
-            self.live(1 / FPS)
+            self.run_for(1 / FPS)
         self.running.wait(lambda: len(self.events()) > before, "an event")
         return self.events()[-1]
 
     def ready(self, record: EventRecord) -> EventRecord:
-        self.running.wait(lambda: record.state not in ("recording", "none"), f"its clip, it is {record}")
+        self.running.wait(lambda: record.state not in ("recording", "none"), f"a clip, the event is {record}")
         return record
 
 
@@ -129,7 +129,7 @@ def scene(
 
 
 def moments(clip: Path) -> list[int]:
-    """The moments that its pictures carry, milliseconds."""
+    """Return the time codes in the frames of a clip, milliseconds."""
     found = []
     with av.open(str(clip)) as container:
         for image in container.decode(video=0):
@@ -145,19 +145,19 @@ def coded(clip: Path) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("codec", ["h264", pytest.param("h265", marks=pytest.mark.slow)])
-def test_a_clip_holds_the_moment_and_what_was_before_and_after_as_it_came(
+def test_a_clip_contains_the_unmodified_packets_around_the_event(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, codec: Codec
 ) -> None:
     mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS, codec=codec)
-    with RtspServer(mount) as server, scene(monkeypatch, server, tmp_path / "clips", ClipSettings(pre_s=1.5, post_s=1)) as seen:
-        seen.live(2)
-        record = seen.walk()
+    with RtspServer(mount) as server, scene(monkeypatch, server, tmp_path / "clips", ClipSettings(pre_s=1.5, post_s=1)) as door:
+        door.run_for(2)
+        record = door.walk()
         at_ns = record.at_wall_ns - time.time_ns() + time.monotonic_ns()
         states = [record.state]
-        seen.ready(record)
-        told = [one.result for one in seen.running.seen("door") if one.result.events]
-        packets = [list(units_of(packet, 0)) for packet in seen.recorder.packets]
-        api = Api(app=make_app(seen.running.service, OPEN))
+        door.ready(record)
+        with_events = [row.result for row in door.running.seen("door") if row.result.events]
+        packets = [list(units_of(packet, 0)) for packet in door.recorder.packets]
+        api = Api(app=make_app(door.running.service, OPEN))
         url = f"/api/v1/events/{record.id}/clip.mp4"
         whole = api.get(url)
         part = api.get(url, headers={"Range": "bytes=100-299"})
@@ -165,68 +165,66 @@ def test_a_clip_holds_the_moment_and_what_was_before_and_after_as_it_came(
     assert [*states, record.state] == ["recording", "ready"], record
     assert record.reason == ""
     assert record.clip is not None
-    assert [event.id for result in told for event in result.events] == [record.id]
+    assert [event.id for result in with_events for event in result.events] == [record.id]
     event_ms = at_ns // 1_000_000
     ages = [time_code.since_ms(moment, event_ms * 1_000_000) for moment in moments(record.clip)]
     before, after = max(ages), min(ages if min(ages) < 0 else [age - time_code.MODULUS if age > 1 << 23 else age for age in ages])
-    assert before >= 1400, "it begins with the key frame before"
+    assert before >= 1400, "the clip starts with the previous key frame"
     assert before <= 1500 + 1000 * (1 + 4 / FPS)
     assert -1100 - 4000 / FPS <= after <= -800
     inside = coded(record.clip)
     first = packets.index(inside[0])
-    assert inside == packets[first : first + len(inside)], "every coded picture, as it came"
+    assert inside == packets[first : first + len(inside)], "all packets are unmodified"
     assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
     assert whole.content == record.clip.read_bytes()
     assert (part.status_code, part.content) == (206, whole.content[100:300])
-    assert [(one["id"], one["kind"], one["place"], one["clip"]["state"]) for one in listed] == [
+    assert [(event["id"], event["kind"], event["place"], event["clip"]["state"]) for event in listed] == [
         (record.id, "enter", "door", "ready")
     ]
     assert listed[0]["clip"]["url"] == f"/api/v1/events/{record.id}/clip.mp4"
     assert whole.content[4:8] == b"ftyp"
-    assert whole.content.index(b"moov") < whole.content.index(b"mdat"), "a player can begin before it has all"
+    assert whole.content.index(b"moov") < whole.content.index(b"mdat"), "a player can start before the file is complete"
 
 
 @pytest.mark.slow
-def test_events_share_a_clip_up_to_its_greatest_length_and_are_found_after_a_restart(
+def test_events_share_a_clip_up_to_its_maximum_length_and_are_found_after_a_restart(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS)
     wanted = ClipSettings(pre_s=0.5, post_s=1, max_s=2.5)
     with RtspServer(mount) as server:
-        with scene(monkeypatch, server, tmp_path / "clips", wanted) as seen:
-            records = [seen.walk(inside=number % 2 == 0) for number in range(2)]
-            seen.ready(records[-1])
-            longer = [seen.walk(inside=number % 2 == 0) for number in range(11)]
+        with scene(monkeypatch, server, tmp_path / "clips", wanted) as door:
+            records = [door.walk(inside=number % 2 == 0) for number in range(2)]
+            door.ready(records[-1])
+            longer = [door.walk(inside=number % 2 == 0) for number in range(11)]
             for record in (*records, *longer):
-                seen.ready(record)
+                door.ready(record)
         assert len({record.clip for record in records}) == 1
-        assert len({record.clip for record in longer}) > 1, "it gets no longer than max_s"
+        assert len({record.clip for record in longer}) > 1, "a clip is not longer than max_s"
         lengths = {record.clip: record.seconds for record in longer}
         assert all(seconds is not None and seconds <= 2.5 + 1 + 2 / FPS for seconds in lengths.values())
         names = sorted(path.name for path in (tmp_path / "clips").iterdir())
         assert not [name for name in names if name.endswith(".partial")]
-        with scene(monkeypatch, server, tmp_path / "clips", wanted) as seen:
-            again = {record.id: record for record in seen.events()}
+        with scene(monkeypatch, server, tmp_path / "clips", wanted) as door:
+            again = {record.id: record for record in door.events()}
     for record in (*records, *longer):
         assert again[record.id].state == "ready"
         assert again[record.id].clip == record.clip
         assert again[record.id].event == json.loads(json.dumps(record.event))
 
 
-def test_a_camera_that_changes_its_picture_and_one_that_goes_away_end_their_clips(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_change_of_the_frame_size_and_a_lost_connection_end_a_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS, next_size=(480, 270), frames_per_size=4 * FPS)
     with (
         RtspServer(mount) as server,
-        scene(monkeypatch, server, tmp_path / "clips", ClipSettings(pre_s=0.5, post_s=10)) as seen,
+        scene(monkeypatch, server, tmp_path / "clips", ClipSettings(pre_s=0.5, post_s=10)) as door,
     ):
-        first = seen.ready(seen.walk())
-        second = seen.walk(inside=False)
-        seen.live(0.5)
+        first = door.ready(door.walk())
+        second = door.walk(inside=False)
+        door.run_for(0.5)
         server.kill()
-        seen.ready(second)
-        counts = seen.clips.counts()
+        door.ready(second)
+        counts = door.clips.counts()
     assert (first.state, first.reason) == ("ready", "the camera changed the frame size or the codec parameters")
     assert second.state == "ready"
     assert counts.drops["picture_changed"] >= 1
@@ -238,26 +236,24 @@ def test_a_camera_that_changes_its_picture_and_one_that_goes_away_end_their_clip
         assert len(sizes) == 1
 
 
-def test_a_full_disk_costs_clips_and_nothing_else_and_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_loses_clips_only_and_is_reported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS)
     with (
         small_disk(200_000) as disk,
         RtspServer(mount) as server,
-        scene(monkeypatch, server, disk / "clips", ClipSettings(pre_s=0.5, post_s=0.5)) as seen,
+        scene(monkeypatch, server, disk / "clips", ClipSettings(pre_s=0.5, post_s=0.5)) as door,
     ):
         full = disk / "full"
         full.write_bytes(bytes(190_000))
-        lost = seen.ready(seen.walk())
-        left = sorted(path.name for path in (disk / "clips").iterdir())
+        lost = door.ready(door.walk())
+        remaining = sorted(path.name for path in (disk / "clips").iterdir())
         full.unlink()
-        kept = seen.ready(seen.walk(inside=False))
-        status = seen.running.status("door")
-        answer = Api(app=make_app(seen.running.service, OPEN)).get(f"/api/v1/events/{lost.id}/clip.mp4")
+        kept = door.ready(door.walk(inside=False))
+        status = door.running.status("door")
+        answer = Api(app=make_app(door.running.service, OPEN)).get(f"/api/v1/events/{lost.id}/clip.mp4")
     assert lost.state == "failed"
     assert "No space left" in lost.reason, lost
-    assert left == []
+    assert remaining == []
     assert kept.state == "ready"
     assert status.state.value == "live"
     assert answer.status_code == 404
