@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
@@ -27,6 +28,7 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
 _STEPS = {step.word: int(step) for step in DegradationStep}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 
 
 def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
@@ -65,41 +67,39 @@ class ServiceCollector(Collector):
         yield from _clips(backend.clips.counts())
 
 
+def _filled(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Family:
+    """Add a sample for each row: the values of its labels, and its value."""
+    for labels, value in rows:
+        family.add_metric(labels, value)
+    return family
+
+
+def _counters(name: str, text: str, label: str, counts: Mapping[str, float]) -> Metric:
+    return _filled(CounterMetricFamily(name, text, labels=(label,)), (((value,), count) for value, count in counts.items()))
+
+
 def _cost(cost: Cost) -> Iterable[Metric]:
-    cores = GaugeMetricFamily(
-        "vision_infer_stream_cpu_cores",
-        "CPU cores used by the stream: its own thread (decode) and its share of all other work (shared).",
-        labels=("stream", "part"),
-    )
-    share = GaugeMetricFamily(
-        "vision_infer_stream_machine_share", "The larger of the stream's CPU and accelerator shares, 0-1.", labels=("stream",)
-    )
-    for stream in cost.streams:
-        cores.add_metric((stream.name, "decode"), stream.decode_cores)
-        cores.add_metric((stream.name, "shared"), stream.shared_cores)
-        share.add_metric((stream.name,), stream.share)
-    machine = GaugeMetricFamily(
-        "vision_infer_machine_cpu_cores",
-        "CPU cores of the machine: used by this service, by others, or unused (`nobody`).",
-        labels=("by",),
-    )
-    used = cost.machine.used + cost.machine.others
-    for by, value in (("service", cost.machine.used), ("others", cost.machine.others), ("nobody", cost.machine.cores - used)):
-        machine.add_metric((by,), max(0.0, value))
-    yield from (cores, share, machine)
+    text = "CPU cores used by the stream: its own thread (decode) and its share of all other work (shared)."
+    cores = [
+        ((stream.name, part), value)
+        for stream in cost.streams
+        for part, value in (("decode", stream.decode_cores), ("shared", stream.shared_cores))
+    ]
+    yield _filled(GaugeMetricFamily("vision_infer_stream_cpu_cores", text, labels=("stream", "part")), cores)
+    text = "The larger of the stream's CPU and accelerator shares, 0-1."
+    shares = [((stream.name,), stream.share) for stream in cost.streams]
+    yield _filled(GaugeMetricFamily("vision_infer_stream_machine_share", text, labels=("stream",)), shares)
+    text = "CPU cores of the machine: used by this service, by others, or unused (`nobody`)."
+    used, others = cost.machine.used, cost.machine.others
+    by = (("service", used), ("others", others), ("nobody", cost.machine.cores - (used + others)))
+    machine = GaugeMetricFamily("vision_infer_machine_cpu_cores", text, labels=("by",))
+    yield _filled(machine, [((name,), max(0.0, value)) for name, value in by])
     if cost.more_streams is not None:
         yield GaugeMetricFamily(
             "vision_infer_more_streams",
             "Number of additional streams of this kind that fit without degrading any.",
             cost.more_streams,
         )
-
-
-def _counters(name: str, text: str, label: str, counts: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=(label,))
-    for value, count in counts.items():
-        family.add_metric((value,), count)
-    return family
 
 
 def _clips(counts: ClipCounts) -> Iterable[Metric]:
@@ -113,9 +113,7 @@ def _clips(counts: ClipCounts) -> Iterable[Metric]:
 
 def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     viewers = GaugeMetricFamily("vision_infer_preview_viewers", "Number of viewers of the live preview.", labels=("stream",))
-    for stream, number in counts.viewers.items():
-        viewers.add_metric((stream,), number)
-    yield viewers
+    yield _filled(viewers, [((stream,), number) for stream, number in counts.viewers.items()])
     yield GaugeMetricFamily("vision_infer_preview_encoders", "Number of videos that are encoded for viewers.", counts.encoders)
     yield CounterMetricFamily("vision_infer_preview_sessions", "Number of preview sessions since the start.", counts.sessions)
     text = "Number of RTP packets sent for the live preview: first transmissions or retransmissions."
@@ -127,80 +125,67 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
 
 
 def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:
-    labels = ("sink", "kind")
-    gauges = [
-        (GaugeMetricFamily(f"vision_infer_sink_{name}", text, labels=labels), values)
-        for name, text, values in (
-            ("connected", "Whether the sink works (1) or not (0).", [int(one.connected) for one in sinks]),
-            ("queued_records", "Number of records in memory that are not on disk yet.", [one.queued for one in sinks]),
-            ("waiting_records", "Number of records on disk that wait to be sent.", [one.waiting for one in sinks]),
-            ("spool_bytes", "Size of the spool on disk.", [one.spool_bytes for one in sinks]),
-            ("oldest_seconds", "Approximate age of the oldest waiting record.", [_waits_s(one, wall_ns) for one in sinks]),
-        )
+    labels, names = ("sink", "kind"), [(sink.name, sink.kind) for sink in sinks]
+    oldest_s = [0.0 if sink.oldest_wall_ns is None else max(0, wall_ns - sink.oldest_wall_ns) / 1e9 for sink in sinks]
+    for name, text, values in (
+        ("connected", "Whether the sink works (1) or not (0).", [int(sink.connected) for sink in sinks]),
+        ("queued_records", "Number of records in memory that are not on disk yet.", [sink.queued for sink in sinks]),
+        ("waiting_records", "Number of records on disk that wait to be sent.", [sink.waiting for sink in sinks]),
+        ("spool_bytes", "Size of the spool on disk.", [sink.spool_bytes for sink in sinks]),
+        ("oldest_seconds", "Approximate age of the oldest waiting record.", oldest_s),
+    ):
+        yield _filled(GaugeMetricFamily(f"vision_infer_sink_{name}", text, labels=labels), zip(names, values, strict=True))
+    text = "Number of records accepted by the receiver, or rows written."
+    sent = zip(names, [sink.sent for sink in sinks], strict=True)
+    yield _filled(CounterMetricFamily("vision_infer_sink_sent_records", text, labels=labels), sent)
+    # Counters start at 0, because Prometheus sees an increase only if the series existed before.
+    dropped = [
+        ((sink.name, sink.kind, reason), count)
+        for sink in sinks
+        for reason, count in (dict.fromkeys(FIRST_LOST, 0) | dict(sink.dropped)).items()
     ]
-    sent = CounterMetricFamily(
-        "vision_infer_sink_sent_records", "Number of records accepted by the receiver, or rows written.", labels=labels
-    )
-    dropped = CounterMetricFamily(
-        "vision_infer_sink_dropped_records", "Number of lost records by reason.", labels=(*labels, "reason")
-    )
-    for number, one in enumerate(sinks):
-        for family, values in gauges:
-            family.add_metric((one.name, one.kind), values[number])
-        sent.add_metric((one.name, one.kind), one.sent)
-        # Counters start at 0, because Prometheus sees an increase only if the series existed before.
-        for reason, count in (dict.fromkeys(FIRST_LOST, 0) | dict(one.dropped)).items():
-            dropped.add_metric((one.name, one.kind, reason), count)
-    yield from (*(family for family, _ in gauges), sent, dropped)
-
-
-def _waits_s(sink: SinkStatus, wall_ns: int) -> float:
-    return 0.0 if sink.oldest_wall_ns is None else max(0, wall_ns - sink.oldest_wall_ns) / 1e9
+    text = "Number of lost records by reason."
+    yield _filled(CounterMetricFamily("vision_infer_sink_dropped_records", text, labels=(*labels, "reason")), dropped)
 
 
 def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
-    states = GaugeMetricFamily(
-        "vision_infer_stream_state", "1 for the current state of the stream, 0 for the others.", labels=("stream", "state")
-    )
-    frames = CounterMetricFamily(
-        "vision_infer_stream_frames",
-        "Number of frames by outcome: result, or the reason of the drop.",
-        labels=("stream", "outcome"),
-    )
-    ages = GaugeMetricFamily(
-        "vision_infer_stream_age_seconds",
-        "Quantiles of the age of results at completion, over about one minute.",
-        labels=("stream", "quantile"),
-    )
-    degraded = GaugeMetricFamily(
-        "vision_infer_stream_degraded",
-        "DegradationStep of degradation under overload: 0 none, 1 rate, 2 substream, 3 model.",
-        labels=("stream",),
-    )
+    text = "1 for the current state of the stream, 0 for the others."
+    states = [
+        ((status.name, state.value), int(status.state is state))
+        for status in statuses
+        for state in dict.fromkeys((*_LIVE_STATES, status.state))
+    ]
+    yield _filled(GaugeMetricFamily("vision_infer_stream_state", text, labels=("stream", "state")), states)
+    text = "Number of frames by outcome: result, or the reason of the drop."
+    # Counters start at 0, because Prometheus sees an increase only if the series existed before.
+    frames = [
+        ((status.name, outcome), count)
+        for status in statuses
+        for outcome, count in ({"result": status.results, DropReason.FAILED.value: 0} | status.dropped).items()
+    ]
+    yield _filled(CounterMetricFamily("vision_infer_stream_frames", text, labels=("stream", "outcome")), frames)
+    text = "Quantiles of the age of results at completion, over about one minute."
+    ages = [
+        ((status.name, _QUANTILES[key]), milliseconds / 1e3)
+        for status in statuses
+        for key, milliseconds in status.age_ms.items()
+        if key in _QUANTILES
+    ]
+    yield _filled(GaugeMetricFamily("vision_infer_stream_age_seconds", text, labels=("stream", "quantile")), ages)
+    text = "DegradationStep of degradation under overload: 0 none, 1 rate, 2 substream, 3 model."
+    steps = [((status.name,), _STEPS[status.degraded]) for status in statuses]
+    yield _filled(GaugeMetricFamily("vision_infer_stream_degraded", text, labels=("stream",)), steps)
     quiet = GaugeMetricFamily(
         "vision_infer_stream_last_frame_seconds", "Time since the last frame was decoded.", labels=("stream",)
     )
-    for status in statuses:
-        name = status.name
-        known = [*_LIVE_STATES, *([] if status.state in _LIVE_STATES else [status.state])]
-        for state in known:
-            states.add_metric((name, state.value), int(status.state is state))
-        frames.add_metric((name, "result"), status.results)
-        # Counters start at 0, because Prometheus sees an increase only if the series existed before.
-        for reason, count in ({DropReason.FAILED.value: 0} | status.dropped).items():
-            frames.add_metric((name, reason), count)
-        degraded.add_metric((name,), _STEPS[status.degraded])
-        for key, milliseconds in status.age_ms.items():
-            if key in _QUANTILES:
-                ages.add_metric((name, _QUANTILES[key]), milliseconds / 1e3)
-        if status.last_frame_ns is not None:
-            quiet.add_metric((name,), max(0, now_ns - status.last_frame_ns) / 1e9)
-    yield from (states, frames, ages, degraded, quiet)
+    last = [(status.name, status.last_frame_ns) for status in statuses if status.last_frame_ns is not None]
+    yield _filled(quiet, [((name,), max(0, now_ns - last_ns) / 1e9) for name, last_ns in last])
     yield from _stream_counters(statuses)
     yield from _places(statuses)
 
 
 def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
+    names = [(status.name,) for status in statuses]
     for name, text, values in (
         ("decoded_frames", "Number of decoded frames.", [status.decoded for status in statuses]),
         ("detections", "Number of detections in results.", [status.detections for status in statuses]),
@@ -209,9 +194,7 @@ def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
         ("engine_seconds", "Engine time used by the stream.", [status.engine_ns / 1e9 for status in statuses]),
     ):
         family = CounterMetricFamily(f"vision_infer_stream_{name}", text, labels=("stream",))
-        for status, value in zip(statuses, values, strict=True):
-            family.add_metric((status.name,), value)
-        yield family
+        yield _filled(family, zip(names, values, strict=True))
 
 
 def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
@@ -229,35 +212,26 @@ def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
 
 
 def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
-    labels = ("lane", "model", "engine")
-    gauges = (
-        (
-            "vision_infer_engine_utilisation_ratio",
-            "Utilization of the engine's batch slots over about ten seconds, 0-1.",
-            "utilisation",
-        ),
-        ("vision_infer_engine_batches_in_flight", "Number of batches in the engine now.", "flying"),
-        ("vision_infer_engine_waiting_frames", "Number of frames that wait for the engine now.", "waiting"),
-        ("vision_infer_engine_buffer_bytes", "Size of the input and output buffers.", "buffer_bytes"),
-    )
-    for name, text, field in gauges:
-        gauge = GaugeMetricFamily(name, text, labels=labels)
-        for lane in lanes:
-            gauge.add_metric((lane.name, lane.model, lane.engine), getattr(lane, field))
-        yield gauge
-    busy = CounterMetricFamily("vision_infer_engine_busy_seconds", "Engine time over all batches.", labels=labels)
-    frames = CounterMetricFamily("vision_infer_engine_frames", "Number of inferred frames.", labels=labels)
-    padded = CounterMetricFamily("vision_infer_engine_padded_places", "Number of batch slots filled with padding.", labels=labels)
-    failures = CounterMetricFamily("vision_infer_engine_failures", "Number of failed batches.", labels=labels)
+    labels, names = ("lane", "model", "engine"), [(lane.name, lane.model, lane.engine) for lane in lanes]
+    utilisation = "Utilization of the engine's batch slots over about ten seconds, 0-1."
+    for name, text, values in (
+        ("utilisation_ratio", utilisation, [lane.utilisation for lane in lanes]),
+        ("batches_in_flight", "Number of batches in the engine now.", [lane.flying for lane in lanes]),
+        ("waiting_frames", "Number of frames that wait for the engine now.", [lane.waiting for lane in lanes]),
+        ("buffer_bytes", "Size of the input and output buffers.", [lane.buffer_bytes for lane in lanes]),
+    ):
+        yield _filled(GaugeMetricFamily(f"vision_infer_engine_{name}", text, labels=labels), zip(names, values, strict=True))
+    for name, text, values in (
+        ("busy_seconds", "Engine time over all batches.", [lane.busy_ns / 1e9 for lane in lanes]),
+        ("frames", "Number of inferred frames.", [lane.frames for lane in lanes]),
+        ("padded_places", "Number of batch slots filled with padding.", [lane.padded for lane in lanes]),
+        ("failures", "Number of failed batches.", [lane.failures for lane in lanes]),
+    ):
+        yield _filled(CounterMetricFamily(f"vision_infer_engine_{name}", text, labels=labels), zip(names, values, strict=True))
     sizes = HistogramMetricFamily("vision_infer_engine_batch_frames", "Number of frames in a batch.", labels=labels)
-    for lane in lanes:
-        values = (lane.name, lane.model, lane.engine)
-        busy.add_metric(values, lane.busy_ns / 1e9)
-        frames.add_metric(values, lane.frames)
-        padded.add_metric(values, lane.padded)
-        failures.add_metric(values, lane.failures)
-        sizes.add_metric(values, _batch_buckets(lane.batches), sum(size * count for size, count in lane.batches.items()))
-    yield from (busy, frames, padded, failures, sizes)
+    for lane, lane_labels in zip(lanes, names, strict=True):
+        sizes.add_metric(lane_labels, _batch_buckets(lane.batches), sum(size * count for size, count in lane.batches.items()))
+    yield sizes
 
 
 def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:
