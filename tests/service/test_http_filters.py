@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -63,7 +64,7 @@ VECTOR = Description(embedding=np.array([1, 0], np.float32))
         (ResultFilter(classes=frozenset({"bicycle"})), ["bicycle"]),
         (ResultFilter(classes=frozenset({"kneeling"})), []),
     ],
-    ids=str,
+    ids=itertools.count(),  # a set is not shown in the same order by each worker
 )
 def test_a_detection_is_selected_by_its_secondary_class(wanted: ResultFilter, labels: list[str]) -> None:
     plain = result(found={"person": 0.9, "car": 0.4, "bicycle": 0.45})
@@ -85,7 +86,7 @@ def test_a_detection_is_selected_by_its_secondary_class(wanted: ResultFilter, la
         (ResultFilter(classes=frozenset({"sitting"}), min_score=0.2), []),
         (ResultFilter(), ["standing", "sitting"]),
     ],
-    ids=str,
+    ids=itertools.count(),  # a set is not shown in the same order by each worker
 )
 def test_image_classes_are_filtered(wanted: ResultFilter, classes: list[str]) -> None:
     row = ResultRow(replace(result(found={}), description=STANDING), 1)
