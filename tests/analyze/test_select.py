@@ -84,7 +84,7 @@ def test_the_selection_equals_the_reference(candidates: list[Candidate], selecto
 
 
 @given(st.lists(st.lists(CANDIDATE, min_size=5, max_size=5), min_size=1, max_size=4), SELECTOR)
-def test_a_batch_equals_its_images_one_by_one(images: list[list[Candidate]], selector: Selector) -> None:
+def test_a_batch_equals_single_images(images: list[list[Candidate]], selector: Selector) -> None:
     together = selector(*batch_of(*images))
     for found, image in zip(together, images, strict=True):
         (alone,) = selector(*batch_of(image))

@@ -188,7 +188,7 @@ def test_memory_is_bounded_and_numbers_are_unique_over_ten_thousand_frames() -> 
         assert len(set(given)) == len(given)
         assert len(tracker._tracks.ids) <= 50 + 2 * 30
         for one in sorted(given):
-            assert one <= highest + 1  # numbers increase one by one, so none is used twice
+            assert one <= highest + 1  # numbers increase by one, so none is used twice
             highest = max(highest, one)
     assert highest > 1000
     assert np.isfinite(tracker._tracks.motion).all()

@@ -115,7 +115,7 @@ class Device:
             else:
                 self._finish()
             self._start()
-        raise AssertionError(f"{MAX_EVENTS} events, and still not there: somebody starves")
+        raise AssertionError(f"{MAX_EVENTS} events, and not complete: a stream starves")
 
     def _finish(self) -> None:
         self.now_ns, _, batch, cost = heapq.heappop(self._flights)

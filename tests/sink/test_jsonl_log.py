@@ -56,7 +56,7 @@ def test_a_file_without_rows_is_not_changed(tmp_path: Path, content: bytes) -> N
     add(log, 1)
     assert path.read_bytes() == content
     assert log.error is not None
-    assert "is no file of rows" in log.error
+    assert "not a file of rows" in log.error
     assert log.dropped == 1
 
 
@@ -75,7 +75,7 @@ def test_rotation_by_size(tmp_path: Path) -> None:
     assert min(one.stat().st_size for one in older) > 1500
 
 
-def test_names_are_unique_and_a_large_row_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_names_are_unique_and_a_large_row_has_a_separate_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     log = JsonlLog(str(path), Rotation(1, keep=1000), clock=HandClock())
     for index in range(12):

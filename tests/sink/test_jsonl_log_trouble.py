@@ -184,7 +184,7 @@ def test_an_invalid_path_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "file").write_text("{}\n")
     for path, words in (
         (tmp_path, "Is a directory"),
-        (tmp_path / "pipe", "is no ordinary file"),
+        (tmp_path / "pipe", "not a regular file"),
         (tmp_path / "file" / "rows.jsonl", "Not a directory"),
         (tmp_path / ("x" * 300), "File name too long"),
         (tmp_path / "zero\0", "null"),

@@ -132,7 +132,7 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         def configs_heard() -> dict[str, dict[str, Any]]:
             return {one.topic: one.row for one in list(listener.heard) if one.topic.endswith("/config")}
 
-        # The broker forwards messages one by one: the counts may arrive before the last of them.
+        # The broker forwards messages individually: the counts may arrive before the last of them.
         wait_until(lambda: len(configs_heard()) >= len(expected), lambda: str(set(configs_heard())))
         configs = configs_heard()
         assert set(configs) == expected

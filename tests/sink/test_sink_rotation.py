@@ -47,7 +47,7 @@ def test_finished_parts_are_whole_and_have_their_names(tmp_path: Path) -> None:
     assert all(part.read_bytes().endswith(b"\n") for part in parts)
 
 
-def test_a_larger_row_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_larger_row_has_a_separate_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     sink = sink_to(path, 1)
     for index in range(3):

@@ -148,7 +148,7 @@ def test_a_damaged_page_is_counted_and_the_spool_goes_on(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"no database" * 1000, b"SQLite format 3\0" + b"\xff" * 9000])
-def test_a_file_that_is_no_database_is_set_aside_and_counted(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_set_aside_and_counted(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     spool = Spool(tmp_path, MB)
     assert spool.dropped == {"damaged": 1}
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_database_is_set_aside_and_counted(tmp_path: Path, con
     spool.close()
 
 
-def test_a_file_that_somebody_deletes_is_counted(tmp_path: Path) -> None:
+def test_a_deleted_file_is_counted(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MB)
     put(spool, 100)
     (tmp_path / FILE).unlink()

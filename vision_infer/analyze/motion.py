@@ -46,7 +46,7 @@ def begin(boxes: NDArray[np.floating]) -> Motion:
 
 
 def predict(motion: Motion, steps: float) -> Motion:
-    """Return the motion after some time without detections. Several steps at once give the same as one by one.
+    """Return the motion after some time without detections. Several steps at once give the same result as single steps.
 
     Args:
         motion: The previous motion.

@@ -40,7 +40,7 @@ class FrameDifference:
 def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
     """Pair the detections of the same objects.
 
-    Each detection has at most one partner, of its own class, with an IoU of at least ``iou``. The pairing with the largest sum of
+    Each detection has at most one partner, of the same class, with an IoU of at least ``iou``. The pairing with the largest sum of
     IoUs is used.
 
     Args:

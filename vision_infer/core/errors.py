@@ -1,12 +1,12 @@
 """Every error that a user can meet, as one tree.
 
     VisionInferError            exit status 1
-    ├── StreamError             1   a source cannot be opened, or breaks while it is read
-    │   └── RefusedError        1   it was refused: trying again at once would not help
-    ├── UsageError              2   options or arguments that do not fit together
-    ├── ModelError              3   unknown model, file that is no deployment graph, wrong card
-    ├── EngineError             4   runtime missing, unknown engine or device, failure while it runs
-    └── OutputError             5   an output exists, cannot be written, or broke while it was written
+    ├── StreamError             1   a source cannot be opened or fails while it is read
+    │   └── RefusedError        1   the server refused: an immediate retry would not help
+    ├── UsageError              2   invalid options or arguments
+    ├── ModelError              3   unknown model, not a deployment graph, invalid card
+    ├── EngineError             4   missing runtime, unknown engine or device, failure at run time
+    └── OutputError             5   an output exists or cannot be written
 
 A library's exception becomes one of these at the boundary (``raise StreamError(...) from err``). The message names
 the thing that failed; the hint says what to do next. Neither may hold a password: URLs go through
@@ -42,7 +42,7 @@ class StreamError(VisionInferError):
 
 
 class RefusedError(StreamError):
-    """A camera or server refused: wrong password, no such stream, nothing that can be decoded. Asking again at once is no use."""
+    """A camera or server refused, for example the password or the path. An immediate retry would not help."""
 
 
 class UsageError(VisionInferError):
@@ -52,7 +52,7 @@ class UsageError(VisionInferError):
 
 
 class ModelError(VisionInferError):
-    """A model is unknown, is no deployment graph, or its card is wrong."""
+    """A model is unknown, is not a deployment graph, or has an invalid card."""
 
     exit_status = 3
 

@@ -21,7 +21,7 @@ class OutputFormat:
     module: str
     """The module, with a function ``open_sink(spec: OutputSpec, stream: SinkStream) -> Sink``."""
     suffix: str | None
-    """The suffix of its files and its name in ``--formats``; None: the output has an option of its own."""
+    """The suffix of its files and its name in ``--formats``; None: the output has a separate option."""
     shared: bool = False
     """Whether one file takes the rows of all streams."""
     file: str | None = None

@@ -26,7 +26,7 @@ class NoSpaceError(OutputError):
         path: The output.
         written: The number of bytes written so far; None if unknown.
         more: The approximate number of bytes still needed; None if unknown.
-        kept: What is kept of the output.
+        kept: The part of the output that is complete, in words.
         free: The number of free bytes when it happened; None: those free now.
     """
 

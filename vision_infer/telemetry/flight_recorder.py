@@ -1,6 +1,6 @@
 """The recent outcomes of each live stream's frames, in fixed memory.
 
-Each stream has two tables of fixed size: the last 4,096 frames one by one, and the last day by minute. A frame is written once,
+Each stream has two tables of fixed size: the last 4,096 frames individually, and the last day by minute. A frame is written once,
 when its outcome is known, with the times at which it passed each stage. So the account of the last two minutes is exact, and that
 of last night still shows the number of frames and why they gave no result.
 """

@@ -42,7 +42,7 @@ class AppendFile(RowWriter):
         try:
             status = os.fstat(raw.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "is no ordinary file")
+                raise OSError(errno.EINVAL, "not a regular file")
             _lock(raw.fileno())
             self._written = _cut_torn_row(raw.fileno())
         except OSError:
@@ -116,9 +116,9 @@ def _cut_torn_row(fd: int) -> int:
             break
         whole = start
         if size - whole > _MAX_ROW_BYTES:
-            raise OSError(errno.EINVAL, "is no file of rows")
+            raise OSError(errno.EINVAL, "not a file of rows")
     if not (_may_be_rows(fd, 0) and _may_be_rows(fd, whole)):
-        raise OSError(errno.EINVAL, "is no file of rows")
+        raise OSError(errno.EINVAL, "not a file of rows")
     if whole < size:
         os.ftruncate(fd, whole)
     return whole

@@ -37,7 +37,7 @@ class JsonlLog:
     Streams may share it; :attr:`dropped` and :attr:`error` may be read on any thread.
 
     Args:
-        path: The file. ``{stream}`` in it stands for the name of the stream, so that each stream has a file of its own.
+        path: The file. ``{stream}`` in it is replaced by the name of the stream, so that each stream has a separate file.
         rotation: When a new file is begun.
         clock: The clock.
         max_open: The maximum number of open files, at least 1.

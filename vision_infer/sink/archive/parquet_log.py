@@ -37,7 +37,7 @@ class ParquetLog:
     """Writes ``NAME-TIME.parquet``, a row for each detection, and ``NAME.events-TIME.parquet``, a row for each event and change.
 
     A file gets its name when it is whole: when the rotation says so, or at the end. Rows that are older than a minute survive a
-    kill of the process, and the next one makes a file of them. A thread of its own does the work. Results for which the queue
+    kill of the process, and the next one makes a file of them. A separate thread does the work. Results for which the queue
     has no capacity are dropped and counted; a disk that fails is tried again.
 
     Args:

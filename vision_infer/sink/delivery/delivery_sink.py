@@ -273,7 +273,7 @@ class Delivery:
         return True
 
     def _isolate(self, spool: Spool) -> None:
-        """After the receiver hung up, send records one by one, and drop a record on which it hangs up repeatedly."""
+        """After the receiver hung up, send records individually, and drop a record on which it hangs up repeatedly."""
         records = spool.read(1)
         if self._limit > 1 or not records or records[0].number != self._suspect:
             self._limit = 1

@@ -65,7 +65,7 @@ class SoundCopy:
             return None  # damaged sound ends here; the frames go on
 
     def _copied(self, audio: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        if audio.codec_context.codec.canonical_name in MP4_AUDIO:  # the decoder of mp3 has a name of its own: mp3float
+        if audio.codec_context.codec.canonical_name in MP4_AUDIO:  # the decoder of mp3 has another name: mp3float
             stream = self._output.add_stream_from_template(audio)
             return self._as_it_is(audio, stream)
         encoder = self._output.add_stream("aac", rate=_aac_rate(audio.codec_context.sample_rate))
