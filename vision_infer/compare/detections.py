@@ -40,8 +40,8 @@ class FrameDifference:
 def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
     """Pair the detections of the same objects.
 
-    Each detection has at most one partner, of the same class, with an IoU of at least ``iou``. The pairing with the largest sum of
-    IoUs is used.
+    Each detection has at most one partner, of the same class, with an IoU of at least ``iou``. The pairing with the largest sum
+    of IoUs is used.
 
     Args:
         a: Detections of a frame; class numbers have the same meaning in both.
