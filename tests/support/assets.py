@@ -127,7 +127,7 @@ def _scikit_image(name: str) -> NDArray[np.uint8]:
 
 
 def _write_nanodet(path: Path) -> None:
-    """The part of the bundled deployment graph between pre-processing and head, with an input and outputs of its own."""
+    """Write the part of the bundled deployment graph between pre-processing and head as a separate model."""
     model = onnx.load(str(BUNDLED))
     outputs = [name for node in model.graph.node for name in node.input if name.startswith("network/Identity")]
     model = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(["network/input_1"], outputs)

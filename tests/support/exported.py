@@ -1,6 +1,6 @@
-"""Networks of torchvision with random weights, exported once and kept in ``tests/.media`` by a hash of the recipe.
+"""Models of torchvision with random weights, exported once and kept in ``tests/.media`` by a hash of the recipe.
 
-Detectors are exported without their post-processing: backbone and head, whose outputs are what the importer wants.
+Detectors are exported without their post-processing: the importer requires the outputs of the head.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES = ("ssdlite", "retinanet", "fcos", "mobilenet", "embedder")
 
 
 def exported(name: str) -> Path:
-    """A network's ONNX file; skips the test, by name, where torch or torchvision is not here."""
+    """Return the ONNX file of a model; skip the test if torch or torchvision is not installed."""
     torch, torchvision = load("torch"), load("torchvision")
     recipe = inspect.getsource(_RECIPES[name]) + inspect.getsource(_export) + torch.__version__ + torchvision.__version__
     path = MEDIA / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.onnx"
@@ -40,24 +40,24 @@ def exported(name: str) -> Path:
 
 
 def load(module: str) -> Any:
-    """A module of the export extra; skips the test, by name, where it is not here."""
+    """Return a module of the export extra; skip the test if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
         pytest.skip("torch is not here: install the export extra")
 
 
-def _export(network: Any, side: int, outputs: list[str], path: Path) -> None:
+def _export(model: Any, side: int, outputs: list[str], path: Path) -> None:
     """Export with the dynamo exporter and a dynamic batch, all weights inside the file."""
     torch = load("torch")
 
-    network.eval()
-    pictures = torch.zeros(2, 3, side, side)
+    model.eval()
+    images = torch.zeros(2, 3, side, side)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network,
-            (pictures,),
+            model,
+            (images,),
             path,
             dynamo=True,
             external_data=False,
@@ -69,7 +69,7 @@ def _export(network: Any, side: int, outputs: list[str], path: Path) -> None:
 
 
 def _raw(detector: Any, outputs: list[str]) -> Any:
-    """A detector's backbone and head, and nothing of what is around them."""
+    """Return the backbone and head of a detector, without pre- and post-processing."""
     module: Any = load("torch").nn.Module
 
     class Raw(module):  # type: ignore[misc]
@@ -85,7 +85,7 @@ def _raw(detector: Any, outputs: list[str]) -> Any:
 
 
 def _pyramid(first: int = 2, levels: int = 7, width: int = 16) -> Any:
-    """A tiny backbone with maps of the strides 2 ** (first + 1) to 2 ** levels, of ``width`` channels each."""
+    """Return a tiny backbone with maps of the strides 2 ** (first + 1) to 2 ** levels, of ``width`` channels each."""
     torch = load("torch")
     module: Any = torch.nn.Module
 
@@ -108,22 +108,22 @@ def _pyramid(first: int = 2, levels: int = 7, width: int = 16) -> Any:
     return Pyramid()
 
 
-def _spread(network: Any) -> Any:
-    """Random weights so large that boxes and scores differ from place to place: new heads give nearly the same everywhere."""
+def _spread(model: Any) -> Any:
+    """Initialize with large random weights, so that boxes and scores vary; those of new heads are nearly constant."""
     torch = load("torch")
 
     torch.manual_seed(0)
     with torch.no_grad():
-        for module in network.modules():
+        for module in model.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     torch.nn.init.normal_(module.bias, 0.0, 0.2)
-    return network
+    return model
 
 
 def _ssdlite() -> tuple[Any, int, list[str]]:
-    """SSDLite's head and default boxes, on a tiny backbone."""
+    """Return the head and default boxes of SSDLite on a tiny backbone."""
     detection = load("torchvision.models.detection")
     torch, boxes = load("torch"), detection.anchor_utils.DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)
     norm = partial(torch.nn.BatchNorm2d, eps=0.001, momentum=0.03)
