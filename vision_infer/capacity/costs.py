@@ -121,13 +121,15 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
         for row in engine.rows
     }
     first = engine.rows[0]
+    # Without the last quantile: the slowest of some hundred batches depends on the machine, not the engine.
+    spread = first.spread[:-1] if first.utilisation > 0.8 or engine.accelerator else ()
     return StepCosts(
         decode_ms=decode,
         convert_ms=convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0),
         engine_ms=batches,
         rest_ms=load.rest_ms,
         in_flight=first.in_flight,
-        spread=_plausible(first.spread) if first.utilisation > 0.8 or engine.accelerator else (1.0,),
+        spread=spread or (1.0,),
         alone=load.alone,
         delay_ms=load.delay_ms,
         accelerator=engine.accelerator,
@@ -193,11 +195,6 @@ def _median_of_busy(rows: Sequence[PipelineRow]) -> PipelineRow:
     busy = [row for row in rows if row.cpu_cores >= ABOUT_AS_BUSY * most.cpu_cores]
     costs = ("stream_ms", "inference_ms", "rest_ms")
     return most.model_copy(update={name: statistics.median(getattr(row, name) for row in busy) for name in costs})
-
-
-def _plausible(spread: Sequence[float]) -> tuple[float, ...]:
-    """Return the quantiles without the last: the slowest of some hundred batches depends on the machine, not the engine."""
-    return tuple(spread[:-1]) or (1.0,)
 
 
 def _times(found: BenchInterval, factor: float) -> BenchInterval:

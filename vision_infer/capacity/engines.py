@@ -88,11 +88,11 @@ def _engines(plan: EnginePlan) -> list[_EngineTrial]:
     possible = candidates(plan.graph)
     known = [] if plan.engine_dir is None else find_passports(possible, plan.engine_dir)
     device = this_device()
-    found = [
-        _of_candidate(candidate, plan, _loss(candidate, known, device))
-        for candidate in possible
-        if plan.only in ("auto", candidate.engine)
-    ]
+    found = []
+    for candidate in possible:
+        if plan.only in ("auto", candidate.engine):
+            opener = _opener(candidate.graph, candidate.engine, "cpu", candidate.compute, plan)
+            found.append(_EngineTrial(candidate.engine, opener, candidate.graph.name, _loss(candidate, known, device)))
     on_gpu = [name for name in ON_GPU if plan.gpus and plan.only in ("auto", name)]
     for name in on_gpu:
         lossless = 0.0 if name.endswith("-fp32") else None
@@ -105,11 +105,6 @@ def _loss(candidate: EngineCandidate, known: Sequence[Passport], device: DeviceF
         return 0.0
     proven = verified_loss(candidate, known, device)
     return None if proven is None else round(proven.high, 2)
-
-
-def _of_candidate(candidate: EngineCandidate, plan: EnginePlan, loss: float | None) -> _EngineTrial:
-    opened = _opener(candidate.graph, candidate.engine, "cpu", candidate.compute, plan)
-    return _EngineTrial(candidate.engine, opened, candidate.graph.name, loss)
 
 
 def _opener(graph: Path, engine: str, device: str, compute: str, plan: EnginePlan) -> Callable[[int], Engine]:

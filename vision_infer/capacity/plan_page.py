@@ -139,7 +139,8 @@ def _devices(need: Need, machines: Sequence[MachinePlan]) -> str:
         row.append(f"{found.age_p50_ms:.0f} / {found.age_p95_ms:.0f} / {found.age_p99_ms:.0f} ms")
         costs = answer.money
         if costs is None:
-            row += [_no_price(plan)] + [""] * 4
+            unknown = "" if answer.devices is None else f"unknown; set `--price '{plan.machine.name}=0.50'`"
+            row += [unknown] + [""] * 4
         else:
             detections = "not requested" if costs.per_1000_detections is None else price_text(costs.per_1000_detections, need)
             row += [price_text(costs.month, need), price_text(costs.stream_month, need), price_text(costs.per_1000_frames, need)]
@@ -148,12 +149,6 @@ def _devices(need: Need, machines: Sequence[MachinePlan]) -> str:
     transposed = [(name, *(row[number] for row in rows)) for number, name in enumerate((*head, *money))]
     kept = [row for row in transposed if any(row[1:])]
     return markdown_table(("value", *(row[0] for row in rows)), kept[1:])
-
-
-def _no_price(plan: MachinePlan) -> str:
-    if plan.best is not None and plan.best.devices is None:
-        return ""
-    return f"unknown; set `--price '{plan.machine.name}=0.50'`"
 
 
 def _cpu_or_gpu(machines: Sequence[MachinePlan]) -> str:
@@ -191,6 +186,7 @@ def _steps(need: Need, plan: MachinePlan) -> str:
     row = next(iter(report.engines), None)
     size = "" if row is None else f", {row.input_width}×{row.input_height}"
     taken = "none" if answer is None else answer.engine
+    price = "" if answer is None or answer.money is None else price_text(answer.money.per_1000_frames, need)
     rows = [
         ("1 task", need.task, ""),
         ("2 model and size", need.model, f"{need.model}{size}"),
@@ -198,7 +194,7 @@ def _steps(need: Need, plan: MachinePlan) -> str:
         ("4 precision", f"{need.precision}, loss of at most {need.loss_points:g} points", taken.rpartition("-")[2]),
         ("5 runtime", need.runtime, taken.rsplit("-", 2)[0]),
         ("6 margin", f"{need.margin:.0%} of CPU, accelerator and memory stay free", ""),
-        ("7 cost", _asked_prices(need), _taken_price(need, answer)),
+        ("7 cost", _asked_prices(need), f"{price} per 1,000 results" if price else ""),
     ]
     return markdown_table(("step", "required", "selected"), rows)
 
@@ -207,10 +203,6 @@ def _asked_prices(need: Need) -> str:
     if not need.prices:
         return "no prices"
     return ", ".join(f"{name}: {price:g} {need.currency} per hour".replace("  ", " ") for name, price in need.prices.items())
-
-
-def _taken_price(need: Need, answer: CapacityAnswer | None) -> str:
-    return "" if answer is None or answer.money is None else f"{price_text(answer.money.per_1000_frames, need)} per 1,000 results"
 
 
 def _sources(machines: Iterable[MachinePlan]) -> str:

@@ -44,10 +44,7 @@ class DiffImages:
         check_output(folder / "image.jpg", overwrite=True)  # checks that files can be created there
 
     def write(self, report: DiffReport) -> list[str]:
-        """Draw the frames that differ most.
-
-        Returns:
-            The paths of the images, the most different frame first. Frames that the source does not have are missing.
+        """Draw the frames that differ most, as far as the sources have them; return the paths of the images in that order.
 
         Raises:
             UsageError: No source has the name of a stream, or one cannot be read.

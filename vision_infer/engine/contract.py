@@ -29,10 +29,7 @@ class Port(NamedTuple):
 
 
 def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelCard, path: Path) -> OutputShapes:
-    """Check the inputs and outputs of a file.
-
-    Returns:
-        The outputs that the engine needs memory for.
+    """Check the inputs and outputs of a file; return the outputs that the engine needs memory for.
 
     Raises:
         ModelError: They are not those of a deployment graph; the message names the first wrong one.

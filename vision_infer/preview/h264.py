@@ -64,11 +64,7 @@ def _lengths(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Return the parameter sets of the stream's extradata.
-
-    Returns:
-        The size of the length fields in packets, 0 for start codes; and the units.
-    """
+    """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
     if len(extradata) < 7 or extradata[0] != _AVCC_VERSION:
         return 0, list(units(extradata))
     found: list[bytes] = []

@@ -87,11 +87,7 @@ class Relay:
     # Called by watchers
 
     def watch_packets(self, watcher: PacketWatcher) -> list[EncodedPacket]:
-        """Forward each packet to a watcher.
-
-        Returns:
-            The current group, which the forwarded packets continue without a gap; empty if none is kept.
-        """
+        """Forward each packet to a watcher; return the current group, which they continue without a gap."""
         with self._lock:
             self._packet_watchers = (*self._packet_watchers, watcher)
             return list(self._group)

@@ -120,11 +120,7 @@ class Session:
         self.feed.join(self.viewer)
 
     async def trickle(self, fragment: str) -> bool:
-        """Add candidates of the viewer (RFC 8840).
-
-        Returns:
-            False if the fragment requests an ICE restart, which is not supported.
-        """
+        """Add candidates of the viewer (RFC 8840); return False if it requests an ICE restart, which is not supported."""
         lines = fragment.replace("\r\n", "\n").split("\n")
         ufrag = next((line[12:] for line in lines if line.startswith("a=ice-ufrag:")), "")
         if ufrag and ufrag != self._ufrag:

@@ -49,11 +49,7 @@ class DeviceSlot:
         return self._pixels
 
     def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Write a decoded frame that is on the same device; it is kept until the batch has been computed.
-
-        Returns:
-            False if the frame is on another device.
-        """
+        """Write a decoded frame, which is kept until the batch is done; return False if it is on another device."""
         if surface.device != self._device.index:
             return False
         self._device.use()

@@ -80,7 +80,7 @@ class DeviceEngine:
         # Then run the largest batch: only that shows the working memory of the model. If it does not fit, use smaller buffers.
         while True:
             try:
-                self._run_largest()
+                self.collect(self.submit(self.lend(sizes[-1])))
                 return
             except DeviceMemoryError as error:
                 self._buffers.close()
@@ -216,10 +216,6 @@ class DeviceEngine:
             return None
         buffer.graphs[size] = graph
         return graph  # type: ignore[no-any-return]
-
-    def _run_largest(self) -> None:
-        """Run the largest batch: the model's working memory is known after that."""
-        self.collect(self.submit(self.lend(self.batch_sizes[-1])))
 
     def _smaller(self, sizes: tuple[int, ...], error: DeviceMemoryError) -> tuple[int, ...]:
         if len(sizes) == 1:

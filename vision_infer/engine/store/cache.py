@@ -175,15 +175,13 @@ class EngineCache:
         return sorted(found, key=lambda entry: -entry.used_ns)
 
     def prune(self, max_bytes: int, older_than_s: float | None = None, keep: Path | None = None) -> list[CacheEntry]:
-        """Remove the least recently used entries until the others fit, and the leftovers of killed builders.
+        """Remove the least recently used entries until the others fit into ``max_bytes``; return the removed ones.
+
+        The leftovers of killed builders are removed as well. Entries that a process is building stay.
 
         Args:
-            max_bytes: The maximum size of the remaining entries, bytes.
             older_than_s: The maximum time since the last use, seconds; older entries are removed as well.
             keep: The folder of an entry that stays.
-
-        Returns:
-            The removed entries. Entries that a process is building are not removed.
         """
         removed = []
         now = self._clock.wall_ns()

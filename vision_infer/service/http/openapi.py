@@ -11,6 +11,8 @@ from vision_infer import __version__
 from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.service.http.problem import KINDS, MEDIA_TYPE, PROBLEM_SCHEMA
 
+BINARY = {"type": "string", "format": "binary"}
+TEXT = {"type": "string"}
 _ALWAYS = (401, 421, 429)
 _TITLES = dict(reversed(list(KINDS.values())))
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -22,6 +24,16 @@ Errors have the form of RFC 9457 (`application/problem+json`). If a token is req
 browsers exchange the token for a cookie at `/api/v1/session`. Results are available over a WebSocket at `/api/v1/results`, or
 as server-sent events from the same path.
 """
+
+
+def request_body(schema: dict[str, Any], *kinds: str, required: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI description of a request body that the route reads itself."""
+    return {"requestBody": {"required": required, "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+def answer_of(description: str, kind: str, schema: dict[str, Any] = BINARY) -> dict[str, Any]:
+    """Return the OpenAPI description of a response that the route writes itself."""
+    return {"description": description, "content": {kind: {"schema": schema}}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -63,8 +75,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             if path == "/healthz":
                 operation["security"] = []
             if "requestBody" in operation:
-                responses.setdefault("400", {"description": _TITLES[400], "content": _PROBLEM})
-                responses.setdefault("408", {"description": _TITLES[408], "content": _PROBLEM})
-                responses.setdefault("413", {"description": _TITLES[413], "content": _PROBLEM})
+                for status in (400, 408, 413):
+                    responses.setdefault(str(status), {"description": _TITLES[status], "content": _PROBLEM})
             responses.setdefault("default", {"description": "An error.", "content": _PROBLEM})
     return made

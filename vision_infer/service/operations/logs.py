@@ -69,7 +69,7 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.addFilter(_is_news)
     if level > logging.DEBUG:
-        handler.addFilter(_is_ours)
+        handler.addFilter(lambda record: record.name != "vision_infer.ffmpeg")
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
     for name, min_level in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
@@ -81,10 +81,6 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
 def _is_news(record: logging.LogRecord) -> bool:
     # uvicorn logs this for each rejected WebSocket. It is not an error, and clients could fill the log with it.
     return not (record.name == "uvicorn.error" and record.getMessage().startswith("ASGI callable returned without completing"))
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name != "vision_infer.ffmpeg"
 
 
 @dataclass(slots=True)

@@ -81,17 +81,12 @@ class Verdict:
 
 def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
     """Explain why a stream had results at a given time, or none; the times are monotonic nanoseconds."""
-    state, until = _state_at(flight.changes, at_ns)
+    state = next((event for event in reversed(flight.changes) if event.at_ns <= at_ns), None)
+    until = next((event for event in flight.changes if event.at_ns > at_ns), None)
     frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
     text, hint = _explain(flight, at_ns, now_ns, state, until, frames, minute)
     return Verdict(text, hint, state, until, frames, minute)
-
-
-def _state_at(changes: Sequence[StreamEvent], at_ns: int) -> tuple[StreamEvent | None, StreamEvent | None]:
-    before = [event for event in changes if event.at_ns <= at_ns]
-    after = [event for event in changes if event.at_ns > at_ns]
-    return (before[-1] if before else None), (after[0] if after else None)
 
 
 def _explain(

@@ -17,13 +17,12 @@ from vision_infer.service.http.api_models import (
     model_answer,
 )
 from vision_infer.service.http.context import Shared
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import TEXT, answer_of, problems
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.operations.passports import passport_of
 from vision_infer.stream.redact import redact
 
 router = APIRouter()
-_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 @router.get("/api/v1/version", tags=["about"], responses=problems())
@@ -59,7 +58,7 @@ def get_passport(name: str, context: Shared) -> Passport | None:
     "/healthz",
     tags=["health"],
     response_class=Response,
-    responses={200: {"description": "The process is alive.", "content": _TEXT}},
+    responses={200: answer_of("The process is alive.", "text/plain", TEXT)},
 )
 async def get_health() -> Response:
     """Return 200 while the process is alive. No token is required."""
@@ -83,7 +82,7 @@ def get_ready(response: Response, context: Shared) -> ReadyAnswer:
     "/metrics",
     tags=["health"],
     response_class=Response,
-    responses={200: {"description": "Metrics in Prometheus text format.", "content": _TEXT}, **problems()},
+    responses={200: answer_of("Metrics in Prometheus text format.", "text/plain", TEXT), **problems()},
 )
 def get_metrics(request: Request) -> Response:
     """Return counters and gauges for Prometheus."""

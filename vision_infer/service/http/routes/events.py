@@ -13,7 +13,7 @@ from vision_infer.core.scene_event import Direction, EventKind
 from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
 from vision_infer.service.http.api_models import ApiModel, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
 from vision_infer.service.http.context import Shared
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import answer_of, problems
 from vision_infer.service.http.problem import Problem
 from vision_infer.stream.redact import redact
 
@@ -96,10 +96,7 @@ def list_events(
     "/events/{event_id}/clip.mp4",
     response_class=Response,
     responses={
-        200: {
-            "description": "The clip.",
-            "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
-        },
+        200: answer_of("The clip.", "video/mp4"),
         206: {"description": "The requested part of the clip (`Range`)."},
         **problems(404, 409, 422),
     },
@@ -127,26 +124,15 @@ def get_clip(
 
 def scene_event(record: EventRecord) -> SceneEventAnswer:
     """Return an event as the API shows it."""
-    event = record.event
     ready = record.state == "ready"
-    return SceneEventAnswer(
-        id=record.id,
-        stream=record.stream,
-        at=utc(record.at_wall_ns),
-        kind=event["kind"],
-        place=event["place"],
-        track_id=event["track_id"],
-        class_id=event["class_id"],
-        label=event["label"],
-        seconds=event.get("seconds"),
-        direction=event.get("direction"),
-        counts=event.get("counts"),
-        clip=ClipAnswer(
-            state=record.state,
-            reason=redact(record.reason),
-            url=f"/api/v1/events/{record.id}/clip.mp4" if ready else None,
-            **{"from": utc(record.from_wall_ns) if ready and record.from_wall_ns is not None else None},
-            seconds=round(record.seconds, 3) if ready and record.seconds is not None else None,
-            bytes=record.bytes if ready else None,
-        ),
+    clip = ClipAnswer(
+        state=record.state,
+        reason=redact(record.reason),
+        url=f"/api/v1/events/{record.id}/clip.mp4" if ready else None,
+        **{"from": utc(record.from_wall_ns) if ready and record.from_wall_ns is not None else None},
+        seconds=round(record.seconds, 3) if ready and record.seconds is not None else None,
+        bytes=record.bytes if ready else None,
     )
+    missing = {"seconds": None, "direction": None, "counts": None}
+    known = {"id": record.id, "stream": record.stream, "at": utc(record.at_wall_ns), "clip": clip}
+    return SceneEventAnswer.model_validate(missing | {**record.event} | known)

@@ -8,26 +8,22 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from vision_infer.service.http.context import Shared
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import BINARY, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
 
 router = APIRouter(prefix="/api/v1", tags=["infer"])
 
 KINDS = ("image/jpeg", "image/png", "image/webp")
-_BODY = {"schema": {"type": "string", "format": "binary"}}
 
 
 @router.post(
     "/infer",
     response_class=Response,
     responses={
-        200: {
-            "description": "The result, in the form of a result row.",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}},
-        },
+        200: answer_of("The result, in the form of a result row.", "application/json", {"$ref": "#/components/schemas/Result"}),
         **problems(400, 408, 413, 415, 422, 503),
     },
-    openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(KINDS, _BODY)}},
+    openapi_extra=request_body(BINARY, *KINDS),
 )
 async def infer(
     request: Request,

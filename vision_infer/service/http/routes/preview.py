@@ -13,7 +13,7 @@ from vision_infer.preview.session import Session
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.api_models import ApiModel, shared_fields
 from vision_infer.service.http.context import Context, Shared, StreamName
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
 
 SDP = "application/sdp"
@@ -89,17 +89,16 @@ def _links(context: Context) -> Mapping[str, str]:
     status_code=201,
     response_class=Response,
     responses={
-        201: {
-            "description": "The SDP answer.",
-            "content": {SDP: {"schema": {"type": "string"}}},
+        201: answer_of("The SDP answer.", SDP, TEXT)
+        | {
             "headers": {
-                "Location": {"description": "The URL of the session.", "schema": {"type": "string"}},
-                "ETag": {"description": "The tag of the ICE session, for PATCH.", "schema": {"type": "string"}},
-            },
+                "Location": {"description": "The URL of the session.", "schema": TEXT},
+                "ETag": {"description": "The tag of the ICE session, for PATCH.", "schema": TEXT},
+            }
         },
         **problems(404, 406, 409, 415, 422, 503),
     },
-    openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
+    openapi_extra=request_body(TEXT, SDP),
 )
 async def offer_preview(name: StreamName, request: Request, context: Shared) -> Response:
     """Start a preview session: send an SDP offer, receive an SDP answer."""
@@ -152,7 +151,7 @@ async def get_preview(name: StreamName, session: str, request: Request, context:
     status_code=204,
     response_class=Response,
     responses=problems(404, 412, 415, 428, 501),
-    openapi_extra={"requestBody": {"required": True, "content": {FRAGMENT: {"schema": {"type": "string"}}}}},
+    openapi_extra=request_body(TEXT, FRAGMENT),
 )
 async def patch_preview(name: StreamName, session: str, request: Request, context: Shared) -> Response:
     """Add ICE candidates of the player (RFC 8840). ICE restarts are not supported; open a new session instead."""

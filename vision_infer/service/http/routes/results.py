@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 from vision_infer.core.errors import VisionInferError
 from vision_infer.service.backend import Backend
 from vision_infer.service.http.context import Shared, context_of
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import TEXT, answer_of, problems
 from vision_infer.service.http.problem import Problem, invalid, problem_of
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import HubClosedError, Message, Subscription
@@ -63,10 +63,11 @@ def _subscribe(backend: Backend, query: ResultsQuery) -> Subscription:
     "/results",
     response_class=Response,
     responses={
-        200: {
-            "description": "Endless server-sent events: results as JSON; changes as `event: state`, `engine` or `degraded`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        },
+        200: answer_of(
+            "Endless server-sent events: results as JSON; changes as `event: state`, `engine` or `degraded`.",
+            "text/event-stream",
+            TEXT,
+        ),
         **problems(406, 422, 503),
     },
 )

@@ -9,24 +9,15 @@ from fastapi import APIRouter, Request, Response
 from vision_infer.service.http.api_models import SessionAnswer
 from vision_infer.service.http.auth import Role
 from vision_infer.service.http.context import Shared
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import problems, request_body
 from vision_infer.service.http.security import SESSION_COOKIE, bearer_of, session_of, unauthorized
 
 router = APIRouter(prefix="/api/v1", tags=["session"])
 
-_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {"type": "object", "properties": {"token": {"type": "string", "maxLength": 1024}}},
-            }
-        },
-    }
-}
+_BODY = {"type": "object", "properties": {"token": {"type": "string", "maxLength": 1024}}}
 
 
-@router.post("/session", openapi_extra=_BODY, responses=problems(403, 413))
+@router.post("/session", openapi_extra=request_body(_BODY, "application/json", required=False), responses=problems(403, 413))
 async def open_session(request: Request, response: Response, context: Shared) -> SessionAnswer:
     """Log in with the token in the `Authorization` header or as `{"token": …}`. The response sets the session cookie."""
     security = context.security

@@ -13,7 +13,7 @@ from vision_infer.core.result import utc
 from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.http.api_models import StreamAnswer, stream_answer
 from vision_infer.service.http.context import Shared, StreamName
-from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.streams.public import from_api
 
@@ -47,12 +47,7 @@ async def _settings_of(request: Request) -> dict[str, Any]:
 @router.put(
     "/streams/{name}",
     responses={201: {"description": "The stream was created.", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamSettings"}}},
-        }
-    },
+    openapi_extra=request_body({"$ref": "#/components/schemas/StreamSettings"}, "application/json"),
 )
 def put_stream(
     name: StreamName, data: Annotated[dict[str, Any], Depends(_settings_of)], response: Response, context: Shared
@@ -103,11 +98,8 @@ def delete_stream(name: StreamName, context: Shared) -> Response:
     "/streams/{name}/snapshot.jpg",
     response_class=Response,
     responses={
-        200: {
-            "description": "The image.",
-            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-            "headers": {"X-Captured-At": {"description": "The capture time (UTC).", "schema": {"type": "string"}}},
-        },
+        200: answer_of("The image.", "image/jpeg")
+        | {"headers": {"X-Captured-At": {"description": "The capture time (UTC).", "schema": TEXT}}},
         **problems(404, 503),
     },
 )
