@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ import onnxruntime as ort
 from benchmarks.inputs import RESULTS, ROOT, InputMissingError, bikes
 from tests.support.cameras import Encoded, ReplayMount, missing
 from vision_infer.core.geometry import Size
-from vision_infer.model.clock_network import build_clock_network
 
 STREET_1080 = Encoded("bikes", 1920, 1080, 30, kbit_s=4000, frames=150)
 STREET_360 = Encoded("bikes", 640, 360, 30, kbit_s=1000, frames=150)
@@ -87,7 +87,8 @@ def arguments(about: str | None, seconds: float) -> argparse.Namespace:
 def _build(burn: int) -> Path:
     path = RESULTS / "models" / f"clock-burn-{burn}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(build_clock_network("clock", INPUT, burn), path)
+    build = runpy.run_path(str(ROOT / "models" / "clock" / "convert.py"))["build_clock_model"]
+    onnx.save(build("clock", INPUT, burn), path)
     return path
 
 

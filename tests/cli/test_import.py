@@ -46,7 +46,7 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
         assert f"against the raw model: {values} within " in done.stdout
         assert f"task: {task}" in in_process("model", "show", name, "--model-dir", "models").stdout
     assert (
-        "class scores: logits, for they end in MatMul, so that a softmax is put behind"
+        "class scores: logits, because they end in MatMul, so a softmax is added"
         in in_process("model", "import", "classes.onnx", "--name", "again", "--model-dir", "models").stdout
     )
 
@@ -60,7 +60,7 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
         (["--scores", "logits"], 2, ("sigmoid or softmax",)),
         (["--pictures", "nowhere"], 2, ("nowhere",)),
         (["--head", "yolov5"], 3, ("does not fit head 'yolov5'",)),
-        (["--input", "320x320"], 3, ("cannot be made 320 wide and 320 high", "Sub", "dynamic height and width")),
+        (["--input", "320x320"], 3, ("cannot be rewritten for 320x320", "Sub", "dynamic height and width")),
         (["--labels", "coco"], 3, ("has 7 classes, but there are 80 labels",)),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path
     videos = [media.bikes(), mirrored()]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
     assert done.returncode == 0, done.stderr
-    assert "head 'nanodet', for it has" in done.stdout
+    assert "head 'nanodet', because it has" in done.stdout
     assert "verified at 416x416 (width x height)" in done.stdout
     few = in_process("model", "quantize", "mine", "--data", videos[0])
     assert few.returncode == 1

@@ -74,9 +74,9 @@ def test_it_lies_where_the_wheel_takes_it_from() -> None:
 
 
 def test_a_name_that_is_nearly_right() -> None:
-    with pytest.raises(ModelError, match="did you mean yolox-nano"):
+    with pytest.raises(ModelError, match="Did you mean yolox-nano"):
         find_available("yolox-nan")
-    with pytest.raises(ModelError, match="'vision-infer model pull yolox-nano' fetches it"):
+    with pytest.raises(ModelError, match="Download it with 'vision-infer model pull yolox-nano'"):
         resolve_model("yolox-nano", Path("/nonexistent"))
 
 
@@ -84,11 +84,11 @@ def test_a_name_that_is_nearly_right() -> None:
     ("before", "after", "says"),
     [
         ("https://example.org/mine.onnx", "http://example.org/mine.onnx", "must be https://"),
-        ('url: "https://example.org/mine.onnx", ', "", "needs a url or a page"),
-        ("import: { head: yolox, labels: coco }", "", "needs import or export"),
-        ("read_in: README.md", "read_in: README.md, checksum: abc", "write sha256:"),
+        ('url: "https://example.org/mine.onnx", ', "", "must have either a url or a page"),
+        ("import: { head: yolox, labels: coco }", "", "must have either import or export"),
+        ("read_in: README.md", "read_in: README.md, checksum: abc", "must be sha256:"),
         ("license: MIT", "", "license"),
-        ("name: mine", "name: other", "is called 'other' inside"),
+        ("name: mine", "name: other", "its name field is 'other'"),
         ("name: mine", "name: [", "cannot be read"),
         ("width: 32", "width: .inf", "input.width"),
     ],

@@ -39,11 +39,11 @@ def test_a_file_that_breaks_off_between_two_parts(tmp_path: Path) -> None:
     model = onnx.load(path)
     del model.graph.output[:]
     path.write_bytes(model.SerializeToString())
-    refused(path, tmp_path, "is not whole: it has no inputs or no outputs")
+    refused(path, tmp_path, "the file is incomplete: it has no inputs or no outputs")
     model = onnx.load(raw.yolov8(path))
     del model.graph.node[-1]
     path.write_bytes(model.SerializeToString())
-    refused(path, tmp_path, "is not whole: nothing makes its output 'output0'")
+    refused(path, tmp_path, "the file is incomplete: no node computes its output 'output0'")
 
 
 def test_an_operator_set_of_the_future(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_an_operator_set_of_the_future(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.opset_import[0].version = 99
     onnx.save(model, path)
-    refused(path, tmp_path, r"is written for operator set 99, and the newest known here is \d+")
+    refused(path, tmp_path, r"needs operator set 99, but the installed package onnx supports at most \d+")
 
 
 def test_an_operator_that_its_set_does_not_have(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_an_operator_that_its_set_does_not_have(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.opset_import[0].version = 18
     onnx.save(model, path)
-    refused(path, tmp_path, "its shapes do not fit together|not valid ONNX")
+    refused(path, tmp_path, "the shapes are inconsistent|not valid ONNX")
 
 
 def test_an_unknown_operator(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_no_picture_goes_in(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     onnx.save(model, path)
-    refused(path, tmp_path, "no single input takes pictures")
+    refused(path, tmp_path, "no single input takes images")
 
 
 def test_a_reshape_in_which_zero_is_zero_is_freed_too(tmp_path: Path) -> None:

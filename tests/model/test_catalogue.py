@@ -76,14 +76,14 @@ def test_models_are_listed_by_name_and_the_users_own_go_first(user: Path, bundle
 
 def test_no_folders_are_no_models(user: Path, bundled: Path) -> None:
     assert list_models(user, {}, bundled) == []
-    with pytest.raises(ModelError, match="unknown model 'x': there are no models"):
+    with pytest.raises(ModelError, match=r"unknown model 'x'\. Available models: none"):
         resolve_model("x", user, {}, bundled)
 
 
 @pytest.mark.parametrize(
     ("card", "error"),
     [
-        (b"name: [", "broken/model.yaml: is not YAML"),
+        (b"name: [", "broken/model.yaml: not valid YAML"),
         (b"\xff\xfe", "broken/model.yaml: cannot be read"),
         (b"", "broken/model.yaml: field 'card'"),
         (b"name: x\ninput: {width: 0, height: 1}\n", "field 'input.width'"),
@@ -111,9 +111,9 @@ def test_a_card_without_its_graph(user: Path, bundled: Path) -> None:
 def test_an_unknown_name_is_told_with_the_nearest(user: Path, bundled: Path) -> None:
     add(user, "nanodet-416")
     add(user, "yolox-nano")
-    with pytest.raises(ModelError, match=r"unknown model 'nanodet': did you mean 'nanodet-416'\?"):
+    with pytest.raises(ModelError, match=r"unknown model 'nanodet'\. Did you mean 'nanodet-416'\?"):
         resolve_model("nanodet", user, {}, bundled)
-    with pytest.raises(ModelError, match="unknown model 'qqq': there are nanodet-416, yolox-nano"):
+    with pytest.raises(ModelError, match=r"unknown model 'qqq'\. Available models: nanodet-416, yolox-nano"):
         resolve_model("qqq", user, {}, bundled)
 
 

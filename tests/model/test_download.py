@@ -32,13 +32,13 @@ def test_what_breaks_off_goes_on_where_it_was(pull: Pull) -> None:
     pull.is_right()
     assert [one.range for one in server.asked] == ["", f"bytes={CUT}-", f"bytes={CUT + 50_000}-"]
     assert {one.if_range for one in server.asked[1:]} == {ETAG}
-    assert pull.said[0] == "network.onnx: broke off at 0.2 of 0.3 MB: trying again in 1 s"
+    assert pull.said[0] == "network.onnx: the connection broke at 0.2 of 0.3 MB; retrying in 1 s"
     assert pull.waited == [1.0, 2.0], "the second brought too little to count as one that got on"
 
 
 def test_another_day_it_goes_on_too(pull: Pull) -> None:
     with BadServer(DATA, *[Reply(send=CUT), *[Reply(status=500)] * 3]) as server:
-        assert "the server failed (500); 0.2 MB are kept, and the same command goes on from there" in pull.refused(server.url)
+        assert "the server failed (500); 0.2 MB are kept, and the same command continues from there" in pull.refused(server.url)
         assert pull.part_size == CUT
         pull(server.url)
     pull.is_right()
@@ -48,8 +48,8 @@ def test_another_day_it_goes_on_too(pull: Pull) -> None:
 @pytest.mark.parametrize(
     ("second", "why"),
     [
-        (Reply(ranges=False), "the server does not resume"),
-        (Reply(etag='"second"'), "the file has changed at its source"),
+        (Reply(ranges=False), "the server cannot resume"),
+        (Reply(etag='"second"'), "the file has changed on the server"),
     ],
 )
 def test_what_cannot_go_on_begins_anew(pull: Pull, second: Reply, why: str) -> None:
@@ -57,7 +57,7 @@ def test_what_cannot_go_on_begins_anew(pull: Pull, second: Reply, why: str) -> N
     with BadServer(DATA, Reply(send=CUT, data=old if second.etag != ETAG else None), second) as server:
         pull(server.url)
     pull.is_right()
-    assert f"network.onnx: begins anew: {why}" in pull.said
+    assert f"network.onnx: restarting: {why}" in pull.said
 
 
 def test_without_a_version_nothing_is_joined(pull: Pull) -> None:
@@ -103,14 +103,14 @@ def test_a_server_that_fails_is_asked_again(pull: Pull, status: int) -> None:
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
-        (Reply(status=404), "the server has no such file (404); it was moved perhaps"),
-        (Reply(status=403), "the server refused it (403)"),
-        (Reply(headers={"Content-Type": "text/html; charset=utf-8"}), "a web page came in its place"),
-        (Reply(headers={"Content-Encoding": "gzip"}), "came compressed (gzip)"),
-        (Reply(length=5_000_000_000, send=10), "is larger than 4000 MB, the most that is taken: 5000 MB"),
-        (Reply(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "was sent on from http:// to ftp://, which is refused"),
-        (Reply(status=302, headers={"Location": "http://[::/x"}, length=0, send=0), "its address cannot be meant"),
-        (Reply(status=302, headers={"Location": "file:///etc/passwd"}), "to what is no web address"),
+        (Reply(status=404), "the file does not exist on the server (404); it may have been moved"),
+        (Reply(status=403), "the server refused the request (403)"),
+        (Reply(headers={"Content-Type": "text/html; charset=utf-8"}), "the server sent a web page instead of the file"),
+        (Reply(headers={"Content-Encoding": "gzip"}), "the server sent compressed data (gzip)"),
+        (Reply(length=5_000_000_000, send=10), "the file has 5000 MB, more than the limit of 4000 MB"),
+        (Reply(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "redirected from http:// to ftp://, which is refused"),
+        (Reply(status=302, headers={"Location": "http://[::/x"}, length=0, send=0), "the URL is invalid"),
+        (Reply(status=302, headers={"Location": "file:///etc/passwd"}), "or an invalid redirect"),
     ],
 )
 def test_what_is_refused_at_once(pull: Pull, reply: Reply, says: str) -> None:
@@ -118,7 +118,7 @@ def test_what_is_refused_at_once(pull: Pull, reply: Reply, says: str) -> None:
         said = pull.refused(server.url)
     assert said.startswith("http://127.0.0.1:")
     assert says in said
-    assert said.endswith("fetch it where it can be reached, and give it with --file PATH")
+    assert said.endswith("Download it on another machine, and add --file PATH.")
     assert pull.waited == []
 
 
@@ -131,9 +131,9 @@ def test_redirects_are_followed_and_bounded(pull: Pull) -> None:
     pull.is_right()
     pull.target.unlink()
     with BadServer(DATA, *[moved(f"/{number}") for number in range(6)]) as server:
-        assert "was sent on more than 5 times, in a circle" in pull.refused(server.url)
+        assert "more than 5 redirects" in pull.refused(server.url)
     with BadServer(DATA, *[moved("/network.onnx")] * 9) as server:
-        assert "was sent on more than 5 times, in a circle" in pull.refused(server.url)
+        assert "more than 5 redirects" in pull.refused(server.url)
 
 
 def test_https_is_never_left(pull: Pull) -> None:
@@ -148,7 +148,7 @@ def test_a_server_that_falls_silent_is_left(pull: Pull) -> None:
     with BadServer(DATA, Reply(drip=True)) as server:
         pull(server.url)
     pull.is_right()
-    assert pull.said[0] == "network.onnx: nothing came within the time-out: trying again in 1 s"
+    assert pull.said[0] == "network.onnx: no data arrived within the time-out; retrying in 1 s"
     assert server.asked[1].range == f"bytes={len(DATA) - 1}-"
 
 

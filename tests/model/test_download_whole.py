@@ -30,26 +30,26 @@ def test_a_length_that_is_wrong_or_missing(pull: Pull, length: int) -> None:
             pull(server.url, f"sha256:{SHA256}")
             pull.is_right()
         else:
-            assert "the server contradicts itself" in pull.refused(server.url)
-            assert pull.said[0].startswith("network.onnx: broke off at 0.3 of 0.3 MB")
+            assert "the length of the part differs from the range" in pull.refused(server.url)
+            assert pull.said[0].startswith("network.onnx: the connection broke at 0.3 of 0.3 MB")
 
 
 def test_a_length_that_is_too_small_is_seen_by_the_checksum(pull: Pull) -> None:
     with BadServer(DATA, Reply(length=CUT)) as server:
-        assert "its checksum is wrong" in pull.refused(server.url, f"sha256:{SHA256}")
+        assert "the checksum" in pull.refused(server.url, f"sha256:{SHA256}")
     assert pull.part_size == 0
 
 
 def test_more_than_the_most_is_not_taken_even_unannounced(pull: Pull) -> None:
     limits = Limits(nbytes=100_000, timeout_s=0.3)
     with BadServer(DATA, Reply(length=-1)) as server:
-        assert "more came than 0 MB, the most that is taken" in pull.refused(server.url, limits=limits)
+        assert "the file is larger than the limit of 0 MB" in pull.refused(server.url, limits=limits)
     assert pull.part_size <= 100_000
 
 
 def test_nothing_is_no_file(pull: Pull) -> None:
     with BadServer(b"") as server:
-        assert "nothing came" in pull.refused(server.url)
+        assert "no data arrived" in pull.refused(server.url)
 
 
 @pytest.mark.parametrize("stated", [f"sha256:{SHA256}", f"sha256:{SHA256[:8]}", f"md5:{hashlib.md5(DATA).hexdigest()}"])
@@ -60,7 +60,7 @@ def test_the_checksum_is_looked_at(pull: Pull, stated: str) -> None:
         pull.target.unlink()
         wrong = stated.replace(stated[-8:], "00000000")
         said = pull.refused(server.url, wrong)
-    assert "its checksum is wrong" in said
+    assert "the checksum" in said
     assert "00000000" in said
     assert pull.part_size == 0, "nothing of it is kept"
 
@@ -73,21 +73,21 @@ def test_where_none_is_stated_the_first_one_counts(pull: Pull) -> None:
         pull(server.url)
         pull.target.unlink()
         server.data = other
-        assert "is not the file that was fetched before" in pull.refused(server.url)
+        assert "the file differs from the first download" in pull.refused(server.url)
 
 
 def test_a_damaged_file_here_is_seen(pull: Pull) -> None:
     with BadServer(DATA) as server:
         pull(server.url)
         pull.target.write_bytes(DATA[:-1])
-        assert "is not the file that was fetched before" in pull.refused(server.url)
+        assert "the file differs from the first download" in pull.refused(server.url)
         pull(server.url)
     pull.is_right()
 
 
 @pytest.mark.parametrize("text", ["sha256:xyz", "sha1:00000000", "md5:00", "0" * 64])
 def test_a_checksum_that_cannot_be_meant(text: str) -> None:
-    with pytest.raises(ValueError, match="write sha256: and 8 to 64"):
+    with pytest.raises(ValueError, match="must be sha256: and 8 to 64"):
         parse_checksum(text)
 
 
@@ -95,10 +95,10 @@ def test_a_disk_that_is_too_full(pull: Pull, monkeypatch: pytest.MonkeyPatch) ->
     with BadServer(DATA) as server:
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-            assert "the disk is too full: 0 MB are needed, and 0 MB are free" in pull.refused(server.url)
+            assert "not enough disk space: 0 MB are needed, 0 MB are free" in pull.refused(server.url)
         with monkeypatch.context() as patch:
             patch.setattr(module._Fetch, "_copy", _full)
-            assert "No space left on device: make room, and pull again" in pull.refused(server.url)
+            assert "No space left on device. Free disk space and run" in pull.refused(server.url)
         pull(server.url)
     pull.is_right()
 
@@ -143,7 +143,7 @@ def test_of_two_at_once_one_waits_and_finds_it_there(pull: Pull, tmp_path: Path)
         other.join(20)
         assert len(server.asked) == 1
     pull.is_right()
-    assert second.said[0] == "network.onnx is being fetched by another process: waiting for it"
+    assert second.said[0] == "waiting for another process that downloads network.onnx"
 
 
 class _Signal(list[str]):

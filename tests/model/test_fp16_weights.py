@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.assets import raw_model
+from tests.support.raw_networks import deployment_graph
 from vision_infer.core.card import parse_card
 from vision_infer.core.geometry import Size
-from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card
 from vision_infer.model.heads import find_head
@@ -34,7 +34,7 @@ CARD = parse_card(
 
 
 def test_nanodet_is_half_as_large_and_gives_the_same(letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
-    graph = build_deployment_graph(raw_model("nanodet"), CARD)
+    graph = deployment_graph(raw_model("nanodet"), CARD)
     stored = store_weights_fp16(graph, tolerance=0)
     assert stored.ByteSize() < 0.53 * graph.ByteSize()
     pictures = {"images": letterboxed(2, Size(416, 416), "center", (0, 0, 0))}

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.raw_networks import deployment_graph
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model import heads
-from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.network import prepare_network
 from vision_infer.model.reading import read_onnx
@@ -54,7 +54,7 @@ def test_nanodet_pairs_outputs_and_infers_strides_and_bins(
     outputs = nanodet_outputs(8, bins, strides)
     names = tuple(name for name in outputs if name.startswith("cls")) if sigmoid else ()
     path = fabricate(outputs, sigmoid=names)
-    found = run(build_deployment_graph(path, card("nanodet"), candidates=len(strides)), {"images": ONES})
+    found = run(deployment_graph(path, card("nanodet"), candidates=len(strides)), {"images": ONES})
     for index in range(2):
         for rank, stride in enumerate(reversed(strides)):
             centre = (64 // stride - 0.5) * stride
@@ -66,7 +66,7 @@ def test_nanodet_pairs_outputs_and_infers_strides_and_bins(
 
 def test_a_batch_that_the_network_fixes_in_reshapes_becomes_dynamic(fabricate: Any, run: Any) -> None:
     outputs = {"output": np.random.default_rng(0).random((84, 8))}
-    graph = build_deployment_graph(fabricate(outputs), card("yolox"))
+    graph = deployment_graph(fabricate(outputs), card("yolox"))
     pictures = np.stack([ONES[0], ONES[0] * 2])
     both = run(graph, {"images": pictures})
     for index in range(2):
@@ -78,7 +78,7 @@ def test_a_batch_that_the_network_fixes_in_reshapes_becomes_dynamic(fabricate: A
 def test_yolox_gives_all_pairs_where_it_has_fewer_than_candidates(fabricate: Any, run: Any) -> None:
     output = np.zeros((84, 5 + 2))
     output[0] = [0.5, 0.25, np.log(2), np.log(3), 0.5, 0.5, 0.25]
-    found = run(build_deployment_graph(fabricate({"output": output}), card("yolox"), candidates=1000), {"images": ONES})
+    found = run(deployment_graph(fabricate({"output": output}), card("yolox"), candidates=1000), {"images": ONES})
     assert found["scores"].shape == (2, 84 * 2)
     np.testing.assert_allclose(found["boxes"][0, 0], [4 - 8, 2 - 12, 4 + 8, 2 + 12], rtol=1e-6)
     assert found["scores"][0, :2].tolist() == [0.25, 0.125]
@@ -88,7 +88,7 @@ def test_yolox_gives_all_pairs_where_it_has_fewer_than_candidates(fabricate: Any
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_half_precision_network_is_decoded_in_float32(fabricate: Any, run: Any, opset: int) -> None:
     path = fabricate({"output": np.full((84, 6), 0.5)}, half=True, opset=opset)
-    found = run(build_deployment_graph(path, card("yolox"), candidates=5), {"images": ONES})
+    found = run(deployment_graph(path, card("yolox"), candidates=5), {"images": ONES})
     assert found["boxes"].dtype == found["scores"].dtype == np.float32
     assert (found["scores"] == 0.25).all()
 
@@ -101,7 +101,7 @@ def detr_outputs(queries: int = 6) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize(("candidates", "count"), [(300, 6), (2, 2)])
 def test_detr_takes_what_there_is_or_the_best_of_it(fabricate: Any, run: Any, candidates: int, count: int) -> None:
     path = fabricate(detr_outputs(), extra_inputs=(SIZES,), batch="n")
-    found = run(build_deployment_graph(path, card("detr", iou=None), candidates), {"images": ONES})
+    found = run(deployment_graph(path, card("detr", iou=None), candidates), {"images": ONES})
     assert found["boxes"].shape == (2, count, 4)
     best = {(5, 0.5), (4, 0.4), (3, 0.3), (2, 0.2), (1, 0.1), (0, 0.0)}
     pairs = {(int(c), round(float(s), 3)) for c, s in zip(found["class_ids"][1], found["scores"][1], strict=True)}
@@ -123,7 +123,7 @@ def test_detr_boxes_come_in_input_pixels(fabricate: Any, run: Any) -> None:
     model = onnx.load(path)
     model.graph.output[2].CopyFrom(helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["n", 6, 4]))
     onnx.save(model, path)
-    graph = build_deployment_graph(path, card("detr", iou=None, input={"width": 32, "height": 64}))
+    graph = deployment_graph(path, card("detr", iou=None, input={"width": 32, "height": 64}))
     found = run(graph, {"images": np.ones((1, 64, 32, 3), np.uint8)})
     assert found["boxes"][0, 1].tolist() == [32, 64, 32, 64]
 
@@ -153,7 +153,7 @@ def hide_count(path: Path, constant: bool) -> None:
 def test_detr_takes_a_count_that_inference_loses_from_the_network(fabricate: Any, run: Any) -> None:
     path = fabricate(detr_outputs(), extra_inputs=(SIZES,), batch="n")
     hide_count(path, constant=True)
-    found = run(build_deployment_graph(path, card("detr", iou=None)), {"images": ONES})
+    found = run(deployment_graph(path, card("detr", iou=None)), {"images": ONES})
     np.testing.assert_allclose(found["scores"], [[0.5, 0.4, 0.3, 0.2, 0.1, 0.0]] * 2, rtol=1e-6)
 
 
@@ -161,7 +161,7 @@ def test_detr_without_a_static_count_is_refused(fabricate: Any) -> None:
     path = fabricate(detr_outputs(), extra_inputs=(SIZES,), batch="n")
     hide_count(path, constant=False)
     with pytest.raises(ModelError, match="number of its boxes is not static"):
-        build_deployment_graph(path, card("detr", iou=None))
+        deployment_graph(path, card("detr", iou=None))
 
 
 @pytest.mark.parametrize(
@@ -184,22 +184,22 @@ def test_a_network_that_does_not_fit_is_refused_with_its_outputs(
     fabricate: Any, head: str, outputs: dict[str, NDArray[Any]], message: str
 ) -> None:
     with pytest.raises(ModelError, match=f"raw.onnx: does not fit head '{head}'.*{message}.*its outputs are") as caught:
-        build_deployment_graph(fabricate(outputs), card(head))
+        deployment_graph(fabricate(outputs), card(head))
     assert "\n" not in str(caught.value)
 
 
 def test_a_yolox_that_decodes_its_boxes_itself_is_refused(fabricate: Any) -> None:
     path = fabricate({"output": np.ones((84, 6))}, extra=(helper.make_node("Exp", ["mean"], ["grown"]),))
-    with pytest.raises(ModelError, match="decoded already"):
-        build_deployment_graph(path, card("yolox"))
+    with pytest.raises(ModelError, match="already decoded"):
+        deployment_graph(path, card("yolox"))
 
 
 @pytest.mark.parametrize("head", ["nanodet", "yolox"])
 def test_as_many_labels_as_classes(fabricate: Any, head: str) -> None:
     path = fabricate(nanodet_outputs(3, 8) if head == "nanodet" else {"output": np.ones((84, 8))})
-    build_deployment_graph(path, card(head, labels=["a", "b", "c"]))
+    deployment_graph(path, card(head, labels=["a", "b", "c"]))
     with pytest.raises(ModelError, match="has 3 classes, but there are 2 labels"):
-        build_deployment_graph(path, card(head, labels=["a", "b"]))
+        deployment_graph(path, card(head, labels=["a", "b"]))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_network_that_no_head_fits_is_told_with_the_heads(fabricate: Any) -> N
 def test_several_heads_that_fit_are_named(fabricate: Any) -> None:
     """Nothing in this graph says whether boxes are decoded, and whether the fifth value is objectness."""
     path = fabricate({"output": np.ones((84, 8))})
-    with pytest.raises(ModelError, match=r"several heads fit.*choose one: --head yolov5 if.*--head yolov8 if.*--head yolox if"):
+    with pytest.raises(ModelError, match=r"several heads fit.*Choose one: --head yolov5 if.*--head yolov8 if.*--head yolox if"):
         recognise_head(prepare_network(read_onnx(path), path.name))
 
 

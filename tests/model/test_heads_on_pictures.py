@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.assets import RAW_MODELS, SIZE, raw_model
+from tests.support.raw_networks import deployment_graph
 from vision_infer.core.card import InputSize, ModelCard
-from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes
@@ -74,7 +74,7 @@ def test_a_head_agrees_with_its_numpy_reference(head: str, letterboxed: Callable
     raw = onnx.load(raw_model(head))
     card = card_of(head)
     pictures = letterboxed(6, SIZE, card.fit, card.fill)
-    found = run(build_deployment_graph(raw_model(head), card), {"images": pictures})
+    found = run(deployment_graph(raw_model(head), card), {"images": pictures})
     assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
         "boxes": ((6, 300, 4), "float32"),
         "scores": ((6, 300), "float32"),
@@ -96,7 +96,7 @@ def test_a_head_agrees_with_its_numpy_reference(head: str, letterboxed: Callable
 @pytest.mark.parametrize("head", RAW_MODELS)
 def test_a_batch_is_the_same_as_single_runs(head: str, letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
     card = card_of(head)
-    graph = build_deployment_graph(raw_model(head), card)
+    graph = deployment_graph(raw_model(head), card)
     pictures = letterboxed(5, SIZE, card.fit, card.fill)
     single = [run(graph, {"images": pictures[index : index + 1]}) for index in range(5)]
     for count in (2, 5):
@@ -110,7 +110,7 @@ def test_a_batch_is_the_same_as_single_runs(head: str, letterboxed: Callable[...
 @pytest.mark.parametrize("head", RAW_MODELS)
 def test_the_graph_keeps_the_contract(head: str) -> None:
     card = card_of(head)
-    graph = build_deployment_graph(raw_model(head), card, candidates=1000)
+    graph = deployment_graph(raw_model(head), card, candidates=1000)
     assert_dynamic_batch(graph, head)
     assert read_card(graph, head) == card
     first = graph.graph.node[0]

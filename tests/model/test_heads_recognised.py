@@ -29,22 +29,22 @@ def prepared(path: Path) -> RawNetwork:
 @pytest.mark.parametrize(
     ("make", "options", "head", "reason"),
     [
-        (raw.yolov8, {}, "yolov8", r"\(4 \+ 7\) x 315.*boxes that are decoded, and scores behind a Sigmoid without objectness"),
+        (raw.yolov8, {}, "yolov8", r"\(4 \+ 7\) x 315.*decoded boxes, and scores after a Sigmoid without objectness"),
         (raw.yolov8, {"transposed": True}, "yolov8", r"315 x \(4 \+ 7\)"),
         (raw.yolov8, {"classes": 1, "transposed": True}, "yolov8", r"315 x \(4 \+ 1\)"),
-        (raw.yolov8, {"more": "chosen"}, "end2end", r"20 boxes, chosen inside \(TopK\)"),
+        (raw.yolov8, {"more": "chosen"}, "end2end", r"20 boxes, selected inside \(TopK\)"),
         (raw.yolov5, {}, "yolov5", r"945 anchors, 3 for each cell.*5 \+ 7"),
         (raw.yolov5, {"classes": 1}, "yolov5", r"5 \+ 1"),
         (raw.yolox, {}, "yolox", r"315 anchors.*boxes straight from convolutions"),
-        (raw.nanodet_plus, {}, "nanodet", r"7 scores behind a Sigmoid and 4 x 8"),
+        (raw.nanodet_plus, {}, "nanodet", r"7 scores after a Sigmoid and 4 x 8"),
         (raw.detr, {}, "detr", r"'logits' of 7 class scores and 'pred_boxes' of a box for each of 60 queries"),
         (raw.detr, {"hidden": True, "end": "Sigmoid"}, "detr", "'logits'"),
         (raw.vector, {"end": "Softmax"}, "classify", "end in Softmax"),
         (raw.vector, {"end": "LogSoftmax"}, "classify", "end in LogSoftmax"),
         (raw.vector, {"end": "Sigmoid"}, "classify", "end in Sigmoid"),
-        (raw.vector, {"name": "class_logits"}, "classify", "name says 'logit'"),
+        (raw.vector, {"name": "class_logits"}, "classify", "name contains 'logit'"),
         (raw.vector, {"end": "Div"}, "embed", r"division by their length \(Div\)"),
-        (raw.vector, {"name": "image_embeds", "spatial": True}, "embed", "name says 'embed'"),
+        (raw.vector, {"name": "image_embeds", "spatial": True}, "embed", "name contains 'embed'"),
     ],
 )
 def test_a_network_is_recognised_and_the_reason_is_told(
@@ -85,14 +85,14 @@ def test_what_is_ambiguous_is_asked_for(
 @pytest.mark.parametrize(
     ("more", "word", "seen"),
     [
-        ("pose", "a pose network", "51 values, key points, stand behind 7 class scores"),
-        ("obb", "a network of oriented boxes", "one value, an angle, stands behind 7 class scores"),
-        ("segment", "a segmentation network", r"its output output1\[1, 32, 12, 20\] holds masks"),
+        ("pose", "a pose model", "51 values of key points follow the 7 class scores"),
+        ("obb", "a model for oriented boxes", "an angle follows the 7 class scores"),
+        ("segment", "a segmentation model", r"the output output1\[1, 32, 12, 20\] has masks"),
     ],
 )
 @pytest.mark.parametrize("head", [None, "yolov8"])
 def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"raw.onnx: is {word} \({seen}"):
+    with pytest.raises(ModelError, match=rf"raw.onnx: {word} is not supported \({seen}"):
         import_model(
             ImportRequest(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head=head, model_dir=tmp_path / "models")
         )
@@ -102,14 +102,14 @@ def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen
 @pytest.mark.parametrize(("task", "word"), [("segment", "segmentation"), ("pose", "pose"), ("obb", "oriented boxes")])
 def test_the_task_that_a_file_names_is_believed(task: str, word: str, tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": task})
-    with pytest.raises(ModelError, match=rf"{word}.*its file says task '{task}'"):
+    with pytest.raises(ModelError, match=rf"{word}.*the task in the file is '{task}'"):
         recognise_head(prepared(path))
 
 
 def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
     net = raw.Network()
     path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
-    with pytest.raises(ModelError, match=r"a segmentation network.*a value for each pixel"):
+    with pytest.raises(ModelError, match=r"a segmentation model.*a value for each pixel"):
         recognise_head(prepared(path))
 
 
@@ -120,12 +120,12 @@ def test_chosen_boxes_with_more_behind_them_are_refused(fabricate: Any, width: i
         recognise_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
 
 
-def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
+def test_labels_in_the_file_are_used(tmp_path: Path) -> None:
     heard: list[str] = []
     names = {number: f"thing  {number}" for number in range(7)}
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": str(names)})
     graph = import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
-    assert "raw.onnx: 7 labels, as the file names them" in heard
+    assert "raw.onnx: 7 labels from the file" in heard
     assert '"thing 6"' in {entry.key: entry.value for entry in onnx.load(graph).metadata_props}["vision_infer.card"]
 
 
@@ -137,23 +137,23 @@ def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
     import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
     assert [line for line in heard if "labels" in line] == [
-        "raw.onnx: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them"
+        "raw.onnx: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco"
     ]
 
 
 def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx")
-    with pytest.raises(ModelError, match=r"'logits' are logits.*say --scores .* sigmoid .* softmax.*--labels"):
+    with pytest.raises(ModelError, match=r"'logits' are logits.*Add --scores .* sigmoid .* softmax.*--labels"):
         import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
     path = raw.vector(tmp_path / "raw.onnx", end="Exp")
-    with pytest.raises(ModelError, match=r"may be logits or probabilities.*say --scores"):
+    with pytest.raises(ModelError, match=r"may be logits or probabilities.*Add --scores"):
         import_model(ImportRequest(path, "mine", head="classify", model_dir=tmp_path / "models"))
     assert not (tmp_path / "models").exists()
 
 
 def test_scores_that_are_ready_get_no_second_function(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx", end="Sigmoid")
-    with pytest.raises(ModelError, match="'logits' end in Sigmoid already: leave --scores out"):
+    with pytest.raises(ModelError, match=r"'logits' already end in Sigmoid\. Remove --scores"):
         import_model(ImportRequest(path, "mine", scores="sigmoid", model_dir=tmp_path / "models"))
 
 
@@ -168,12 +168,12 @@ def test_boxes_in_pixels_and_scores_apart_are_no_detr(fabricate: Any) -> None:
     [
         ("yolov8", raw.yolox, {}, r"wants one output|straight from convolutions"),
         ("yolov5", raw.yolox, {}, "straight from convolutions"),
-        ("yolox", raw.yolov8, {"transposed": True}, "decoded already; it is of the kind of head 'yolov5'"),
+        ("yolox", raw.yolov8, {"transposed": True}, "already decoded, which needs head 'yolov5'"),
         ("yolov8", raw.detr, {}, r"\[1, 4 \+ classes, N\]"),
         ("yolov5", raw.yolov8, {}, "one or three anchors"),
         ("end2end", raw.yolov8, {}, r"\[1, K, 6\]"),
-        ("nanodet", raw.nanodet_plus, {"sigmoid": False}, "as many labels"),
-        ("ssd", raw.yolov8, {}, r"with N 510 \(SSDLite\)"),
+        ("nanodet", raw.nanodet_plus, {"sigmoid": False}, "or C labels"),
+        ("ssd", raw.yolov8, {}, r"where N is 510 \(SSDLite\)"),
         ("retinanet", raw.yolov8, {}, r"class logits \[1, 2907, classes\]"),
         ("fcos", raw.yolov8, {}, r"centredness \[1, 323, 1\]"),
         ("classify", raw.yolov8, {}, r"one output \[1, classes\]"),

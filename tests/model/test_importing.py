@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from tests.support.assets import RAW_MODELS, raw_model
+from tests.support.raw_networks import deployment_graph
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.catalogue import read_card_file, resolve_model
 from vision_infer.model.graph import read_card
 from vision_infer.model.importing import ImportRequest, import_model
@@ -45,9 +45,9 @@ def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, mode
     graph = import_model(ImportRequest(file, "mine", model_dir=models), on_message=heard.append)
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
     assert heard == [
-        "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each, "
+        "raw.onnx: head 'yolox', because it has one output of 84 anchors, for the strides 8/16/32, with 5 + 3 values each, "
         "boxes straight from convolutions",
-        "raw.onnx: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them",
+        "raw.onnx: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco",
     ]
     card = read_card_file(models / "mine" / "model.yaml")
     assert card == read_card(onnx.load(graph), "x")
@@ -86,7 +86,7 @@ def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabri
     file = fabricate({"output": np.ones((8400, 8))}, ("h", "w"), batch="n")
     import_model(ImportRequest(file, "mine", head="yolox", model_dir=models))
     assert read_card_file(models / "mine" / "model.yaml").input_size == Size(640, 640)
-    with pytest.raises(ModelError, match="leaves its input size open"):
+    with pytest.raises(ModelError, match="the input size is not fixed"):
         import_model(ImportRequest(file, "other", model_dir=models))
 
 
@@ -99,9 +99,9 @@ def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_
     assert card is not None
     assert card.name == "other"
     assert renamed.graph == onnx.load(first).graph
-    with pytest.raises(ModelError, match="is a deployment graph already"):
+    with pytest.raises(ModelError, match="is already a deployment graph"):
         import_model(ImportRequest(first, "third", labels="coco", model_dir=models))
-    with pytest.raises(ModelError, match="is a deployment graph already"):
+    with pytest.raises(ModelError, match="is already a deployment graph"):
         import_model(ImportRequest(first, "third", mean=(1.0, 1.0, 1.0), model_dir=models))
 
 
@@ -110,13 +110,13 @@ def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, model
     model = onnx.load(graph)
     del model.graph.output[2:]
     onnx.save(model, graph)
-    with pytest.raises(ModelError, match="is no deployment graph"):
+    with pytest.raises(ModelError, match="not a deployment graph"):
         import_model(ImportRequest(graph, "other", model_dir=models))
 
 
 def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> None:
     import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
-    with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
+    with pytest.raises(ModelError, match=r"'mine' already exists in .*Add --overwrite to replace it"):
         import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     import_model(ImportRequest(raw_yolox(fabricate), "mine", fit="stretch", model_dir=models, overwrite=True))
     assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
@@ -130,7 +130,7 @@ def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: 
     def meanwhile(_: Any) -> None:
         first["graph"] = import_model(ImportRequest(path, "mine", fit="stretch", model_dir=models))
 
-    with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
+    with pytest.raises(ModelError, match=r"'mine' already exists in .*Add --overwrite to replace it"):
         import_model(ImportRequest(path, "mine", fit="center", model_dir=models), verify=meanwhile)
     assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
     assert folders(models) == ["mine"]
@@ -153,7 +153,7 @@ def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str)
         ({"std": (1.0, 0.0, 1.0)}, "field 'std'"),
         ({"fill": (0, 0, 256)}, "field 'fill.2'"),
         ({"inputs": (Size(32, 32),)}, "no head fits"),
-        ({"candidates": 0}, "cannot give 0 candidates"),
+        ({"candidates": 0}, "0 candidates are not possible"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
@@ -202,7 +202,7 @@ def test_labels(tmp_path: Path) -> None:
     assert read_labels(None) is None
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ModelError, match="holds no labels"):
+    with pytest.raises(ModelError, match="the file has no labels"):
         read_labels(tmp_path / "empty.txt")
     with pytest.raises(ModelError, match="cannot be read as labels"):
         read_labels(tmp_path / "binary.txt")
@@ -221,5 +221,5 @@ def test_raw_models_are_recognised(models: Path, head: str) -> None:
     import_model(ImportRequest(raw_model(head), "mine", labels="coco", model_dir=models))
     card = read_card_file(models / "mine" / "model.yaml")
     assert (card.head, card.input_size, card.labels) == (head, Size(416, 416), read_labels("coco"))
-    assert build_deployment_graph(raw_model(head), card) == onnx.load(models / "mine" / "model.onnx")
+    assert deployment_graph(raw_model(head), card) == onnx.load(models / "mine" / "model.onnx")
     assert "labels:" in card_to_yaml(card)

@@ -173,7 +173,7 @@ def overlap(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
 @pytest.fixture(scope="module")
 def convert() -> Iterator[ModuleType]:
     """The script models/nanodet-416/convert.py as a module."""
-    with bundled_script("convert") as module:
+    with bundled_script("nanodet-416/convert") as module:
         yield module
 
 

@@ -29,7 +29,7 @@ SQUARE, WIDE = Size(416, 416), Size(416, 256)
 @pytest.fixture(scope="module")
 def widen() -> Iterator[ModuleType]:
     """The script models/nanodet-416/widen.py as a module."""
-    with bundled_script("widen") as module:
+    with bundled_script("nanodet-416/widen") as module:
         yield module
 
 

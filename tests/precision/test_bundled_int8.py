@@ -19,7 +19,7 @@ from vision_infer.precision.verification.proof import open_reference
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    with bundled_script("quantize") as module:
+    with bundled_script("nanodet-416/quantize") as module:
         yield module
 
 

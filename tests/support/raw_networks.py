@@ -11,7 +11,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
+from vision_infer.model.building import CANDIDATES, join
+from vision_infer.model.network import ScoreKind, prepare_network
+from vision_infer.model.reading import read_onnx
 
 SIZE = Size(160, 96)
 STRIDES = (8, 16, 32)
@@ -252,3 +256,10 @@ def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spa
     elif end:
         values = net.op(end, values)
     return net.save(path, {name: values})
+
+
+def deployment_graph(
+    path: Path, card: ModelCard, candidates: int = CANDIDATES, scores: ScoreKind | None = None
+) -> onnx.ModelProto:
+    """Build the deployment graph of a raw model."""
+    return join(prepare_network(read_onnx(path), path.name, card.input_size, scores), card, candidates)[0]

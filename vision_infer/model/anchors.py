@@ -1,7 +1,7 @@
-"""Default boxes, anchors and points of torchvision's detectors for an input size, and the boxes that are told against them.
+"""Default boxes, anchors and points of torchvision's detectors for an input size, and the decoding of boxes against them.
 
-Liu et al., SSD, ECCV 2016; Lin et al., RetinaNet, ICCV 2017; Tian et al., FCOS, ICCV 2019; the numbers are torchvision's
-(0.28), which differ from the papers' where those leave a choice.
+Liu et al., SSD, ECCV 2016; Lin et al., RetinaNet, ICCV 2017; Tian et al., FCOS, ICCV 2019; the numbers are those of torchvision
+0.28.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from vision_infer.model.decode import TopPairs, columns, corners, gather_rows
 from vision_infer.model.graph import GraphBuilder
 
 LARGEST_GROWTH = math.log(1000 / 16)
-"""of the logarithm of a box's width and height against its anchor's; larger values are cut"""
+"""The maximum logarithm of the ratio of a box's side to its anchor's; larger values are clipped."""
 Grids = tuple[tuple[int, int], ...]
-"""rows and columns of each level, finest first"""
+"""Rows and columns of each level, finest first."""
 
 
 def halving_grids(size: Size, first: int, levels: int) -> Grids:
-    """The grids of a network whose convolutions each halve the last grid, rounded up.
+    """Return the grids of a model whose convolutions each halve the previous grid, rounded up.
 
     Args:
-        size: the network's input.
-        first: stride of the first level.
-        levels: how many.
+        size: The input size.
+        first: The stride of the first level.
+        levels: The number of levels.
     """
     rows, wide = math.ceil(size.height / first), math.ceil(size.width / first)
     found = []
@@ -40,16 +40,16 @@ def halving_grids(size: Size, first: int, levels: int) -> Grids:
 
 @dataclass(frozen=True, slots=True)
 class SsdLayout:
-    """Where the default boxes of an SSD lie."""
+    """The positions of the default boxes of an SSD."""
 
     name: str
     grids: Grids
     ratios: tuple[tuple[float, ...], ...]
-    """of each level, besides 1"""
+    """The aspect ratios of each level, in addition to 1."""
     scales: tuple[float, ...]
-    """of each level and one more, as a share of the input"""
+    """The scales of each level and one more, as fractions of the input."""
     steps: tuple[int, ...] = ()
-    """pixels between cells; empty: the input is divided evenly"""
+    """The distances between cells in pixels; empty: the input is divided evenly."""
 
     @property
     def count(self) -> int:
@@ -58,7 +58,7 @@ class SsdLayout:
 
 
 def ssd_layouts(size: Size) -> tuple[SsdLayout, ...]:
-    """The layouts that torchvision has for an input: SSDLite's for any, SSD300's for its own."""
+    """Return torchvision's layouts for an input size: SSDLite for any, SSD300 for its own."""
     even = tuple(0.2 + 0.75 * level / 5 for level in range(6))
     found = [SsdLayout("SSDLite", halving_grids(size, 16, 6), ((2.0, 3.0),) * 6, (*even, 1.0))]
     if size == Size(300, 300):
@@ -70,7 +70,7 @@ def ssd_layouts(size: Size) -> tuple[SsdLayout, ...]:
 
 
 def ssd_boxes(size: Size, layout: SsdLayout) -> NDArray[np.float64]:
-    """The default boxes: float64 [N, 4], centre, width and height in input pixels."""
+    """Return the default boxes, float64 [N, 4], centre, width and height in input pixels."""
     found = []
     for level, (rows, wide) in enumerate(layout.grids):
         scale, next_scale = layout.scales[level], layout.scales[level + 1]
@@ -87,7 +87,7 @@ def ssd_boxes(size: Size, layout: SsdLayout) -> NDArray[np.float64]:
 
 
 def retina_anchors(size: Size, grids: Grids) -> NDArray[np.float64]:
-    """RetinaNet's anchors, nine in each cell: float64 [N, 4], centre, width and height in input pixels."""
+    """Return RetinaNet's anchors, nine in each cell, float64 [N, 4], centre, width and height in input pixels."""
     found = []
     for level, (rows, wide) in enumerate(grids):
         smallest = 32 * 2**level
@@ -101,7 +101,7 @@ def retina_anchors(size: Size, grids: Grids) -> NDArray[np.float64]:
 
 
 def fcos_points(size: Size, grids: Grids) -> NDArray[np.float64]:
-    """FCOS's points, one in each cell, and the unit of their distances: float64 [N, 3], x, y and unit in input pixels."""
+    """Return FCOS's points, one in each cell, and the units of their distances, float64 [N, 3], x, y and unit in input pixels."""
     found = []
     for level, (rows, wide) in enumerate(grids):
         points = _corner_points(size, rows, wide)
@@ -110,7 +110,7 @@ def fcos_points(size: Size, grids: Grids) -> NDArray[np.float64]:
 
 
 def _corner_points(size: Size, rows: int, wide: int) -> NDArray[np.float64]:
-    """Where torchvision puts the middle of a cell's anchors: on the cell's upper left corner."""
+    """Return the centres of a cell's anchors, which torchvision places on the upper left corner of the cell."""
     row, column = np.indices((rows, wide))
     return np.stack([column.ravel() * (size.width // wide), row.ravel() * (size.height // rows)], axis=1).astype(np.float64)
 
@@ -118,17 +118,17 @@ def _corner_points(size: Size, rows: int, wide: int) -> NDArray[np.float64]:
 def decode_deltas(
     builder: GraphBuilder, deltas: str, anchors: NDArray[np.float64], weights: tuple[float, float], top: TopPairs
 ) -> str:
-    """Boxes from their differences to anchors: xy = anchor + dxy / weight · side, wh = side · exp(dwh / weight).
+    """Decode boxes from their differences to anchors: xy = anchor + dxy / weight · side, wh = side · exp(dwh / weight).
 
     Args:
-        builder: takes the nodes.
-        deltas: float32 [B, N, 4].
-        anchors: [N, 4], centre, width and height in input pixels.
-        weights: of the centre, and of the sides.
-        top: the anchors to decode.
+        builder: Takes the nodes.
+        deltas: The differences, float32 [B, N, 4].
+        anchors: The anchors, [N, 4], centre, width and height in input pixels.
+        weights: The weights of the centre and of the sides.
+        top: The anchors to decode.
 
     Returns:
-        Name of a tensor float32 [B, K, 4], xyxy in input pixels.
+        The name of a tensor float32 [B, K, 4], xyxy in input pixels.
     """
     rows = gather_rows(builder, deltas, top.anchors, "deltas_top")
     places = builder.constant("anchor_centres", anchors[:, :2].astype(np.float32))

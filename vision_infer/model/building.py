@@ -1,8 +1,6 @@
-"""Pre-processing + raw network + head = deployment graph."""
+"""Building of deployment graphs: pre-processing, raw model and head."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import onnx
 from onnx import TensorProto
@@ -12,47 +10,31 @@ from vision_infer.core.errors import ModelError
 from vision_infer.model.decode import normalise_images
 from vision_infer.model.graph import BATCH, OUTPUTS, GraphBuilder, finish, opset_of, tensor_info
 from vision_infer.model.heads import find_head
-from vision_infer.model.network import RawNetwork, ScoreKind, prepare_network
-from vision_infer.model.reading import read_onnx
+from vision_infer.model.network import RawNetwork
 from vision_infer.model.recognise import refuse_other_tasks
 
 CANDIDATES = 300
-"""K, where nothing else is said"""
-
-
-def build_deployment_graph(
-    raw_path: Path, card: ModelCard, candidates: int = CANDIDATES, scores: ScoreKind | None = None
-) -> onnx.ModelProto:
-    """Give a raw network its pre-processing and the decoding of its head.
-
-    Args:
-        raw_path: the network as its authors export it.
-        card: what it is; ``head`` and ``input`` must be right.
-        candidates: K, the number of boxes for each picture; less where the network has less to give.
-        scores: what its class scores are, where its graph does not tell.
-
-    Returns:
-        A graph from ``images`` uint8 [batch, H, W, 3] to the outputs of the card's task, with the card inside. Of a detector:
-        ``boxes`` float32 [batch, K, 4] (xyxy, input pixels), ``scores`` float32 [batch, K] and ``class_ids`` int32 [batch, K].
-
-    Raises:
-        ModelError: the file cannot be read, or does not fit the head or the card.
-    """
-    network = prepare_network(read_onnx(raw_path), raw_path.name, card.input_size, scores)
-    return join(network, card, candidates)[0]
+"""The default of K, the maximum number of boxes per image."""
 
 
 def join(network: RawNetwork, card: ModelCard, candidates: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Join a network with what goes before and behind it.
+    """Join a raw model with its pre-processing and the decoding of its head.
+
+    Args:
+        network: The raw model.
+        card: Its card; ``head`` and ``input`` must be right.
+        candidates: K, at most the number of boxes that the model has.
 
     Returns:
-        The checked graph, and what the head found out on the way.
+        The checked graph with the card inside, and what the head detected. The graph's input is ``images``, uint8
+        [batch, H, W, 3]. The outputs of a detector are ``boxes`` float32 [batch, K, 4] (xyxy, input pixels), ``scores``
+        float32 [batch, K] and ``class_ids`` int32 [batch, K].
 
     Raises:
-        ModelError: the network does not fit the head or the card, or its batch cannot be freed.
+        ModelError: The model does not fit the head or the card, or its batch is fixed.
     """
     if candidates < 1:
-        raise ModelError(f"{network.where}: cannot give {candidates} candidates", "ask for at least 1")
+        raise ModelError(f"{network.where}: {candidates} candidates are not possible", "Use at least 1.")
     refuse_other_tasks(network)
     model = onnx.ModelProto()
     model.CopyFrom(network.model)

@@ -18,31 +18,31 @@ from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 
 @dataclass(frozen=True, slots=True)
 class TopPairs:
-    """The K best (anchor, class) pairs, best first; names of tensors."""
+    """The tensors of the K best (anchor, class) pairs, best first, by name."""
 
     scores: str
-    """float32 [B, K]"""
+    """The scores, float32 [B, K]."""
     class_ids: str
-    """int32 [B, K]"""
+    """The class numbers, int32 [B, K]."""
     anchors: str
-    """int64 [B, K], index into the network's anchors"""
+    """The indices of the anchors, int64 [B, K]."""
     count: int
-    """K"""
+    """K."""
 
 
 def normalise_images(builder: GraphBuilder, images: str, card: ModelCard, dtype: int) -> str:
-    """From the pictures of a batch to what the raw network wants.
+    """Add the conversion of a batch of images to the input of the raw model.
 
     Args:
-        builder: takes the nodes.
-        images: uint8 [B, H, W, 3], RGB.
-        card: says colour order, mean and standard deviation.
-        dtype: ONNX element type of the network's input.
+        builder: Takes the nodes.
+        images: The images, uint8 [B, H, W, 3], RGB.
+        card: The colour order, mean and standard deviation.
+        dtype: The ONNX element type of the model's input.
 
     Returns:
-        Name of a tensor [B, 3, H, W] of ``dtype``.
+        The name of a tensor [B, 3, H, W] of ``dtype``.
     """
-    # Cast comes first: TensorRT takes a uint8 input only so.
+    # The Cast is first, because TensorRT accepts a uint8 input for a Cast only.
     tensor = builder.cast(images, TensorProto.FLOAT, "images_float")
     tensor = builder.add("Transpose", tensor, name="images_nchw", perm=[0, 3, 1, 2])
     if card.color == "bgr":
@@ -59,31 +59,31 @@ def normalise_images(builder: GraphBuilder, images: str, card: ModelCard, dtype:
 
 
 def as_float(builder: GraphBuilder, tensor: Tensor) -> str:
-    """An output of the raw network as float32, whatever precision the network has: boxes are decoded in FP32."""
+    """Return an output of the raw model as float32, because boxes are decoded in FP32."""
     if tensor.dtype == TensorProto.FLOAT:
         return tensor.inside
     return builder.cast(tensor.inside, TensorProto.FLOAT, f"{tensor.name}_float")
 
 
 def gather_rows(builder: GraphBuilder, rows: str, index: str, name: str) -> str:
-    """Pick rows in each picture: [B, N, D] and int64 [B, K] give [B, K, D]."""
+    """Select rows in each image: [B, N, D] and int64 [B, K] give [B, K, D]."""
     axis = builder.ints(f"{name}_axis", 2)
     index = builder.add("Unsqueeze", index, axis, name=f"{name}_index")
     return builder.add("GatherND", rows, index, name=name, batch_dims=1)
 
 
 def top_pairs(builder: GraphBuilder, scores: str, anchors: int, classes: int, candidates: int) -> TopPairs:
-    """The exact K best (anchor, class) pairs without sorting all of them.
+    """Select the exact K best (anchor, class) pairs without sorting all of them.
 
-    The K best pairs lie in the K anchors whose best classes are best: an anchor outside them is beaten by K others,
-    each with at least one better pair. So two small sorts do, of N values and of K times C.
+    The K best pairs are in the K anchors with the best single scores: for an anchor outside them, K others have at least one
+    better pair each. So two small sorts are enough, of N values and of K times C.
 
     Args:
-        builder: takes the nodes.
-        scores: float32 [B, N, C].
+        builder: Takes the nodes.
+        scores: The scores, float32 [B, N, C].
         anchors: N.
         classes: C.
-        candidates: K; less where there are less than K pairs.
+        candidates: K, at most the number of pairs.
     """
     kept = min(candidates, anchors)
     count = min(candidates, kept * classes)
@@ -95,12 +95,12 @@ def top_pairs(builder: GraphBuilder, scores: str, anchors: int, classes: int, ca
 
 
 def _pairs_of(builder: GraphBuilder, scores: str, rows: int, classes: int, count: int) -> TopPairs:
-    """The best pairs among few rows [B, rows, C]; ``anchors`` are the numbers of rows."""
+    """Select the best pairs of a few rows [B, rows, C]; ``anchors`` are the row numbers."""
     flat = builder.add("Reshape", scores, builder.ints("pair_shape", 0, rows * classes), name="pair_scores")
     values, pairs = builder.add_many("TopK", flat, builder.ints("pair_count", count), name="pair_top", outputs=2, axis=1)
     number = builder.ints("class_count", classes)
     position = builder.add("Div", pairs, number, name="pair_anchor")
-    # The rest of the division, written so because not every runtime has Mod for int64.
+    # The remainder, without Mod, which not every runtime has for int64.
     start = builder.add("Mul", position, number, name="pair_start")
     class_ids = builder.cast(builder.add("Sub", pairs, start, name="pair_class"), TensorProto.INT32, "pair_class_int32")
     return TopPairs(values, class_ids, position, count)
@@ -109,18 +109,18 @@ def _pairs_of(builder: GraphBuilder, scores: str, rows: int, classes: int, count
 def top_pairs_channels_first(
     builder: GraphBuilder, output: str, first: int, classes: int, anchors: int, candidates: int
 ) -> tuple[TopPairs, str]:
-    """As :func:`top_pairs`, of an output [B, D, N] that holds scores behind other values; it is not transposed as a whole.
+    """Do the same as :func:`top_pairs` for an output [B, D, N] with other values first, without transposing all of it.
 
     Args:
-        builder: takes the nodes.
-        output: float32 [B, D, N], D = ``first`` + C.
-        first: the first row of scores.
+        builder: Takes the nodes.
+        output: The output, float32 [B, D, N], D = ``first`` + C.
+        first: The first row of scores.
         classes: C.
         anchors: N.
-        candidates: K; less where there are less than K pairs.
+        candidates: K, at most the number of pairs.
 
     Returns:
-        The pairs, whose ``anchors`` are numbers of rows of the second; and the best anchors' values, [B, n, D].
+        The pairs, whose ``anchors`` are row numbers of the second result, and the best anchors' values, [B, n, D].
     """
     kept, width = min(candidates, anchors), first + classes
     bounds = (builder.ints("scores_start", first), builder.ints("scores_stop", width), builder.ints("scores_axis", 1))
@@ -135,15 +135,15 @@ def top_pairs_channels_first(
 
 
 def grid_counts(size: Size, strides: tuple[int, ...]) -> tuple[int, ...]:
-    """The number of cells for each stride; a cell that the input only begins counts."""
+    """Return the number of cells for each stride, including partial cells."""
     return tuple(math.ceil(size.width / stride) * math.ceil(size.height / stride) for stride in strides)
 
 
 def grid(size: Size, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cell indices and strides of all anchors, row by row, in the order of the strides.
+    """Return the cells and strides of all anchors, row by row, in the order of the strides.
 
     Returns:
-        float32 [N, 2], (column, row) of each cell; float32 [N, 1], its stride in input pixels.
+        The (column, row) of each cell, float32 [N, 2], and its stride in input pixels, float32 [N, 1].
     """
     cells, steps = [], []
     for stride in strides:
@@ -154,44 +154,44 @@ def grid(size: Size, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDA
 
 
 def check_labels(network: RawNetwork, card: ModelCard, classes: int) -> None:
-    """Check that the card names each class of the network, or none.
+    """Check that the card names all classes of the model, or none.
 
     Raises:
-        ModelError: the numbers differ.
+        ModelError: The numbers differ.
     """
     if card.labels is not None and len(card.labels) != classes:
-        message = f"{network.where}: the network has {classes} classes, but there are {len(card.labels)} labels"
-        raise ModelError(message, "give a file with one label a line in the network's order, or no labels")
+        message = f"{network.where}: the model has {classes} classes, but there are {len(card.labels)} labels"
+        raise ModelError(message, "Use a file with one label per line in the model's order, or no labels.")
 
 
 def columns(builder: GraphBuilder, tensor: str, start: int, stop: int, name: str) -> str:
-    """Columns ``start`` to ``stop`` of [B, N, D]."""
+    """Return columns ``start`` to ``stop`` of [B, N, D]."""
     bounds = (builder.ints(f"{name}_start", start), builder.ints(f"{name}_stop", stop), builder.ints(f"{name}_axis", 2))
     return builder.add("Slice", tensor, *bounds, name=name)
 
 
 def corners(builder: GraphBuilder, centre: str, size: str) -> str:
-    """Boxes xyxy [B, K, 4] of their centres and their widths and heights, [B, K, 2] each."""
+    """Return boxes xyxy [B, K, 4] from their centres and sizes, [B, K, 2] each."""
     half = builder.add("Mul", size, builder.constant("half", np.array(0.5, np.float32)), name="wh_half")
     ends = (builder.add("Sub", centre, half, name="box_min"), builder.add("Add", centre, half, name="box_max"))
     return builder.add("Concat", *ends, name="box", axis=2)
 
 
 def as_probabilities(builder: GraphBuilder, scores: str, kind: ScoreKind) -> str:
-    """Class scores [B, …, C] as what they mean: 0–1."""
+    """Convert class scores [B, …, C] to 0–1."""
     if kind == "sigmoid":
         return builder.add("Sigmoid", scores, name="scores_sigmoid")
     return builder.add("Softmax", scores, name="scores_softmax", axis=-1) if kind == "softmax" else scores
 
 
 def top_of_best(builder: GraphBuilder, scores: str, anchors: int, candidates: int) -> TopPairs:
-    """The K anchors whose best classes are best, with that class alone; as networks are used whose classes exclude each other.
+    """Select the K anchors with the best single scores, with that class only, for exclusive classes.
 
     Args:
-        builder: takes the nodes.
-        scores: float32 [B, N, C].
+        builder: Takes the nodes.
+        scores: The scores, float32 [B, N, C].
         anchors: N.
-        candidates: K; less where there are less than K anchors.
+        candidates: K, at most the number of anchors.
     """
     count = min(candidates, anchors)
     best = builder.reduce_max(scores, 2, "query_best")
@@ -202,12 +202,12 @@ def top_of_best(builder: GraphBuilder, scores: str, anchors: int, candidates: in
 
 
 def find_strides(size: Size, anchors: int | None, choices: tuple[tuple[int, ...], ...], each: int = 1) -> tuple[int, ...] | None:
-    """The strides whose cells are as many as a network's anchors; None where none of the choices are.
+    """Return the strides whose number of cells matches the number of anchors; None if no choice matches.
 
     Args:
-        size: the network's input.
-        anchors: of the network.
-        choices: sets of strides, the usual ones first.
-        each: anchors of a cell.
+        size: The input size.
+        anchors: The number of anchors.
+        choices: The sets of strides, the most common first.
+        each: The number of anchors per cell.
     """
     return next((strides for strides in choices if each * sum(grid_counts(size, strides)) == anchors), None)

@@ -1,7 +1,7 @@
-"""Weights stored as float16, computed with as float32: half the file, the same engine.
+"""Storage of weights as float16 with float32 computation: half the file size, the same engine.
 
-Each weight tensor becomes a float16 constant and a Cast, which runtimes fold into the old float32 constant when they load the
-graph. NanoDet's weights are exact in float16, so that nothing at all changes; for others the rounding is bounded.
+Each weight tensor becomes a float16 constant and a Cast, which runtimes fold back into a float32 constant when they load the
+graph. NanoDet's weights are exact in float16; for others the rounding is bounded.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from onnx import TensorProto, helper, numpy_helper
 from vision_infer.model.graph import PREFIX
 
 MIN_ELEMENTS = 1024
-"""smaller tensors save nothing, and biases and scales are among them"""
+"""The minimum size of a stored tensor; smaller ones, such as biases and scales, save no space."""
 TOLERANCE = 2.0**-11
-"""largest rounding error of a weight, as a share of its tensor's largest weight; what float16's 11 bits give at worst"""
+"""The maximum rounding error of a weight, as a share of its tensor's largest weight: that of float16's 11 bits."""
 
 
 def store_weights_fp16(model: onnx.ModelProto, tolerance: float = TOLERANCE) -> onnx.ModelProto:
-    """Store large float32 weights as float16, with a Cast to float32 behind each.
+    """Store large float32 weights as float16, with a Cast to float32 after each.
 
     Args:
-        model: a deployment graph; it is left as it is.
-        tolerance: tensors whose rounding error, as a share of their largest weight, is greater stay float32; with 0 only
-            those change that are exact in float16.
+        model: A deployment graph, which is not changed.
+        tolerance: The maximum rounding error of a tensor, as a share of its largest weight; tensors with a larger error stay
+            float32. With 0, only tensors that are exact in float16 are stored.
 
     Returns:
         A graph with the same inputs, outputs, card and, within the tolerance, the same weights. Constants of the
-        pre-processing and the head are never touched: boxes are decoded in FP32.
+        pre-processing and the head are not changed, because boxes are decoded in FP32.
     """
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
@@ -46,7 +46,7 @@ def store_weights_fp16(model: onnx.ModelProto, tolerance: float = TOLERANCE) -> 
         name = f"{PREFIX}fp16/{tensor.name}"
         casts.append(helper.make_node("Cast", [name], [tensor.name], name=f"{PREFIX}fp32/{tensor.name}", to=TensorProto.FLOAT))
         tensor.CopyFrom(numpy_helper.from_array(half, name))
-    # Behind the pre-processing, which reads no weights: the first node of a deployment graph is its Cast from uint8.
+    # After the pre-processing, which reads no weights: the first node of a deployment graph is its Cast from uint8.
     nodes = list(graph.node)
     start = next((index for index, node in enumerate(nodes) if not node.name.startswith(PREFIX)), 0)
     del graph.node[:]
@@ -55,7 +55,7 @@ def store_weights_fp16(model: onnx.ModelProto, tolerance: float = TOLERANCE) -> 
 
 
 def _to_half(values: NDArray[np.generic], tolerance: float) -> NDArray[np.float16] | None:
-    """The values as float16; None where that changes one by more than the tolerance."""
+    """Return the values as float16; None if one of them changes by more than the tolerance."""
     largest = float(np.max(np.abs(values)))
     if not largest <= float(np.finfo(np.float16).max):  # also for NaN
         return None

@@ -1,4 +1,4 @@
-"""A batch that a file fixes becomes dynamic: what writes it into a shape copies it from its input instead."""
+"""Conversion of a fixed batch to a dynamic one: nodes that contain the batch size copy it from their input instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Shapes = dict[str, tuple[int | None, ...]]
 
 
 def int_constants(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """Shapes, counts and the like: int64 constants by name, however they are written."""
+    """Return the int64 constants (shapes, counts) by name, from initializers and Constant nodes."""
     graph = model.graph
     held = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -21,13 +21,13 @@ def int_constants(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
 
 
 def free_batch(model: onnx.ModelProto, image: str, shapes: Shapes, batch: int) -> None:
-    """Let every Reshape and Resize that fixes the batch copy it from its input.
+    """Change each Reshape and Resize that fixes the batch to copy it from its input.
 
     Args:
-        model: is changed.
-        image: name of the input that takes the pictures.
-        shapes: of the tensors, as they are at that batch.
-        batch: the one that the file is written for.
+        model: The model, which is changed.
+        image: The name of the image input.
+        shapes: The shapes of the tensors at that batch.
+        batch: The batch size that the file is written for.
     """
     constants = int_constants(model)
     depends = {image}
@@ -36,7 +36,7 @@ def free_batch(model: onnx.ModelProto, image: str, shapes: Shapes, batch: int) -
         if not depends.intersection(node.input):
             continue
         depends.update(node.output)
-        # Weights are reshaped too, and 1 may be a size that only happens to come first: the input has to begin with the batch.
+        # Weights are reshaped too, and their first size may be 1: only inputs that begin with the batch count.
         if shapes.get(node.input[0], (None,))[:1] != (batch,):
             continue
         if node.op_type == "Reshape":
@@ -55,10 +55,10 @@ def _free_reshape(model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[
     zeros = [attribute for attribute in node.attribute if attribute.name == "allowzero" and attribute.i]
     if not shape.size or shape[0] != batch or (zeros and (shape == 0).any()):
         return
-    for attribute in zeros:  # 0 has to mean "as it comes"; there is none that means zero
+    for attribute in zeros:  # 0 must mean "copy from the input", and no dimension is 0
         node.attribute.remove(attribute)
     shape[0] = 0
-    name = f"{node.output[0]}/shape"  # a constant of its own: another Reshape may share the old one
+    name = f"{node.output[0]}/shape"  # a new constant, because another Reshape may use the old one
     model.graph.initializer.append(numpy_helper.from_array(shape, name))
     node.input[1] = name
 
@@ -66,7 +66,7 @@ def _free_reshape(model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[
 def _free_resize(
     model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[str, NDArray[np.generic]], batch: int
 ) -> list[onnx.NodeProto]:
-    """Sizes [batch, C, H, W] become the input's own batch and the rest of them."""
+    """Replace the sizes [batch, C, H, W] by the input's batch and the other sizes."""
     sizes = constants.get(node.input[3])
     axes = [attribute for attribute in node.attribute if attribute.name == "axes"]
     if sizes is None or axes or not sizes.size or sizes[0] != batch:

@@ -1,6 +1,6 @@
-"""A small builder over ``onnx.helper``, and the steps with which every rewrite of a graph ends.
+"""A small builder over ``onnx.helper``, and the final steps of every rewrite of a graph.
 
-Nodes and tensors that we add carry the prefix ``vision_infer/``: precision tools leave them alone by it.
+Nodes and tensors that this package adds have the prefix ``vision_infer/``, by which the precision tools skip them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from vision_infer.core.card import CARD_KEY, ModelCard, parse_card_json
 from vision_infer.core.errors import ModelError
 
 PREFIX = "vision_infer/"
-"""of every node and tensor that we add"""
+"""The prefix of each node and tensor that this package adds."""
 BATCH = "batch"
-"""the symbolic first dimension of every input and output"""
+"""The symbolic first dimension of each input and output."""
 OUTPUTS = {
     "detect": {"boxes": (TensorProto.FLOAT, 3), "scores": (TensorProto.FLOAT, 2), "class_ids": (TensorProto.INT32, 2)},
     "classify": {"scores": (TensorProto.FLOAT, 2)},
     "embed": {"embedding": (TensorProto.FLOAT, 2)},
 }
-"""element type and rank of a deployment graph's outputs, by task"""
+"""The element type and rank of a deployment graph's outputs, by task."""
 OPSET = 17
-"""the lowest operator set of a deployment graph"""
+"""The minimum operator set of a deployment graph."""
 
 
 class GraphBuilder:
-    """Collects nodes and constants until they are joined with a network.
+    """Collects nodes and constants until they are joined with a raw model.
 
     Args:
-        opset: the operator set to write for, at least :data:`OPSET`.
+        opset: The operator set of the graph, at least :data:`OPSET`.
     """
 
     def __init__(self, opset: int = OPSET) -> None:
@@ -52,38 +52,38 @@ class GraphBuilder:
         return full
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """Add a constant; returns its tensor name."""
+        """Add a constant and return its tensor name."""
         full = self._unique(name)
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), full))
         return full
 
     def ints(self, name: str, *values: int) -> str:
-        """Add an int64 vector, as shapes, axes and counts are written; returns its tensor name."""
+        """Add an int64 vector (a shape, axes, a count) and return its tensor name."""
         return self.constant(name, np.array(values, np.int64))
 
     def add(self, op: str, *inputs: str, name: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the name of its tensor."""
+        """Add a node with one output and return its tensor name."""
         return self.add_many(op, *inputs, name=name, outputs=1, **attributes)[0]
 
     def add_many(self, op: str, *inputs: str, name: str, outputs: int, **attributes: Any) -> tuple[str, ...]:
-        """Add a node with several outputs; returns the names of its tensors."""
+        """Add a node with several outputs and return their tensor names."""
         full = self._unique(name)
         tensors = (full, *(f"{full}:{number}" for number in range(1, outputs)))
         self.nodes.append(helper.make_node(op, inputs, tensors, name=full, **attributes))
         return tensors
 
     def cast(self, tensor: str, dtype: int, name: str) -> str:
-        """Add a Cast to an ONNX element type; returns the name of its tensor."""
+        """Add a Cast to an ONNX element type and return its tensor name."""
         return self.add("Cast", tensor, name=name, to=dtype)
 
     def reduce_max(self, tensor: str, axis: int, name: str) -> str:
-        """Add a maximum over one axis, which vanishes; returns the name of its tensor."""
-        if self.opset >= 18:  # from there on the axes are an input
+        """Add a maximum over one axis, without keeping the axis, and return its tensor name."""
+        if self.opset >= 18:  # since opset 18 the axes are an input
             return self.add("ReduceMax", tensor, self.ints(f"{name}_axis", axis), name=name, keepdims=0)
         return self.add("ReduceMax", tensor, name=name, axes=[axis], keepdims=0)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a tensor that was added here another name, such as that of a graph output."""
+        """Rename a tensor that the builder added, for example to a graph output."""
         for constant in self.initializers:
             constant.name = new if constant.name == old else constant.name
         for node in self.nodes:
@@ -91,23 +91,23 @@ class GraphBuilder:
                 names[:] = [new if name == old else name for name in names]
 
     def take_nodes(self) -> list[onnx.NodeProto]:
-        """The nodes added since the last call; the builder goes on without them."""
+        """Return and remove the nodes added since the last call."""
         nodes, self.nodes = self.nodes, []
         return nodes
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the default operator set; 0 where none is declared."""
+    """Return the version of the default operator set; 0 if none is declared."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def dims_of(info: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """The shape of a tensor, None for each dimension that is not a number; empty also where no shape is known."""
+    """Return the shape of a tensor, with None for each symbolic dimension; empty if no shape is known."""
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim)
 
 
 def iter_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all graphs inside its nodes (branches, loop bodies)."""
+    """Yield a graph and all graphs inside its nodes (branches, loop bodies)."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -117,23 +117,23 @@ def iter_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def infer_shapes(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """Strict shape inference.
+    """Run strict shape inference.
 
     Raises:
-        ModelError: shapes or types of the graph contradict each other.
+        ModelError: Shapes or types of the graph contradict each other.
     """
     try:
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1][:200]
-        raise ModelError(f"{where}: its shapes do not fit together: {reason}", "export the network again") from error
+        raise ModelError(f"{where}: the shapes are inconsistent: {reason}", "Export the model again.") from error
 
 
 def read_card(model: onnx.ModelProto, where: str) -> ModelCard | None:
-    """The card inside a graph; None where it has none.
+    """Return the card inside a graph; None if it has none.
 
     Raises:
-        ModelError: there is a card, but a wrong one.
+        ModelError: The card is invalid.
     """
     for entry in model.metadata_props:
         if entry.key == CARD_KEY:
@@ -142,7 +142,7 @@ def read_card(model: onnx.ModelProto, where: str) -> ModelCard | None:
 
 
 def write_card(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Put the card into a graph, in place of the one that was there."""
+    """Write the card into a graph, replacing an existing one."""
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != CARD_KEY}
     helper.set_model_props(model, {**kept, CARD_KEY: card.to_json()})
 
@@ -151,45 +151,45 @@ def assert_dynamic_batch(model: onnx.ModelProto, where: str) -> None:
     """Check that the first dimension of every input and output is a symbol.
 
     Raises:
-        ModelError: names the tensor whose batch is fixed.
+        ModelError: The batch of an input or output is fixed.
     """
     for info in (*model.graph.input, *model.graph.output):
         dims = info.type.tensor_type.shape.dim
         if not dims or not dims[0].dim_param:
             fixed = dims[0].dim_value if dims else "unknown"
             message = f"{where}: the batch of '{info.name}' is fixed ({fixed}), not symbolic"
-            raise ModelError(message, "export the network with a dynamic batch dimension")
+            raise ModelError(message, "Export the model with a dynamic batch dimension.")
 
 
 def check_contract(model: onnx.ModelProto, card: ModelCard, where: str) -> None:
-    """Check that a graph keeps the contract of deployment graphs: input, outputs, their types, and a symbolic batch.
+    """Check the contract of deployment graphs: inputs, outputs, their types, and a symbolic batch.
 
     Raises:
-        ModelError: names what is otherwise.
+        ModelError: The graph violates the contract.
     """
     wanted = [("images", (TensorProto.UINT8, 4)), *OUTPUTS[card.task].items()]
     infos = (*model.graph.input, *model.graph.output)
     found = [(info.name, (info.type.tensor_type.elem_type, len(dims_of(info)))) for info in infos]
     if sorted(found) != sorted(wanted) or dims_of(infos[0])[1:] != (card.input.height, card.input.width, 3):
         listed = ", ".join(f"{info.name}{list(dims_of(info))}" for info in infos)
-        message = f"{where}: is no deployment graph for {card.task} at {card.input_size}; its inputs and outputs are {listed}"
-        raise ModelError(message, "import the raw network anew")
+        message = f"{where}: not a deployment graph for {card.task} at {card.input_size}: its inputs and outputs are {listed}"
+        raise ModelError(message, "Import the raw model again.")
     assert_dynamic_batch(model, where)
 
 
 def finish(model: onnx.ModelProto, card: ModelCard, where: str) -> onnx.ModelProto:
-    """The end of every rewrite: unused parts and stale shapes out, strict inference, symbolic batch asserted, card written.
+    """Finish a rewrite: remove unused parts, infer the shapes, check the symbolic batch, and write the card.
 
     Args:
-        model: a deployment graph; it is left as it is.
-        card: what the graph holds.
-        where: names the file in an error.
+        model: A deployment graph, which is not changed.
+        card: The card of the graph.
+        where: The name of the file, for errors.
 
     Returns:
-        The checked graph with fresh shapes; its outputs are ``[batch, …]`` and static from the second dimension on.
+        The checked graph with new shapes; its outputs are ``[batch, …]`` and static from the second dimension on.
 
     Raises:
-        ModelError: shapes contradict each other, the batch is fixed, or a further dimension of an output is unknown.
+        ModelError: Shapes contradict each other, the batch is fixed, or another dimension of an output is unknown.
     """
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -200,23 +200,23 @@ def finish(model: onnx.ModelProto, card: ModelCard, where: str) -> onnx.ModelPro
     inferred = infer_shapes(bare, where)
     for info in inferred.graph.output:
         dims = info.type.tensor_type.shape.dim
-        # An unnamed batch is a symbolic one that inference lost on the way; a number is a batch fixed by the network.
+        # Shape inference may lose the name of a symbolic batch; a number is a batch that the model fixes.
         if dims and not dims[0].HasField("dim_value"):
             dims[0].dim_param = BATCH
         if None in dims_of(info)[1:]:
-            raise ModelError(f"{where}: the shape of output '{info.name}' is not static", "export the network with static shapes")
+            raise ModelError(f"{where}: the shape of output '{info.name}' is not static", "Export the model with static shapes.")
     check_contract(inferred, card, where)
     write_card(inferred, card)
     try:
         onnx.checker.check_model(inferred)
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"{where}: the rewritten graph is not valid ONNX: {reason}", "export the network again") from error
+        raise ModelError(f"{where}: the rewritten graph is not valid ONNX: {reason}", "Export the model again.") from error
     return inferred
 
 
 def _prune(graph: onnx.GraphProto) -> None:
-    """Drop nodes that lead to no output and constants that no node reads: raw outputs that a head ignores leave both behind."""
+    """Remove nodes that lead to no output and constants that no node reads, which raw outputs that a head ignores leave."""
     wanted = {info.name for info in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -225,7 +225,7 @@ def _prune(graph: onnx.GraphProto) -> None:
         kept.append(node)
         wanted.update(name for name in node.input if name)
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):  # a branch reads tensors around it without naming them as inputs
+            for inner in (attribute.g, *attribute.graphs):  # a branch reads outer tensors that are not inputs of its node
                 wanted.update(name for body in iter_graphs(inner) for step in body.node for name in step.input)
                 wanted.update(info.name for body in iter_graphs(inner) for info in body.output)
     initializers = [tensor for tensor in graph.initializer if tensor.name in wanted]

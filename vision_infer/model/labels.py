@@ -1,4 +1,4 @@
-"""Labels by class number: from COCO, from a person's file, or from the network's own file."""
+"""Labels by class number, from COCO, from a text file, or from the metadata of the ONNX file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from vision_infer.core.errors import ModelError
 
 COCO_FILE = Path(__file__).with_name("coco.txt")
 _LONGEST = 1_000_000
-"""characters of labels in a file's metadata; longer ones are not read"""
+"""The maximum length of labels in a file's metadata, in characters; longer metadata is ignored."""
 
 
 def read_labels(labels: str | Path | None) -> tuple[str, ...] | None:
-    """The labels by class number.
+    """Return the labels by class number.
 
     Args:
-        labels: ``"coco"``, a text file with one label a line, or None.
+        labels: ``"coco"``, a text file with one label per line, or None.
 
     Raises:
-        ModelError: the file cannot be read as text, or is empty.
+        ModelError: The file cannot be read as text, or is empty.
     """
     if labels is None:
         return None
@@ -28,21 +28,21 @@ def read_labels(labels: str | Path | None) -> tuple[str, ...] | None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{labels}: cannot be read as labels", "give 'coco', or a text file with one label a line") from error
+        raise ModelError(f"{labels}: cannot be read as labels", "Use 'coco', or a text file with one label per line.") from error
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise ModelError(f"{labels}: holds no labels", "write one label a line")
+        raise ModelError(f"{labels}: the file has no labels", "Write one label per line.")
     return tuple(line.strip() for line in lines)
 
 
 def labels_of_file(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The labels that an exporter wrote into a file under ``names``, a list or a mapping from the class number; else None."""
+    """Return the labels in an exporter's metadata (``names``, a list or a mapping from class numbers), or None."""
     written = metadata.get("names", "")
     if not written or len(written) > _LONGEST:
         return None
     try:
-        names = ast.literal_eval(written)  # values only; nothing is run
+        names = ast.literal_eval(written)  # literals only; no code runs
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     if isinstance(names, dict):

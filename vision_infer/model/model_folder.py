@@ -1,4 +1,4 @@
-"""A model's folder: written beside its place, proved there, and put in its place as a whole or not at all."""
+"""A model's folder: written to a temporary folder, verified there, and moved to its place as a whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vision_infer.model.catalogue import CARD_FILE
 
 
 def card_to_yaml(card: ModelCard) -> str:
-    """The card as ``model.yaml``, fields in the card's order."""
+    """Return the card as text for ``model.yaml``, with the fields in the card's order."""
     data = card.model_dump(mode="json", exclude_defaults=True)
-    # Always written, though they may have their default values: they are what a reader looks for.
+    # Always written, because readers look for them, even if they have their default values.
     for field in ("task", "labels", "iou", "confidence", "fit", "fill", "color", "mean", "std"):
         data[field] = card.model_dump(mode="json")[field]
     ordered = {field: data[field] for field in ModelCard.model_fields if field in data}
@@ -35,48 +35,46 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph.
 
     Raises:
-        ModelError: it is larger than one file can hold.
-        OSError: the file cannot be written.
+        ModelError: The graph is larger than one file can hold.
+        OSError: The file cannot be written.
     """
     try:
         onnx.save(model, path)
     except ValueError as error:  # protobuf holds at most 2 GiB
-        raise ModelError(
-            f"{path.name}: the graph cannot be written: {error}", "2 GiB are the most that one file holds"
-        ) from error
+        raise ModelError(f"{path.name}: the graph cannot be written: {error}", "One file can hold at most 2 GiB.") from error
 
 
 def refuse_taken(folder: Path) -> None:
-    """Refuse a name that a model has already.
+    """Refuse a name that is taken.
 
     Raises:
-        ModelError: says how to replace it.
+        ModelError: A model of this name exists.
     """
     if folder.exists():
-        message = f"there is a model '{folder.name}' in {folder.parent} already"
-        raise ModelError(message, "replace it with --overwrite, or choose another name")
+        message = f"model '{folder.name}' already exists in {folder.parent}"
+        raise ModelError(message, "Add --overwrite to replace it, or choose another name.")
 
 
 @contextmanager
 def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
-    """Two temporary folders, of which the first takes the place of ``folder`` if all goes well; else nothing is left behind.
+    """Create two temporary folders, and move the first to ``folder`` at the end; after an error no files are left.
 
     Args:
-        folder: where the model will be.
-        overwrite: replace what is there.
+        folder: The place of the model.
+        overwrite: Whether to replace an existing model.
 
     Yields:
-        The folder of the model, and one for what is needed on the way and goes away.
+        The new folder of the model, and a folder for temporary files.
 
     Raises:
-        ModelError: the folder cannot be written, or a model has appeared there meanwhile.
+        ModelError: The folder cannot be written, or another process has created it in the meantime.
     """
     temporary: Path | None = None
     absent = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
     done = False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that the last step is a rename within one file system.
+        # In the same parent, so that the last step is a rename within one file system.
         temporary = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder.parent))
         made, scratch = temporary / "made" / folder.name, temporary / "scratch"
         made.mkdir(parents=True)
@@ -88,7 +86,7 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         done = True
     except OSError as error:
         message = f"model '{folder.name}' cannot be written to {folder.parent}: {error.strerror or error}"
-        raise ModelError(message, "check the folder") from error
+        raise ModelError(message, "Check the folder and its permissions.") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -98,7 +96,7 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
 
 
 def _swap(made: Path, folder: Path, old: Path) -> None:
-    """Put a folder in its place; what was there comes back if that fails."""
+    """Move a folder to its place, and restore the old one if that fails."""
     if folder.exists():
         folder.rename(old)
     try:

@@ -1,4 +1,4 @@
-"""A raw network, as its authors export it: at the right operator set and size, with a dynamic batch and names of its own."""
+"""Raw models as their authors export them, prepared: operator set, input size, dynamic batch, and prefixed names."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from vision_infer.model.graph import OPSET, dims_of, infer_shapes, iter_graphs, 
 from vision_infer.model.resize import known_shapes, resize_network
 
 NETWORK_PREFIX = "network/"
-"""of every node and tensor of the raw network; raw graphs already use ``images``, ``boxes`` and ``scores``"""
+"""The prefix of each node and tensor of the raw model; raw graphs already use ``images``, ``boxes`` and ``scores``."""
 
 ScoreKind = Literal["probabilities", "sigmoid", "softmax"]
-"""what class scores are: ready; or logits, of which a sigmoid (each class apart) or a softmax (one of all) is to be taken"""
+"""The kind of class scores: probabilities; or logits for a sigmoid (independent classes) or a softmax (exclusive classes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or output of a raw network."""
+    """An input or output of a raw model."""
 
     name: str
-    """as in the raw file"""
+    """The name in the raw file."""
     shape: tuple[int | None, ...]
-    """at batch 1; None for a dimension that is not known"""
+    """The shape at batch 1; None for an unknown dimension."""
     dtype: int
-    """ONNX element type"""
+    """The ONNX element type."""
 
     @property
     def inside(self) -> str:
@@ -46,37 +46,37 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RawNetwork:
-    """A raw network, ready to be given its pre-processing and its head."""
+    """A raw model, ready for its pre-processing and its head."""
 
     where: str
-    """the file, for messages"""
+    """The name of the file, for messages."""
     model: onnx.ModelProto
-    """batch dynamic, all names prefixed with :data:`NETWORK_PREFIX`"""
+    """The model, with a dynamic batch and :data:`NETWORK_PREFIX` before all names."""
     image: Tensor
-    """the input that takes the pictures: [1, 3, H, W], float32 or float16"""
+    """The image input, [1, 3, H, W], float32 or float16."""
     other_inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
-    """of every tensor at batch 1, by its name inside"""
+    """The shape of each tensor at batch 1, by its prefixed name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """what the exporter wrote into the file"""
+    """The metadata that the exporter wrote into the file."""
     scores: ScoreKind | None = None
-    """what its class scores are, where a person said so"""
+    """The kind of the class scores where the user specified it."""
 
     @property
     def size(self) -> Size:
-        """The network's input."""
+        """The input size."""
         height, width = self.image.shape[2:]
         assert height is not None
         assert width is not None
         return Size(width, height)
 
     def has_op(self, op: str) -> bool:
-        """Whether an operator occurs in the network."""
+        """Return whether the model contains an operator."""
         return any(node.op_type == op for graph in iter_graphs(self.model.graph) for node in graph.node)
 
     def producer(self, tensor: Tensor, through: tuple[str, ...] = ()) -> onnx.NodeProto | None:
-        """The node that computes a tensor's values, seen through operators that only move them; None if none does."""
+        """Return the node that computes a tensor, skipping the operators ``through``; None if no node does."""
         producers = {name: node for node in self.model.graph.node for name in node.output}
         name = tensor.inside
         while name in producers and producers[name].op_type in through:
@@ -84,34 +84,34 @@ class RawNetwork:
         return producers.get(name)
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
-        """The values of a constant, by its name inside the model; None if it is none."""
+        """Return the values of a constant by its prefixed name; None if the tensor is not a constant."""
         return int_constants(self.model).get(name)
 
     def refuse(self, head: str, why: str) -> ModelError:
-        """The error for a network that a head cannot decode."""
+        """Return the error for a model that a head cannot decode."""
         outputs = ", ".join(str(tensor) for tensor in self.outputs)
-        return ModelError(f"{self.where}: does not fit head '{head}': {why}; its outputs are {outputs}", "choose another head")
+        return ModelError(f"{self.where}: does not fit head '{head}': {why}; its outputs are {outputs}", "Choose another head.")
 
 
 def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None, scores: ScoreKind | None = None) -> RawNetwork:
-    """Make a raw network ready for its head.
+    """Prepare a raw model for its head.
 
     Args:
-        model: as read by :func:`vision_infer.model.reading.read_onnx`; it is left as it is.
-        where: names the file in an error.
-        size: the input; None: the file's own. A file that is written for another one is rewritten.
-        scores: what its class scores are, where a person says so.
+        model: The model as read by :func:`vision_infer.model.reading.read_onnx`, which is not changed.
+        where: The name of the file, for errors.
+        size: The input size; None: the file's own. A file for another size is rewritten.
+        scores: The kind of the class scores where the user specified it.
 
     Raises:
-        ModelError: an operator is unknown, no input takes pictures, the input size is open, the network cannot be made for
-            another one, or shapes contradict each other.
+        ModelError: An operator is unknown, there is no image input, the input size is open, the model cannot be rewritten for
+            another size, or shapes contradict each other.
     """
     _check_operators(model, where)
     model = _at_opset(model, where)
     image = find_image(model, where)
     own = fixed_size(image)
     if own is None and size is None:
-        raise ModelError(f"{where}: leaves its input size open", "give it as HEIGHTxWIDTH, such as --input 640x640")
+        raise ModelError(f"{where}: the input size is not fixed", "Add it as HEIGHTxWIDTH, for example --input 640x640.")
     batch = dims_of(image)[0] or 1
     _fix_shapes(model, image, own or size or Size(1, 1), batch)
     shapes = _shapes(model, where, size if own is None else None)
@@ -137,10 +137,10 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
 
 
 def find_image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
-    """The input that takes the pictures; inputs that are weights, as old exporters list them, are dropped from the list.
+    """Return the image input; inputs that are weights, as old exporters list them, are removed from the model's inputs.
 
     Raises:
-        ModelError: there is none, or several.
+        ModelError: The model has none, or several.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in constants]
@@ -149,44 +149,44 @@ def find_image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
     images = [info for info in model.graph.input if _takes_images(info)]
     if len(images) != 1:
         listed = ", ".join(f"{info.name}{list(dims_of(info))}" for info in model.graph.input)
-        raise ModelError(f"{where}: no single input takes pictures [N, 3, H, W]; its inputs are {listed}", "export it so")
+        raise ModelError(f"{where}: no single input takes images [N, 3, H, W]; its inputs are {listed}", "Export it with one.")
     found: onnx.ValueInfoProto = images[0]
     return found
 
 
 def fixed_size(image: onnx.ValueInfoProto) -> Size | None:
-    """The size that a file is written for; None where it leaves it open."""
+    """Return the input size of a file; None if it is open."""
     _, _, height, width = dims_of(image)
     return Size(width, height) if width and height else None
 
 
 def _shapes(model: onnx.ModelProto, where: str, asked: Size | None) -> dict[str, tuple[int | None, ...]]:
-    """The shapes of all tensors, whose inputs are fixed."""
+    """Return the shapes of all tensors of a model with fixed inputs."""
     try:
         return known_shapes(infer_shapes(model, where))
     except ModelError as error:
         if asked is None:
             raise
-        hint = "its sides mostly have to be multiples of 32"
-        raise ModelError(f"{error.message} (at {asked.width} wide and {asked.height} high)", hint) from error
+        hint = "Most models need sides that are multiples of 32."
+        raise ModelError(f"{error.message} (at {asked})", hint) from error
 
 
 def _check_operators(model: onnx.ModelProto, where: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if opset_of(model) > newest:
-        message = f"{where}: is written for operator set {opset_of(model)}, and the newest known here is {newest}"
-        raise ModelError(message, "export it with opset 17 to 20, or update the package onnx")
+        message = f"{where}: needs operator set {opset_of(model)}, but the installed package onnx supports at most {newest}"
+        raise ModelError(message, "Export it with opset 17–20, or update the package onnx.")
     own = {(function.domain, function.name) for function in model.functions}
     for graph in iter_graphs(model.graph):
         for node in graph.node:
             ours = node.domain in ("", "ai.onnx")
             if ours and (node.domain, node.op_type) not in own and not onnx.defs.has(node.op_type):
                 name = node.name or node.output[0]
-                raise ModelError(f"{where}: node '{name}' has the unknown operator '{node.op_type}'", "export it with known ones")
+                raise ModelError(f"{where}: node '{name}' has the unknown operator '{node.op_type}'", "Export it without.")
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own: tools that leave nodes out do so by name, and runtimes refuse a name twice."""
+    """Give each node a unique name: tools exclude nodes by name, and runtimes refuse duplicate names."""
     taken = {node.name for node in model.graph.node}
     seen = {""}
     for number, node in enumerate(model.graph.node):
@@ -205,7 +205,7 @@ def _at_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
             model = version_converter.convert_version(model, OPSET)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1][:200]
-            raise ModelError(f"{where}: cannot be converted to opset {OPSET}: {reason}", "export it with opset 17") from error
+            raise ModelError(f"{where}: cannot be converted to opset {OPSET}: {reason}", "Export it with opset 17.") from error
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.ir_version = max(copy.ir_version, 8)
@@ -218,7 +218,7 @@ def _takes_images(info: onnx.ValueInfoProto) -> bool:
 
 
 def _fix_shapes(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: Size, batch: int) -> None:
-    """Batch and input size into the inputs, all other shapes out: what inference then finds is what that batch gives."""
+    """Write batch and input size into the inputs, and remove all other shapes, so that inference finds those of that batch."""
     for dim, value in zip(image.type.tensor_type.shape.dim, (batch, 3, size.height, size.width), strict=True):
         dim.dim_value = value
     for info in model.graph.input:

@@ -1,6 +1,6 @@
-"""Where an output's values come from: which of its columns the network makes by which operator.
+"""The origin of an output's values: the operators that compute its columns.
 
-Families whose outputs have the same shape differ here: raw convolutions, boxes that are decoded already, scores behind a Sigmoid.
+Families whose outputs have the same shape differ here: raw convolutions, decoded boxes, scores after a Sigmoid.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from vision_infer.core.errors import ModelError
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 
 MOVES = ("Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-"""operators that move values and compute nothing"""
+"""Operators that move values without computing."""
 PARTS = ("Split", "Slice", "Gather")
-"""operators that pick some of the values"""
+"""Operators that select some of the values."""
 LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
-"""what a head ends with where nothing is decoded"""
+"""The last operators of a model that decodes nothing."""
 _ENDS = frozenset({"Sigmoid", "Softmax", "HardSigmoid"})
-"""what makes probabilities"""
+"""Operators that give probabilities."""
 _DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ColumnGroup:
     """Neighbouring columns with one origin."""
 
     width: int
+    """The number of columns."""
     op: str
-    """the operator that computes them; empty where that is not known"""
+    """The operator that computes them; empty if unknown."""
 
 
-class Columns:
-    """The origin of an output's columns: of what it has for each anchor, or, of a vector, of its elements.
+class ColumnOrigins:
+    """The origins of an output's columns: of the values for each anchor, or of the elements of a vector.
 
     Args:
-        network: the raw network.
-        tensor: one of its outputs.
-        width: the number of its columns.
+        network: The raw model.
+        tensor: One of its outputs.
+        width: The number of columns.
     """
 
     def __init__(self, network: RawNetwork, tensor: Tensor, width: int) -> None:
@@ -49,7 +50,7 @@ class Columns:
         self.parts = self._split(tensor.inside, width, _DEPTH)
 
     def ops(self, start: int, stop: int) -> frozenset[str]:
-        """The operators that make columns ``start`` to ``stop``; with an empty name among them where that is not known."""
+        """Return the operators that compute columns ``start`` to ``stop``; an empty name stands for an unknown one."""
         found, place = set(), 0
         for part in self.parts:
             if place < stop and place + part.width > start:
@@ -58,7 +59,7 @@ class Columns:
         return frozenset(found)
 
     def parted_at(self, column: int) -> bool:
-        """Whether the network puts its columns together just before this one."""
+        """Return whether the model concatenates its columns just before this one."""
         place = 0
         for part in self.parts:
             place += part.width
@@ -66,14 +67,14 @@ class Columns:
                 return True
         return False
 
-    def _split(self, name: str, width: int, depth: int) -> tuple[Part, ...]:
+    def _split(self, name: str, width: int, depth: int) -> tuple[ColumnGroup, ...]:
         node = self._producers.get(name)
         if node is None or depth == 0:
-            return (Part(width, ""),)
+            return (ColumnGroup(width, ""),)
         if node.op_type in MOVES:
             return self._split(node.input[0], width, depth - 1)
         if node.op_type in PARTS:
-            return (Part(width, self._op(node.input[0], depth - 1)),)
+            return (ColumnGroup(width, self._op(node.input[0], depth - 1)),)
         if node.op_type == "Concat":
             widths = self._widths(node)
             if sum(widths) == width:
@@ -81,11 +82,11 @@ class Columns:
                     part for one, wide in zip(node.input, widths, strict=True) for part in self._split(one, wide, depth - 1)
                 )
             found = {self._split(one, width, depth - 1) for one in node.input}
-            return found.pop() if len(found) == 1 else (Part(width, ""),)
-        return (Part(width, self._computing(node, depth)),)
+            return found.pop() if len(found) == 1 else (ColumnGroup(width, ""),)
+        return (ColumnGroup(width, self._computing(node, depth)),)
 
     def _widths(self, node: onnx.NodeProto) -> tuple[int, ...]:
-        """What each input of a Concat adds to the columns; nothing where it is no such Concat, but one of anchors."""
+        """Return the width of each input of a Concat of columns; empty for a Concat of anchors."""
         axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis")
         sides = []
         for name in node.input:
@@ -95,7 +96,7 @@ class Columns:
         return tuple(sides) if all(sides) else ()
 
     def _op(self, name: str, depth: int) -> str:
-        """The one operator behind values of which some are picked; empty where there are several."""
+        """Return the one operator that computes the values; empty if there are several."""
         node = self._producers.get(name)
         if node is None or depth <= 0:
             return ""
@@ -115,35 +116,33 @@ class Columns:
 
 
 def find_score_kind(network: RawNetwork, tensor: Tensor, width: int, logits: ScoreKind | None) -> tuple[ScoreKind, str]:
-    """What an output's class scores are, and how that was found out.
+    """Return the kind of an output's class scores, and a note how it was detected.
 
     Args:
-        network: the raw network.
-        tensor: the output.
-        width: the number of its classes.
-        logits: what is to be taken of logits; None: that has to be asked for.
+        network: The raw model.
+        tensor: The output.
+        width: The number of classes.
+        logits: The function for logits; None: the user must specify it.
 
     Raises:
-        ModelError: it cannot be told from the graph, and nobody said it.
+        ModelError: The graph does not show the kind, and the user did not specify it.
     """
-    ops = Columns(network, tensor, width).ops(0, width)
+    ops = ColumnOrigins(network, tensor, width).ops(0, width)
     if network.scores is not None:
         if network.scores != "probabilities" and ops <= _ENDS:
-            message = f"{network.where}: the class scores '{tensor.name}' end in {' and '.join(sorted(ops))} already"
-            raise ModelError(message, "leave --scores out, or say --scores probabilities")
-        return network.scores, f"class scores: {network.scores}, as told"
+            message = f"{network.where}: the class scores '{tensor.name}' already end in {' and '.join(sorted(ops))}"
+            raise ModelError(message, "Remove --scores, or use --scores probabilities.")
+        return network.scores, f"class scores: {network.scores}, as specified"
     if ops <= _ENDS:
-        return "probabilities", f"class scores: probabilities, for they end in {' and '.join(sorted(ops))}"
+        return "probabilities", f"class scores: probabilities, because they end in {' and '.join(sorted(ops))}"
     if ops == {"LogSoftmax"}:
-        return "softmax", "class scores: logarithms of probabilities (LogSoftmax), so that a softmax is put behind"
+        return "softmax", "class scores: logarithms of probabilities (LogSoftmax), so a softmax is added"
     if ops <= LINEAR and logits is not None:
-        return logits, f"class scores: logits, for they end in {' and '.join(sorted(ops))}, so that a {logits} is put behind"
+        return logits, f"class scores: logits, because they end in {' and '.join(sorted(ops))}, so a {logits} is added"
     if ops <= LINEAR:
-        found = (
-            f"are logits, for they end in {' and '.join(sorted(ops))}, and their graph does not say which function belongs behind"
-        )
+        found = f"are logits, because they end in {' and '.join(sorted(ops))}; the graph does not show which function to add"
     else:
-        found = "may be logits or probabilities: their graph does not tell"
+        found = "may be logits or probabilities; the graph does not show which"
     message = f"{network.where}: the class scores '{tensor.name}' {found}"
-    hint = "say --scores probabilities, sigmoid (each class apart) or softmax (one of all)"
-    raise ModelError(message, hint + ("; the number of --labels tells it too" if logits is None else ""))
+    hint = "Add --scores probabilities, sigmoid (independent classes) or softmax (exclusive classes)"
+    raise ModelError(message, hint + (", or --labels, whose number shows it." if logits is None else "."))

@@ -1,4 +1,4 @@
-"""ONNX files read safely: what is no ONNX is refused, and external data comes only from the file's own folder."""
+"""Safe reading of ONNX files: other files are refused, and external data must be in the file's own folder."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vision_infer.model.graph import iter_graphs, read_card
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file; its external data only from its own folder.
+    """Read an ONNX file and its external data, from its own folder only.
 
     Raises:
-        ModelError: no such file, no ONNX file, one that breaks off, or external data that lies outside the file's folder,
-            is missing or too short.
+        ModelError: The file is missing, incomplete or not ONNX, or its external data is outside the folder, missing or too
+            short.
     """
     where = path.name
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "check the path") from error
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "Check the path.") from error
     except DecodeError as error:
-        message = f"{where}: not an ONNX file, or one that breaks off"
-        raise ModelError(message, "give a whole .onnx file; other formats have to be exported first") from error
-    if not model.graph.node or not model.opset_import:  # protobuf reads an empty or a foreign file without complaint
-        raise ModelError(f"{where}: not an ONNX file, or one without a graph", "give a .onnx file")
+        message = f"{where}: not an ONNX file, or an incomplete one"
+        raise ModelError(message, "Give a complete .onnx file. Export models in other formats first.") from error
+    if not model.graph.node or not model.opset_import:  # protobuf accepts empty files and some other formats
+        raise ModelError(f"{where}: not an ONNX file, or one without a graph", "Give a .onnx file.")
     _check_whole(model, where)
-    # A location is read as a path: one that leaves the folder would copy any file of this machine into the model.
+    # A location outside the folder could copy any file of this machine into the model.
     external = [tensor for tensor in _tensors(model) if external_data_helper.uses_external_data(tensor)]
     for tensor in external:
         _check_location(path.parent, tensor, where)
@@ -40,7 +40,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"{where}: its external data cannot be read: {error}", "keep the data file beside it") from error
+            hint = "Keep the data file next to the .onnx file."
+            raise ModelError(f"{where}: the external data cannot be read: {error}", hint) from error
     return model
 
 
@@ -58,13 +59,13 @@ def read_deployment_card(file: Path) -> ModelCard:
 
 
 def _check_whole(model: onnx.ModelProto, where: str) -> None:
-    """Protobuf reads a file that was cut off between two of its parts: the outputs, which come last, are then missing."""
+    """Check that the outputs exist: protobuf accepts a file that ends between two of its parts, before the outputs."""
     made = {name for node in model.graph.node for name in node.output}
     made |= {info.name for info in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
     missing = [info.name for info in model.graph.output if info.name not in made]
     if not model.graph.input or not model.graph.output or missing:
-        what = f"nothing makes its output '{missing[0]}'" if missing else "it has no inputs or no outputs"
-        raise ModelError(f"{where}: the file is not whole: {what}", "copy or export it again")
+        what = f"no node computes its output '{missing[0]}'" if missing else "it has no inputs or no outputs"
+        raise ModelError(f"{where}: the file is incomplete: {what}", "Copy or export it again.")
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -84,5 +85,5 @@ def _check_location(folder: Path, tensor: onnx.TensorProto, where: str) -> None:
     windows = PureWindowsPath(location)
     escapes = not location or windows.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if escapes or not (folder / location).resolve().is_relative_to(folder.resolve()):
-        message = f"{where}: tensor '{tensor.name}' has its data outside the file's folder ('{location}')"
-        raise ModelError(message, "keep external data beside the file")
+        message = f"{where}: tensor '{tensor.name}' has data outside the file's folder ('{location}')"
+        raise ModelError(message, "Keep external data next to the .onnx file.")

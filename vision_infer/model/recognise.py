@@ -1,4 +1,4 @@
-"""Which family a raw network is of; and which networks are no detector, classifier or embedder at all."""
+"""Recognition of the family of a raw model, and refusal of models for other tasks."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from vision_infer.model.decode import find_strides
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.heads._yolo import STRIDES
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import Columns
+from vision_infer.model.origin import ColumnOrigins
 
-_TASKS = {"segment": "a segmentation network", "pose": "a pose network", "obb": "a network of oriented boxes"}
-"""by the task that an exporter may write into its file"""
+_TASKS = {"segment": "a segmentation model", "pose": "a pose model", "obb": "a model for oriented boxes"}
+"""The unsupported tasks, by their names in an exporter's metadata."""
 
 
 def recognise_head(network: RawNetwork) -> tuple[str, str]:
-    """Find the head of a network by its inputs and outputs.
+    """Find the head of a raw model by its inputs and outputs.
 
     Returns:
-        The head's name, and why it is that one.
+        The name of the head, and the reason.
 
     Raises:
-        ModelError: it is for another task, or no head or several fit; names the candidates.
+        ModelError: The model is for another task, or no head or several heads fit.
     """
     refuse_other_tasks(network)
     fitting = {name: reason for name in head_names() if (reason := find_head(name).recognise(network)) is not None}
@@ -29,39 +29,39 @@ def recognise_head(network: RawNetwork) -> tuple[str, str]:
     shown = ", ".join(str(tensor) for tensor in network.outputs)
     if fitting:
         choices = "; ".join(f"--head {name} if it has {reason}" for name, reason in fitting.items())
-        raise ModelError(f"{network.where}: several heads fit its outputs {shown}", f"choose one: {choices}")
-    raise ModelError(f"{network.where}: no head fits its outputs {shown}", f"choose one of the heads: {', '.join(head_names())}")
+        raise ModelError(f"{network.where}: several heads fit its outputs {shown}", f"Choose one: {choices}.")
+    raise ModelError(f"{network.where}: no head fits its outputs {shown}", f"Choose one of the heads: {', '.join(head_names())}.")
 
 
 def refuse_other_tasks(network: RawNetwork) -> None:
-    """Refuse networks of segmentation, pose and oriented boxes, by name.
+    """Refuse models for segmentation, pose and oriented boxes.
 
     Raises:
-        ModelError: it is such a network; says by what that was seen.
+        ModelError: The model is for one of these tasks.
     """
     found = _other_task(network)
     if found is not None:
         task, seen = found
-        message = f"{network.where}: is {task} ({seen}), which is not supported"
-        raise ModelError(message, "export the detector of that family; detectors, classifiers and embedders can be imported")
+        message = f"{network.where}: {task} is not supported ({seen})"
+        raise ModelError(message, "Export a detector, classifier or embedder of that family.")
 
 
 def _other_task(network: RawNetwork) -> tuple[str, str] | None:
     named = _TASKS.get(network.metadata.get("task", ""))
     if named is not None:
-        return named, f"its file says task '{network.metadata['task']}'"
+        return named, f"the task in the file is '{network.metadata['task']}'"
     for tensor in network.outputs:
         height, width = tensor.shape[2:] if len(tensor.shape) == 4 else (None, None)
         if height and width and height > 1 and width > 1:
             several = len(network.outputs) > 1
-            return _TASKS["segment"], f"its output {tensor} holds {'masks' if several else 'a value for each pixel'}"
+            return _TASKS["segment"], f"the output {tensor} has {'masks' if several else 'a value for each pixel'}"
     if any("mask" in tensor.name and len(tensor.shape) > 2 for tensor in network.outputs):
-        return _TASKS["segment"], "an output's name says 'mask'"
+        return _TASKS["segment"], "the name of an output contains 'mask'"
     return _yolo_task(network, network.outputs[0]) if len(network.outputs) == 1 else None
 
 
 def _yolo_task(network: RawNetwork, tensor: Tensor) -> tuple[str, str] | None:
-    """Whether a YOLO has more behind its class scores: key points, or an angle."""
+    """Detect key points or an angle after the class scores of a YOLO."""
     if len(tensor.shape) != 3 or None in tensor.shape:
         return None
     _, first, last = tensor.shape
@@ -69,9 +69,9 @@ def _yolo_task(network: RawNetwork, tensor: Tensor) -> tuple[str, str] | None:
     if not anchors_first and find_strides(network.size, last, STRIDES) is None:
         return _chosen_task(network, last or 0)
     width = (last if anchors_first else first) or 0
-    parts = Columns(network, tensor, width).parts
+    parts = ColumnOrigins(network, tensor, width).parts
     place, end = 0, 0
-    for part in parts:  # the scores: what stands behind a Sigmoid just after the box
+    for part in parts:  # the scores: values after a Sigmoid that follow the box
         if place >= 4 and part.op == "Sigmoid" and end in (0, place):
             end = place + part.width
         place += part.width
@@ -79,14 +79,14 @@ def _yolo_task(network: RawNetwork, tensor: Tensor) -> tuple[str, str] | None:
     if end == 0 or behind == 0 or any(part.op in ("", "Conv") for part in parts[:1]):
         return None
     if behind == 1:
-        return _TASKS["obb"], f"one value, an angle, stands behind {end - 4} class scores"
-    return _TASKS["pose"], f"{behind} values, key points, stand behind {end - 4} class scores"
+        return _TASKS["obb"], f"an angle follows the {end - 4} class scores"
+    return _TASKS["pose"], f"{behind} values of key points follow the {end - 4} class scores"
 
 
 def _chosen_task(network: RawNetwork, width: int) -> tuple[str, str] | None:
-    """The same for networks that choose their boxes themselves: corners, score, class, and more."""
+    """Do the same for models that select their boxes themselves: corners, score, class, and more."""
     if width <= 6 or not (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
         return None
     if width == 7:
-        return _TASKS["obb"], "an angle stands behind box, score and class"
-    return (_TASKS["pose"], f"{width - 6} values stand behind box, score and class") if (width - 6) % 3 == 0 else None
+        return _TASKS["obb"], "an angle follows box, score and class"
+    return (_TASKS["pose"], f"{width - 6} values follow box, score and class") if (width - 6) % 3 == 0 else None

@@ -1,4 +1,4 @@
-"""A network that is written for one input size is made for another, where nothing in it is tied to the first."""
+"""Rewriting of a raw model for another input size, unless a node depends on the old size."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _NODE = re.compile(r"\(op_type:\s*(\w+)(?:, node name:\s*([^)]*))?\)")
 
 
 def resize_network(model: onnx.ModelProto, image: onnx.ValueInfoProto, shapes: Shapes, size: Size, where: str) -> Shapes:
-    """Write another input size into a network, and into the numbers of its Reshape and Resize nodes.
+    """Write another input size into a raw model, and into the constants of its Reshape and Resize nodes.
 
-    Those numbers are replaced by what they are at the new size; everything else has to follow by itself, as convolutions do.
+    All other nodes must work at any size, as convolutions do.
 
     Args:
-        model: is changed; its shapes are those of its own size.
-        image: the input that takes the pictures, of the same model.
-        shapes: of the tensors at the network's own size.
-        size: the new input.
-        where: names the file in an error.
+        model: The model at its own size, which is changed.
+        image: The image input of the model.
+        shapes: The shapes of the tensors at the model's own size.
+        size: The new input size.
+        where: The name of the file, for errors.
 
     Returns:
         The shapes at the new size.
 
     Raises:
-        ModelError: names the node that is tied to the old size.
+        ModelError: A node depends on the old size.
     """
     height, width = shapes[image.name][2:]
-    old = f"{width} wide and {height} high"
+    old = str(Size(width or 0, height or 0))
     for dim, value in zip(list(image.type.tensor_type.shape.dim)[2:], (size.height, size.width), strict=True):
         dim.dim_value = value
-    # Each repair shows the shapes up to the next node; inference that is not strict goes on behind one that does not fit.
+    # Each repair reveals the shapes up to the next node; inference that is not strict continues after a mismatch.
     done: set[str] = set()
     for _ in range(len(model.graph.node)):
         new = known_shapes(shape_inference.infer_shapes(model, data_prop=True))
@@ -51,7 +51,7 @@ def resize_network(model: onnx.ModelProto, image: onnx.ValueInfoProto, shapes: S
     try:
         return known_shapes(infer_shapes(model, where))
     except ModelError as error:
-        found = _NODE.search(str(error.__cause__))  # all that does not fit; the first is what stops it
+        found = _NODE.search(str(error.__cause__))  # the first mismatch
         op, name = (found[1], found[2] or "") if found else ("", "")
         raise _tied(where, old, size, op, name) from error
 
@@ -64,7 +64,7 @@ def _repair_next(
     done: set[str],
     tied: Callable[[onnx.NodeProto], ModelError],
 ) -> bool:
-    """Write other numbers for the first node whose numbers do not fit any more; False where there is none."""
+    """Replace the constants of the first node where they no longer match; return False if there is none."""
     constants = int_constants(model)
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
@@ -72,7 +72,7 @@ def _repair_next(
         if place >= len(node.input):
             continue
         numbers = producers.get(node.input[place])
-        if numbers is not None and numbers.op_type == "Concat":  # of the input's own batch and channels, and a constant
+        if numbers is not None and numbers.op_type == "Concat":  # of the input's batch and channels, and a constant
             reader, place = numbers, len(numbers.input) - 1
         before, after = shapes.get(node.input[0], ()), new.get(node.input[0], ())
         if reader.input[place] not in constants or reader.output[0] in done:
@@ -95,28 +95,28 @@ def _repair_next(
 
 
 def known_shapes(inferred: onnx.ModelProto) -> Shapes:
-    """The shapes of all tensors of an inferred graph."""
+    """Return the shapes of all tensors of an inferred graph."""
     return {info.name: dims_of(info) for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)}
 
 
 def _tied(where: str, old: str, size: Size, op: str, name: str) -> ModelError:
     node = f"node '{name}' ({op})" if name else f"a node {op}".rstrip()
-    message = f"{where}: cannot be made {size.width} wide and {size.height} high: {node} is tied to an input {old}"
-    return ModelError(message, "export it with dynamic height and width, or at that size")
+    message = f"{where}: cannot be rewritten for {size}: {node} depends on the input size {old}"
+    return ModelError(message, "Export it with dynamic height and width, or at that size.")
 
 
 def _reshaped(target: list[int], before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[int] | None:
-    """The numbers of a Reshape whose input changed its shape; None where they cannot be told."""
+    """Return the constants of a Reshape for the new shape of its input; None if they are ambiguous."""
     old, new = [dim or 0 for dim in before], [dim or 0 for dim in after]
     if len(old) != len(new):
         return None
-    # What a number stands for: neighbouring sides of the input, multiplied.
+    # A number may be the product of neighbouring dimensions of the input.
     meaning: dict[int, set[int]] = {}
     for start in range(len(old)):
         for stop in range(start + 1, len(old) + 1):
             meaning.setdefault(prod(old[start:stop]), set()).add(prod(new[start:stop]))
     made, last = list(target), 1
-    while last <= min(len(target), len(old)) and target[-last] == old[-last]:  # height and width stay where they are
+    while last <= min(len(target), len(old)) and target[-last] == old[-last]:  # height and width keep their places
         made[-last] = new[-last]
         last += 1
     if -1 not in target and _holds(made, new):
@@ -132,14 +132,14 @@ def _reshaped(target: list[int], before: tuple[int | None, ...], after: tuple[in
 
 
 def _holds(target: list[int], shape: list[int]) -> bool:
-    """Whether a Reshape to ``target`` takes all values of a tensor of a shape, and no more."""
+    """Return whether a Reshape to ``target`` fits a tensor of a shape."""
     filled = [shape[place] if value == 0 and place < len(shape) else value for place, value in enumerate(target)]
     rest = prod(value for value in filled if value != -1)
     return rest != 0 and (prod(shape) % rest == 0 if -1 in filled else rest == prod(shape))
 
 
 def _resized(target: list[int], before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[int] | None:
-    """The sizes of a Resize whose input changed its shape: the same factor as before; None where that gives no whole numbers."""
+    """Return the sizes of a Resize for the new shape of its input, with the same factor; None if they are not integers."""
     if not len(target) == len(before) == len(after):
         return None
     made = []

@@ -78,9 +78,9 @@ def test_faster_rcnn_is_refused_with_the_reason() -> None:
 
 
 def test_an_unknown_family_or_variant_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'resnet'"):
+    with pytest.raises(UsageError, match="Did you mean 'resnet'"):
         find_family("resnets")
-    with pytest.raises(UsageError, match="has no variant 'tiny': choose one of"):
+    with pytest.raises(UsageError, match=r"has no variant 'tiny'\. Choose one of"):
         find_family("resnet/tiny")
 
 
@@ -132,9 +132,9 @@ def test_a_custom_model_is_exported(nets: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("fixed", "its batch is fixed at 2 inside of it"),
-        ("ignores", "was exported with a fixed batch: 'logits' is"),
-        ("no_card", "gives Mean"),
+        ("fixed", "the code fixes the batch at 2"),
+        ("ignores", "exported with a fixed batch: 'logits' is"),
+        ("no_card", "returns Mean"),
         ("broken", "failed with RuntimeError: of its own"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Networks of PyTorch become models: built or loaded, written as ONNX with a free batch, and imported as any other file."""
+"""Export of PyTorch models: build or load them, write them as ONNX with a dynamic batch, and import the files."""

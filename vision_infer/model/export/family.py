@@ -1,4 +1,4 @@
-"""What a family is: the file of :mod:`vision_infer.model.export.families` that knows how to build one kind of network."""
+"""The interface of an export family: a file of :mod:`vision_infer.model.export.families` that builds one kind of model."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.network import ScoreKind
 
 Origin = Literal["random", "file", "download", "given"]
-"""where weights come from; ``given``: a person's own function brings them"""
+"""The origin of weights; ``given``: the user's function loads them."""
 OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be built."""
+    """The model to build."""
 
     variant: str
     size: Size
-    """of the input"""
+    """The input size."""
     origin: Origin
     file: Path | None = None
-    """of the weights, where they come from one"""
+    """The file of the weights."""
     classes: int | None = None
-    """as the library counts them; None: as many as the official weights have"""
+    """The number of classes as the library counts them; None: that of the official weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A network as PyTorch runs it, in eval mode."""
+    """A PyTorch model in eval mode."""
 
     module: Any
-    """``torch.nn.Module``: float32 [B, 3, H, W], normalised as the card says, to one tensor for each of ``outputs``"""
+    """The ``torch.nn.Module``; takes normalised images, float32 [B, 3, H, W], and returns a tensor for each of ``outputs``."""
     outputs: tuple[str, ...]
     card: Mapping[str, Any] = field(default_factory=dict)
-    """fields of the card that are not the head's defaults: labels, licence, accuracy, normalisation"""
+    """The fields of the card that differ from the head's defaults: labels, licence, accuracy, normalisation."""
     strict: bool = False
-    """whether PyTorch has to read its code (``strict`` of torch.export), where following one run would fix the batch"""
+    """Whether torch.export needs ``strict``, because tracing one run would fix the batch."""
     notes: tuple[str, ...] = ()
-    """what was found out on the way, for the person who exports; a line each"""
+    """Notes for the user who exports the model; one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Networks that are built alike."""
+    """Models that are built in the same way."""
 
     title: str
-    """what people call it"""
+    """The name for users."""
     head: str
-    """the file of :mod:`vision_infer.model.heads` that decodes it"""
+    """The head, a file of :mod:`vision_infer.model.heads`."""
     task: Literal["detect", "classify", "embed"]
     library: str
-    """the package it is built with"""
+    """The package that builds it."""
     variants: tuple[str, ...]
-    """the smallest first, which is taken where none is named"""
+    """The variants, the smallest and default one first."""
     official: str
-    """where the official weights come from"""
+    """The source of the official weights."""
     build: Callable[[Order], Built]
-    """raises ModelError where the weights do not fit"""
+    """Builds a model; raises ModelError if the weights do not fit."""
     input_size: Callable[[str], Size]
-    """the usual input of a variant"""
+    """Returns the default input size of a variant."""
     multiple: int = 1
-    """what the sides of its input have to be multiples of"""
+    """The number of which the input sides must be multiples."""
     scores: ScoreKind | None = None
-    """what its class scores are, where its graph does not tell"""
+    """The kind of the class scores where the graph does not show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,6 @@ class Refused:
 
 
 class FamilyFile(Protocol):
-    """A module under ``families/``. Adding a family means adding one such file."""
+    """A module in ``families/``. One such file adds an export family."""
 
     FAMILY: Family | Refused

@@ -1,4 +1,4 @@
-"""PyTorch and the libraries around it: imported when first used, and one line where they are missing."""
+"""PyTorch and its libraries: imported at first use, with a one-line error if they are missing."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ EXTRA = "vision-infer[export]"
 
 
 def load(module: str) -> Any:
-    """A module of the export extra.
+    """Import a module of the export extra.
 
     Raises:
-        ModelError: it, or what it needs, is not here; names the extra.
+        ModelError: It or a dependency is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries, about each other
+            warnings.simplefilter("ignore")  # warnings of the libraries about each other
             return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library that does not fit this machine
+    except (ImportError, OSError) as error:  # OSError: an incompatible shared library
         package = module.partition(".")[0]
         missing = getattr(error, "name", None) or package
-        reason = f"{missing} is missing" if isinstance(error, ModuleNotFoundError) else f"{package} cannot be loaded: {error}"
-        raise ModelError(f"export needs PyTorch: {reason}", f"pip install '{EXTRA}'") from error
+        reason = (
+            f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{package} cannot be loaded: {error}"
+        )
+        raise ModelError(f"the export needs PyTorch: {reason}", f"Run pip install '{EXTRA}'.") from error
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Let libraries keep their warnings and logs to themselves, and transformers leave out the checks that fix a batch."""
+    """Suppress warnings and logs of libraries, and the checks of transformers that fix a batch."""
     before = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
     level = logging.root.manager.disable

@@ -1,4 +1,4 @@
-"""Weights: from a file without running code of it, and into a network without leaving any part of it as it was."""
+"""Loading of weights: from a file without running code in it, and into all parts of a model."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from vision_infer.core.errors import ModelError
 from vision_infer.model.export.library import load
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "module")
-"""what trainers put the weights into"""
+"""The keys under which trainers store the weights."""
 _SHOWN = 3
 _Value = TypeVar("_Value")
 
 
 def read_weights(path: Path, harmless: Iterable[type] = ()) -> dict[str, Any]:
-    """Tensors by name, of a .safetensors file or of one that PyTorch wrote.
+    """Read tensors by name from a .safetensors file or a PyTorch file.
 
     Args:
-        path: the file.
-        harmless: classes without code of their own that the family's trainers put beside the weights.
+        path: The file.
+        harmless: Classes without code that the family's trainers store with the weights.
 
     Raises:
-        ModelError: it cannot be read, is none, holds anything but tensors and plain values, or no weights.
+        ModelError: The file cannot be read, is not a file of weights, or has other contents than tensors and plain values.
     """
     torch = load("torch")
     if not path.is_file():
-        raise ModelError(f"{path}: no such file", "check the path of --weights")
+        raise ModelError(f"{path}: no such file", "Check the path of --weights.")
     try:
         if path.suffix == ".safetensors":
             found = load("safetensors.torch").load_file(str(path))
@@ -36,31 +36,31 @@ def read_weights(path: Path, harmless: Iterable[type] = ()) -> dict[str, Any]:
             with torch.serialization.safe_globals(list(harmless)):
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        hint = "give a file of weights only: torch.save(model.state_dict(), …)"
+        hint = "Use a file with weights only: torch.save(model.state_dict(), …)."
         raise ModelError(f"{path.name}: {_unsafe(error)}", hint) from error
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "check the file of --weights") from error
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "Check the file of --weights.") from error
     except Exception as error:  # a broken file may raise anything
-        message = f"{path.name}: is no file of weights, or one that breaks off ({_first_line(error)})"
-        raise ModelError(message, "give a .safetensors file, or one that torch.save wrote") from error
+        message = f"{path.name}: not a file of weights, or an incomplete one ({_first_line(error)})"
+        raise ModelError(message, "Use a .safetensors file, or one written by torch.save.") from error
     weights = _unwrapped(found, torch)
     if not weights:
-        raise ModelError(f"{path.name}: holds no weights", "give a file that torch.save(model.state_dict(), …) wrote")
+        raise ModelError(f"{path.name}: the file has no weights", "Use a file written by torch.save(model.state_dict(), …).")
     return weights
 
 
 def _unsafe(error: Exception) -> str:
-    """What a pickle asked for that is more than weights, in few words."""
+    """Describe the contents of a pickle that are not weights."""
     text = str(error)
     for sign in ("GLOBAL ", "class "):
         _, found, rest = text.partition(sign)
         if found and rest.split():
-            return f"holds more than weights ({rest.split()[0].strip('.,')}), and such a file can run code: it is refused"
-    return "is no file of weights, or holds code, which is refused"
+            return f"refused, because it has other contents than weights ({rest.split()[0].strip('.,')}), which can run code"
+    return "refused, because it is not a file of weights, or contains code"
 
 
 def _unwrapped(found: Any, torch: Any) -> dict[str, Any]:
-    """The tensors themselves, out of what a trainer wraps around them."""
+    """Return the tensors inside the structure of a trainer."""
     for _ in range(3):
         if not isinstance(found, Mapping):
             return {}
@@ -69,15 +69,15 @@ def _unwrapped(found: Any, torch: Any) -> dict[str, Any]:
             break
         found = inner
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    # Training on several devices puts this before each name.
+    # Training on several devices adds this prefix.
     return {str(name).removeprefix("module."): value for name, value in tensors.items()}
 
 
 def load_into(module: Any, weights: Mapping[str, Any], where: str) -> None:
-    """Give a network all its weights.
+    """Load all weights into a model.
 
     Raises:
-        ModelError: names or shapes are others than the network's; names the first of them.
+        ModelError: Names or shapes differ from those of the model.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
@@ -90,27 +90,29 @@ def load_into(module: Any, weights: Mapping[str, Any], where: str) -> None:
 def refuse_misfit(
     where: str, missing: Iterable[str], unknown: Iterable[str], shapes: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]]
 ) -> None:
-    """Refuse weights that are not those of the network.
+    """Refuse weights that do not belong to the model.
 
     Args:
-        where: names the file.
-        missing: names that the network has, and the file not.
-        unknown: the reverse.
-        shapes: name, shape in the file, shape in the network, where they differ.
+        where: The name of the file.
+        missing: The names that only the model has.
+        unknown: The names that only the file has.
+        shapes: The name, the shape in the file and the shape in the model, where they differ.
 
     Raises:
-        ModelError: there is one of these.
+        ModelError: One of these is not empty.
     """
     missing, unknown, shapes = sorted(missing), sorted(unknown), list(shapes)
     if shapes and not missing and not unknown:
         name, given, wanted = shapes[0]
-        message = f"{where}: '{name}' is {list(given)} there and {list(wanted)} in the network"
-        raise ModelError(message, "give --num-classes as it was trained, or the variant that it is of")
-    told = [f"lacks {_some(missing)}"] if missing else []
-    told += [f"has {_some(unknown)}, which the network does not know"] if unknown else []
-    told += [f"'{shapes[0][0]}' is {list(shapes[0][1])} and not {list(shapes[0][2])}"] if shapes else []
-    if told:
-        raise ModelError(f"{where}: is of another network: it {', and '.join(told)}", "check family and variant")
+        message = f"{where}: '{name}' is {list(given)} in the file and {list(wanted)} in the model"
+        raise ModelError(message, "Set --num-classes to that of the training, or choose the variant of the file.")
+    reasons = [f"lacks {_some(missing)}"] if missing else []
+    reasons += [f"has {_some(unknown)}, which the model does not have"] if unknown else []
+    reasons += [f"'{shapes[0][0]}' is {list(shapes[0][1])} instead of {list(shapes[0][2])}"] if shapes else []
+    if reasons:
+        raise ModelError(
+            f"{where}: weights of another model: the file {', and '.join(reasons)}", "Check family and variant."
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -119,18 +121,18 @@ def _some(names: list[str]) -> str:
 
 
 def downloaded(fetch: Callable[[], _Value], what: str) -> _Value:
-    """What a library downloads.
+    """Return what a library downloads.
 
     Raises:
-        ModelError: it could not; says how to do without.
+        ModelError: The download failed.
     """
     try:
         return fetch()
     except ModelError:
         raise
-    except Exception as error:  # each library has errors of its own for a network that is not there
+    except Exception as error:  # each library has its own errors for a failed connection
         message = f"{what} cannot be downloaded: {_first_line(error)}"
-        raise ModelError(message, "get the file on another machine and give it with --weights FILE") from error
+        raise ModelError(message, "Download the file on another machine and add --weights FILE.") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import Columns
+from vision_infer.model.origin import ColumnOrigins
 
 
 def raw_outputs(network: RawNetwork, extra: int = 0) -> tuple[Tensor, ...] | None:
-    """The outputs: class scores, boxes and, where asked for, one more column; None where they are not all there.
+    """Return the class scores, the boxes and the additional outputs; None if the model has other outputs.
 
     Args:
-        network: the raw network.
-        extra: how many outputs [B, N, 1] there have to be.
+        network: The raw model.
+        extra: The number of additional outputs [B, N, 1].
     """
     outputs = network.outputs
+    if network.other_inputs or len(outputs) != 2 + extra or len({tensor.shape[1:2] for tensor in outputs}) != 1:
+        return None
     if (
-        network.other_inputs
-        or len(outputs) != 2 + extra
-        or any(len(tensor.shape) != 3 or None in tensor.shape for tensor in outputs)
+        any(len(tensor.shape) != 3 or None in tensor.shape for tensor in outputs)
+        or len({tensor.shape[1] for tensor in outputs}) != 1
     ):
         return None
-    if len({tensor.shape[1] for tensor in outputs}) != 1:
-        return None
     narrow = [tensor for tensor in outputs if tensor.shape[2] == 1]
-    rest = [tensor for tensor in outputs if tensor.shape[2] != 1]
-    if len(rest) == 1 and len(narrow) == extra + 1:  # one class: its scores are as narrow
-        named = [tensor for tensor in narrow if "cls" in tensor.name or "class" in tensor.name or "logit" in tensor.name]
-        if len(named) != 1:
-            return None
-        rest, narrow = [*named, *rest], [tensor for tensor in narrow if tensor is not named[0]]
-    boxes = [tensor for tensor in rest if tensor.shape[2] == 4]
-    if len(boxes) == 2:  # four classes: only the names tell
-        boxes = [tensor for tensor in boxes if "box" in tensor.name or "reg" in tensor.name]
-    scores = [tensor for tensor in rest if all(tensor is not box for box in boxes)]
-    if len(boxes) != 1 or len(scores) != 1 or len(narrow) != extra:
+    wide = [tensor for tensor in outputs if tensor.shape[2] != 1]
+    if len(wide) == 1 and len(narrow) == extra + 1:  # one class: the scores are as narrow as the additional outputs
+        named = _named(narrow, "cls", "class", "logit")
+        wide, narrow = [*named, *wide], [tensor for tensor in narrow if tensor not in named]
+    boxes = [tensor for tensor in wide if tensor.shape[2] == 4]
+    if len(boxes) == 2:  # four classes: only the names differ
+        boxes = _named(boxes, "box", "reg")
+    scores = [tensor for tensor in wide if tensor not in boxes]
+    if (len(scores), len(boxes), len(narrow)) != (1, 1, extra):
         return None
-    # A DETR has outputs like these, with boxes behind a sigmoid.
-    if "Sigmoid" in Columns(network, boxes[0], 4).ops(0, 4):
+    # A DETR has outputs of these shapes too, but its boxes end in a Sigmoid.
+    if "Sigmoid" in ColumnOrigins(network, boxes[0], 4).ops(0, 4):
         return None
     return (scores[0], boxes[0], *narrow)
+
+
+def _named(tensors: list[Tensor], *words: str) -> list[Tensor]:
+    return [tensor for tensor in tensors if any(word in tensor.name for word in words)]

@@ -1,4 +1,4 @@
-"""What classifiers and embedders share: one output with a vector for each picture."""
+"""What classifiers and embedders share: one output with a vector for each image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vision_infer.model.network import RawNetwork, Tensor
 
 
 def only_vector(network: RawNetwork) -> tuple[Tensor, int] | None:
-    """The output [1, D], or [1, D, 1, 1], and D; None for other networks."""
+    """Return the output [1, D], or [1, D, 1, 1], and D; None for other models."""
     if network.other_inputs or len(network.outputs) != 1:
         return None
     tensor = network.outputs[0]
@@ -17,7 +17,7 @@ def only_vector(network: RawNetwork) -> tuple[Tensor, int] | None:
 
 
 def flat(builder: GraphBuilder, tensor: Tensor, values: str, width: int) -> str:
-    """The vector as [B, D]."""
+    """Return the vector as [B, D]."""
     return (
         values
         if len(tensor.shape) == 2
@@ -26,5 +26,5 @@ def flat(builder: GraphBuilder, tensor: Tensor, values: str, width: int) -> str:
 
 
 def named(tensor: Tensor, *words: str) -> str:
-    """The first of some words that an output's name holds; empty if it holds none."""
+    """Return the first of some words that is in the output's name, or an empty string."""
     return next((word for word in words if word in tensor.name.lower()), "")

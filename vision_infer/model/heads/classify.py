@@ -1,4 +1,4 @@
-"""Classifiers: one output [B, C] of logits or probabilities, which become probabilities."""
+"""Classifiers: one output [B, C] of logits or probabilities, converted to probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Classified, HeadDefaults
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.origin import Columns, find_score_kind
+from vision_infer.model.origin import ColumnOrigins, find_score_kind
 from vision_infer.model.reference import (
     RawOutputs,
     class_scores,
@@ -35,25 +35,25 @@ CLASS_WORDS = ("logit", "prob", "class", "score", "softmax", "cls")
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a classifier; None if it is not."""
+    """Return why a raw model is a classifier; None if it is not."""
     found = only_vector(network)
     if found is None:
         return None
     tensor, width = found
-    ops = Columns(network, tensor, width).ops(0, width)
+    ops = ColumnOrigins(network, tensor, width).ops(0, width)
     if ops <= {"Softmax", "LogSoftmax", "Sigmoid"}:
         return f"one output of {width} values, which end in {next(iter(ops))}"
     if named(tensor, *EMBEDDING_WORDS) or "Div" in ops or "LpNormalization" in ops:
         return None
     word = named(tensor, *CLASS_WORDS)
-    return f"one output of {width} values" + (f", whose name says '{word}'" if word else "")
+    return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Classified:  # noqa: ARG001
-    """Make probabilities; see :class:`vision_infer.model.head.Head`. There are no candidates to choose."""
+    """Add the conversion to probabilities; see :class:`vision_infer.model.head.Head`. ``candidates`` is not used."""
     found = only_vector(network)
     if found is None:
-        raise network.refuse("classify", "it wants one output [1, classes]")
+        raise network.refuse("classify", "it needs one output [1, classes]")
     tensor, width = found
     check_labels(network, card, width)
     kind, note = find_score_kind(network, tensor, width, "softmax")

@@ -1,8 +1,8 @@
-"""DETR and its grandchildren (RT-DETR, D-FINE, DEIM): a fixed number of boxes, no NMS; with their post-processing or without it.
+"""DETR and its successors (RT-DETR, D-FINE, DEIM): a fixed number of boxes without NMS, with or without post-processing.
 
-With it the file takes, beside the pictures, ``orig_target_sizes`` (width, height) and gives labels, boxes and scores, the boxes
-in pixels of that size. Here it is the input's own size, fixed, so that boxes come in input pixels as from every other head.
-Without it there are class scores [B, Q, C] and boxes [B, Q, 4] of centre and size, as shares of the input.
+With post-processing the model has a second input ``orig_target_sizes`` (width, height) and gives labels, boxes in pixels of that
+size, and scores. The head sets it to the input size, so that boxes are in input pixels as those of other heads. Without it, the
+model gives class scores [B, Q, C] and boxes [B, Q, 4] of centre and size, as fractions of the input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vision_infer.model.decode import (
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
-from vision_infer.model.origin import LINEAR, Columns, find_score_kind
+from vision_infer.model.origin import LINEAR, ColumnOrigins, find_score_kind
 from vision_infer.model.reference import (
     RawOutputs,
     ReferenceBoxes,
@@ -48,7 +48,7 @@ _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
 def _find_outputs(network: RawNetwork) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Labels, boxes and scores, told apart by their shapes and types; None where they are not all there."""
+    """Return labels, boxes and scores, identified by shape and type; None if one is missing."""
     if len(network.outputs) != 3 or len(network.other_inputs) != 1 or network.other_inputs[0].shape[1:] != (2,):
         return None
     labels = [tensor for tensor in network.outputs if len(tensor.shape) == 2 and tensor.dtype in _INTEGERS]
@@ -58,7 +58,7 @@ def _find_outputs(network: RawNetwork) -> tuple[Tensor, Tensor, Tensor] | None:
 
 
 def _find_queries(network: RawNetwork) -> tuple[Tensor, Tensor] | None:
-    """Class scores and boxes of a network without post-processing; None where they are not there."""
+    """Return class scores and boxes of a model without post-processing; None if one is missing."""
     if len(network.other_inputs) > 1 or any(tensor.shape[1:] != (2,) for tensor in network.other_inputs):
         return None
     threes = [tensor for tensor in network.outputs if len(tensor.shape) == 3 and None not in tensor.shape]
@@ -68,41 +68,43 @@ def _find_queries(network: RawNetwork) -> tuple[Tensor, Tensor] | None:
     if len(boxes) != 1:
         return None
     scores = [tensor for tensor in threes if tensor is not boxes[0] and tensor.shape[1] == boxes[0].shape[1]]
-    if len(scores) > 1:  # some give their last hidden states too
+    if len(scores) > 1:  # some models also return their last hidden states
         scores = [tensor for tensor in scores if "logit" in tensor.name or "score" in tensor.name]
-    # A regression against anchors comes straight from a convolution, or is kept above zero.
-    if len(scores) != 1 or len(threes) != len(network.outputs) or Columns(network, boxes[0], 4).ops(0, 4) & {*LINEAR, "Relu"}:
+    if len(scores) != 1 or len(threes) != len(network.outputs):
+        return None
+    # Regressions to anchors come straight from a convolution, or from a Relu.
+    if ColumnOrigins(network, boxes[0], 4).ops(0, 4) & {*LINEAR, "Relu"}:
         return None
     return scores[0], boxes[0]
 
 
 def _count_of_top_k(network: RawNetwork, scores: Tensor) -> int | None:
-    """What shape inference loses in a Tile further up: the scores come from a TopK with a constant count."""
+    """Return the number of boxes, which shape inference may lose: the scores come from a TopK with a constant count."""
     node = network.producer(scores, ("Identity", "Cast"))
     count = network.constant(node.input[1]) if node is not None and node.op_type == "TopK" else None
     return int(count.reshape(-1)[0]) if count is not None else None
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is of DETR's kind; None if it is not."""
+    """Return why a raw model is of DETR's kind; None if it is not."""
     if _find_outputs(network) is not None:
-        return f"labels, boxes and scores as outputs, and the picture's size as input '{network.other_inputs[0].name}'"
+        return f"labels, boxes and scores as outputs, and the image size as input '{network.other_inputs[0].name}'"
     queries = _find_queries(network)
     if queries is None:
         return None
     scores, boxes = queries
-    # Others have outputs like these with boxes in pixels. Shares come from a sigmoid, or are named as in transformers.
-    if "Sigmoid" not in Columns(network, boxes, 4).ops(0, 4) and "pred_box" not in boxes.name:
+    # Other models have such outputs with boxes in pixels. Fractions come from a sigmoid, or have the name in transformers.
+    if "Sigmoid" not in ColumnOrigins(network, boxes, 4).ops(0, 4) and "pred_box" not in boxes.name:
         return None
     each = f"for each of {scores.shape[1]} queries"
     return f"outputs '{scores.name}' of {scores.shape[2]} class scores and '{boxes.name}' of a box {each}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
-    """Add what is left to do; see :class:`vision_infer.model.head.Head`."""
+    """Add the remaining decoding; see :class:`vision_infer.model.head.Head`."""
     found, queries = _find_outputs(network), _find_queries(network)
     if found is None and queries is None:
-        why = "it wants labels [N, K], boxes [N, K, 4], scores [N, K] and an input of sizes [N, 2]"
+        why = "it needs labels [N, K], boxes [N, K, 4], scores [N, K] and an input of sizes [N, 2]"
         raise network.refuse("detr", f"{why}; or class scores [N, Q, C] and boxes [N, Q, 4]")
     for sizes in network.other_inputs:
         size = np.array([[network.size.width, network.size.height]]).astype(helper.tensor_dtype_to_np_dtype(sizes.dtype))
@@ -116,7 +118,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
 def _choose(
     builder: GraphBuilder, network: RawNetwork, card: ModelCard, outputs: tuple[Tensor, Tensor], candidates: int
 ) -> Decoded:
-    """The best boxes of all queries: pairs of query and class where classes stand apart, else each query's best class."""
+    """Select the best pairs of query and class, or each query's best class if classes are exclusive."""
     logits, boxes = outputs
     queries, width = logits.shape[1] or 0, logits.shape[2] or 0
     kind, exclusive, classes, note = _find_kind(network, logits, width, None if card.labels is None else len(card.labels))
@@ -136,30 +138,30 @@ def _choose(
 
 
 def _find_kind(network: RawNetwork, logits: Tensor, width: int, labels: int | None) -> tuple[ScoreKind, bool, int, str]:
-    """What the scores are, whether classes exclude each other, how many there are, and how that was found out.
+    """Return the kind of the scores, whether classes are exclusive, their number, and a note.
 
-    Where classes exclude each other, the last column is that of no object. Logits do not tell; the number of labels does.
+    If classes are exclusive, the last column is "no object". For logits, the number of labels shows this.
     """
     logits_are: ScoreKind | None = None
     if labels in (width, width - 1):
         logits_are = "sigmoid" if labels == width else "softmax"
     kind, note = find_score_kind(network, logits, width, logits_are)
-    inside = Columns(network, logits, width).ops(0, width)
+    inside = ColumnOrigins(network, logits, width).ops(0, width)
     exclusive = kind == "softmax" or (kind == "probabilities" and (inside == {"Softmax"} or labels == width - 1))
     if network.scores is None and kind != "probabilities":
         note += f" ({labels} labels for {width} columns)"
     if exclusive:
-        note += "; the last column is no object"
+        note += "; the last column is 'no object'"
     return kind, exclusive, width - 1 if exclusive else width, note
 
 
 def _take_chosen(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor, Tensor, Tensor], candidates: int) -> Decoded:
-    """The boxes that the network has chosen, or the best of them."""
+    """Use the boxes that the model has selected, or the best of them."""
     labels, boxes, scores = found
     queries = scores.shape[1] or _count_of_top_k(network, scores)
     if queries is None:
         raise network.refuse("detr", "the number of its boxes is not static")
-    # The shapes are written out: what is inside the network may hide from inference that they are static.
+    # Explicit shapes, because shape inference may not see that they are static.
     count = min(candidates, queries)
     flat, rows = builder.ints("flat_shape", 0, queries), builder.ints("box_shape", 0, queries, 4)
     score = builder.add("Reshape", as_float(builder, scores), flat, name="scores_all")

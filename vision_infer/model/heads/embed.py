@@ -1,4 +1,4 @@
-"""Embedders: one output [B, D], which gets the length 1, so that a product of two vectors is the cosine between them."""
+"""Embedders: one output [B, D], scaled to length 1, so that the product of two vectors is the cosine between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_infer.model.heads import classify
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.origin import Columns
+from vision_infer.model.origin import ColumnOrigins
 from vision_infer.model.reference import (
     RawOutputs,
     only_array,
@@ -23,32 +23,32 @@ from vision_infer.model.reference import (
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12
-"""a vector that is shorter keeps its direction and stays shorter than 1"""
+"""The minimum divisor; a shorter vector keeps its direction and stays shorter than 1."""
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is an embedder; None if it is not."""
+    """Return why a raw model is an embedder; None if it is not."""
     found = only_vector(network)
     if found is None:
         return None
     tensor, width = found
-    ops = Columns(network, tensor, width).ops(0, width)
+    ops = ColumnOrigins(network, tensor, width).ops(0, width)
     if ops <= {"Softmax", "LogSoftmax", "Sigmoid"} or named(tensor, *CLASS_WORDS):
         return None
     if "Div" in ops or "LpNormalization" in ops:
         return f"one output of {width} values, which end in a division by their length ({', '.join(sorted(ops))})"
     word = named(tensor, *EMBEDDING_WORDS)
-    return f"one output of {width} values" + (f", whose name says '{word}'" if word else "")
+    return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Embedded:  # noqa: ARG001
-    """Give the vector its length; see :class:`vision_infer.model.head.Head`. Neither card nor candidates are used."""
+    """Add the scaling; see :class:`vision_infer.model.head.Head`. ``card`` and ``candidates`` are not used."""
     found = only_vector(network)
     if found is None:
-        raise network.refuse("embed", "it wants one output [1, D]")
+        raise network.refuse("embed", "it needs one output [1, D]")
     tensor, width = found
     values = flat(builder, tensor, as_float(builder, tensor), width)
-    # Scaled before it is squared: the sum must not overflow.
+    # Scaled before squaring, so that the sum cannot overflow.
     most = builder.reduce_max(builder.add("Abs", values, name="sizes"), 1, "largest")
     most = builder.add("Unsqueeze", most, builder.ints("largest_axis", 1), name="largest_column")
     least = builder.constant("smallest", np.array(SMALLEST_LENGTH, np.float32))

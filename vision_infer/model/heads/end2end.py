@@ -1,4 +1,4 @@
-"""Networks that choose their boxes inside (YOLOv10, YOLO26, NMS exported along): one output [B, K, 6] of xyxy, score, class."""
+"""Models that select their boxes themselves (YOLOv10, YOLO26, exported NMS): one output [B, K, 6] of xyxy, score, class."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _CHOICE = ("TopK", "NonMaxSuppression")
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is of this kind; None if it is not."""
+    """Return why a raw model is of this kind; None if it is not."""
     tensor = only_output(network)
     chosen = [op for op in _CHOICE if network.has_op(op)]
     if tensor is None or tensor.shape[2] != 6 or tensor.shape[1] is None or not chosen:
         return None
-    return f"one output of {tensor.shape[1]} boxes, chosen inside ({', '.join(chosen)}), with corners, score and class each"
+    return f"one output of {tensor.shape[1]} boxes, selected inside ({', '.join(chosen)}), with corners, score and class each"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:  # noqa: ARG001
-    """Take the boxes apart; see :class:`vision_infer.model.head.Head`. The card is not used."""
+    """Split the output; see :class:`vision_infer.model.head.Head`. ``card`` is not used."""
     tensor = only_output(network)
     if tensor is None or tensor.shape[2] != 6 or tensor.shape[1] is None:
-        raise network.refuse("end2end", "it wants one output [1, K, 6] of corners, score and class")
+        raise network.refuse("end2end", "it needs one output [1, K, 6] of corners, score and class")
     boxes, count = tensor.shape[1], min(candidates, tensor.shape[1])
     rows = as_float(builder, tensor)
     if count < boxes:

@@ -1,7 +1,7 @@
-"""torchvision's FCOS, exported without its post-processing: class logits, four distances, and how near the centre a point is.
+"""torchvision's FCOS, exported without post-processing: class logits, four distances, and the centredness of each point.
 
 ``cls_logits`` [B, N, C], ``bbox_regression`` [B, N, 4] (left, top, right, bottom in units of the level), ``bbox_ctrness``
-[B, N, 1]; score = √(sigmoid(class)·sigmoid(centredness)). NMS is left to us.
+[B, N, 1]; score = √(sigmoid(class)·sigmoid(centredness)). NMS is not part of the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFAULTS = HeadDefaults(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     fit="top_left",
-    fill=(124, 116, 104),  # torchvision pads with zeros behind the normalisation
+    fill=(124, 116, 104),  # torchvision pads with zeros after the normalisation
     confidence=0.4,
     iou=0.6,
     input_size=Size(800, 800),
@@ -46,7 +46,7 @@ def _find_grids(network: RawNetwork) -> Grids | None:
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is an FCOS; None if it is not."""
+    """Return why a raw model is an FCOS; None if it is not."""
     if _find_grids(network) is None:
         return None
     count = network.outputs[0].shape[1]
@@ -59,7 +59,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     if found is None or grids is None:
         count = sum(rows * wide for rows, wide in halving_grids(network.size, 8, 5))
         raise network.refuse(
-            "fcos", f"it wants class logits [1, {count}, classes], boxes [1, {count}, 4], centredness [1, {count}, 1]"
+            "fcos", f"it needs class logits [1, {count}, classes], boxes [1, {count}, 4], centredness [1, {count}, 1]"
         )
     logits, boxes, centredness = found
     classes = logits.shape[2] or 0

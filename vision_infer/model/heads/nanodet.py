@@ -1,8 +1,8 @@
 """NanoDet: class scores and, for each side of a box, a distribution over distances from the centre of a cell.
 
-Each stride has two outputs, [B, n, C] scores and [B, n, 4·bins] distributions, in any order; they are paired by n, and
-n tells the stride. Or, as NanoDet-Plus has it, there is one output [B, N, C + 4·bins] for all strides. The distance of a side is
-the mean of its distribution: Σ softmax(bins)·index·stride.
+Each stride has two outputs, scores [B, n, C] and distributions [B, n, 4·bins], in any order; n pairs them and identifies the
+stride. NanoDet-Plus has one output [B, N, C + 4·bins] for all strides. The distance of a side is the mean of its distribution:
+Σ softmax(bins)·index·stride.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import LINEAR, Columns
+from vision_infer.model.origin import LINEAR, ColumnOrigins
 from vision_infer.model.reference import (
     RawOutputs,
     ReferenceBoxes,
@@ -46,7 +46,7 @@ DEFAULTS = HeadDefaults(
     mean=(103.53, 116.28, 123.675),
     std=(57.375, 57.12, 58.395),
     fit="center",
-    fill=(114, 114, 114),  # trained with black; grey finds a little more (models/nanodet-416/README.md)
+    fill=(114, 114, 114),  # trained with black; grey is slightly more accurate (models/nanodet-416/README.md)
     confidence=0.35,
     iou=0.6,
     input_size=Size(416, 416),
@@ -75,33 +75,29 @@ class _Levels:
 
 def _find_levels(network: RawNetwork) -> _Levels | None:
     """Pair the outputs by their number of anchors, finest stride first."""
-    if network.other_inputs or len(network.outputs) % 2:
-        return None
-    if any(len(tensor.shape) != 3 or None in tensor.shape for tensor in network.outputs):
-        return None
     by_count: dict[int, list[Tensor]] = {}
     for tensor in network.outputs:
+        if network.other_inputs or len(tensor.shape) != 3 or None in tensor.shape:
+            return None
         by_count.setdefault(tensor.shape[1] or 0, []).append(tensor)
-    if any(len(pair) != 2 for pair in by_count.values()):
-        return None
-    # Coarse strides of a small input have one cell alike: the finest of them goes.
+    # Coarse strides of a small input may all have one cell: the finest of them is used.
     stride_of = {count: stride for stride in reversed(_STRIDES) for count in grid_counts(network.size, (stride,))}
-    if not by_count.keys() <= stride_of.keys():
+    if any(len(pair) != 2 for pair in by_count.values()) or not by_count.keys() <= stride_of.keys():
         return None
-    pairs = [(stride_of[count], by_count[count]) for count in sorted(by_count, reverse=True)]
-    channels = {tensor.shape[2] or 0 for tensor in network.outputs}
+    counts = sorted(by_count, reverse=True)
+    # The widths do not show which of a pair has the scores: try each.
     for has_sigmoid in (True, False):
-        for width in channels:
-            scores = tuple(tensor for _, pair in pairs for tensor in pair if tensor.shape[2] == width)
-            distances = tuple(tensor for _, pair in pairs for tensor in pair if tensor.shape[2] != width)
-            levels = _Levels(tuple(stride for stride, _ in pairs), scores, distances, has_sigmoid)
+        for width in {tensor.shape[2] for tensor in network.outputs}:
+            scores = tuple(tensor for count in counts for tensor in by_count[count] if tensor.shape[2] == width)
+            distances = tuple(tensor for count in counts for tensor in by_count[count] if tensor.shape[2] != width)
+            levels = _Levels(tuple(stride_of[count] for count in counts), scores, distances, has_sigmoid)
             if _plausible(network, levels):
                 return levels
     return None
 
 
 def _plausible(network: RawNetwork, levels: _Levels) -> bool:
-    """Whether the outputs taken for scores and distributions can be these: both widths may be multiples of four."""
+    """Return whether the outputs can be scores and distributions; both widths may be multiples of four."""
     if len(levels.scores) != len(levels.distances) or len({tensor.shape[2] for tensor in levels.distances}) != 1:
         return False
     if (levels.distances[0].shape[2] or 0) % 4 or levels.bins < 2:
@@ -114,8 +110,8 @@ def _plausible(network: RawNetwork, levels: _Levels) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _One:
-    """One output for all strides: scores first, distributions behind."""
+class _SingleOutput:
+    """One output for all strides: scores, then distributions."""
 
     strides: tuple[int, ...]
     classes: int
@@ -123,28 +119,28 @@ class _One:
     has_sigmoid: bool
 
 
-def _find_one(network: RawNetwork, labels: int | None) -> _One | None:
-    """The layout of a single output; how many of its columns are classes is told by a Sigmoid over them, or by the labels."""
+def _find_one(network: RawNetwork, labels: int | None) -> _SingleOutput | None:
+    """Return the layout of a single output; a Sigmoid over the class columns, or the labels, show their number."""
     tensor = only_output(network)
     strides = find_strides(network.size, tensor.shape[1], _ONE_OUTPUT) if tensor is not None else None
     if tensor is None or strides is None:
         return None
     width = tensor.shape[2] or 0
-    inside = Columns(network, tensor, width)
+    inside = ColumnOrigins(network, tensor, width)
     classes, has_sigmoid = inside.parts[0].width, True
     if not (inside.ops(0, classes) == {"Sigmoid"} and classes < width and inside.ops(classes, width) <= LINEAR):
         if labels is None or not inside.ops(0, width) <= LINEAR:
             return None
         classes, has_sigmoid = labels, False
     bins = (width - classes) // 4
-    return _One(strides, classes, bins, has_sigmoid) if bins >= 2 and classes + 4 * bins == width else None
+    return _SingleOutput(strides, classes, bins, has_sigmoid) if bins >= 2 and classes + 4 * bins == width else None
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a NanoDet; None if it is not."""
+    """Return why a raw model is a NanoDet; None if it is not."""
     one = _find_one(network, None)
     if one is not None:
-        return f"one output of {one.classes} scores behind a Sigmoid and 4 x {one.bins} distance bins for each anchor"
+        return f"one output of {one.classes} scores after a Sigmoid and 4 x {one.bins} distance bins for each anchor"
     levels = _find_levels(network)
     if levels is None:
         return None
@@ -156,8 +152,8 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     levels, one = _find_levels(network), _find_one(network, None if card.labels is None else len(card.labels))
     found = levels or one
     if found is None:
-        why = "it wants, for each stride, one output of class scores [1, n, C] and one of distances [1, n, 4 x bins]"
-        raise network.refuse("nanodet", f"{why}; or one output [1, N, C + 4 x bins] with a Sigmoid over its C, or as many labels")
+        why = "it needs, for each stride, one output of class scores [1, n, C] and one of distances [1, n, 4 x bins]"
+        raise network.refuse("nanodet", f"{why}; or one output [1, N, C + 4 x bins] with a Sigmoid over its C, or C labels")
     check_labels(network, card, found.classes)
     if levels is not None:
         scores = builder.add("Concat", *(as_float(builder, tensor) for tensor in levels.scores), name="scores_all", axis=1)

@@ -1,6 +1,6 @@
-"""torchvision's RetinaNet, exported without its post-processing: class logits and boxes against nine anchors for each cell.
+"""torchvision's RetinaNet, exported without post-processing: class logits and boxes against nine anchors for each cell.
 
-``cls_logits`` [B, N, C], each class with a sigmoid of its own, and ``bbox_regression`` [B, N, 4]. NMS is left to us.
+``cls_logits`` [B, N, C], with a sigmoid for each class, and ``bbox_regression`` [B, N, 4]. NMS is not part of the model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEFAULTS = HeadDefaults(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     fit="top_left",
-    fill=(124, 116, 104),  # torchvision pads with zeros behind the normalisation
+    fill=(124, 116, 104),  # torchvision pads with zeros after the normalisation
     confidence=0.4,
     iou=0.5,
     input_size=Size(800, 800),
@@ -48,12 +48,12 @@ def _find_grids(network: RawNetwork) -> Grids | None:
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a RetinaNet; None if it is not."""
+    """Return why a raw model is a RetinaNet; None if it is not."""
     grids = _find_grids(network)
     if grids is None:
         return None
     count = network.outputs[0].shape[1]
-    return f"outputs of {count} class scores and boxes, as nine anchors for each cell of the strides 8 to 128 give"
+    return f"outputs of {count} class scores and boxes, nine anchors for each cell of the strides 8 to 128"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
@@ -61,7 +61,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     found, grids = raw_outputs(network), _find_grids(network)
     if found is None or grids is None:
         count = _EACH * sum(rows * wide for rows, wide in halving_grids(network.size, 8, 5))
-        raise network.refuse("retinanet", f"it wants class logits [1, {count}, classes] and boxes [1, {count}, 4]")
+        raise network.refuse("retinanet", f"it needs class logits [1, {count}, classes] and boxes [1, {count}, 4]")
     logits, boxes = found
     classes = logits.shape[2] or 0
     check_labels(network, card, classes)

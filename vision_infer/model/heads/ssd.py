@@ -1,7 +1,7 @@
-"""torchvision's SSD and SSDLite, exported without their post-processing: class logits and boxes against default boxes.
+"""torchvision's SSD and SSDLite, exported without post-processing: class logits and boxes against default boxes.
 
-``cls_logits`` [B, N, 1 + C], whose first class is the background, and ``bbox_regression`` [B, N, 4]. As in torchvision, class
-numbers count the background as 0, so that none is ever 0; NMS is left to us.
+``cls_logits`` [B, N, 1 + C], whose first class is the background, and ``bbox_regression`` [B, N, 4]. As in torchvision, the
+background has class number 0, so no detection has it. NMS is not part of the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vision_infer.model.reference import (
 
 DEFAULTS = HeadDefaults(
     color="rgb",
-    mean=(127.5, 127.5, 127.5),  # SSDLite; SSD300 with VGG wants mean 123, 117, 104 and std 1
+    mean=(127.5, 127.5, 127.5),  # SSDLite; SSD300 with VGG needs mean 123, 117, 104 and std 1
     std=(127.5, 127.5, 127.5),
     fit="stretch",
     fill=(114, 114, 114),
@@ -50,11 +50,11 @@ def _find_layout(network: RawNetwork) -> SsdLayout | None:
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is an SSD; None if it is not."""
+    """Return why a raw model is an SSD; None if it is not."""
     layout = _find_layout(network)
     if layout is None:
         return None
-    return f"outputs of {layout.count} class scores and boxes, as many as {layout.name} has default boxes"
+    return f"outputs of {layout.count} class scores and boxes, the number of default boxes of {layout.name}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
@@ -62,7 +62,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     found, layout = raw_outputs(network), _find_layout(network)
     if found is None or layout is None:
         counts = " or ".join(f"{layout.count} ({layout.name})" for layout in ssd_layouts(network.size))
-        raise network.refuse("ssd", f"it wants class logits [1, N, 1 + classes] and boxes [1, N, 4], with N {counts}")
+        raise network.refuse("ssd", f"it needs class logits [1, N, 1 + classes] and boxes [1, N, 4], where N is {counts}")
     logits, boxes = found
     width = logits.shape[2] or 0
     check_labels(network, card, width)

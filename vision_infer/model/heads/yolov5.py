@@ -1,4 +1,4 @@
-"""YOLOv5 and its like (v6, v7; a YOLOX that decodes its boxes itself): boxes decoded, objectness and classes, NMS left to us.
+"""YOLOv5 and similar models (v6, v7; YOLOX with decoded boxes): decoded boxes, objectness and classes, without NMS.
 
 One output [B, N, 5 + C]: centre and size in input pixels, objectness, classes; score = objectness·class. N is three anchors
 for each cell of the strides, or one.
@@ -27,7 +27,7 @@ DEFAULTS = replace(USUAL, iou=0.45)
 
 
 def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, int] | None:
-    """The output, numbers of anchors, of columns, and of anchors in a cell; None where the output is another."""
+    """Return the output and its numbers of anchors, of columns, and of anchors per cell; None for other outputs."""
     tensor = only_output(network)
     if tensor is None:
         return None
@@ -39,7 +39,7 @@ def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, int] | None:
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a YOLOv5; None if it is not."""
+    """Return why a raw model is a YOLOv5; None if it is not."""
     layout = _find_layout(network)
     if layout is None:
         return None
@@ -48,21 +48,21 @@ def recognise(network: RawNetwork) -> str | None:
     if inside.boxes == "raw" or not inside.scores_only:
         return None
     if each == 1 and inside.objectness is False and not network.has_op("Exp"):
-        return None  # scores of one piece behind the box, one anchor a cell: no objectness
-    seen = ", and boxes that are decoded" if inside.boxes else ""
+        return None  # all scores in one piece and one anchor per cell: no objectness
+    seen = ", and decoded boxes" if inside.boxes else ""
     return f"one output of {anchors} anchors, {each} for each cell of its strides, with 5 + {width - 5} values each{seen}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
-    """Add what is left of YOLOv5's decoding; see :class:`vision_infer.model.head.Head`."""
+    """Add the remaining decoding of YOLOv5; see :class:`vision_infer.model.head.Head`."""
     layout = _find_layout(network)
     if layout is None:
         raise network.refuse(
-            "yolov5", "it wants one output [1, N, 5 + classes] with one or three anchors for each cell of its strides"
+            "yolov5", "it needs one output [1, N, 5 + classes] with one or three anchors for each cell of its strides"
         )
     tensor, anchors, width, _ = layout
     if look_inside(network, tensor, width).boxes == "raw":
-        raise network.refuse("yolov5", "its boxes are not decoded, but come straight from convolutions")
+        raise network.refuse("yolov5", "its boxes come straight from convolutions and are not decoded")
     check_labels(network, card, width - 5)
     output = as_float(builder, tensor)
     objectness, classes = columns(builder, output, 4, 5, "objectness"), columns(builder, output, 5, width, "class_scores")

@@ -1,6 +1,6 @@
-"""YOLOv8 and those after it (v9, v10's one-to-many branch, 11, …): boxes decoded, classes without objectness, NMS left to us.
+"""YOLOv8 and its successors (v9, v10's one-to-many branch, 11, …): decoded boxes, classes without objectness, without NMS.
 
-One output [B, 4 + C, N], or [B, N, 4 + C]: centre and size in input pixels, then the classes' scores behind a sigmoid.
+One output [B, 4 + C, N], or [B, N, 4 + C]: centre and size in input pixels, then the class scores after a sigmoid.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULTS = replace(USUAL, iou=0.7)
 
 
 def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, bool] | None:
-    """The output, numbers of anchors and of columns, and whether the anchors come first; None where the output is another."""
+    """Return the output, its numbers of anchors and of columns, and whether the anchors come first; None for other outputs."""
     tensor = only_output(network)
     if tensor is None:
         return None
@@ -51,7 +51,7 @@ def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, bool] | None:
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a YOLOv8; None if it is not."""
+    """Return why a raw model is a YOLOv8; None if it is not."""
     layout = _find_layout(network)
     if layout is None:
         return None
@@ -60,21 +60,21 @@ def recognise(network: RawNetwork) -> str | None:
     if inside.boxes == "raw" or inside.objectness or not inside.scores_only:
         return None
     shape = f"{anchors} x (4 + {width - 4})" if anchors_first else f"(4 + {width - 4}) x {anchors}"
-    seen = ", boxes that are decoded, and scores behind a Sigmoid without objectness" if inside.boxes else ""
-    return f"one output {shape}, as many anchors as its strides have cells{seen}"
+    seen = ", decoded boxes, and scores after a Sigmoid without objectness" if inside.boxes else ""
+    return f"one output {shape}, an anchor for each cell of its strides{seen}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
-    """Add what is left of YOLOv8's decoding; see :class:`vision_infer.model.head.Head`."""
+    """Add the remaining decoding of YOLOv8; see :class:`vision_infer.model.head.Head`."""
     layout = _find_layout(network)
     if layout is None:
-        raise network.refuse("yolov8", "it wants one output [1, 4 + classes, N] with the N cells of its strides")
+        raise network.refuse("yolov8", "it needs one output [1, 4 + classes, N] with the N cells of its strides")
     tensor, anchors, width, anchors_first = layout
     inside = look_inside(network, tensor, width)
     if inside.boxes == "raw":
-        raise network.refuse("yolov8", "its boxes are not decoded, but come straight from convolutions")
+        raise network.refuse("yolov8", "its boxes come straight from convolutions and are not decoded")
     if not inside.scores_only:
-        raise network.refuse("yolov8", "there is more than class scores behind its boxes")
+        raise network.refuse("yolov8", "it has other values than class scores after its boxes")
     check_labels(network, card, width - 4)
     output = as_float(builder, tensor)
     if anchors_first:

@@ -36,7 +36,7 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 
 
 def _find_layout(network: RawNetwork) -> tuple[tuple[int, ...], int, int] | None:
-    """The strides, number of anchors and number of classes; None where the output is none of YOLOX."""
+    """Return the strides, the number of anchors and the number of classes; None for other outputs."""
     if network.other_inputs or len(network.outputs) != 1 or len(network.outputs[0].shape) != 3:
         return None
     _, anchors, width = network.outputs[0].shape
@@ -49,7 +49,7 @@ def _find_layout(network: RawNetwork) -> tuple[tuple[int, ...], int, int] | None
 
 
 def recognise(network: RawNetwork) -> str | None:
-    """Why a network is a YOLOX; None if it is not."""
+    """Return why a raw model is a YOLOX; None if it is not."""
     layout = _find_layout(network)
     if layout is None:
         return None
@@ -58,7 +58,7 @@ def recognise(network: RawNetwork) -> str | None:
     if inside.boxes == "decoded" or not inside.scores_only or network.has_op("Exp"):
         return None
     seen = ", boxes straight from convolutions" if inside.boxes else ""
-    return f"one output of {anchors} anchors, as strides {'/'.join(map(str, strides))} give, with 5 + {classes} values each{seen}"
+    return f"one output of {anchors} anchors, for the strides {'/'.join(map(str, strides))}, with 5 + {classes} values each{seen}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
@@ -66,10 +66,10 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     layout = _find_layout(network)
     if layout is None:
         counts = " or ".join(str(sum(grid_counts(network.size, strides))) for strides in _STRIDES)
-        raise network.refuse("yolox", f"it wants one output [1, {counts}, 5 + classes]")
-    # A raw network has no Exp: sizes are decoded inside already.
+        raise network.refuse("yolox", f"it needs one output [1, {counts}, 5 + classes]")
+    # A raw model has no Exp: with one, the sizes are already decoded.
     if network.has_op("Exp") or look_inside(network, network.outputs[0], 5 + layout[2]).boxes == "decoded":
-        raise network.refuse("yolox", "its boxes are decoded already; it is of the kind of head 'yolov5'")
+        raise network.refuse("yolox", "its boxes are already decoded, which needs head 'yolov5'")
     strides, anchors, classes = layout
     check_labels(network, card, classes)
     output = as_float(builder, network.outputs[0])

@@ -1,4 +1,4 @@
-"""The catalogue: openly licensed networks that can be pulled from their authors, a card each in ``models/catalogue``."""
+"""The catalogue: openly licensed models that can be downloaded from their authors, with a card each in ``models/catalogue``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vision_infer.model.pull.checksum import Checksum, parse_checksum
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class _Part(BaseModel):
+class _CatalogueModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class RemoteFile(_Part):
-    """The file that is fetched."""
+class RemoteFile(_CatalogueModel):
+    """The file to download."""
 
-    url: str = Field(default="", description="where it is fetched from; empty: its authors offer it on a page only")
-    page: str = Field(default="", description="where a person finds it, where there is no url")
-    read_in: str = Field(description="where that was read: a file of the source, and its version")
-    checksum: str = Field(default="", description="sha256: or md5: and hexadecimal digits, as the source states it")
-    megabytes: float | None = Field(default=None, gt=0, description="size, as the source states it")
+    url: str = Field(default="", description="The address of the file; empty: its authors offer it on a page only.")
+    page: str = Field(default="", description="The page of the file, if it has no url.")
+    read_in: str = Field(description="Where the address was read: a file of the source, and its version.")
+    checksum: str = Field(default="", description="The published checksum: sha256: or md5: and hexadecimal digits.")
+    megabytes: float | None = Field(default=None, gt=0, description="The published size.")
 
     @field_validator("url", "page")
     @classmethod
@@ -47,94 +47,94 @@ class RemoteFile(_Part):
     @model_validator(mode="after")
     def _is_somewhere(self) -> RemoteFile:
         if bool(self.url) == bool(self.page):
-            raise ValueError("needs a url or a page")
+            raise ValueError("must have either a url or a page")
         return self
 
     @property
     def stated(self) -> Checksum | None:
-        """Its checksum, as far as its source states one."""
+        """The published checksum, if there is one."""
         return parse_checksum(self.checksum)
 
     @property
     def name(self) -> str:
-        """The last part of its address."""
+        """The last part of the address."""
         last = urlsplit(self.url).path.rpartition("/")[2]
         return last if _FILE_NAME.fullmatch(last) else "weights"
 
 
-class Import(_Part):
-    """An ONNX file, of which ``model import`` makes a deployment graph."""
+class Import(_CatalogueModel):
+    """An ONNX file, which ``model import`` converts to a deployment graph."""
 
-    head: str = Field(description="its family: a file of vision_infer/model/heads")
+    head: str = Field(description="The model family: a file in vision_infer/model/heads.")
     labels: Literal["coco", ""] = ""
 
 
-class Export(_Part):
-    """Weights, of which ``model export`` makes a deployment graph."""
+class Export(_CatalogueModel):
+    """Weights, from which ``model export`` builds a deployment graph."""
 
-    family: str = Field(description="FAMILY/VARIANT, as `model export` calls it")
+    family: str = Field(description="FAMILY/VARIANT of `model export`.")
 
 
-class AvailableModel(_Part):
-    """A network that can be pulled. How it becomes a deployment graph: by ``import``, by ``export``, or by hand."""
+class AvailableModel(_CatalogueModel):
+    """A model that can be downloaded and converted by ``import``, by ``export``, or with manual steps first."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     task: Literal["detect", "classify", "embed"] = "detect"
-    family: str = Field(min_length=1, description="as its authors call it")
-    license: str = Field(min_length=1, description="SPDX identifier, of the code and of the weights as their authors give them")
-    source: str = Field(min_length=1, description="the authors' repository")
+    family: str = Field(min_length=1, description="The authors' name of the family.")
+    license: str = Field(min_length=1, description="The SPDX identifier of the code and the weights, as published.")
+    source: str = Field(min_length=1, description="The authors' repository.")
     input: InputSize
     parameters_millions: float | None = Field(default=None, gt=0)
-    accuracy: tuple[Accuracy, ...] = Field(min_length=1, description="as published, and what it was measured on")
+    accuracy: tuple[Accuracy, ...] = Field(min_length=1, description="The published accuracy and its data set.")
     file: RemoteFile
     import_: Import | None = Field(default=None, alias="import")
     export: Export | None = None
-    by_hand: str = Field(default="", description="what a person does first to have the ONNX file that `import` takes")
+    by_hand: str = Field(default="", description="The manual steps before `import`.")
 
     @model_validator(mode="after")
     def _can_become_a_graph(self) -> AvailableModel:
         if (self.import_ is None) == (self.export is None):
-            raise ValueError("needs import or export")
+            raise ValueError("must have either import or export")
         if bool(self.by_hand) and self.import_ is None:
-            raise ValueError("what is made by hand is imported")
+            raise ValueError("by_hand needs import")
         return self
 
     def about(self, sha256: str) -> dict[str, Any]:
-        """What goes into the card of the model that is made of its file, by the file's checksum."""
+        """Return fields for the card of the model, given the checksum of its file."""
         weights = Weights(source=self.file.url or self.file.page, sha256=sha256, attribution=f"{self.family}, {self.source}")
         return {"license": self.license, "accuracy": self.accuracy, "weights": weights}
 
 
 def available_dir() -> Path:
-    """The folder of the catalogue's cards."""
+    """Return the folder of the catalogue's cards."""
     return bundled_dir() / AVAILABLE_FOLDER
 
 
 def list_available(folder: Path | None = None) -> list[AvailableModel]:
-    """All networks of the catalogue, sorted by name.
+    """Return all models of the catalogue, sorted by name.
 
     Raises:
-        ModelError: a card is wrong.
+        ModelError: A card is invalid.
     """
     return [read_available((folder or available_dir()) / f"{name}.yaml") for name in available_names(folder)]
 
 
 def find_available(name: str, folder: Path | None = None) -> AvailableModel:
-    """A network of the catalogue.
+    """Return a model of the catalogue.
 
     Raises:
-        ModelError: there is none of this name; names the nearest ones.
+        ModelError: The catalogue has no model of this name.
     """
     names = available_names(folder)
     if name in names:
         return read_available((folder or available_dir()) / f"{name}.yaml")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ModelError(f"'{name}' is not in the catalogue", f"{hint}'vision-infer model list --available' shows all")
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise ModelError(f"'{name}' is not in the catalogue", f"{hint}Run 'vision-infer model list --available' to list all.")
 
 
 def available_names(folder: Path | None = None) -> tuple[str, ...]:
-    """The names in the catalogue; no card is read."""
+    """Return the names in the catalogue, without reading the cards."""
     return tuple(sorted(path.stem for path in (folder or available_dir()).glob("*.yaml")))
 
 
@@ -142,7 +142,7 @@ def read_available(path: Path) -> AvailableModel:
     """Read a card of the catalogue.
 
     Raises:
-        ModelError: it cannot be read, or is no such card; names the first field that is wrong.
+        ModelError: The card cannot be read, or is invalid.
     """
     import yaml
 
@@ -150,11 +150,11 @@ def read_available(path: Path) -> AvailableModel:
     try:
         found = AvailableModel.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ModelError(f"{where}: cannot be read", "install the package anew") from error
+        raise ModelError(f"{where}: cannot be read", "Install the package again.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "card"
-        raise ModelError(f"{where}: field '{field}': {first['msg']}", "see models/README.md") from error
+        raise ModelError(f"{where}: field '{field}': {first['msg']}", "See models/README.md.") from error
     if found.name != path.stem:
-        raise ModelError(f"{where}: is called '{found.name}' inside", "give the file the same name")
+        raise ModelError(f"{where}: its name field is '{found.name}'", "Rename the file or change the field.")
     return found

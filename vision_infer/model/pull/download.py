@@ -1,10 +1,10 @@
-"""A file is fetched as a whole or not at all, once, however often the way there breaks.
+"""Resumable downloads: a file appears in its place only when it is complete and its checksum is correct.
 
-FILE             in its place only when it is whole and its checksum is right
-FILE.part        what has come so far; the next pull goes on from there
-FILE.part.json   which version of the file that is of
-FILE.seen.json   its SHA-256 and size when it was first fetched
-FILE.lock        held by whoever fetches it; the kernel's (flock), so it ends with its process
+FILE             the complete file
+FILE.part        the bytes received so far, from which the next download continues
+FILE.part.json   the version of the file to which they belong
+FILE.seen.json   SHA-256 and size at the first download
+FILE.lock        the lock (flock) of the process that downloads the file; it ends with the process
 """
 
 from __future__ import annotations
@@ -23,45 +23,47 @@ from pathlib import Path
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.model.pull.checksum import Checksum, FirstSeen, check_file, note_first_seen, note_of, read_first_seen
-from vision_infer.model.pull.http_file import Answer, FetchError, ask, shown
+from vision_infer.model.pull.http_file import FetchError, HttpBody, ask, shown
 
 NS_PER_S = 1_000_000_000
 _PROGRESS_BYTES = 65_536
-"""an attempt that brought less does not count as one that got on"""
+"""The minimum number of bytes for an attempt to count as progress."""
 _MAX_ALL_ATTEMPTS = 100
 _MB = 1_000_000
 
 OnMessage = Callable[[str], None]
 Report = Callable[[int, int | None], None]
-"""is told the bytes that are there, and how many there will be, if that is known"""
+"""Receives the number of bytes so far, and the total if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a download may take."""
+    """The limits of a download."""
 
     nbytes: int = 4_000_000_000
+    """The maximum size of a file."""
     attempts: int = 5
-    """in succession that do not get on"""
+    """The maximum number of successive attempts without progress."""
     timeout_s: float = 30.0
-    """for connecting, and for each wait"""
+    """The time-out for connecting and for each read."""
     slow_s: float = 60.0
-    least_bytes_s: float = 1000.0
-    """a connection that brings less, over ``slow_s``, is given up"""
+    """The period over which the rate is measured."""
+    min_bytes_s: float = 1000.0
+    """The minimum rate of a connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A file that is here."""
+    """A downloaded file."""
 
     path: Path
     sha256: str
     first_time: bool
-    """nothing was known of it before, neither stated nor seen"""
+    """Whether there is neither a published checksum nor a record of an earlier download."""
 
 
 def _ignore(*_: object) -> None:
-    """Is told things, and does nothing."""
+    """Do nothing."""
 
 
 def download(
@@ -75,49 +77,49 @@ def download(
     wait: Callable[[float], None] = time.sleep,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Downloaded:
-    """Fetch a file, unless it is here. Waits for whoever fetches the same one already.
+    """Download a file unless it exists; wait if another process downloads it.
 
     Args:
-        url: http or https.
-        target: where it is to be; its folder is made.
-        checksum: as its source states it; None: it states none.
-        limits: what it may take.
-        report: is told how far it is.
-        say: is told what happens, a line each.
-        wait: waits for seconds before another attempt.
-        clock: monotonic time.
+        url: The URL, http or https.
+        target: The place of the file; its folder is created.
+        checksum: The published checksum; None: there is none.
+        limits: The limits of the download.
+        report: Receives the progress.
+        on_message: Receives messages, one line at a time.
+        wait: Waits for a number of seconds before another attempt.
+        clock: The monotonic clock.
 
     Raises:
-        ModelError: it cannot be fetched, and what came is kept; or it is not the right file, and nothing of it is.
+        ModelError: The download failed, and its part is kept; or it is not the right file, and is removed.
     """
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(target, on_message):
             seen = read_first_seen(target)
             if target.is_file():
-                on_message(f"{target.name} is here already: {target}")
+                on_message(f"{target.name} already exists: {target}")
             else:
                 _Fetch(url, target, limits, report, on_message, clock).attempts(wait)
             return _accepted(url, target, checksum, seen)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "make room, and pull again: it goes on from where it is" if full else "check the folder"
+        hint = "Free disk space and run the command again; it continues the download." if full else "Check the folder."
         raise ModelError(f"{target.parent}: cannot be written: {error.strerror or error}", hint) from error
 
 
 def forget(target: Path) -> None:
-    """Remove a file that has turned out to be no use, and what was noted of it: the next pull fetches it anew."""
+    """Remove an unusable file and its record, so that the next command downloads it again."""
     for path in (target, note_of(target)):
         path.unlink(missing_ok=True)
 
 
 def part_of(target: Path) -> Path:
-    """Where what has come of a file is kept until it is whole."""
+    """Return the path of the part of a file."""
     return target.with_name(f"{target.name}.part")
 
 
 def _accepted(url: str, target: Path, checksum: Checksum | None, seen: FirstSeen | None) -> Downloaded:
-    """Put a file that has come in its place, if it is the right one; else remove it."""
+    """Move a downloaded file to its place if it is the right one; remove it otherwise."""
     part = part_of(target)
     came = target if target.is_file() else part
     try:
@@ -135,7 +137,7 @@ def _accepted(url: str, target: Path, checksum: Checksum | None, seen: FirstSeen
 
 
 class _Fetch:
-    """Brings a file into its ``.part``, in as many attempts as it takes."""
+    """Downloads a file into its ``.part``, in several attempts if necessary."""
 
     def __init__(self, url: str, target: Path, limits: Limits, report: Report, on_message: OnMessage, clock: Clock) -> None:
         self._url = url
@@ -143,14 +145,14 @@ class _Fetch:
         self._part = part_of(target)
         self._limits = limits
         self._report = report
-        self._say = on_message
+        self._on_message = on_message
         self._now = clock.monotonic_ns
 
     def attempts(self, wait: Callable[[float], None]) -> None:
-        """Go on until all is here.
+        """Repeat until the file is complete.
 
         Raises:
-            ModelError: it is given up.
+            ModelError: The download failed.
         """
         in_vain = 0
         for _ in range(_MAX_ALL_ATTEMPTS):
@@ -163,70 +165,70 @@ class _Fetch:
                 if not error.again or in_vain >= self._limits.attempts:
                     raise self._given_up(error) from None
                 pause_s = error.wait_s or float(2 ** min(in_vain, 4))
-                self._say(f"{self._target.name}: {error}: trying again in {pause_s:g} s")
+                self._on_message(f"{self._target.name}: {error}; retrying in {pause_s:g} s")
                 wait(pause_s)
-        raise self._given_up(FetchError("the connection broke time and again"))
+        raise self._given_up(FetchError("the connection broke too often"))
 
     def _attempt(self) -> None:
         start, validator, total = self._kept()
         if start and start == total:
             return
-        answer = ask(self._url, start, validator, self._limits.timeout_s)
+        response = ask(self._url, start, validator, self._limits.timeout_s)
         try:
-            if start and answer.start == 0:
-                self._say(f"{self._target.name}: begins anew: {_why_anew(answer, validator)}")
-            elif answer.start != start or (start and answer.total != total):
-                self._part.unlink(missing_ok=True)  # nothing can be told of what is here
-                raise FetchError("the server sent another part than was asked for", again=True)
-            self._check_size(answer)
-            if answer.start == 0:
-                self._remember(answer)
-            with self._part.open("r+b" if answer.start else "wb", buffering=0) as file:
-                file.seek(answer.start)
-                self._copy(answer, file.write)
+            if start and response.start == 0:
+                self._on_message(f"{self._target.name}: restarting: {_restart_reason(response, validator)}")
+            elif response.start != start or (start and response.total != total):
+                self._part.unlink(missing_ok=True)  # the existing part is of an unknown version
+                raise FetchError("the server sent another part than requested", again=True)
+            self._check_size(response)
+            if response.start == 0:
+                self._remember(response)
+            with self._part.open("r+b" if response.start else "wb", buffering=0) as file:
+                file.seek(response.start)
+                self._copy(response, file.write)
         finally:
-            answer.body.close()
+            response.body.close()
 
-    def _copy(self, answer: Answer, write: Callable[[bytes], int | None]) -> None:
-        done, since_ns, since_done = answer.start, self._now(), answer.start
-        self._report(done, answer.total)
+    def _copy(self, response: HttpBody, write: Callable[[bytes], int | None]) -> None:
+        done, since_ns, since_done = response.start, self._now(), response.start
+        self._report(done, response.total)
         while True:
-            data = memoryview(answer.read())
+            data = memoryview(response.read())
             if not data:
                 break
             done += len(data)
-            if done > (answer.total or self._limits.nbytes):
-                raise FetchError(f"more came than {'was announced' if answer.total else self._most()}")
+            if done > (response.total or self._limits.nbytes):
+                raise FetchError(f"the file is larger than {'announced' if response.total else self._limit()}")
             while data:
                 data = data[write(data) or 0 :]  # type: ignore[arg-type]
-            self._report(done, answer.total)
+            self._report(done, response.total)
             seconds = (self._now() - since_ns) / NS_PER_S
             if seconds >= self._limits.slow_s:
-                if done - since_done < self._limits.least_bytes_s * seconds:
-                    raise FetchError(f"too slow: {(done - since_done) / seconds:.0f} bytes a second", again=True)
+                if done - since_done < self._limits.min_bytes_s * seconds:
+                    raise FetchError(f"too slow: {(done - since_done) / seconds:.0f} bytes per second", again=True)
                 since_ns, since_done = self._now(), done
         if not done:
-            raise FetchError("nothing came", again=True)
-        if answer.total is not None and done < answer.total:
-            raise FetchError(f"broke off at {done / _MB:.1f} of {answer.total / _MB:.1f} MB", again=True)
+            raise FetchError("no data arrived", again=True)
+        if response.total is not None and done < response.total:
+            raise FetchError(f"the connection broke at {done / _MB:.1f} of {response.total / _MB:.1f} MB", again=True)
 
-    def _check_size(self, answer: Answer) -> None:
-        if answer.total is None:
+    def _check_size(self, response: HttpBody) -> None:
+        if response.total is None:
             return
-        if answer.total > self._limits.nbytes:
-            raise FetchError(f"is larger than {self._most()}: {answer.total / _MB:.0f} MB")
-        free, needed = shutil.disk_usage(self._target.parent).free, answer.total - answer.start
+        if response.total > self._limits.nbytes:
+            raise FetchError(f"the file has {response.total / _MB:.0f} MB, more than {self._limit()}")
+        free, needed = shutil.disk_usage(self._target.parent).free, response.total - response.start
         if free < needed:
-            raise FetchError(f"the disk is too full: {needed / _MB:.0f} MB are needed, and {free / _MB:.0f} MB are free")
+            raise FetchError(f"not enough disk space: {needed / _MB:.0f} MB are needed, {free / _MB:.0f} MB are free")
 
-    def _most(self) -> str:
-        return f"{self._limits.nbytes / _MB:.0f} MB, the most that is taken"
+    def _limit(self) -> str:
+        return f"the limit of {self._limits.nbytes / _MB:.0f} MB"
 
     def _size(self) -> int:
         return self._part.stat().st_size if self._part.is_file() else 0
 
     def _kept(self) -> tuple[int, str, int | None]:
-        """How much is here, of which version, and of how much; nothing where that is not known."""
+        """Return the size, the validator and the total size of the existing part; zero if its version is unknown."""
         try:
             version = json.loads(_version_of(self._part).read_text(encoding="utf-8"))
             if version["url"] == self._url and version["validator"]:
@@ -235,22 +237,22 @@ class _Fetch:
             pass
         return 0, "", None
 
-    def _remember(self, answer: Answer) -> None:
-        """Note of which version the part will be, before there is any; what there was of another is gone."""
+    def _remember(self, response: HttpBody) -> None:
+        """Record the version of the part before it is written, and remove a part of another version."""
         self._part.unlink(missing_ok=True)
-        version = {"url": self._url, "validator": answer.validator, "total": answer.total}
+        version = {"url": self._url, "validator": response.validator, "total": response.total}
         _version_of(self._part).write_text(json.dumps(version), encoding="utf-8")
 
     def _given_up(self, error: FetchError) -> ModelError:
-        by_hand = "fetch it where it can be reached, and give it with --file PATH"
+        by_hand = "Download it on another machine, and add --file PATH."
         if error.offline:
-            return ModelError(f"{shown(self._url)}: {error}: this machine seems to be offline", by_hand)
-        kept = f"; {self._size() / _MB:.1f} MB are kept, and the same command goes on from there" if self._kept()[0] else ""
+            return ModelError(f"{shown(self._url)}: {error}; this machine seems to be offline", by_hand)
+        kept = f"; {self._size() / _MB:.1f} MB are kept, and the same command continues from there" if self._kept()[0] else ""
         return ModelError(f"{shown(self._url)}: {error}{kept}", by_hand)
 
 
-def _why_anew(answer: Answer, validator: str) -> str:
-    return "the file has changed at its source" if answer.validator != validator else "the server does not resume"
+def _restart_reason(response: HttpBody, validator: str) -> str:
+    return "the file has changed on the server" if response.validator != validator else "the server cannot resume"
 
 
 def _version_of(part: Path) -> Path:
@@ -259,14 +261,14 @@ def _version_of(part: Path) -> Path:
 
 @contextmanager
 def _locked(target: Path, on_message: OnMessage) -> Iterator[None]:
-    """Hold the lock of a file; its own file stays, for whoever waits for it has it open."""
+    """Hold the lock of a file; the lock file stays, because waiting processes have it open."""
     with target.with_name(f"{target.name}.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            on_message(f"{target.name} is being fetched by another process: waiting for it")
+            on_message(f"waiting for another process that downloads {target.name}")
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield

@@ -1,4 +1,4 @@
-"""One request for a file, or for the rest of it, over HTTP; proxies are taken from the usual environment variables."""
+"""One HTTP request for a file or the rest of it; proxies come from the standard environment variables."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MAX_REDIRECTS = 5
 _AGAIN_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OFFLINE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNREFUSED})
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_WAIT_MOST_S = 60.0
+_MAX_WAIT_S = 60.0
 
 
 class FetchError(Exception):
-    """Something went wrong on the way to a file.
+    """A failed request.
 
     Args:
-        message: what, without the name of the file.
-        again: whether to try again is of use.
-        offline: whether it was not reached at all.
-        wait_s: what the server asks to be waited before.
+        message: The reason, without the name of the file.
+        again: Whether another attempt may succeed.
+        offline: Whether the server was not reached.
+        wait_s: The time that the server asks to wait, in seconds.
     """
 
     def __init__(self, message: str, again: bool = False, offline: bool = False, wait_s: float = 0.0) -> None:
@@ -39,22 +39,22 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answered; its body is read from ``body``, to be closed."""
+class HttpBody:
+    """The response of a server, whose ``body`` the caller closes."""
 
     body: http.client.HTTPResponse
     start: int
-    """the place in the file at which the body begins, bytes"""
+    """The position in the file at which the body begins, in bytes."""
     total: int | None
-    """size of the whole file, bytes; None where it is not told"""
+    """The size of the complete file, in bytes; None if unknown."""
     validator: str
-    """what tells this version of the file from others, for ``If-Range``; empty where nothing does"""
+    """The validator of this version of the file, for ``If-Range``; empty if there is none."""
 
     def read(self) -> bytes:
-        """What has come, at most 64 KiB, at the end nothing.
+        """Return the next bytes, at most 64 KiB; empty at the end.
 
         Raises:
-            FetchError: the connection broke, or nothing came within the time-out.
+            FetchError: The connection broke, or no data arrived within the time-out.
         """
         try:
             return self.body.read1(65536)
@@ -82,27 +82,27 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         scheme, before = urlsplit(newurl).scheme, urlsplit(req.full_url).scheme
         if scheme not in ("http", "https") or (before == "https" and scheme != "https"):
-            raise FetchError(f"was sent on from {before}:// to {scheme}://, which is refused")
+            raise FetchError(f"redirected from {before}:// to {scheme}://, which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
-def ask(url: str, start: int, validator: str, timeout_s: float) -> Answer:
-    """Ask for a file from a place on.
+def ask(url: str, start: int, validator: str, timeout_s: float) -> HttpBody:
+    """Request a file from a position on.
 
     Args:
-        url: http or https.
-        start: bytes that are there already; 0: all is asked for.
-        validator: of the version that they are of; without one all is asked for.
-        timeout_s: for connecting, and for each wait.
+        url: The URL, http or https.
+        start: The number of bytes that exist already.
+        validator: The validator of their version; without one, the complete file is requested.
+        timeout_s: The time-out for connecting and for each read, in seconds.
 
     Returns:
-        The answer; it begins at 0 where the server does not resume, or has another version now.
+        The response; it begins at 0 if the server cannot resume, or has another version.
 
     Raises:
-        FetchError: says what went wrong, and whether trying again is of use.
+        FetchError: The request failed.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise FetchError("is no address of the web")
+        raise FetchError("not an http or https URL")
     headers = {"User-Agent": "vision-infer", "Accept-Encoding": "identity"}
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
@@ -117,72 +117,72 @@ def ask(url: str, start: int, validator: str, timeout_s: float) -> Answer:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _explained(error) from None
     try:
-        return _answer(response)
+        return _parse_response(response)
     except BaseException:
         response.close()
         raise
 
 
 def shown(url: str) -> str:
-    """A URL as it is shown: without user, password and parameters."""
+    """Return a URL for display, without user, password and parameters."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
-def _answer(response: Any) -> Answer:
+def _parse_response(response: Any) -> HttpBody:
     headers = response.headers
     encoding = headers.get("Content-Encoding", "identity")
     if encoding not in ("identity", ""):
-        raise FetchError(f"came compressed ({encoding}), though it was asked for as it is")
+        raise FetchError(f"the server sent compressed data ({encoding}), which was not requested")
     if headers.get("Content-Type", "").startswith("text/html"):
-        raise FetchError("a web page came in its place: a page to sign in perhaps, of its server or of your network")
+        raise FetchError("the server sent a web page instead of the file, perhaps a sign-in page")
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None
     validator = headers.get("ETag", "")
-    if not validator or validator.startswith("W/"):  # If-Range takes strong ones only
+    if not validator or validator.startswith("W/"):  # If-Range accepts strong validators only
         validator = headers.get("Last-Modified", "")
     if response.status != 206:
-        return Answer(response, 0, size, validator)
+        return HttpBody(response, 0, size, validator)
     match = _RANGE.fullmatch(headers.get("Content-Range", ""))
     if match is None:
-        raise FetchError("the server sent a part, and does not say which", again=True)
+        raise FetchError("the server sent a part without saying which", again=True)
     first, last, total = (int(number) for number in match.groups())
     if size not in (None, last + 1 - first):
-        raise FetchError("the server contradicts itself: the part that it sends is not as long as it says", again=True)
+        raise FetchError("the length of the part differs from the range that the server announced", again=True)
     if last + 1 != total:
-        raise FetchError("the server sent another part than was asked for", again=True)
-    return Answer(response, first, total, validator)
+        raise FetchError("the server sent another part than requested", again=True)
+    return HttpBody(response, first, total, validator)
 
 
 def _refused(error: urllib.error.HTTPError) -> FetchError:
     status = error.code
     if 300 <= status < 400:
-        return FetchError(f"was sent on more than {MAX_REDIRECTS} times, in a circle, or to what is no web address")
+        return FetchError(f"more than {MAX_REDIRECTS} redirects, a redirect loop, or an invalid redirect")
     if status in (404, 410):
-        return FetchError(f"the server has no such file ({status}); it was moved perhaps")
+        return FetchError(f"the file does not exist on the server ({status}); it may have been moved")
     if status in (401, 403, 407):
-        return FetchError(f"the {'proxy' if status == 407 else 'server'} refused it ({status})")
+        return FetchError(f"the {'proxy' if status == 407 else 'server'} refused the request ({status})")
     if status == 416:
-        return FetchError("the server's file is shorter than what is here (416)", again=True)
+        return FetchError("the server's file is shorter than the existing part (416)", again=True)
     if status in _AGAIN_STATUSES:
         asked = error.headers.get("Retry-After", "")
-        wait_s = min(float(asked), _WAIT_MOST_S) if asked.isdecimal() else 0.0
+        wait_s = min(float(asked), _MAX_WAIT_S) if asked.isdecimal() else 0.0
         return FetchError(f"the server failed ({status})", again=True, wait_s=wait_s)
-    return FetchError(f"the server refused it ({status})")
+    return FetchError(f"the server refused the request ({status})")
 
 
 def _explained(error: Exception) -> FetchError:
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return FetchError(f"its server's certificate is not valid here ({reason.verify_message})")
+        return FetchError(f"the server's certificate is not valid ({reason.verify_message})")
     if isinstance(reason, socket.gaierror):
-        return FetchError("its host is not known here", offline=True)
+        return FetchError("the host name cannot be resolved", offline=True)
     if isinstance(reason, TimeoutError):
-        return FetchError("nothing came within the time-out", again=True)
+        return FetchError("no data arrived within the time-out", again=True)
     if isinstance(reason, OSError) and reason.errno in _OFFLINE:
-        return FetchError(f"its host cannot be reached ({(reason.strerror or '').lower()})", offline=True)
+        return FetchError(f"the host cannot be reached ({(reason.strerror or '').lower()})", offline=True)
     if isinstance(reason, OSError) and "Tunnel connection failed" in str(reason):
-        return FetchError(f"the proxy refused it ({str(reason).rpartition(': ')[2]})")
+        return FetchError(f"the proxy refused the request ({str(reason).rpartition(': ')[2]})")
     if isinstance(error, OSError | http.client.HTTPException):
         return FetchError("the connection broke", again=True)
-    return FetchError(f"its address cannot be meant ({reason})")
+    return FetchError(f"the URL is invalid ({reason})")

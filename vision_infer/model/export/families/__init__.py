@@ -1,4 +1,4 @@
-"""The families that can be exported, one file each. A file placed here is found by its name; nothing else has to change."""
+"""The export families, one file each. A new file is found by its name."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def family_names() -> tuple[str, ...]:
-    """Names of all families, sorted."""
+    """Return the names of all families, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def read_family(name: str) -> Family | Refused:
-    """The family of a name in :func:`family_names`; no library is imported for that."""
+    """Return the family with a name of :func:`family_names`, without importing its library."""
     return cast("FamilyFile", importlib.import_module(f"{__name__}.{name}")).FAMILY
 
 
 def find_family(text: str) -> tuple[str, Family, str]:
-    """A family's name, the family, and the variant, of ``FAMILY`` or ``FAMILY/VARIANT``.
+    """Return the name, the family and the variant of ``FAMILY`` or ``FAMILY/VARIANT``.
 
     Raises:
-        UsageError: there is no such family or variant; names the nearest, or those there are.
-        ModelError: the family cannot be exported; says why.
+        UsageError: The family or variant does not exist.
+        ModelError: The family cannot be exported.
     """
     from vision_infer.model.export.family import Refused
 
@@ -36,12 +36,14 @@ def find_family(text: str) -> tuple[str, Family, str]:
     known = family_names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        hint += "'vision-infer model export --list' shows all, or write MODULE:FUNCTION"
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        hint += "Run 'vision-infer model export --list' to list all, or use MODULE:FUNCTION."
         raise UsageError(f"unknown family '{name}'", hint)
     family = read_family(name)
     if isinstance(family, Refused):
-        raise ModelError(f"{family.title} cannot be exported: {family.reason}", "choose another: see 'model export --list'")
+        raise ModelError(
+            f"{family.title} cannot be exported: {family.reason}", "See 'model export --list'."
+        )
     if slash and variant not in family.variants:
-        raise UsageError(f"{family.title} has no variant '{variant}'", f"choose one of {', '.join(family.variants)}")
+        raise UsageError(f"{family.title} has no variant '{variant}'", f"Choose one of {', '.join(family.variants)}.")
     return name, family, variant or family.variants[0]

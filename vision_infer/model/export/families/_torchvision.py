@@ -1,4 +1,4 @@
-"""What torchvision's networks share: building by name, official weights with labels and accuracy, raw heads of detectors."""
+"""What torchvision's models share: building by name, official weights with labels and accuracy, raw detectors."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _DATASETS = {"COCO-val2017": "COCO val2017", "ImageNet-1K": "ImageNet-1K"}
 
 
 def detector(title: str, head: str, names: dict[str, str], outputs: tuple[str, ...], side: int, **card: Any) -> Family:
-    """A family of detectors.
+    """Return a family of detectors.
 
     Args:
-        title: what people call it.
-        head: what decodes it.
-        names: torchvision's names by variant, the smallest first.
-        outputs: keys of what its head gives, in order.
-        side: of the usual input, pixels.
-        card: fields that are not the head's defaults.
+        title: The name for users.
+        head: The head that decodes it.
+        names: The names in torchvision by variant, the smallest first.
+        outputs: The keys of the detector's outputs, in order.
+        side: The side of the default input, in pixels.
+        card: The fields of the card that differ from the head's defaults.
     """
     build = partial(_build, names=names, outputs=outputs, fields=card, raw=True)
     return Family(title, head, "detect", "torchvision", tuple(names), OFFICIAL, build, lambda _: Size(side, side))
 
 
 def classifier(title: str, names: dict[str, str], sides: dict[str, int] | None = None) -> Family:
-    """A family of classifiers.
+    """Return a family of classifiers.
 
     Args:
-        title: what people call it.
-        names: torchvision's names by variant, the smallest first.
-        sides: of the usual inputs that are not 224, pixels, by variant.
+        title: The name for users.
+        names: The names in torchvision by variant, the smallest first.
+        sides: The sides of default inputs other than 224 pixels, by variant.
     """
     build = partial(_build, names=names, outputs=("logits",), fields={}, raw=False)
 
@@ -74,11 +74,11 @@ def _build(order: Order, names: dict[str, str], outputs: tuple[str, ...], fields
 def _note(order: Order, categories: tuple[str, ...]) -> tuple[str, ...]:
     if order.origin != "file" or order.classes not in (None, len(categories)):
         return ()
-    return (f"labels: the {len(categories)} of torchvision's own weights; --labels FILE gives others",)
+    return (f"labels: the {len(categories)} of torchvision's weights; add --labels FILE for others",)
 
 
 def _published(official: Any) -> dict[str, Any]:
-    """What torchvision says of its weights."""
+    """Return what torchvision publishes about its weights."""
     accuracy = [
         {"metric": _METRICS[metric], "dataset": _DATASETS.get(dataset, dataset), "value": value, "source": "torchvision"}
         for dataset, metrics in official.meta.get("_metrics", {}).items()
@@ -90,10 +90,10 @@ def _published(official: Any) -> dict[str, Any]:
 
 
 def _raw(detector: Any, outputs: tuple[str, ...]) -> Any:
-    """A detector's backbone and head, and nothing of what is around them: normalisation, anchors and NMS are ours."""
+    """Return a detector's backbone and head without normalisation, anchors and NMS."""
     module: Any = load("torch").nn.Module
 
-    class Raw(module):  # type: ignore[misc]
+    class RawDetector(module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.backbone, self.head = detector.backbone, detector.head
@@ -102,4 +102,4 @@ def _raw(detector: Any, outputs: tuple[str, ...]) -> Any:
             found = self.head(list(self.backbone(images).values()))
             return tuple(found[name] for name in outputs)
 
-    return Raw()
+    return RawDetector()

@@ -1,4 +1,4 @@
-"""What networks of the library transformers share: a configuration, weights in safetensors, and one tensor for each output."""
+"""What models of the library transformers share: a configuration, weights in safetensors, and a tensor for each output."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How networks of a family are built."""
+class TransformersRecipe:
+    """How models of a family are built."""
 
     config: str
-    """class of the configuration in transformers"""
+    """The class of the configuration in transformers."""
     model: str
-    """class of the network"""
+    """The class of the model."""
     repositories: Mapping[str, str]
-    """official weights on huggingface.co, by variant"""
+    """The official weights on huggingface.co, by variant."""
     license: str
     configure: Callable[[Any, str], None]
-    """makes the library's usual configuration that of a variant"""
+    """Changes the library's default configuration to that of a variant."""
     outputs: tuple[str, ...]
     labels: tuple[str, ...] | None = None
-    """of the official weights"""
+    """The labels of the official weights."""
     strict: bool = False
     ignored: tuple[str, ...] = ()
-    """beginnings of the names of weights that belong to another part of the official network"""
+    """The prefixes of weights that belong to other parts of the official model."""
     prepare: Callable[[Any, Order], None] = lambda _, __: None
-    """changes the network before it is exported"""
+    """Changes the model before the export."""
     attribution: str = ""
 
     @property
     def official(self) -> str:
-        """Where the weights are from, for people."""
+        """The source of the weights, for users."""
         first = next(iter(self.repositories.values()))
         return f"huggingface.co, such as {first}"
 
 
-def build(order: Order, recipe: Recipe, card: Mapping[str, Any]) -> Built:
-    """Build a network of transformers.
+def build(order: Order, recipe: TransformersRecipe, card: Mapping[str, Any]) -> Built:
+    """Build a model of transformers.
 
     Args:
-        order: what.
-        recipe: how.
-        card: fields that are not the head's defaults.
+        order: The model to build.
+        recipe: How it is built.
+        card: The fields of the card that differ from the head's defaults.
 
     Raises:
-        ModelError: the weights do not fit, or cannot be downloaded.
+        ModelError: The weights do not fit, or cannot be downloaded.
     """
     transformers = load("transformers")
     kind = getattr(transformers, recipe.model)
     transformers.logging.set_verbosity_error()
     fields = dict(card)
-    # Attention in plain steps: the fused one is exported with nodes that ask for NaN, which not every runtime has.
+    # Attention in separate steps: the fused one is exported with an operator for NaN that not every runtime has.
     eager = {"attn_implementation": "eager"}
     if order.origin == "download":
         name = recipe.repositories[order.variant]
@@ -80,11 +80,11 @@ def build(order: Order, recipe: Recipe, card: Mapping[str, Any]) -> Built:
         fields |= _labels(network.config, recipe.labels)
     network.eval()
     recipe.prepare(network, order)
-    return Built(_picked(network, recipe.outputs), recipe.outputs, fields, recipe.strict)
+    return Built(_with_outputs(network, recipe.outputs), recipe.outputs, fields, recipe.strict)
 
 
-def _config(order: Order, recipe: Recipe, transformers: Any) -> Any:
-    """The configuration that lies beside the weights, else the variant's."""
+def _config(order: Order, recipe: TransformersRecipe, transformers: Any) -> Any:
+    """Return the configuration next to the weights, or else that of the variant."""
     kind = getattr(transformers, recipe.config)
     beside = None if order.file is None else order.file.with_name(CONFIG_FILE)
     if beside is not None and beside.is_file():
@@ -92,7 +92,7 @@ def _config(order: Order, recipe: Recipe, transformers: Any) -> Any:
             config = kind.from_json_file(str(beside))
         except Exception as error:
             raise ModelError(
-                f"{beside}: is no configuration of {recipe.config}: {error}", "remove it, or copy the right one"
+                f"{beside}: not a configuration of {recipe.config}: {error}", "Remove it, or copy the right one."
             ) from error
         return getattr(config, "vision_config", config)
     config = kind()
@@ -102,32 +102,32 @@ def _config(order: Order, recipe: Recipe, transformers: Any) -> Any:
     return config
 
 
-def _load(kind: Any, config: Any, path: Path, recipe: Recipe, eager: Mapping[str, str]) -> Any:
+def _load(kind: Any, config: Any, path: Path, recipe: TransformersRecipe, eager: Mapping[str, str]) -> Any:
     weights = {name: value for name, value in read_weights(path).items() if not name.startswith(recipe.ignored or ("\0",))}
     try:
-        # Through the library's own door: it knows the names that older versions gave to the same weights.
-        network, told = kind.from_pretrained(
+        # The library's loader knows the names that older versions gave to the same weights.
+        network, report = kind.from_pretrained(
             None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True, **eager
         )
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path.name}: cannot be loaded: {error}", "check family and variant") from error
-    shapes = [(name, tuple(given), tuple(wanted)) for name, given, wanted in told["mismatched_keys"]]
-    refuse_misfit(path.name, told["missing_keys"], told["unexpected_keys"], shapes)
+        raise ModelError(f"{path.name}: cannot be loaded: {error}", "Check family and variant.") from error
+    shapes = [(name, tuple(given), tuple(wanted)) for name, given, wanted in report["mismatched_keys"]]
+    refuse_misfit(path.name, report["missing_keys"], report["unexpected_keys"], shapes)
     return network
 
 
 def _labels(config: Any, official: tuple[str, ...]) -> dict[str, Any]:
-    """The names that the configuration has, where it has some; the official ones where there are as many."""
+    """Return the names in the configuration, or else the official ones if their number fits."""
     named = tuple(str(name) for _, name in sorted(config.id2label.items()))
     if all(name.startswith("LABEL_") for name in named):
         return {"labels": official} if len(named) == len(official) else {}
     return {"labels": named}
 
 
-def _picked(network: Any, outputs: tuple[str, ...]) -> Any:
+def _with_outputs(network: Any, outputs: tuple[str, ...]) -> Any:
     base: Any = load("torch").nn.Module
 
-    class Picked(base):  # type: ignore[misc]
+    class SelectedOutputs(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network
@@ -136,4 +136,4 @@ def _picked(network: Any, outputs: tuple[str, ...]) -> Any:
             found = self.network(pixel_values=images)
             return tuple(getattr(found, name) for name in outputs)
 
-    return Picked()
+    return SelectedOutputs()

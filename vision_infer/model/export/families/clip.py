@@ -1,4 +1,4 @@
-"""The image tower of CLIP, of transformers: embeddings that lie near those of texts (Radford et al., 2021)."""
+"""The image tower of CLIP, of transformers: embeddings in the same space as those of texts (Radford et al., 2021)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import Recipe, build
+from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Built, Family, Order
 
 _SIDE = 224
-# Patch, width, layers, heads, elements of the embedding.
+# Patch size, width, layers, attention heads, elements of the embedding.
 _SIZES = {"b32": (32, 768, 12, 12, 512), "b16": (16, 768, 12, 12, 512), "l14": (14, 1024, 24, 16, 768)}
 _REPOSITORIES = {
     "b32": "openai/clip-vit-base-patch32",
@@ -21,7 +21,7 @@ _CARD = {"mean": (122.7709, 116.746, 104.0937), "std": (68.5005, 66.6322, 70.323
 
 
 def configure(config: Any, variant: str) -> None:
-    """The numbers of a variant, as its authors trained it."""
+    """Set the configuration of a variant as its authors trained it."""
     config.patch_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads, width = _SIZES[variant]
     config.intermediate_size = 4 * config.hidden_size
     config.projection_dim = width
@@ -29,11 +29,11 @@ def configure(config: Any, variant: str) -> None:
 
 def _build(order: Order) -> Built:
     if order.size != Size(_SIDE, _SIDE):
-        raise UsageError(f"CLIP takes {_SIDE}x{_SIDE} and nothing else", "leave --input out")
+        raise UsageError(f"CLIP supports the input size {_SIDE}x{_SIDE} only", "Remove --input.")
     return build(order, RECIPE, _CARD)
 
 
-RECIPE = Recipe(
+RECIPE = TransformersRecipe(
     "CLIPVisionConfig",
     "CLIPVisionModelWithProjection",
     _REPOSITORIES,

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import Recipe, build
+from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Family
 from vision_infer.model.labels import read_labels
 
 _SIZES = {"n": "nano", "s": "small", "m": "medium", "l": "large", "x": "xlarge"}
 _REPOSITORIES = {name: f"ustc-community/dfine-{size}-coco" for name, size in _SIZES.items()}
-# HGNetV2: stem, channels into, inside and out of each stage, blocks, layers in each block.
+# HGNetV2: channels of the stem; input, inner and output channels of each stage; blocks; layers per block.
 _BACKBONES = {
     "n": ((3, 16, 16), (16, 64, 256, 512), (16, 32, 64, 128), (64, 256, 512, 1024), (1, 1, 2, 1), 3),
     "m": ((3, 24, 32), (32, 96, 384, 768), (32, 64, 128, 256), (96, 384, 768, 1536), (1, 1, 3, 1), 4),
@@ -49,7 +49,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def configure(config: Any, variant: str) -> None:
-    """The numbers of a variant, as its authors trained it."""
+    """Set the configuration of a variant as its authors trained it."""
     backbone = config.backbone_config
     stem, into, inside, out, blocks, layers = _BACKBONES[variant]
     backbone.stem_channels, backbone.stage_in_channels, backbone.stage_mid_channels = list(stem), list(into), list(inside)
@@ -67,7 +67,7 @@ def configure(config: Any, variant: str) -> None:
         setattr(config, name, value)
 
 
-RECIPE = Recipe(
+RECIPE = TransformersRecipe(
     "DFineConfig",
     "DFineForObjectDetection",
     _REPOSITORIES,
@@ -75,7 +75,7 @@ RECIPE = Recipe(
     configure,
     ("logits", "pred_boxes"),
     labels=read_labels("coco"),
-    strict=True,  # it asks len() of a tensor, which fixes the batch where one run is followed
+    strict=True,  # it calls len() on a tensor, which fixes the batch in tracing
     attribution="the authors of D-FINE",
 )
 FAMILY = Family(

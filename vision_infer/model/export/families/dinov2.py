@@ -1,4 +1,4 @@
-"""DINOv2, of transformers: embeddings of what a picture shows, learnt without labels (Oquab et al., 2023)."""
+"""DINOv2, of transformers: image embeddings trained without labels (Oquab et al., 2023)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from functools import partial
 from typing import Any
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import Recipe, build
+from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Family, Order
 from vision_infer.model.export.library import load
 
 _PATCH = 14
 _SIDE = 518
-"""the pictures of its training, pixels: 37 × 37 patches have a position"""
-# Width, layers, heads.
+"""The side of the training images, in pixels: 37 × 37 patches have a position."""
+# Width, layers, attention heads.
 _SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
 
 def configure(config: Any, variant: str) -> None:
-    """The numbers of a variant, as its authors trained it."""
+    """Set the configuration of a variant as its authors trained it."""
     config.hidden_size, config.num_hidden_layers, config.num_attention_heads = _SIZES[variant]
     config.image_size, config.patch_size = _SIDE, _PATCH
 
 
 def fix_positions(network: Any, order: Order) -> None:
-    """Work the positions out for this input now: else they are resized anew for each picture, by what few runtimes have."""
+    """Compute the positions once; otherwise each image resizes them, with an operator that few runtimes have."""
     torch, embeddings = load("torch"), network.embeddings
     height, width = order.size.height, order.size.width
     tokens = torch.zeros(1, (height // _PATCH) * (width // _PATCH) + 1, network.config.hidden_size)
@@ -34,7 +34,7 @@ def fix_positions(network: Any, order: Order) -> None:
     embeddings.interpolate_pos_encoding = lambda *_: embeddings.fixed_positions
 
 
-RECIPE = Recipe(
+RECIPE = TransformersRecipe(
     "Dinov2Config",
     "Dinov2Model",
     {name: f"facebook/dinov2-{name}" for name in _SIZES},

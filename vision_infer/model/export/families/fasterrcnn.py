@@ -1,4 +1,4 @@
-"""Faster R-CNN, of torchvision: known by name, so that the reason why it cannot be exported is told."""
+"""Faster R-CNN, of torchvision, which cannot be exported; the file has the reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from vision_infer.model.export.family import Refused
 
 FAMILY = Refused(
     "Faster R-CNN",
-    "its second stage looks at regions that NMS has chosen inside the network, a number that changes with each picture; "
+    "its second stage processes regions that NMS selects inside the model, and their number differs for each image; "
     "FCOS and RetinaNet have the same backbones and one stage",
 )

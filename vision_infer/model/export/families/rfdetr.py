@@ -17,15 +17,15 @@ from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD
 
 _SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704}
 _BESIDE = (argparse.Namespace, types.SimpleNamespace)
-"""what its trainer keeps its options in, beside the weights: plain values"""
+"""The classes for options that its trainer stores with the weights."""
 
 
 def _build(order: Order) -> Built:
     if order.size.width != order.size.height:
-        raise UsageError("RF-DETR takes square inputs only", f"write --input {order.size.width}x{order.size.width}")
+        raise UsageError("RF-DETR supports square inputs only", f"Use --input {order.size.width}x{order.size.width}.")
     settings, defaults = load("rfdetr.config"), load("rfdetr.models._defaults").MODEL_DEFAULTS
     kind = getattr(settings, f"RFDETR{order.variant.capitalize()}Config")
-    # Its positions stay those of its training: another input size has them resized, when the network is made ready for export.
+    # The positions of the training are resized for another input size when the model is prepared for export.
     side = _SIDES[order.variant]
     options: dict[str, Any] = {"resolution": order.size.width, "positional_encoding_size": side // 16, "device": "cpu"}
     if order.classes is not None:
@@ -44,31 +44,29 @@ def _build(order: Order) -> Built:
         source = {"source": f"rfdetr, {file.name}", "attribution": "Roboflow"}
         card |= {"license": "Apache-2.0", "weights": source}
     network.eval()
-    network.export()  # its own step before any export: positions are worked out for this input
+    network.export()  # its preparation for export computes the positions for this input size
     return Built(network, ("pred_boxes", "logits"), card)
 
 
 def _named(weights: dict[str, Any]) -> dict[str, Any]:
-    """The names of the network itself, where a trainer has kept it as its ``model``."""
+    """Return the weights with the model's own names, without the prefix of a trainer."""
     if all(name.startswith("model.") for name in weights):
         return {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
     return weights
 
 
 def _labels() -> tuple[str, ...]:
-    """COCO's names by COCO's own numbers, which have gaps."""
+    """Return COCO's names by COCO's category numbers, which have gaps."""
     names = load("rfdetr.assets.coco_classes").COCO_CLASSES
     return tuple(names.get(number, "N/A") for number in range(max(names) + 1))
 
 
 def _fetch(config: Any) -> Path:
-    """The official weights, as the package keeps them."""
+    """Download the official weights with the package."""
     path = Path(str(config.pretrain_weights))
     downloaded(lambda: load("rfdetr.assets.model_weights").download_pretrain_weights(str(path)), f"{path.name} of rfdetr")
     if not path.is_file():
-        raise ModelError(
-            f"{path.name} of rfdetr cannot be downloaded", "get it on another machine and give it with --weights FILE"
-        )
+        raise ModelError(f"{path.name} of rfdetr cannot be downloaded", "Download it on another machine and add --weights FILE.")
     return path
 
 

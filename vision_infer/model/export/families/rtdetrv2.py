@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import Recipe, build
+from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Family
 from vision_infer.model.labels import read_labels
 
@@ -15,7 +15,7 @@ _REPOSITORIES = {name: f"PekingU/rtdetr_v2_{name}vd" for name in ("r18", "r34", 
 
 
 def configure(config: Any, variant: str) -> None:
-    """What differs from ResNet-50, which is the library's own default."""
+    """Set what differs from ResNet-50, the library's default."""
     if variant in _LAYERS:
         config.backbone_config.depths = list(_LAYERS[variant])
     if variant in ("r18", "r34"):
@@ -30,7 +30,7 @@ def configure(config: Any, variant: str) -> None:
         config.decoder_in_channels = [384, 384, 384]
 
 
-RECIPE = Recipe(
+RECIPE = TransformersRecipe(
     "RTDetrV2Config",
     "RTDetrV2ForObjectDetection",
     _REPOSITORIES,

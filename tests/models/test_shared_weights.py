@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.precision.tiny import SIDE, noise_frames, tiny_model
+from tests.support.bundled_scripts import bundled_script
 from vision_infer.engine import external_data
 from vision_infer.engine.external_data import external_files
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.model.shared_weights import MIN_BYTES, share_weights
+
+with bundled_script("nanodet-416/shared_weights") as script:
+    MIN_BYTES, share_weights = script.MIN_BYTES, script.share_weights
 
 pytest.importorskip("onnxruntime")
 

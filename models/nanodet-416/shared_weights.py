@@ -1,7 +1,6 @@
-"""Graphs of one network for several input sizes hold the same weights: all but the first may read them from the first one's file.
+"""Graphs of one model for several input sizes have the same weights; all but the first can read them from the first one's file.
 
-ONNX lets a tensor's values lie in another file, at an offset (external data). That file may be any, and so also the .onnx file of
-the other graph, which holds the very bytes.
+ONNX allows a tensor's values in another file at an offset (external data), which may be the .onnx file of the other graph.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ import onnx
 from onnx import external_data_helper, numpy_helper
 
 MIN_BYTES = 1024
-"""smaller tensors stay inside: naming another place takes nearly as much"""
+"""The minimum size of a shared tensor; a reference to smaller ones takes nearly as much space."""
 
 
 def share_weights(model: onnx.ModelProto, others: Mapping[str, bytes]) -> onnx.ModelProto:
-    """Let a graph read those weights from other graphs' files that are in them.
+    """Replace a graph's weights that are in other files by references to these files.
 
     Args:
-        model: is left as it is.
-        others: content by file name; the files have to lie in the graph's folder, and to stay the very same from then on.
+        model: The graph, which is not changed.
+        others: The contents by file name. The files must be in the graph's folder, and must not change afterwards.
 
     Returns:
-        The graph without the weights that the other files hold.
+        A copy of the graph without the weights that are in the other files.
     """
     shared = onnx.ModelProto()
     shared.CopyFrom(model)
