@@ -32,9 +32,7 @@ def given_family(text: str) -> Family:
     """
     module_name, _, path = text.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
-        raise UsageError(
-            f"{text}: not of the form MODULE:FUNCTION", "For the function mine in nets.py, use nets:mine."
-        )
+        raise UsageError(f"{text}: not of the form MODULE:FUNCTION", "For the function mine in nets.py, use nets:mine.")
     found: Any = _import(module_name, text)
     for part in path.split("."):
         found = getattr(found, part, None)
@@ -43,9 +41,7 @@ def given_family(text: str) -> Family:
     try:
         given = found()
     except Exception as error:
-        raise ModelError(
-            f"{text}: failed with {type(error).__name__}: {error}", "Call it in Python for a traceback."
-        ) from error
+        raise ModelError(f"{text}: failed with {type(error).__name__}: {error}", "Call it in Python for a traceback.") from error
     network, fields, outputs = _check_given(given, text)
     card = parse_card({"name": "x"} | fields, text)
     find_head(card.head)

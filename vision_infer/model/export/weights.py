@@ -110,9 +110,7 @@ def refuse_misfit(
     reasons += [f"has {_some(unknown)}, which the model does not have"] if unknown else []
     reasons += [f"'{shapes[0][0]}' is {list(shapes[0][1])} instead of {list(shapes[0][2])}"] if shapes else []
     if reasons:
-        raise ModelError(
-            f"{where}: weights of another model: the file {', and '.join(reasons)}", "Check family and variant."
-        )
+        raise ModelError(f"{where}: weights of another model: the file {', and '.join(reasons)}", "Check family and variant.")
 
 
 def _some(names: list[str]) -> str:

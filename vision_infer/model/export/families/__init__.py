@@ -41,9 +41,7 @@ def find_family(text: str) -> tuple[str, Family, str]:
         raise UsageError(f"unknown family '{name}'", hint)
     family = read_family(name)
     if isinstance(family, Refused):
-        raise ModelError(
-            f"{family.title} cannot be exported: {family.reason}", "See 'model export --list'."
-        )
+        raise ModelError(f"{family.title} cannot be exported: {family.reason}", "See 'model export --list'.")
     if slash and variant not in family.variants:
         raise UsageError(f"{family.title} has no variant '{variant}'", f"Choose one of {', '.join(family.variants)}.")
     return name, family, variant or family.variants[0]
