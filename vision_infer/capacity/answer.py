@@ -168,10 +168,6 @@ class _CapacitySearch:
             return replace(answer, nearest=_nearest(self.run(1), need, self.costs, self.cores, self.batch, self.gated))
         return replace(answer, money=_money(answer, need, self.machine.name))
 
-    def curve(self) -> tuple[tuple[int, SimulationOutcome], ...]:
-        """Return the simulation by number of cameras, up to 1.5 times the maximum."""
-        return tuple((cameras, self.run(cameras)) for cameras in _points(self.most))
-
 
 def _most(good: Callable[[int], bool], bound: int) -> int:
     """Return the largest good number up to a bound, by bisection."""
@@ -250,4 +246,5 @@ def _money(answer: CapacityAnswer, need: Need, name: str) -> PlanCost | None:
 def curve_of(machine: MeasuredMachine, need: Need, answer: CapacityAnswer) -> tuple[tuple[int, SimulationOutcome], ...]:
     """Return the simulation by number of cameras, for a chart."""
     engine = next(engine for engine in engines_of(machine.report, need) if engine.name == answer.engine)
-    return _CapacitySearch(machine, need, engine, answer.costs, answer.batch, 0.0).curve()
+    search = _CapacitySearch(machine, need, engine, answer.costs, answer.batch, 0.0)
+    return tuple((cameras, search.run(cameras)) for cameras in _points(search.most))

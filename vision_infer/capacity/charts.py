@@ -133,7 +133,6 @@ def draw_plan(need: Need, plan: MachinePlan, folder: Path) -> list[Path]:
 
 
 def _ages(need: Need, plan: MachinePlan) -> Any:
-    assert plan.best is not None
     best = plan.best
     curve = curve_of(plan.machine, need, best)
     figure, axes = _new_figure(
@@ -159,7 +158,6 @@ def _ages(need: Need, plan: MachinePlan) -> Any:
 
 
 def _variants(need: Need, plan: MachinePlan) -> Any:
-    assert plan.best is not None
     figure, axes = _new_figure("What if: cameras on one device", "cameras", "")
     bars = [
         ("as planned", plan.best.most),

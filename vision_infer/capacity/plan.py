@@ -27,12 +27,15 @@ class MachinePlan:
     """The best estimate for a measured machine, and others."""
 
     machine: MeasuredMachine
-    best: CapacityAnswer | None
-    engines: tuple[CapacityAnswer, ...] = ()
+    engines: tuple[CapacityAnswer, ...]
     """Each engine at its best batch size, the best first."""
-    what_if: tuple[Variant, ...] = ()
-    notes: tuple[str, ...] = ()
-    load: Load | None = None
+    what_if: tuple[Variant, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def best(self) -> CapacityAnswer:
+        """The estimate for the best engine."""
+        return self.engines[0]
 
 
 def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
@@ -56,15 +59,8 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
             f"run: vision-infer bench --codec {need.video.codec}",
         )
     answers.sort(key=lambda answer: (-answer.most, answer.outcome.age_p99_ms))
-    best = answers[0]
-    return MachinePlan(
-        machine,
-        best,
-        tuple(answers),
-        tuple(_variants(machine, need, best, engines, load)),
-        tuple(_notes(report, need, load)),
-        load,
-    )
+    variants = _variants(machine, need, answers[0], engines, load)
+    return MachinePlan(machine, tuple(answers), tuple(variants), tuple(_notes(report, need, load)))
 
 
 def _no_engine(report: BenchReport, need: Need) -> str:

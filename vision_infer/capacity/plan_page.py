@@ -45,14 +45,14 @@ def plan_page(
     if published:
         parts += ["### Not measured\n", _published(published)]
     for plan in machines:
-        if plan.best is not None:
-            parts += [
-                f"## Bottleneck of {plan.machine.name}\n",
-                plan.best.why + "\n",
-                usage_table(need, plan.best),
-                memory_table(plan.best),
-            ]
-            parts += ["### Engines\n", engine_table(plan)]
+        parts += [
+            f"## Bottleneck of {plan.machine.name}\n",
+            plan.best.why + "\n",
+            usage_table(need, plan.best),
+            memory_table(plan.best),
+            "### Engines\n",
+            engine_table(plan),
+        ]
     parts += ["## Alternatives\n", alternatives_table(need, first), _images(charts[1:])]
     parts += [
         "## Requirements and choices\n",
@@ -68,9 +68,8 @@ def plan_page(
 def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
     best = min(machines, key=lambda plan: _rank(plan.best))
     answer = best.best
-    if answer is None or answer.devices is None:
-        nearest = "" if answer is None else f" The nearest on {best.machine.name}: {answer.nearest}."
-        return f"**No measured device meets the target.**{nearest}\n"
+    if answer.devices is None:
+        return f"**No measured device meets the target.** The nearest on {best.machine.name}: {answer.nearest}.\n"
     margin = f"a margin of {need.margin:.0%}"
     name = best.machine.name
     single = answer.devices == 1
@@ -108,14 +107,14 @@ def _warnings(need: Need, plan: MachinePlan) -> str:
             f"estimate is "
             "valid for an idle machine; repeat the benchmark on one"
         )
-    elif same and answer is not None and report.carries is not None and report.carries < answer.most:
+    elif same and report.carries is not None and report.carries < answer.most:
         found.append(f"the pipeline runs of the benchmark supported {report.carries} cameras instead of {answer.most}")
     return "".join(f"\n**Warning:** {warning}.\n" for warning in found)
 
 
-def _rank(answer: CapacityAnswer | None) -> tuple[float, float, float]:
+def _rank(answer: CapacityAnswer) -> tuple[float, float, float]:
     """Return a sort key: the cheapest first, then the lowest number of devices."""
-    if answer is None or answer.devices is None:
+    if answer.devices is None:
         return math.inf, math.inf, math.inf
     return answer.money.month if answer.money else math.inf, answer.devices, answer.outcome.age_p99_ms
 
@@ -126,8 +125,6 @@ def _devices(need: Need, machines: Sequence[MachinePlan]) -> str:
     rows = []
     for plan in machines:
         answer = plan.best
-        if answer is None:
-            continue
         found = answer.outcome
         row = [
             f"{plan.machine.name}: {plan.machine.report.machine.name}",
@@ -185,14 +182,13 @@ def _steps(need: Need, plan: MachinePlan) -> str:
     report = plan.machine.report
     row = next(iter(report.engines), None)
     size = "" if row is None else f", {row.input_width}×{row.input_height}"
-    taken = "none" if answer is None else answer.engine
-    price = "" if answer is None or answer.money is None else price_text(answer.money.per_1000_frames, need)
+    price = "" if answer.money is None else price_text(answer.money.per_1000_frames, need)
     rows = [
         ("1 task", need.task, ""),
         ("2 model and size", need.model, f"{need.model}{size}"),
         ("3 targets", f"{need.fps:g} results/s each, 99% within {need.target.age_ms:g} ms", ""),
-        ("4 precision", f"{need.precision}, loss of at most {need.loss_points:g} points", taken.rpartition("-")[2]),
-        ("5 runtime", need.runtime, taken.rsplit("-", 2)[0]),
+        ("4 precision", f"{need.precision}, loss of at most {need.loss_points:g} points", answer.engine.rpartition("-")[2]),
+        ("5 runtime", need.runtime, answer.engine.rsplit("-", 2)[0]),
         ("6 margin", f"{need.margin:.0%} of CPU, accelerator and memory stay free", ""),
         ("7 cost", _asked_prices(need), f"{price} per 1,000 results" if price else ""),
     ]

@@ -14,6 +14,7 @@ from aiortc.codecs.vpx import Vp8Encoder
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
@@ -44,17 +45,6 @@ _log = logging.getLogger("vision_infer.preview")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The settings of an encoder."""
-
-    codec: CodecName
-    most_lines: int
-    """The maximum height in pixels; larger frames are scaled down."""
-    fps: float
-    kbit_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Coded:
     """An encoded frame on its way from the encoder's thread to the event loop."""
 
@@ -69,25 +59,25 @@ class _Coded:
 class EncodedFeed(Feed):
     """Encodes the frames of a stream on a separate thread while it has viewers. If it cannot keep up, the newest frame wins."""
 
-    def __init__(self, name: str, relay: Relay, wanted: Wanted, by: By, clock: Clock) -> None:
-        super().__init__(wanted.codec, by)
+    def __init__(self, name: str, relay: Relay, codec: CodecName, settings: PreviewSettings, by: By, clock: Clock) -> None:
+        super().__init__(codec, by)
         self._name = name
         self._relay = relay
-        self._wanted = wanted
+        self._settings = settings
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._picture_id = 0
         self._ending = threading.Event()
         self._frame: Frame | None = None
         self._came = threading.Condition()  # guards _frame: the stream's thread puts it there, the encoder's thread takes it
-        self._pacer = Pacer(wanted.fps)
+        self._pacer = Pacer(settings.encode_fps)
         self.superseded = 0
         """The number of frames that a newer one replaced before they were encoded."""
 
     def start(self) -> None:
         """Start encoding."""
         self._ending = threading.Event()
-        self._pacer = Pacer(self._wanted.fps)
+        self._pacer = Pacer(self._settings.encode_fps)
         threading.Thread(target=self._run, args=(self._ending,), name=f"preview-{self._name}", daemon=True).start()
         self._relay.watch_frames(self._from_stream)
 
@@ -110,7 +100,7 @@ class EncodedFeed(Feed):
 
     def _run(self, ending: threading.Event) -> None:
         """Encode frames until the end, on the encoder's thread."""
-        coder = _Coder(self._wanted, self.by)
+        coder = _Coder(self.codec, self._settings, self.by)
         while True:
             with self._came:
                 while self._frame is None and not ending.is_set():
@@ -122,7 +112,7 @@ class EncodedFeed(Feed):
                 coded = coder.encode(frame)
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 _log.error("%s: encoding for viewers failed: %s", self._name, error)
-                coder = _Coder(self._wanted, self.by)
+                coder = _Coder(self.codec, self._settings, self.by)
                 ending.wait(1.0)  # the next frame will probably fail as well: do not retry at the frame rate
                 continue
             del frame
@@ -136,7 +126,7 @@ class EncodedFeed(Feed):
         if ending.is_set():
             return
         self.size = coded.size
-        if self._wanted.codec == "H264":
+        if self.codec == "H264":
             payloads = h264.payloads(list(h264.units(coded.data)))
         else:
             payloads = tuple(Vp8Encoder._packetize(coded.data, self._picture_id))
@@ -149,8 +139,9 @@ class EncodedFeed(Feed):
 class _Coder:
     """The encoder itself; it is reopened when the size of the frames changes."""
 
-    def __init__(self, wanted: Wanted, by: By) -> None:
-        self._wanted = wanted
+    def __init__(self, codec: str, settings: PreviewSettings, by: By) -> None:
+        self._codec = codec
+        self._settings = settings
         self._by = by
         self._context: VideoCodecContext | None = None
         self._scaler = VideoReformatter()
@@ -158,7 +149,7 @@ class _Coder:
 
     def encode(self, frame: Frame) -> _Coded | None:
         """Encode a frame. Returns None if the encoder skipped it to keep its bit rate."""
-        size = scaled_size(frame.image.size, self._wanted.most_lines)
+        size = scaled_size(frame.image.size, self._settings.encode_height)
         context = self._context
         if context is None or (context.width, context.height) != (size.width, size.height):
             context = self._context = self._open(size)
@@ -186,17 +177,17 @@ class _Coder:
         return image
 
     def _open(self, size: Size) -> VideoCodecContext:
-        wanted = self._wanted
-        context = av.CodecContext.create("libx264" if wanted.codec == "H264" else "libvpx", "w")
+        fps, kbit_s = self._settings.encode_fps, self._settings.encode_kbit_s
+        context = av.CodecContext.create("libx264" if self._codec == "H264" else "libvpx", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height, context.pix_fmt = size.width, size.height, "yuv420p"
-        rate = Fraction(wanted.fps).limit_denominator(1000)
+        rate = Fraction(fps).limit_denominator(1000)
         context.framerate, context.time_base = rate, 1 / rate
-        context.gop_size, context.max_b_frames = max(1, round(GROUP_S * wanted.fps)), 0
-        context.bit_rate = wanted.kbit_s * 1000
+        context.gop_size, context.max_b_frames = max(1, round(GROUP_S * fps)), 0
+        context.bit_rate = kbit_s * 1000
         context.thread_count = 1
-        bounds = {"maxrate": f"{wanted.kbit_s}k", "bufsize": f"{wanted.kbit_s}k"}
-        context.options = {**(_X264 if wanted.codec == "H264" else _VPX), **bounds}
+        bounds = {"maxrate": f"{kbit_s}k", "bufsize": f"{kbit_s}k"}
+        context.options = {**(_X264 if self._codec == "H264" else _VPX), **bounds}
         return context
 
 

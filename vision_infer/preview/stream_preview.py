@@ -11,7 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import VideoFormat
 from vision_infer.preview import h264
-from vision_infer.preview.encoder import PROFILE, CodecName, EncodedFeed, Wanted
+from vision_infer.preview.encoder import PROFILE, CodecName, EncodedFeed
 from vision_infer.preview.feed import Feed, H264Packets, PassthroughFeed
 from vision_infer.preview.media import By
 from vision_infer.preview.offer import Codec, Offer
@@ -162,9 +162,8 @@ class StreamPreview:
                     f"{self.name}: the limit of {self._settings.max_encoders} encoders is reached", "See preview.max_encoders."
                 )
             if feed is None:
-                settings = self._settings
-                wanted = Wanted(codec, settings.encode_height, settings.encode_fps, settings.encode_kbit_s)
-                feed = self._encoded[codec] = EncodedFeed(self.name, self._source(), wanted, self._by, self._clock)
+                feed = EncodedFeed(self.name, self._source(), codec, self._settings, self._by, self._clock)
+                self._encoded[codec] = feed
         return feed
 
     def outdated(self) -> bool:

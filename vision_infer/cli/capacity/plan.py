@@ -232,7 +232,7 @@ def _plain(need: Need, plans: Sequence[MachinePlan], published: Sequence[Publish
                 "name": plan.machine.name,
                 "machine": plan.machine.report.machine.model_dump(mode="json"),
                 "bench": plan.machine.report.date.isoformat(),
-                "best": None if plan.best is None else asdict(plan.best),
+                "best": asdict(plan.best),
                 "engines": [asdict(answer) for answer in plan.engines],
                 "what_if": [asdict(answer) for answer in plan.what_if],
                 "notes": list(plan.notes),

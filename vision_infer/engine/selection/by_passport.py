@@ -93,16 +93,14 @@ def choose_by_passports(
             why += f" and the {latency_ms:g} ms"
         return EngineChoice(reference, f"{reference.engine}: {why} ({', '.join(texts) or 'nothing else'}, by passports)")
     passport, loss = best.passport, best.passport.loss()
-    details = "" if loss is None else f", {points(loss)} points on {loss.frames} frames of {loss.data}"
+    details = ""
+    if loss is not None:
+        change = f"{0 - loss.value:+.1f}".replace("-", "−")
+        details = f", {change} points on {loss.frames} frames of {loss.data}"
     if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
         details += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
     reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {REFERENCE}{details}"
     return EngineChoice(best.candidate, reason)
-
-
-def points(loss: MeasuredAccuracy) -> str:
-    """Return the effect of a loss on the accuracy: ``−0.4``."""
-    return f"{0 - loss.value:+.1f}".replace("-", "−")
 
 
 def _passports_of(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> list[Passport]:

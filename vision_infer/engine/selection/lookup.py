@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,11 +47,8 @@ def find_passports(possible: Sequence[EngineCandidate], engine_dir: Path) -> lis
     """Return all passports of some engines, those of the cache first; skips those that cannot be read or are not trusted."""
     found: list[Passport] = []
     if engine_dir.is_dir():
-        try:
+        with suppress(EngineError):  # other users could have written there
             cache = EngineCache(engine_dir)
-        except EngineError:
-            cache = None
-        if cache is not None:
             cached = (cache.passport(candidate.key()) for candidate in possible)
             found += [passport for passport in cached if passport is not None]
     for graph in dict.fromkeys(candidate.graph for candidate in possible):

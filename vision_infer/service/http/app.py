@@ -24,7 +24,7 @@ from vision_infer.service.http.routes import (
     sinks,
     streams,
 )
-from vision_infer.service.http.security import SecurityMiddleware, make_security_context
+from vision_infer.service.http.security import SecurityContext, SecurityMiddleware
 from vision_infer.service.operations.metrics import make_registry
 
 OPENAPI_PATH = "/api/v1/openapi.json"
@@ -42,7 +42,7 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    security = make_security_context(backend.settings.service, tokens, clock)
+    security = SecurityContext(backend.settings.service, tokens, clock)
     app.state.context = Context(backend, security, clock)
     app.state.registry = make_registry(backend, clock)
     for routes in ROUTES:

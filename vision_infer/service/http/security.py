@@ -9,7 +9,6 @@ import ipaddress
 import logging
 import math
 import re
-from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -52,18 +51,19 @@ _HEADERS = {
 logger = logging.getLogger("vision_infer.http")
 
 
-@dataclass(frozen=True, slots=True)
 class SecurityContext:
     """The state of the security checks, shared with the session routes."""
 
-    settings: ServiceSettings
-    tokens: Tokens
-    sessions: Sessions
-    clock: Clock
-    requests: TokenBuckets
-    """The rate limit of requests for each client address."""
-    failures: TokenBuckets
-    """The rate limit of invalid tokens for each client address."""
+    def __init__(self, settings: ServiceSettings, tokens: Tokens, clock: Clock) -> None:
+        self.settings = settings
+        self.tokens = tokens
+        self.sessions = Sessions(clock)
+        self.clock = clock
+        rate = settings.requests_per_second
+        self.requests = TokenBuckets(rate, 2 * rate, clock)
+        """The rate limit of requests for each client address."""
+        self.failures = TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
+        """The rate limit of invalid tokens for each client address."""
 
     def role_of_token(self, scope: Scope, token: str) -> Role:
         """Return the role of a token.
@@ -81,15 +81,6 @@ class SecurityContext:
             logger.warning("invalid token from %s", address)
             raise unauthorized("the token is invalid")
         return role
-
-
-def make_security_context(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> SecurityContext:
-    """Create the security context of a service."""
-    rate = settings.requests_per_second
-    requests = TokenBuckets(rate, 2 * rate, clock)
-    return SecurityContext(
-        settings, tokens, Sessions(clock), clock, requests, TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
-    )
 
 
 def unauthorized(detail: str) -> Problem:

@@ -18,15 +18,6 @@ from vision_infer.telemetry.flight_recorder import EMITTED, FRAMES_KEPT, FrameOu
 router = APIRouter(prefix="/api/v1/streams/{name}", tags=["streams"])
 
 DEFAULT_NS = 10_000_000_000
-_SINCE_CAPTURE = {
-    "decode_start_ns": "decode_start",
-    "decode_end_ns": "decode_end",
-    "preprocess_start_ns": "preprocess_start",
-    "preprocess_end_ns": "preprocess_end",
-    "inference_start_ns": "inference_start",
-    "inference_end_ns": "inference_end",
-    "emitted_ns": "emitted",
-}
 
 
 class FrameOutcomeAnswer(ApiModel):
@@ -138,7 +129,7 @@ def _frame(frame: FrameOutcome, clock: Clock) -> FrameOutcomeAnswer:
     captured = frame.captured_ns
     times: dict[str, float] = {}
     if captured is not None and frame.times is not None:
-        times = {_SINCE_CAPTURE[name]: round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
+        times = {name.removesuffix("_ns"): round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
     return FrameOutcomeAnswer.model_validate(
         shared_fields(FrameOutcomeAnswer, frame)
         | {
