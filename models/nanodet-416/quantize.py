@@ -28,7 +28,7 @@ from vision_infer.engine.registry import runtime_version
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import this_device
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.engine.store.passport import Passport, passport_file, passports_beside, write_passport
+from vision_infer.engine.store.passport import Passport, passport_file, passports_beside
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model
 from vision_infer.precision.verification.proof import measured_speed
@@ -106,7 +106,7 @@ def time_again() -> str:
         for runtime, one in passports.items():
             speed = measured_speed(rounds[runtime], engines[runtime].in_flight, faster(rounds[runtime], rounds[""]))
             made = one.model_copy(update={"speed": (speed,)})
-            write_passport(made, passport_file(path, one.engine))
+            passport_file(path, one.engine).write_text(made.to_json(), encoding="utf-8")
             told.append(f"{graph}, {one.engine}: {words(made)}, {speed.fps} pictures a second")
     return "\n".join(told)
 

@@ -80,5 +80,3 @@ def test_the_counts_of_each_class() -> None:
     assert [first.iou_sum, second.iou_sum] == pytest.approx([2.0, 1.2])
     assert [first.change_sum, first.difference_sum, first.difference_max] == pytest.approx([-0.4, 0.4, 0.2], abs=1e-6)
     assert [second.change_sum, second.difference_max] == pytest.approx([0.2, 0.1], abs=1e-6)
-    assert not first.same
-    assert ClassAccount(matched=3).same

@@ -20,12 +20,16 @@ from vision_infer.engine.selection.by_passport import choose_by_passports, with_
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
-from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file, write_passport
+from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 __all__ = ["graph", "possible"]
+
+
+def write_passport(made: Passport, path: Path) -> None:
+    path.write_text(made.to_json(), encoding="utf-8")
 
 
 def by_passports(possible: list[EngineCandidate], *given: Passport, **options: Any) -> EngineChoice | None:

@@ -92,11 +92,6 @@ class ClassAccount:
     """The sum of the absolute score differences."""
     difference_max: float = 0.0
 
-    @property
-    def same(self) -> bool:
-        """Whether nothing differs by more than the tolerance."""
-        return not (self.only_a or self.only_b or self.score_changed)
-
 
 def account(
     by_class: dict[int, ClassAccount], a: Detections, b: Detections, difference: FrameDifference, score_tolerance: float

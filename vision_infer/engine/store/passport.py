@@ -6,7 +6,6 @@ that it names: the same file may give right results in one runtime and wrong one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -251,21 +250,6 @@ def read_passport(path: Path) -> Passport:
     except UnicodeDecodeError as error:
         raise EngineError(f"{path} is not a passport", "build the engine again") from error
     return parse_passport(text, str(path))
-
-
-def write_passport(passport: Passport, path: Path) -> None:
-    """Write a passport atomically.
-
-    Raises:
-        EngineError: It cannot be written; the earlier file is unchanged.
-    """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_text(passport.to_json(), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise EngineError(f"cannot write {path}: {error.strerror}", "free disk space, or write to another folder") from error
 
 
 def passport_file(graph: Path, engine: str) -> Path:
