@@ -142,7 +142,8 @@ def test_a_name_server_that_does_not_answer_does_not_block_the_caller(monkeypatc
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [hanging.wait(30)][1:])
     error = failed("rtsp://user:geheim@slow.invalid/x", limit_s=0.3)
     hanging.set()
-    assert (error.step, error.message) == ("name", "rtsp://user:***@slow.invalid/x: timeout of 0.3 s while resolving the host name")
+    assert error.step == "name"
+    assert error.message == "rtsp://user:***@slow.invalid/x: timeout of 0.3 s while resolving the host name"
 
 
 def test_probing_a_file() -> None:

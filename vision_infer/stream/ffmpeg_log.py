@@ -68,12 +68,7 @@ class SourceLog:
         return any(part in line for line in tuple(self.recent) for part in parts)
 
     def take(self, level: int, text: str) -> None:
-        """Pass a line on, or count it.
-
-        Args:
-            level: The level of Python's logging.
-            text: The line without a line end. Passwords in it are hidden.
-        """
+        """Pass a line on at a level of Python's logging, or count it; passwords in it are hidden."""
         if level >= logging.ERROR:
             self.errors += 1
         shown = redact(text)

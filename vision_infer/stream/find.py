@@ -31,13 +31,7 @@ _HEADER_BYTES = 1 << 16
 
 
 class NotFoundError(StreamError):
-    """An argument names nothing that can be opened.
-
-    Args:
-        source: The argument, without secrets.
-        message: What is wrong with it.
-        hint: What to do next.
-    """
+    """An argument names nothing that can be opened; ``source`` is the argument without secrets."""
 
     def __init__(self, source: str, message: str, hint: str = "") -> None:
         super().__init__(f"{source}: {message}", hint)

@@ -84,12 +84,7 @@ def _luma_samples(frame: av.VideoFrame, step: int) -> NDArray[np.uint8] | None:
 
 
 class VideoImage:
-    """A decoded frame, rotated according to its stream.
-
-    Args:
-        frame: The decoder's frame.
-        orientation: How it is displayed.
-    """
+    """A decoded frame, displayed in an orientation."""
 
     __slots__ = ("_frame", "_orientation", "size")
 
@@ -134,11 +129,7 @@ class VideoImage:
 
 
 class ArrayImage:
-    """An RGB array: a still image, or an image from a user's code.
-
-    Args:
-        rgb: uint8 [H, W, 3], contiguous or not; it is not copied.
-    """
+    """An RGB array, uint8 [H, W, 3], contiguous or not; it is not copied."""
 
     __slots__ = ("_rgb", "size")
 

@@ -12,10 +12,7 @@ _JPEG_ALONE = frozenset(range(0xD0, 0xD9)) | {0x01}
 
 
 def image_size(data: bytes | memoryview) -> Size | None:
-    """Return the size that the header of a JPEG, PNG, BMP, WebP or TIFF declares.
-
-    Args:
-        data: The file, or its beginning.
+    """Return the size that the header of a JPEG, PNG, BMP, WebP or TIFF declares; its beginning is sufficient.
 
     Returns:
         The size in pixels; None for another format or a damaged header.

@@ -34,13 +34,7 @@ _log = logging.getLogger("vision_infer.stream")
 
 
 class NvdecImage(VideoImage):
-    """A frame in GPU memory.
-
-    Args:
-        frame: The decoder's frame, NV12 or P010.
-        orientation: How it is displayed.
-        gpu: The index of the GPU.
-    """
+    """A frame in the memory of a GPU, NV12 or P010."""
 
     __slots__ = ("_gpu",)
 
@@ -118,7 +112,7 @@ class Decoding:
         if not context.is_hwaccel:
             self._use_cpu(f"this build of FFmpeg has no GPU decoder for {context.name}")
             return
-        context.thread_count = 1  # each thread would need surfaces of its own, and have nothing to do
+        context.thread_count = 1  # more threads would need more surfaces, and have nothing to do
         self.bytes = decoder_bytes(context.width, context.height, "10" in f"{context.profile}")
         megabytes = round(self.bytes / 1e6)
         _log.info("%s: decoded on %s, using about %d MB of its memory", self._spec.name, self.where, megabytes)

@@ -90,13 +90,7 @@ def discover(
 
 
 def read_answer(data: bytes, address: str, message: str) -> DiscoveredDevice | None:
-    """Return the device in an answer; None if it holds none, or answers another message.
-
-    Args:
-        data: The datagram.
-        address: The address that it came from.
-        message: The identifier of our message.
-    """
+    """Return the device in a datagram; None if it holds none, or does not answer our message with this identifier."""
     reader = _AnswerReader()
     try:
         reader.parse(data)

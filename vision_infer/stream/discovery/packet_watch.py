@@ -55,14 +55,7 @@ class PacketWatch:
         return 0 if self._first_pts is None else self._max_pts - self._first_pts
 
     def packet(self, size: int, key: bool, corrupt: bool, times: PacketTimes) -> None:
-        """Add the packet of a frame.
-
-        Args:
-            size: Its size in bytes.
-            key: Whether it is a key frame.
-            corrupt: Whether it is marked as damaged.
-            times: The time at which it was read.
-        """
+        """Add the packet of a frame: its size in bytes, whether it is a key frame or marked as damaged, and its times."""
         if not self.frames:
             self.first_read_ns = times.read_ns
         self._last_read_ns = times.read_ns

@@ -111,7 +111,7 @@ def probe(
 ) -> Probe:
     """Open a source, watch it until a second key frame arrives, for ``watch_s`` to ``limit_s`` seconds, and close it.
 
-    The probe runs on its own thread. If a library call does not return in time, the thread is abandoned and ends at its own
+    The probe runs on a separate thread. If a library call does not return in time, the thread is abandoned and ends at its own
     timeouts.
 
     Args:

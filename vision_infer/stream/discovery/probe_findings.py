@@ -25,12 +25,7 @@ def find_in_probe(found: Probe) -> list[Finding]:
 
 
 def find_in_failure(url: str, error: ProbeError) -> Finding:
-    """Return why a camera delivers no frame.
-
-    Args:
-        url: Its URL without secrets.
-        error: The error of :func:`vision_infer.stream.discovery.probe.probe`.
-    """
+    """Return why a camera delivers no frame, for its URL without secrets and the error of its probe."""
     message = error.message.removeprefix(f"{url}: ")
     facts = {"url": url, "failed_at": error.step, "refused": error.refused}
     return Finding("camera", "error", f"{url}: no frame: failed {STEPS[error.step]}: {message}", error.hint, facts)

@@ -33,12 +33,7 @@ _CONNECT_S = 1.0
 
 
 class ProbeError(StreamError):
-    """A source could not be probed.
-
-    Args:
-        step: The step at which it failed.
-        error: The error; its message and hint are used.
-    """
+    """A source could not be probed; the message and the hint are those of the error at this step."""
 
     def __init__(self, step: Step, error: StreamError) -> None:
         super().__init__(error.message, error.hint)

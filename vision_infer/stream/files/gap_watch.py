@@ -35,11 +35,7 @@ class GapWatch:
         self._lost_to_s: float | None = None
 
     def lost(self, pts_s: float | None) -> None:
-        """Record a packet that could not be decoded.
-
-        Args:
-            pts_s: Its presentation time in seconds; None if unknown.
-        """
+        """Record a packet that could not be decoded, with its presentation time in seconds; None if unknown."""
         self._pending = True
         if pts_s is not None:
             self._lost_from_s = pts_s if self._lost_from_s is None else min(self._lost_from_s, pts_s)

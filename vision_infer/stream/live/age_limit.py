@@ -18,13 +18,7 @@ _STALE_STALLS = 2
 
 
 class AgeLimit:
-    """Drops the frames that are too old, and holds back those whose age is not known yet.
-
-    Args:
-        spec: The source; its ``live`` options hold the limits.
-        report: Counts the dropped frames.
-        now: Returns the monotonic time in nanoseconds.
-    """
+    """Drops the frames that are too old, and holds back those whose age is not known yet."""
 
     def __init__(self, spec: SourceSpec, report: ReadReport, now: Callable[[], int]) -> None:
         self.max_age_ns = round(spec.live.max_age_s * SECOND)

@@ -105,11 +105,7 @@ class PatternSource:
 
 
 class _PatternScene:
-    """A wall and a ball.
-
-    Args:
-        size: The frame size in pixels.
-    """
+    """A wall and a ball in a frame of this size."""
 
     def __init__(self, size: Size) -> None:
         down = np.linspace(0, 1, size.height)[:, None, None]
