@@ -172,7 +172,7 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
         if key in _QUANTILES
     ]
     yield _filled(GaugeMetricFamily("vision_infer_stream_age_seconds", text, labels=("stream", "quantile")), ages)
-    text = "DegradationStep of degradation under overload: 0 none, 1 rate, 2 substream, 3 model."
+    text = "Step of degradation under overload: 0 none, 1 rate, 2 substream, 3 model."
     steps = [((status.name,), _STEPS[status.degraded]) for status in statuses]
     yield _filled(GaugeMetricFamily("vision_infer_stream_degraded", text, labels=("stream",)), steps)
     quiet = GaugeMetricFamily(
