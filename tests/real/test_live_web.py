@@ -58,7 +58,7 @@ def test_frames_are_young_and_their_capture_time_is_right(young: dict[str, Readi
 
 def test_a_stream_that_needs_longer_probing_is_reopened(web: str) -> None:
     """The short probing finds only audio, which must not lead to a refusal."""
-    with Reading(f"{web}/live.ts?picture_from=30", LiveOptions(open_timeout_s=20)) as reading:
+    with Reading(f"{web}/live.ts?image_from=30", LiveOptions(open_timeout_s=20)) as reading:
         reading.wait_for_frames(20)
         assert reading.opened_s > 0.5, "twice"
     assert all(got.true_age_ms < 700 for got in reading.got)
@@ -108,7 +108,7 @@ def test_a_closed_connection_ends_the_source(web: str) -> None:
 def test_packets_without_frames_are_detected(web: str) -> None:
     """Audio continues, or video becomes noise, so that no read times out."""
     with (
-        Reading(f"{web}/live.ts?no_picture_from=60", SHORT) as sound,
+        Reading(f"{web}/live.ts?no_image_from=60", SHORT) as sound,
         Reading(f"{web}/live.ts?noise_from=60", SHORT) as noise,
     ):
         Reading.wait_for_each((sound, noise), 10)
