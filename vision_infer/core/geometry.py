@@ -103,21 +103,6 @@ class Letterbox:
             )
         return np.array(clipped, np.float32).reshape(-1, 4)
 
-    def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Map boxes from source pixels to input pixels; the exact inverse of :meth:`to_source`.
-
-        Args:
-            boxes: [N, 4] xyxy, source pixels.
-
-        Returns:
-            float64 [N, 4] xyxy, input pixels.
-        """
-        scale_x = self.content.width / self.source.width
-        scale_y = self.content.height / self.source.height
-        scale = np.array([scale_x, scale_y, scale_x, scale_y])
-        mapped: NDArray[np.float64] = boxes.astype(np.float64) * scale + self._offset
-        return mapped
-
 
 def letterbox(source: Size, target: Size, fit: Fit, fill: tuple[int, int, int]) -> Letterbox:
     """Fit an image into a model's input.

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import VisionInferError
 from vision_infer.sink.delivery.carrier import Carrier, Record, SinkStatus, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.spool import Spool
 
@@ -315,10 +314,3 @@ class Delivery:
             return min(self._after_s, MAX_AFTER_S)
         longest = PATIENT_WAIT_S if self._patient else min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
         return longest * (0.5 + 0.5 * self._draw())
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an exception as one line."""
-    if isinstance(error, VisionInferError):
-        return str(error)
-    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
