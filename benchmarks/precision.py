@@ -36,9 +36,9 @@ from vision_infer.precision.labelled import LabelledJudge
 from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.quantization.int8 import FORMS, Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
-from vision_infer.precision.quantization.search import Search
+from vision_infer.precision.quantization.search import LayerSearch
 from vision_infer.precision.verification.agreement import TYPICAL_MAP, Judge, published_map
-from vision_infer.precision.verification.proof import open_reference
+from vision_infer.precision.verification.engine_check import open_reference
 
 BUDGET = 1.0
 SEARCH_S = 300.0
@@ -128,7 +128,7 @@ def _graphs(model: str, source: Path, frames: Frames, fp32: Engine, folder: Path
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, model)
     judge = Judge(fp32, frames.search)
     for form in FORMS:
-        search = Search(simple, activations, judge, open_reference, model, lambda line: _log(model, line))
+        search = LayerSearch(simple, activations, judge, open_reference, model, lambda line: _log(model, line))
         found = search.run(Int8Recipe(form), BUDGET, SEARCH_S)
         whole = quantize(simple, find_ranges(activations, found.method), replace(found.recipe, kept=frozenset()), model)
         yield f"INT8 {form}, all {found.count} layers ({found.method})", _save(whole, folder / f"{form}.onnx")

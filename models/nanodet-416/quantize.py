@@ -31,7 +31,7 @@ from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import Passport, passport_file, passports_beside
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model
-from vision_infer.precision.verification.proof import measured_speed
+from vision_infer.precision.verification.engine_check import measured_speed
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")

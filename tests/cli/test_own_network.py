@@ -18,7 +18,7 @@ from tests.support import raw_networks as raw
 from tests.support.assets import mirrored, raw_model
 from vision_infer.core.geometry import Size
 from vision_infer.engine.measure import measure_speed
-from vision_infer.precision.verification import proof
+from vision_infer.precision.verification import engine_check
 
 pytest.importorskip("onnxruntime")
 
@@ -31,7 +31,7 @@ def rows_of(command: Command, source: str | Path, folder: Path) -> tuple[list[di
 
 
 def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "measure_speed", partial(measure_speed, rounds=3, round_s=0.05))
+    monkeypatch.setattr(engine_check, "measure_speed", partial(measure_speed, rounds=3, round_s=0.05))
     raw.vector(tmp_path / "mine.onnx", name="logits", size=Size(64, 64))
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -42,7 +42,7 @@ def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, mo
     assert "vision-infer run VIDEO --model mine" in done.stdout
     few = in_process("model", "quantize", "mine", "--data", pictures / "000.jpg")
     assert (few.returncode, few.stdout) == (1, "")
-    assert "frames can be used, at least 30 are needed: give more or longer video" in few.stderr
+    assert "usable frames, but at least 30 are needed. Add more or longer videos" in few.stderr
     done = in_process("model", "quantize", "mine", "--precision", "int8", "--data", pictures, "--budget", "20")
     assert done.returncode == 0, done.stderr
     assert "run it with: vision-infer run VIDEO --model mine" in done.stdout
@@ -70,7 +70,7 @@ def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path
     assert "verified at 416x416 (width x height)" in done.stdout
     few = in_process("model", "quantize", "mine", "--data", videos[0])
     assert few.returncode == 1
-    assert "frames to judge by prove nothing, 100 are needed" in few.stderr
+    assert "evaluation frames are too few; at least 100 are needed" in few.stderr
     done = in_process("model", "quantize", "mine", "--precision", "int8", "--data", videos[0], "--data", videos[1])
     assert done.returncode == 0, done.stderr
     listed = in_process("engine", "list", "mine").stdout

@@ -82,7 +82,7 @@ def test_a_downloaded_model_can_be_run(start: Start, tmp_path: Path) -> None:
     assert f"sha256: {sha256}" in card
     with BadServer(data) as server:
         again = start(server, IMPORTED, "")
-        assert "there is a model 'mine'" in again.communicate(timeout=120)[1]
+        assert "model 'mine' already exists" in again.communicate(timeout=120)[1]
         assert (again.returncode, server.asked) == (3, [])
 
 

@@ -20,7 +20,7 @@ from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.catalogue import model_card, model_inputs
 from vision_infer.precision.frames import FrameNeeds, Frames
 from vision_infer.precision.verification.agreement import Judge
-from vision_infer.precision.verification.proof import open_reference
+from vision_infer.precision.verification.engine_check import open_reference
 
 pytest.importorskip("onnxruntime")
 SQUARE, WIDE = Size(416, 416), Size(416, 256)

@@ -64,7 +64,7 @@ def test_the_same_engine_loses_nothing() -> None:
     assert agreement.figures["mean_iou"] == pytest.approx(1)
     assert agreement.figures["count_change"] == 0
     assert agreement.worst == ()
-    assert (agreement.frames, agreement.objects, agreement.proven) == (COUNT, 2 * COUNT, True)
+    assert (agreement.frames, agreement.objects, agreement.conclusive) == (COUNT, 2 * COUNT, True)
     assert "mirrored" in agreement.metric
 
 
@@ -115,7 +115,7 @@ def test_where_the_mirror_tells_nothing_fp32_judges_itself() -> None:
 def test_few_frames_prove_nothing() -> None:
     frames = frame_set([np.zeros((WIDTH, WIDTH, 3), np.uint8)] * 20)
     short = Judge(ScriptedEngine(CARD, outputs()[:20] + outputs(mirrored=True)[:20]), frames)
-    assert not short.compare(ScriptedEngine(CARD, outputs())).proven
+    assert not short.compare(ScriptedEngine(CARD, outputs())).conclusive
 
 
 def test_frames_without_objects_and_values_that_are_not_finite_are_errors() -> None:
@@ -124,7 +124,7 @@ def test_frames_without_objects_and_values_that_are_not_finite_are_errors() -> N
     with pytest.raises(ModelError, match="finds nothing"):
         Judge(ScriptedEngine(CARD, empty), frames)
     broken = [{**one, "boxes": one["boxes"] * np.nan} for one in outputs()]
-    with pytest.raises(ModelError, match="'boxes' holds values that are not finite"):
+    with pytest.raises(ModelError, match="'boxes' contains values that are not finite"):
         judge().compare(ScriptedEngine(CARD, broken))
 
 
@@ -147,13 +147,13 @@ def test_classification() -> None:
     assert agreement.figures["top1_agreement"] == pytest.approx(90)
     assert agreement.lost.value == pytest.approx(10)
     assert agreement.lost.low < 10 < agreement.lost.high
-    assert agreement.proven
+    assert agreement.conclusive
     assert set(agreement.worst) <= set(range(12))
 
 
 def test_a_classifier_that_sees_one_class_only_proves_nothing() -> None:
     agreement = other_judge(CLASSIFIER, scores_of([3] * COUNT)).compare(ScriptedEngine(CLASSIFIER, scores_of([3] * COUNT)))
-    assert not agreement.proven
+    assert not agreement.conclusive
     assert "one class only" in agreement.metric
 
 

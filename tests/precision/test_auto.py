@@ -18,7 +18,7 @@ from vision_infer.precision import auto as module
 from vision_infer.precision.auto import choose_engine
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.verification.agreement import Agreement, Judge
-from vision_infer.precision.verification.drift import Interval
+from vision_infer.precision.verification.drift import BootstrapInterval
 
 pytest.importorskip("openvino")
 
@@ -76,5 +76,5 @@ def test_too_few_frames(alone: Path) -> None:
 
 @pytest.mark.parametrize(("proven", "judged"), [(True, "proven"), (False, "not proven")])
 def test_what_is_kept_of_an_agreement(proven: bool, judged: str) -> None:
-    kept = Agreement(Interval(0.5, 0.1, 0.9), "points", 40, 100, proven, {}).measured("my.mp4")
+    kept = Agreement(BootstrapInterval(0.5, 0.1, 0.9), "points", 40, 100, proven, {}).measured("my.mp4")
     assert (kept.value, kept.low, kept.high, kept.frames, kept.data, kept.judged) == (0.5, 0.1, 0.9, 40, "my.mp4", judged)

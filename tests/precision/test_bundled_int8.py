@@ -14,7 +14,7 @@ from vision_infer.engine.graph_facts import read_graph_facts, variants
 from vision_infer.engine.store.passport import passports_beside
 from vision_infer.precision.frames import FrameNeeds, Frames
 from vision_infer.precision.verification.agreement import Judge
-from vision_infer.precision.verification.proof import open_reference
+from vision_infer.precision.verification.engine_check import open_reference
 
 
 @pytest.fixture(scope="module")

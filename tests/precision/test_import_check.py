@@ -21,17 +21,17 @@ from vision_infer.core.geometry import Size
 from vision_infer.model import heads
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.importing import ImportRequest, Proposal, import_model
-from vision_infer.precision.verification.comparison import read_images, synthetic_images
-from vision_infer.precision.verification.import_check import ImportVerification, verify_import
+from vision_infer.precision.verification.comparison import GraphVerification, read_images, synthetic_images
+from vision_infer.precision.verification.import_check import verify_import
 
 pytest.importorskip("onnxruntime")
 
 
 def verified(
     file: Path, models: Path, head: str | None = None, pictures: Path | None = None, **options: Any
-) -> list[ImportVerification]:
+) -> list[GraphVerification]:
     """Import a model as the command does, and return the verifications."""
-    found: list[ImportVerification] = []
+    found: list[GraphVerification] = []
     shown = None if pictures is None else read_images(pictures)
     import_model(
         ImportRequest(file, "mine", head=head, model_dir=models, **options),
@@ -56,7 +56,7 @@ from dataclasses import replace
 import numpy as np
 
 from vision_infer.model.decode import as_float
-from vision_infer.model.head import Embedded
+from vision_infer.model.head import HeadOutputs
 from vision_infer.model.heads import embed
 
 DEFAULTS = replace(embed.DEFAULTS, fit="center")
@@ -70,7 +70,7 @@ def append(builder, network, card, candidates):
     values = as_float(builder, network.outputs[0])
     top = builder.reduce_max(values, 1, "best")
     column = builder.add("Unsqueeze", top, builder.ints("axis", 1), name="column")
-    return Embedded(builder.add("Div", column, builder.add("Abs", column, name="size"), name="sign"))
+    return HeadOutputs({"embedding": builder.add("Div", column, builder.add("Abs", column, name="size"), name="sign")})
 
 
 def reference(raw):
@@ -264,7 +264,7 @@ def test_an_unknown_operator_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_verification_as_text() -> None:
-    result = ImportVerification("mine.onnx", Size(640, 384), "5 images", "the raw model", 0.00123, 4.4e-7, "detect")
+    result = GraphVerification("mine.onnx", Size(640, 384), "5 images", "the raw model", "detect", 0.00123, 4.4e-7)
     assert str(result) == (
         "mine.onnx: verified at 640x384 (width x height), in batches of 1, 2 and 5, on 5 images, against the raw model: "
         "boxes within 0.0012 px, scores within 4e-07"

@@ -18,19 +18,19 @@ from vision_infer.precision import pictures as module
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.labelled import LabelledJudge, labelled_judge
 from vision_infer.precision.pictures import write_worst
-from vision_infer.precision.verification.proof import Proof, open_reference
+from vision_infer.precision.verification.engine_check import EngineVerification, open_reference
 
 
 def test_annotations_judge_as_coco_does(bundled: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = photographs().parent
     compare, data = labelled_judge(folder / "instances.json", folder / "images")(bundled)
-    assert data == f"instances.json ({IMAGES} annotated pictures)"
+    assert data == f"instances.json ({IMAGES} annotated images)"
     with open_reference(bundled) as engine:
         agreement = compare(engine)
     assert agreement.figures["map_fp32"] == pytest.approx(61.4, abs=0.5)  # tests/precision/test_accuracy.py has pycocotools' own
     assert agreement.lost.value == agreement.lost.low == agreement.lost.high == 0
-    assert (agreement.frames, agreement.objects, agreement.proven) == (IMAGES, BOXES, False)
+    assert (agreement.frames, agreement.objects, agreement.conclusive) == (IMAGES, BOXES, False)
 
 
 def test_annotations_that_fit_nothing(bundled: Path, tmp_path: Path) -> None:
@@ -42,14 +42,16 @@ def test_annotations_that_fit_nothing(bundled: Path, tmp_path: Path) -> None:
     with open_reference(bundled) as engine, pytest.raises(StreamError, match="no such file"):
         LabelledJudge(engine, truth, tmp_path)
     classifier = CARD.model_copy(update={"task": "classify"})
-    with pytest.raises(ModelError, match="is for 'classify'"):
+    with pytest.raises(ModelError, match="the task is 'classify'"):
         LabelledJudge(ScriptedEngine(classifier, []), truth, folder)
 
 
 def drawn(folder: Path | None, overwrite: bool = False) -> tuple[str, ...]:
     fp32 = judge()
     agreement = fp32.compare(ScriptedEngine(CARD, outputs(lost=5)))
-    return write_worst(folder, fp32, Path("model.onnx"), cast(Proof, SimpleNamespace(agreement=agreement)), overwrite)
+    return write_worst(
+        folder, fp32, Path("model.onnx"), cast(EngineVerification, SimpleNamespace(agreement=agreement)), overwrite
+    )
 
 
 def test_the_frames_that_differ_most_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +65,7 @@ def test_the_frames_that_differ_most_are_drawn(tmp_path: Path, monkeypatch: pyte
     assert width == 2 * 64 + 4
     assert height > 64
     assert np.ptp(image) > 100
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         drawn(tmp_path / "worst")
     assert drawn(tmp_path / "worst", overwrite=True) == paths
     assert drawn(None) == ()

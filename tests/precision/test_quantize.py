@@ -31,8 +31,8 @@ from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantization import quantize as quantize_module
 from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model, quantize_sizes
 from vision_infer.precision.quantization.ranges import METHODS
-from vision_infer.precision.target import Target, choose_target, converting, write_target
-from vision_infer.precision.verification import proof as proof_module
+from vision_infer.precision.target import ConversionTarget, choose_target, converting, write_target
+from vision_infer.precision.verification import engine_check
 
 pytest.importorskip("onnxruntime")
 
@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """How fast anything is does not matter here."""
-    monkeypatch.setattr(proof_module, "measure_speed", partial(measure_speed, rounds=3, round_s=0.01))
+    monkeypatch.setattr(engine_check, "measure_speed", partial(measure_speed, rounds=3, round_s=0.01))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest,
     assert 1_000_000 < passport.memory_bytes < 1_000_000_000
     assert passport.precision["calibration"] in METHODS
     assert not report.accepted
-    assert any("to calibrate" in line for line in told)
+    assert any("for calibration" in line for line in told)
     json.dumps(report.to_dict())
     with pytest.raises(ModelError, match="already"):
         quantize_model(request_for)
@@ -96,7 +96,7 @@ def test_fp16_and_the_form_for_tensorrt_have_places_of_their_own(request_for: Qu
     half = quantize_model(replace(request_for, precision="fp16"))
     assert half.path.name == "model.fp16.onnx"
     assert read_graph_facts(half.path).precision == "fp16"
-    assert half.proofs[0].agreement.figures["top1_agreement"] >= 99
+    assert half.engines[0].agreement.figures["top1_agreement"] >= 99
     other = quantize_model(replace(request_for, form="tensorrt", accept_loss=True))
     assert other.path.name == "model.int8-tensorrt.onnx"
 
@@ -125,7 +125,7 @@ def test_each_input_size_is_converted(two_sizes: QuantizeRequest, monkeypatch: p
     said: list[str] = []
     folder = tmp_path / "models" / "tiny"
     list(quantize_sizes(replace(two_sizes, pictures=tmp_path / "seen"), said.append))
-    assert said == ["model.onnx: 32 wide and 32 high", "model-32x16.onnx: 16 wide and 32 high"]
+    assert said == ["model.onnx: 32x32 (width x height)", "model-32x16.onnx: 16x32 (width x height)"]
     assert [(one.model, one.pictures) for one in asked] == [
         (str(folder / "model.onnx"), tmp_path / "seen"),
         (str(folder / "model-32x16.onnx"), tmp_path / "seen" / "32x16"),
@@ -137,7 +137,7 @@ def test_each_input_size_is_converted(two_sizes: QuantizeRequest, monkeypatch: p
 
 
 @pytest.mark.slow  # two conversions, each like those below
-def test_each_input_size_is_proved(two_sizes: QuantizeRequest) -> None:
+def test_each_input_size_is_verified(two_sizes: QuantizeRequest) -> None:
     reports = list(quantize_sizes(two_sizes))
     assert [report.path.name for report in reports] == ["model.int8.onnx", "model-32x16.int8.onnx"]
     for report in reports:
@@ -157,16 +157,16 @@ def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: Quantize
     assert "the budget is 0" in accepted.accepted
 
 
-def test_too_few_frames_to_prove_anything(request_for: QuantizeRequest, data: Path, tmp_path: Path) -> None:
+def test_too_few_evaluation_frames_are_refused(request_for: QuantizeRequest, data: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.mkdir()
     for path in sorted(data.iterdir())[:60]:
         (few / path.name).write_bytes(path.read_bytes())
     told: list[str] = []
-    with pytest.raises(StreamError, match=r"\d+ frames to judge by prove nothing, 100 are needed") as caught:
+    with pytest.raises(StreamError, match=r"\d+ evaluation frames are too few; at least 100 are needed") as caught:
         quantize_model(replace(request_for, data=(str(few),), budget=100.0), told.append)
     assert "160 frames are best" in caught.value.hint
-    assert not [line for line in told if "calibration" in line], "that is told before anything takes time"
+    assert not [line for line in told if line.startswith("calibration")], "the calibration has begun"
     for path in sorted(few.iterdir())[20:]:
         path.unlink()
     with pytest.raises(StreamError, match="at least 30 are needed"):
@@ -189,7 +189,7 @@ def test_options_that_do_not_fit(request_for: QuantizeRequest, change: dict[str,
 
 def test_a_model_that_is_not_in_fp32(request_for: QuantizeRequest) -> None:
     path = quantize_model(replace(request_for, precision="fp16")).path
-    with pytest.raises(ModelError, match="is in fp16 already"):
+    with pytest.raises(ModelError, match="is already in fp16"):
         quantize_model(replace(request_for, model=str(path)))
 
 
@@ -243,7 +243,7 @@ def test_of_two_at_once_the_second_says_that_the_first_is_at_work(request_for: Q
     def on_message(line: str) -> None:
         if "calibration" in line and not refused:
             for other in (request_for, replace(request_for, precision="fp16", name="other")):
-                with pytest.raises(ModelError, match=r"model\.onnx: another process is converting it: wait until") as caught:
+                with pytest.raises(ModelError, match=r"model\.onnx: another process is converting it\. Wait until") as caught:
                     quantize_model(other)
                 refused.append(str(caught.value))
 
@@ -284,7 +284,7 @@ def test_what_killed_attempts_left_goes_with_a_later_one(tmp_path: Path) -> None
     young = tmp_path / "m" / ".quantizing-y"
     young.mkdir()
     os.utime(left, (time.time() - 200_000,) * 2)
-    write_target(Target(tmp_path / "m", "model.int8.onnx", "m"), {"model.int8.onnx": b"graph"})
+    write_target(ConversionTarget(tmp_path / "m", "model.int8.onnx", "m"), {"model.int8.onnx": b"graph"})
     assert listing(tmp_path / "m") == [".quantizing-y", "model.int8.onnx"]
 
 
@@ -294,7 +294,7 @@ def test_passports_of_a_graph_that_is_replaced_go(tmp_path: Path) -> None:
     for name in ("model.onnx", "model.onnxruntime-cpu-fp32.passport.json", "model.int8.openvino-cpu-int8.passport.json"):
         (folder / name).write_text("x")
     files: dict[str, bytes | str] = {"model.int8.onnx": b"graph", "model.int8.onnxruntime-cpu-int8.passport.json": "{}"}
-    write_target(Target(folder, "model.int8.onnx", "m"), files)
+    write_target(ConversionTarget(folder, "model.int8.onnx", "m"), files)
     kept = ["model.int8.onnx", "model.int8.onnxruntime-cpu-int8.passport.json", "model.onnx"]
     assert listing(folder) == [*kept, "model.onnxruntime-cpu-fp32.passport.json"]
 
@@ -326,7 +326,7 @@ def test_another_judge_may_decide(request_for: QuantizeRequest) -> None:
         asked.append(fp32)
         return (lambda engine: good), "annotations"
 
-    good = quantize_model(request_for).proofs[0].agreement
+    good = quantize_model(request_for).engines[0].agreement
     report = quantize_model(replace(request_for, judge=judge, overwrite=True))
     assert asked == [request_for.model_dir / "tiny" / "model.onnx"]  # type: ignore[operator]
     assert report.passports[0].accuracy[0].data == "annotations"

@@ -19,22 +19,28 @@ from vision_infer.precision.quantization.int8 import (
     Form,
     Int8Recipe,
     calibrated_tensors,
-    element_types,
     quantizable,
     quantize,
     simplify,
 )
 from vision_infer.precision.quantization.ranges import METHODS, Activations, collect_activations, find_ranges
-from vision_infer.precision.quantization.search import Search
+from vision_infer.precision.quantization.search import LayerSearch
 from vision_infer.precision.quantization.sensitivity import border_tensors, rank_layers, round_weights
 from vision_infer.precision.verification.agreement import Judge
-from vision_infer.precision.verification.proof import open_reference
+from vision_infer.precision.verification.engine_check import open_reference
 
 pytest.importorskip("onnxruntime")
 
 SIMPLE = simplify(tiny_model(), "tiny")
 FRAMES = noise_frames(40)
 ACTIVATIONS = collect_activations(SIMPLE, calibrated_tensors(SIMPLE), FRAMES, "tiny")
+
+
+def element_types(model: onnx.ModelProto) -> frozenset[int]:
+    """Return the element types of the zero points, which are those of the quantized tensors."""
+    zeros = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
+    types = frozenset(tensor.data_type for tensor in model.graph.initializer if tensor.name in zeros)
+    return types or frozenset({TensorProto.UINT8})
 
 
 def made(form: Form = "cpu", **options: object) -> onnx.ModelProto:
@@ -214,7 +220,7 @@ def test_the_search_keeps_the_layers_that_hurt(tmp_path: Path) -> None:
     told: list[str] = []
     with open_reference(path) as fp32:
         judge = Judge(fp32, frame_set(noise_frames(120, seed=2)))
-        search = Search(SIMPLE, narrow, judge, open_reference, "tiny", told.append)
+        search = LayerSearch(SIMPLE, narrow, judge, open_reference, "tiny", told.append)
         found = search.run(Int8Recipe(), budget=8.0, time_limit_s=300)
         assert found.within
         assert found.finished
@@ -222,9 +228,9 @@ def test_the_search_keeps_the_layers_that_hurt(tmp_path: Path) -> None:
         # The third reads what the second gives: both are cut.
         assert {layer.name for layer in found.layers[:2]} == {"network/conv2", "network/conv3"}
         assert found.agreement.lost.high <= 8.0
-        easy = Search(SIMPLE, ACTIVATIONS, judge, open_reference, "tiny").run(Int8Recipe(), budget=100.0, time_limit_s=300)
+        easy = LayerSearch(SIMPLE, ACTIVATIONS, judge, open_reference, "tiny").run(Int8Recipe(), budget=100.0, time_limit_s=300)
         assert (easy.within, easy.recipe.kept, easy.layers) == (True, frozenset(), ())
-        late = Search(SIMPLE, narrow, judge, open_reference, "tiny").run(Int8Recipe(), budget=0.0, time_limit_s=0.0)
+        late = LayerSearch(SIMPLE, narrow, judge, open_reference, "tiny").run(Int8Recipe(), budget=0.0, time_limit_s=0.0)
         assert not late.finished
         assert not late.within
     assert any("layers in FP32" in line for line in told)

@@ -144,8 +144,6 @@ def decode_deltas(
 
 
 def _divided(builder: GraphBuilder, tensor: str, weight: float, name: str) -> str:
-    return (
-        tensor
-        if weight == 1
-        else builder.add("Div", tensor, builder.constant(f"{name}_weight", np.array(weight, np.float32)), name=name)
-    )
+    if weight == 1:
+        return tensor
+    return builder.add("Div", tensor, builder.constant(f"{name}_weight", np.array(weight, np.float32)), name=name)

@@ -89,7 +89,7 @@ def resolve_model(
 
     Args:
         name_or_file: The name of a model, or the path of a file that ends in ``.onnx``.
-        explicit: The user's folder, as for :func:`list_models`; likewise the others.
+        explicit: The user's folder; this and the others as for :func:`list_models`.
         environ: The environment.
         bundled: The folder of the bundled models.
 
@@ -127,7 +127,7 @@ def model_inputs(
 
     Args:
         name: The name of a model, or the path of a file that ends in ``.onnx``, which has one size.
-        explicit: The user's folder, as for :func:`list_models`; likewise the others.
+        explicit: The user's folder; this and the others as for :func:`list_models`.
         environ: The environment.
         bundled: The folder of the bundled models.
 

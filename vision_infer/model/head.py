@@ -46,52 +46,19 @@ class HeadDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """The tensors at the end of a detector's head, by name."""
+class HeadOutputs:
+    """The tensors at the end of a head."""
 
-    boxes: str
-    """The boxes, float32 [B, K, 4], xyxy in input pixels."""
-    scores: str
-    """The scores, float32 [B, K]."""
-    class_ids: str
-    """The class numbers, int32 [B, K]."""
+    tensors: Mapping[str, str]
+    """The names of the tensors, by output of a deployment graph: ``boxes`` float32 [B, K, 4] (xyxy, input pixels), ``scores``
+    float32 [B, K] and ``class_ids`` int32 [B, K]; ``scores`` float32 [B, C], 0–1; or ``embedding`` float32 [B, D] of length 1."""
     notes: tuple[str, ...] = ()
     """What the head detected, for the user who imports the model; one line each."""
 
-    @property
-    def tensors(self) -> Mapping[str, str]:
-        """The tensors by the output names of a deployment graph."""
-        return {"boxes": self.boxes, "scores": self.scores, "class_ids": self.class_ids}
 
-
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """The tensor at the end of a classifier's head, by name."""
-
-    scores: str
-    """The probabilities, float32 [B, C], 0–1."""
-    notes: tuple[str, ...] = ()
-    """What the head detected; one line each."""
-
-    @property
-    def tensors(self) -> Mapping[str, str]:
-        """The tensors by the output names of a deployment graph."""
-        return {"scores": self.scores}
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The tensor at the end of an embedder's head, by name."""
-
-    embedding: str
-    """The vector of length 1, float32 [B, D]."""
-    notes: tuple[str, ...] = ()
-    """What the head detected; one line each."""
-
-    @property
-    def tensors(self) -> Mapping[str, str]:
-        """The tensors by the output names of a deployment graph."""
-        return {"embedding": self.embedding}
+def detections(box: str, scores: str, class_ids: str, *notes: str) -> HeadOutputs:
+    """Return the outputs of a detector."""
+    return HeadOutputs({"boxes": box, "scores": scores, "class_ids": class_ids}, notes)
 
 
 class Head(Protocol):
@@ -104,9 +71,7 @@ class Head(Protocol):
     def recognise(self, network: RawNetwork) -> str | None:
         """Return why a raw model is of this family, as an object of "because it has"; None if it is not."""
 
-    def append(
-        self, builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int
-    ) -> Decoded | Classified | Embedded:
+    def append(self, builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
         """Add the decoding to a raw model.
 
         Args:

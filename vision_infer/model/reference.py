@@ -55,11 +55,7 @@ class ReferenceBoxes:
         if self.class_ids is not None:
             return {"boxes": self.boxes[image][order], "scores": scores[order], "class_ids": self.class_ids[image][order]}
         anchors, classes = np.unravel_index(order, scores.shape)
-        return {
-            "boxes": self.boxes[image][anchors],
-            "scores": scores[anchors, classes],
-            "class_ids": classes + self.first_class,
-        }
+        return {"boxes": self.boxes[image][anchors], "scores": scores[anchors, classes], "class_ids": classes + self.first_class}
 
 
 def sigmoid(values: NDArray[Any]) -> NDArray[np.float64]:

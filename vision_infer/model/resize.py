@@ -57,12 +57,7 @@ def resize_network(model: onnx.ModelProto, image: onnx.ValueInfoProto, shapes: S
 
 
 def _repair_next(
-    model: onnx.ModelProto,
-    shapes: Shapes,
-    new: Shapes,
-    size: Size,
-    done: set[str],
-    tied: Callable[[onnx.NodeProto], ModelError],
+    model: onnx.ModelProto, shapes: Shapes, new: Shapes, size: Size, done: set[str], tied: Callable[[onnx.NodeProto], ModelError]
 ) -> bool:
     """Replace the constants of the first node where they no longer match; return False if there is none."""
     constants = int_constants(model)

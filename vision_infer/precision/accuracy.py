@@ -1,7 +1,6 @@
-"""Accuracy of a model on annotated pictures, through exactly the path that frames take in a run.
+"""Accuracy of a model on annotated images, with the complete pipeline of a run.
 
-The metric is COCO's (Lin et al., ECCV 2014; pycocotools): average precision over IoU 0.50:0.95, at most 100 detections a
-picture.
+The metric is COCO's (Lin et al., ECCV 2014; pycocotools): average precision over IoU 0.50:0.95, at most 100 detections per image.
 """
 
 from __future__ import annotations
@@ -25,67 +24,53 @@ from vision_infer.pipeline.runs.run_parts import engine_request, make_lane, make
 from vision_infer.stream.source import SourceSpec
 
 LOW_CONFIDENCE = 0.001
-"""average precision looks at all recalls: hardly anything may be left out by its score"""
-
+"""The minimum confidence; average precision needs nearly all detections."""
 EVALUATION_IOU = 0.65
-"""for the same reason NMS keeps more than in a run, where a second box on an object disturbs"""
-
-METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR_1",
-    "AR_10",
-    "AR_100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-)
-"""COCO's twelve figures, in its order"""
+"""The IoU threshold for NMS, which removes less than in a run for the same reason."""
+METRICS = tuple(f"AP{kind}" for kind in ("", "50", "75", "_small", "_medium", "_large"))
+METRICS += tuple(f"AR_{kind}" for kind in ("1", "10", "100", "small", "medium", "large"))
+"""COCO's twelve figures, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccuracyReport:
-    """How well a model finds what was annotated."""
+    """The accuracy of a model on annotated images."""
 
     model: str
     engine: str
     images: int
     boxes: int
-    """annotated boxes"""
+    """The number of annotated boxes."""
     figures: dict[str, float]
-    """by name of :data:`METRICS`, per cent; -1 where nothing of the kind is annotated"""
+    """The figures by name of :data:`METRICS`, in per cent; -1 without annotations of the kind."""
     table: str
-    """pycocotools' own table"""
+    """The table of pycocotools."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         figures = {name: round(value, 2) for name, value in self.figures.items()}
         return {"model": self.model, "engine": self.engine, "images": self.images, "boxes": self.boxes, **figures}
 
 
 def evaluate(settings: RunSettings, annotations: Path, images: Path) -> AccuracyReport:
-    """Measure a model on pictures with annotations in COCO's form.
+    """Measure a model on images with annotations in COCO format.
 
     Args:
-        settings: the model and its engine; ``sources`` is not used; confidence is low and NMS lenient unless set.
-        annotations: ``instances.json``.
-        images: folder of the pictures that it names.
+        settings: The model and its engine; ``sources`` is not used.
+        annotations: The file ``instances.json``.
+        images: The folder of its images.
 
     Raises:
         UsageError: pycocotools is missing, or the annotations cannot be read.
-        ModelError: the model's labels are not the annotations' categories.
-        StreamError: a picture is missing or cannot be read.
+        ModelError: The model's labels are not the annotations' categories.
+        StreamError: An image is missing or cannot be read.
     """
     truth = read_annotations(annotations)
     entries = truth.loadImgs(truth.getImgIds())
     paths = tuple(str(images / entry["file_name"]) for entry in entries)
     for path in paths:
         if not Path(path).is_file():
-            raise StreamError(f"{path}: no such file", "--images must name the folder of the pictures of --data")
+            raise StreamError(f"{path}: no such file", "--images must be the folder of the images in --data.")
     with open_engine(resolve_model(settings.model, settings.model_dir), engine_request(settings)) as engine:
         categories = category_ids(engine.card, truth)
         lane = make_lane(engine, _evaluation_settings(settings, engine.card))
@@ -100,7 +85,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         if len(results) < len(paths):
             read = {result.file for result in results}
             missing = next((path for path in paths if Path(path).name not in read), paths[-1])
-            raise StreamError(f"{missing}: no picture that can be read", "is it an image file, and whole?")
+            raise StreamError(f"{missing}: the image cannot be read", "Check that it is a complete image file.")
         found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], categories)]
         figures, table = _score(truth, found)
         return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
@@ -115,15 +100,15 @@ def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:
 
 
 def read_annotations(path: Path) -> Any:
-    """Annotations in COCO's form, as pycocotools has them.
+    """Read annotations in COCO format with pycocotools.
 
     Raises:
-        UsageError: pycocotools is missing, or the file cannot be read or is of another form.
+        UsageError: pycocotools is missing, or the file cannot be read or has another format.
     """
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
-        raise UsageError("evaluating needs pycocotools", "pip install 'vision-infer[evaluate]'") from error
+        raise UsageError("the evaluation needs pycocotools", "Run pip install 'vision-infer[evaluate]'.") from error
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -131,23 +116,23 @@ def read_annotations(path: Path) -> Any:
             truth.dataset = data
             truth.createIndex()
         if not truth.getImgIds() or not truth.getAnnIds():
-            raise UsageError(f"{path}: names no pictures or no boxes", "give annotations in COCO's form (instances.json)")
-        # What is missing shows here, and not in the middle of the work.
+            raise UsageError(f"{path}: the file has no images or no boxes", "Use annotations in COCO format (instances.json).")
+        # Detect missing fields before the evaluation.
         _ = [Path(image["file_name"]) for image in truth.imgs.values()]
         for box in truth.anns.values():
             _ = [box["bbox"], box["area"], box["iscrowd"], truth.cats[box["category_id"]], truth.imgs[box["image_id"]]]
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}", "check --data") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", "Check --data.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: is not COCO's form", "give annotations in COCO's form (instances.json)") from error
+        raise UsageError(f"{path}: not in COCO format", "Use annotations in COCO format (instances.json).") from error
     return truth
 
 
 def category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
-    """Category of each of our class numbers, by name; classes that are not annotated have none.
+    """Return the category of each class number with annotations, by name.
 
     Raises:
-        ModelError: a category is none of the model's labels.
+        ModelError: A category is not a label of the model.
     """
     by_name = {category["name"]: category["id"] for category in truth.loadCats(truth.getCatIds())}
     ids = {number: by_name[label] for number, label in enumerate(card.labels or ()) if label in by_name}
@@ -155,7 +140,7 @@ def category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
     if missing:
         raise ModelError(
             f"{card.name} has no label {', '.join(repr(name) for name in missing[:5])}",
-            "its labels must be the annotations' names",
+            "The labels must be the annotations' names.",
         )
     return ids
 

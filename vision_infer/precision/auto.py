@@ -18,7 +18,7 @@ from vision_infer.precision.verification.agreement import Judge
 from vision_infer.stream.redact import redact
 
 NEEDS = FrameNeeds(calibration=1, search=1, evaluation=100)
-"""nothing is calibrated or searched for"""
+"""The required frames; none for calibration or search."""
 TIMED_FRAMES = 8
 
 
@@ -32,45 +32,45 @@ def choose_engine(
     on_message: Callable[[str], None] = lambda _: None,
     again: bool = False,
 ) -> EngineChoice:
-    """Try the engines that a model can have here, and save the best one if ``request.engine_dir`` is given.
+    """Autotune the engines of a model, and save the best one if ``request.engine_dir`` is set.
 
     Args:
-        path: the model's deployment graph.
-        request: how the engine will be used: workers, threads, batch.
-        data: videos, pictures or a configuration of streams to judge accuracy by. Without any, only engines that compute in
-            float32 are tried, and those whose accuracy a passport proves.
-        budget: of accuracy, points.
-        seconds: how long the engines are timed.
-        on_message: Receives which engine is tried, and why one is left out.
-        again: Whether engines that failed earlier are tried again.
+        path: The model's deployment graph.
+        request: The use of the engine: workers, threads, batch.
+        data: Videos, images or a configuration of streams for the accuracy. Without any, only engines in float32 are tried, and
+            those with a passport within the budget.
+        budget: The maximum loss of accuracy, in points.
+        seconds: The duration of the timing.
+        on_message: Receives which engine is tried, and why one is skipped.
+        again: Whether to retry engines that failed before.
 
     Raises:
-        EngineError: no runtime is installed, or FP32 fails.
-        ModelError: the file is no deployment graph.
-        StreamError: the data cannot be read, or are too few.
-        UsageError: the data hold nothing to open.
-        OutputError: there is no space for the frames.
+        EngineError: No runtime is installed, or FP32 fails.
+        ModelError: The file is not a deployment graph.
+        StreamError: The data cannot be read, or there are too few.
+        UsageError: The data have no sources.
+        OutputError: There is no space for the frames.
     """
     if not data:
         return autotune_model(path, request, AutotuneOptions(budget=budget, seconds=seconds, retry_failed=again), on_message)
     with Frames(data, read_graph_facts(path).card, NEEDS, on_message=on_message) as frames:
-        judged = _Judged(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
+        judged = _AccuracyJudge(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
         timed = list(frames.evaluation.first(TIMED_FRAMES).pixels)
         return autotune_model(path, request, AutotuneOptions(timed, judged, budget, seconds, again), on_message)
 
 
-class _Judged:
-    """FP32 runs the frames once, whatever is compared with it."""
+class _AccuracyJudge:
+    """Measures engines against FP32, which runs the frames once."""
 
-    def __init__(self, frames: FrameSet, told: str) -> None:
+    def __init__(self, frames: FrameSet, data: str) -> None:
         self._frames = frames
-        self._told = told
+        self._data = data
         self._judge: Judge | None = None
 
     def __call__(self, first: Engine, second: Engine) -> MeasuredAccuracy:
         if self._judge is None:
             self._judge = Judge(first, self._frames)
-        return self._judge.compare(second).measured(self._told)
+        return self._judge.compare(second).measured(self._data)
 
 
 if __name__ == "__main__":  # the child process of a run or of the service, see pipeline/lanes/upgrade.py

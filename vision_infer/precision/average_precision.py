@@ -1,7 +1,7 @@
-"""Average precision as COCO defines it (Lin et al., ECCV 2014), for many samples of the same frames at once.
+"""Average precision as COCO defines it (Lin et al., ECCV 2014), for many bootstrap samples of the same frames at once.
 
-Precision is read at 101 recalls, and is averaged over the overlaps 0.50:0.05:0.95. A bootstrap draws frames again and again:
-which detection is a hit does not change by that, only how often it counts, so that frames are matched once.
+Precision is read at 101 recalls and averaged over the IoUs 0.50:0.05:0.95. A bootstrap changes only the weights of the frames,
+so the frames are matched once.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from vision_infer.analyze.track import box_overlap
 from vision_infer.core.detections import Detections
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
-"""float64 [T], least overlaps at which a detection is a hit"""
+"""The minimum IoUs of a hit, float64 [T]."""
 MAX_DETECTIONS = 100
-"""of a frame, best first; further ones do not count"""
+"""The maximum number of detections per frame, best first."""
 _RECALLS = 100
-"""steps between the recalls at which precision is read"""
+"""The number of steps between recalls."""
 _TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMatches:
-    """The detections of one class in all frames, best score first, and which of them hit at which overlap."""
+    """The detections of one class in all frames, best score first, and their hits at each IoU."""
 
     frames: NDArray[np.intp]
-    """intp [N]: number of each detection's frame"""
+    """The frame of each detection, intp [N]."""
     hits: NDArray[np.bool_]
-    """bool [T, N]"""
+    """The hits, bool [T, N]."""
     wanted: NDArray[np.int64]
-    """int64 [F]: objects of the class in each frame"""
+    """The number of objects of the class in each frame, int64 [F]."""
 
 
 def match_classes(truth: Sequence[Detections], found: Sequence[Detections]) -> dict[int, ClassMatches]:
-    """Match what was found with what is there, class by class; only classes that are there.
+    """Match detections with the ground truth, for each class of the ground truth.
 
     Args:
-        truth: F frames; their scores play no part.
-        found: the same frames.
+        truth: The ground truth of F frames; its scores are not used.
+        found: The detections of the same frames.
     """
     entries: dict[int, list[tuple[float, int, NDArray[np.bool_]]]] = {}
     wanted: dict[int, NDArray[np.int64]] = {}
@@ -65,14 +65,14 @@ def match_classes(truth: Sequence[Detections], found: Sequence[Detections]) -> d
 
 
 def average_precision(matches: ClassMatches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The average precision of a class over all overlaps.
+    """Return the average precision of a class over all IoUs.
 
     Args:
-        matches: of the class.
-        weights: float64 [R, F], how often each frame counts in each sample.
+        matches: The matches of the class.
+        weights: The weight of each frame in each sample, float64 [R, F].
 
     Returns:
-        float64 [R], 0–1; NaN for a sample without an object of the class.
+        The average precision, float64 [R], 0–1; NaN for a sample without an object of the class.
     """
     total = weights @ matches.wanted
     some = np.maximum(total, _TINY)[:, None]
@@ -90,14 +90,14 @@ def average_precision(matches: ClassMatches, weights: NDArray[np.float64]) -> ND
 
 
 def mean_precision(matches: dict[int, ClassMatches], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over classes, each with the weight of its objects: a class that is there once does not decide.
+    """Return the mean over classes, weighted by their numbers of objects, so that rare classes do not dominate.
 
     Args:
-        matches: by class.
-        weights: float64 [R, F], how often each frame counts in each sample.
+        matches: The matches by class.
+        weights: The weight of each frame in each sample, float64 [R, F].
 
     Returns:
-        float64 [R], 0–1; NaN for a sample without objects.
+        The mean, float64 [R], 0–1; NaN for a sample without objects.
     """
     value, objects = np.zeros(len(weights)), np.zeros(len(weights))
     for one in matches.values():
@@ -108,25 +108,17 @@ def mean_precision(matches: dict[int, ClassMatches], weights: NDArray[np.float64
 
 
 def _hits(real: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """COCO's greedy matching: the best detection takes the object that it overlaps most, among those still free.
-
-    Args:
-        real: float32 [M, 4].
-        seen: float32 [N, 4], best first.
-
-    Returns:
-        bool [N, T].
-    """
+    """Match as COCO does: the best detection (of ``seen``, best first) takes the free object of largest IoU; bool [N, T]."""
     hits = np.zeros((len(seen), len(OVERLAPS)), np.bool_)
     if not len(real) or not len(seen):
         return hits
     overlap = box_overlap(seen, real)
     free = np.ones((len(OVERLAPS), len(real)), np.bool_)
     for row in (overlap.max(axis=1) >= OVERLAPS[0]).nonzero()[0]:
-        for step, least in enumerate(OVERLAPS):
+        for step, minimum in enumerate(OVERLAPS):
             open_now = np.where(free[step], overlap[row], -1.0)
             best = int(open_now.argmax())
-            if open_now[best] >= least:
+            if open_now[best] >= minimum:
                 free[step, best] = False
                 hits[row, step] = True
     return hits

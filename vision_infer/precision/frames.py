@@ -1,11 +1,11 @@
-"""Frames of the user's own video: to calibrate on, to search with, to judge by.
+"""Frames of the user's videos, for calibration, search and evaluation.
 
-They are written into slots exactly as a run does, once, and lie in an unnamed file on the disk until they are no longer
-needed. A video is cut into stretches of time, each of which goes into one of the three sets as a whole, with a gap between:
-neighbours in time are nearly the same picture, and a set that holds one would know the other.
+They are written into slots as in a run, once, and stored in an unnamed file on disk. A video is cut into segments with gaps
+between them, and each segment goes into one of the three sets: neighbouring frames are nearly equal, so a set with one of them
+would not be independent of a set with the other.
 
-For calibration the frames that differ most are taken. For the other two it is frames spread evenly over all that there is:
-what is measured on them is to hold for the user's video as it is, and not for its oddest moments.
+Calibration uses the frames that differ most. Search and evaluation use frames spread evenly, so that their results hold for the
+whole video.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 MAX_BYTES = 1 << 30
-"""of frames on the disk, before they are chosen from"""
+"""The maximum size of the frames on disk, in bytes."""
 MIN_FRAMES = 30
-"""of all three sets together"""
+"""The minimum number of frames in all three sets."""
 LIVE_SECONDS = 60.0
-"""for which each live stream is watched"""
+"""The duration for which each live stream is read."""
 _GAP_S = 0.5
-"""of a video between two stretches, whose frames go into no set"""
-_STRETCHES = 12
-"""of a video at least, where it is long enough for them"""
-_SHORTEST_S, _LONGEST_S = 1.0, 10.0
+"""The gap between two segments, in seconds."""
+_SEGMENTS = 12
+"""The minimum number of segments of a video that is long enough."""
+_MIN_SEGMENT_S, _MAX_SEGMENT_S = 1.0, 10.0
 _ASSUMED_RATE = 25
 _CHOICE = 3
-"""times as many frames as are wanted are kept to choose from"""
+"""The number of stored frames per required frame, to choose from."""
 _SIDE = 16
-"""of the small picture by which frames are compared"""
+"""The side of the thumbnails by which frames are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameNeeds:
-    """How many frames are wanted of each kind; less will do."""
+    """The required number of frames of each set; fewer are possible."""
 
     calibration: int = 64
     search: int = 100
@@ -62,33 +62,33 @@ class FrameNeeds:
 
     @property
     def total(self) -> int:
-        """All together."""
+        """The sum of all sets."""
         return self.calibration + self.search + self.evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSet:
-    """Frames as they lie in an engine's slots."""
+    """Frames as the contents of an engine's slots."""
 
     pixels: Sequence[NDArray[np.uint8]]
-    """N times uint8 [H, W, 3] RGB, letterboxed, read from the disk when they are looked at"""
+    """The letterboxed frames, N times uint8 [H, W, 3] RGB, read from disk when used."""
     letterboxes: tuple[Letterbox, ...]
-    """N: how each lies in its slot"""
+    """The layout of each frame in its slot, N."""
     names: tuple[str, ...]
-    """N: stream and number, or file, of each"""
+    """The stream and number, or the file, of each frame, N."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def sha256(self) -> str:
-        """Checksum of the pixels, in their order."""
+        """Return the checksum of the pixels."""
         digest = hashlib.sha256()
         for slot in self.pixels:
             digest.update(np.ascontiguousarray(slot).data)
         return digest.hexdigest()
 
     def first(self, count: int) -> FrameSet:
-        """``count`` of them at most, evenly spread."""
+        """Return at most ``count`` of the frames, evenly spread."""
         chosen = _spread(range(len(self)), count)
         pixels = [self.pixels[number] for number in chosen]
         layouts, names = self.letterboxes, self.names
@@ -96,9 +96,9 @@ class FrameSet:
 
 
 @dataclass(slots=True)
-class _Candidate:
+class _FrameCandidate:
     place: int
-    """in the file"""
+    """The position in the file."""
     stream: int
     time_s: float
     layout: Letterbox
@@ -107,20 +107,19 @@ class _Candidate:
 
 
 class Frames:
-    """Three disjoint sets of frames, on the disk until this is closed.
+    """Three disjoint sets of frames, stored on disk until they are closed.
 
     Args:
-        sources: what is named with ``--data``: videos, pictures, folders, patterns, a camera's URL, or a configuration of streams
-            (.yaml).
-        card: of the model, which says how a picture is fitted in.
-        needs: how many frames are wanted.
-        clock: ends the watching of live streams.
-        say: is told how far it is.
+        sources: The sources of ``--data``: videos, images, folders, patterns, camera URLs, or a configuration of streams (.yaml).
+        card: The model's card.
+        needs: The required number of frames.
+        clock: The clock for reading live streams.
+        on_message: Receives the progress.
 
     Raises:
-        StreamError: a source cannot be read, or there are too few frames.
-        UsageError: a source holds nothing to open.
-        OutputError: there is no space for the frames.
+        StreamError: A source cannot be read, or there are too few frames.
+        UsageError: A source does not exist.
+        OutputError: There is no space for the frames.
     """
 
     def __init__(
@@ -140,8 +139,8 @@ class Frames:
             sets = _divide(self._pool.candidates, needs)
             count = sum(map(len, sets))
             if count < MIN_FRAMES or not all(sets):
-                message = f"{shown}: {count} frames can be used, at least {MIN_FRAMES} are needed"
-                raise StreamError(message, f"give more or longer video; {needs.total} frames are best")
+                message = f"{shown}: {count} usable frames, but at least {MIN_FRAMES} are needed"
+                raise StreamError(message, f"Add more or longer videos; {needs.total} frames are best.")
             self.calibration = self._pool.frames(_most_different(self._pool, sets[0], needs.calibration))
             self.search = self._pool.frames(_spread(sets[1], needs.search))
             self.evaluation = self._pool.frames(_spread(sets[2], needs.evaluation))
@@ -157,10 +156,10 @@ class Frames:
 
 
 def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
-    """The sources that are named; a camera's URL is a live stream, and a configuration of streams gives its cameras.
+    """Return the sources; a camera URL is a live stream, and a configuration of streams gives its cameras.
 
     Raises:
-        UsageError: one holds nothing to open.
+        UsageError: A source does not exist.
     """
     specs: list[SourceSpec] = []
     for source in sources:
@@ -179,7 +178,7 @@ def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
 
 
 def in_words(sources: Sequence[str]) -> str:
-    """Sources by names that tell neither paths nor secrets: files by their own, folders with the one around, URLs redacted."""
+    """Describe sources without paths and secrets: names of files, names of folders and their parents, redacted URLs."""
     named = []
     for one in sources:
         parts = Path(one).parts
@@ -209,11 +208,11 @@ def _cameras(path: Path) -> list[SourceSpec]:
 
 @dataclass(slots=True)
 class _Pool:
-    """The frames that are chosen from. When it is full, every second one goes, and of what comes every second is left out."""
+    """The stored frames to choose from. When the pool is full, it keeps every second frame and halves the rate."""
 
     card: ModelCard
     needs: FrameNeeds
-    candidates: list[_Candidate] = field(default_factory=list)
+    candidates: list[_FrameCandidate] = field(default_factory=list)
     _file: BinaryIO = field(init=False)
     _free: list[int] = field(default_factory=list)
     _written: int = 0
@@ -223,15 +222,15 @@ class _Pool:
 
     def __post_init__(self) -> None:
         self._slot = HostSlot(np.zeros((self.card.input.height, self.card.input.width, 3), np.uint8))
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this, and gone with the process
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
 
     @property
     def capacity(self) -> int:
-        """Frames at most."""
+        """The maximum number of frames."""
         return max(64, min(_CHOICE * self.needs.total, MAX_BYTES // self._slot.pixels.nbytes))
 
     def read(self, stream: int, spec: SourceSpec, clock: Clock) -> None:
-        """Take the frames of a source."""
+        """Read the frames of a source."""
         end_ns = clock.monotonic_ns() + round(LIVE_SECONDS * 1e9)
         with open_source(spec, available_cpus()) as source:
             for number, frame in enumerate(source.frames()):
@@ -245,7 +244,7 @@ class _Pool:
         layout = letterbox(frame.image.size, card.input_size, card.fit, card.fill)
         frame.image.write_into(slot, layout)
         digest = hashlib.blake2b(slot.pixels.data, digest_size=16).digest()
-        if digest in self._seen:  # a camera that repeats itself, a file that is named twice
+        if digest in self._seen:  # a camera that repeats frames, or a file that is given twice
             return
         self._seen.add(digest)
         if len(self.candidates) >= self.capacity:
@@ -257,10 +256,12 @@ class _Pool:
             self._file.write(slot.pixels.data)
             self._file.flush()
         except OSError as error:
-            message = f"{tempfile.gettempdir()}: no space for the frames: {error.strerror}"
-            raise OutputError(message, f"they take up to {MAX_BYTES >> 20} MB; set TMPDIR to another place") from error
+            message = f"{tempfile.gettempdir()}: there is no space for the frames: {error.strerror}"
+            raise OutputError(message, f"They need up to {MAX_BYTES >> 20} MB. Set TMPDIR to another folder.") from error
         time_s = frame.index / _ASSUMED_RATE if frame.pts_s is None else frame.pts_s
-        self.candidates.append(_Candidate(place, stream, time_s, layout, frame.file or f"{frame.stream} {frame.index}", still))
+        self.candidates.append(
+            _FrameCandidate(place, stream, time_s, layout, frame.file or f"{frame.stream} {frame.index}", still)
+        )
 
     def _thin_out(self) -> None:
         self._free += [one.place for one in self.candidates[1::2]]
@@ -268,35 +269,35 @@ class _Pool:
         self._stride *= 2
 
     def pixels(self, number: int) -> NDArray[np.uint8]:
-        """A candidate's slot, mapped from the disk."""
+        """Return the slot of a candidate, mapped from disk."""
         shape = self._slot.pixels.shape
         offset = self.candidates[number].place * self._slot.pixels.nbytes
         return np.memmap(self._file, np.uint8, "r", offset, shape)
 
     def frames(self, numbers: Sequence[int]) -> FrameSet:
-        """Some candidates as a set."""
+        """Return some candidates as a set."""
         chosen = [self.candidates[number] for number in numbers]
         pixels = [self.pixels(number) for number in numbers]
         return FrameSet(pixels, tuple(one.layout for one in chosen), tuple(one.name for one in chosen))
 
     def close(self) -> None:
-        """Give the space back."""
+        """Release the disk space."""
         with suppress(OSError):
             self._file.close()
 
 
-def _divide(candidates: Sequence[_Candidate], needs: FrameNeeds) -> tuple[list[int], list[int], list[int]]:
-    """Give each stretch of time to the set that lacks most; numbers of candidates."""
+def _divide(candidates: Sequence[_FrameCandidate], needs: FrameNeeds) -> tuple[list[int], list[int], list[int]]:
+    """Assign each segment to the set with the largest deficit, and return the numbers of the candidates."""
     sets: tuple[list[int], list[int], list[int]] = ([], [], [])
     wanted = (needs.calibration, needs.search, needs.evaluation)
-    for stretch in _stretches(candidates):
+    for segment in _segments(candidates):
         lacks = min(range(len(sets)), key=lambda one: len(sets[one]) / wanted[one])
-        sets[lacks].extend(stretch)
+        sets[lacks].extend(segment)
     return sets
 
 
-def _stretches(candidates: Sequence[_Candidate]) -> Iterator[list[int]]:
-    """Numbers of candidates that belong together; a still picture belongs to no other."""
+def _segments(candidates: Sequence[_FrameCandidate]) -> Iterator[list[int]]:
+    """Yield the numbers of candidates of each segment; each still image is a segment."""
     for stream in sorted({one.stream for one in candidates}):
         numbers = [number for number, one in enumerate(candidates) if one.stream == stream]
         if candidates[numbers[0]].still:
@@ -304,25 +305,25 @@ def _stretches(candidates: Sequence[_Candidate]) -> Iterator[list[int]]:
             continue
         numbers.sort(key=lambda number: candidates[number].time_s)
         start, end = (candidates[numbers[place]].time_s for place in (0, -1))
-        length = min(_LONGEST_S, max(_SHORTEST_S, (end - start) / _STRETCHES))
-        stretches: dict[int, list[int]] = {}
+        length = min(_MAX_SEGMENT_S, max(_MIN_SEGMENT_S, (end - start) / _SEGMENTS))
+        segments: dict[int, list[int]] = {}
         for number in numbers:
             which, inside = divmod(candidates[number].time_s - start, length)
-            # The last stretch has no other behind it, and its rest is kept.
+            # No segment follows the last one, so it has no gap at its end.
             if inside < length - _GAP_S or candidates[number].time_s > end - _GAP_S:
-                stretches.setdefault(int(which), []).append(number)
-        yield from stretches.values()
+                segments.setdefault(int(which), []).append(number)
+        yield from segments.values()
 
 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:
-    """``count`` of the numbers at most, evenly spread."""
+    """Return at most ``count`` of the numbers, evenly spread."""
     if len(numbers) <= count:
         return list(numbers)
     return [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, count)]
 
 
 def _most_different(pool: _Pool, numbers: Sequence[int], count: int) -> list[int]:
-    """Those that lie farthest from each other: each next one is the farthest from all that are chosen (Gonzalez, 1985)."""
+    """Return the frames farthest apart: each next one is the farthest from all chosen ones (Gonzalez, 1985)."""
     if len(numbers) <= count:
         return list(numbers)
     small = np.stack([thumbnail(pool.pixels(number)) for number in numbers])
@@ -335,14 +336,7 @@ def _most_different(pool: _Pool, numbers: Sequence[int], count: int) -> list[int
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What frames are compared by: their luma, much smaller.
-
-    Args:
-        pixels: uint8 [H, W, 3] RGB.
-
-    Returns:
-        float32 [256], 0–255.
-    """
+    """Return the luma of an image (uint8 [H, W, 3] RGB) in 16×16 pixels, float32 [256], 0–255."""
     import cv2
 
     small = cv2.resize(np.asarray(pixels), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""The frames on which a cheaper engine differs most from FP32, as pictures: FP32 on the left."""
+"""Images of the frames on which an engine differs most from FP32, with FP32 on the left."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vision_infer.core.errors import OutputError
 from vision_infer.core.geometry import Size
 from vision_infer.precision.verification.agreement import Judge
 from vision_infer.precision.verification.drift import FOUND_IOU
-from vision_infer.precision.verification.proof import Proof, open_reference
+from vision_infer.precision.verification.engine_check import EngineVerification, open_reference
 
 
-def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, overwrite: bool) -> tuple[str, ...]:
-    """Draw them.
+def write_worst(folder: Path | None, judge: Judge, graph: Path, verified: EngineVerification, overwrite: bool) -> tuple[str, ...]:
+    """Write the images.
 
     Args:
-        folder: for the pictures; made where it is missing. None: nothing is drawn.
-        judge: FP32 on the frames.
-        graph: of the cheaper engine.
-        proof: says which frames differ.
-        overwrite: whether pictures there may be replaced.
+        folder: The folder of the images, which is created; None: nothing is written.
+        judge: The results of FP32 on the frames.
+        graph: The graph of the engine.
+        verified: The verification with the numbers of the frames.
+        overwrite: Whether to replace existing images.
 
     Returns:
         The paths, the worst first.
 
     Raises:
-        OutputError: a picture exists already, or cannot be written.
+        OutputError: An image exists, or cannot be written.
     """
     if folder is None or judge.card.task != "detect":
         return ()
@@ -40,14 +40,14 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, ov
 
     paths = []
     with open_reference(graph) as engine:
-        for rank, number in enumerate(proof.agreement.worst):
+        for rank, number in enumerate(verified.agreement.worst):
             layout = judge.frames.letterboxes[number]
             first, second = judge.detections(engine, number)
             row = (IndexedRow(layout.source, first), IndexedRow(layout.source, second))
             name = judge.frames.names[number]
             stream, _, frame = name.rpartition(" ")
-            told = (stream, int(frame)) if frame.isdecimal() else (name, number)
-            report = FrameReport(*told, *row, compare(first, second, FOUND_IOU))
+            source = (stream, int(frame)) if frame.isdecimal() else (name, number)
+            report = FrameReport(*source, *row, compare(first, second, FOUND_IOU))
             pixels = np.asarray(judge.frames.pixels[number])
             content = pixels[layout.y : layout.y + layout.content.height, layout.x : layout.x + layout.content.width]
             size = _shown(layout.source)
@@ -55,19 +55,19 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, ov
             image = side_by_side(np.asarray(rgb, np.uint8), report, judge.card.labels or _numbers(row))
             path = folder / f"{rank + 1:02}-{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)[:100]}.jpg"
             if path.exists() and not overwrite:
-                raise OutputError(f"{path}: exists already", "add --overwrite to replace it")
+                raise OutputError(f"{path}: already exists", "Add --overwrite to replace it.")
             encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data.tobytes() if encoded else b"")
             except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror}", "choose another folder") from error
+                raise OutputError(f"{path}: cannot be written: {error.strerror}", "Choose another folder.") from error
             paths.append(str(path))
     return tuple(paths)
 
 
 def _shown(source: Size) -> Size:
-    """At most 960 pixels wide: what the network saw was no larger."""
+    """Return a size of at most 960 pixels in width, because the model's input is not larger."""
     scale = min(1.0, 960 / source.width)
     return Size(max(1, round(source.width * scale)), max(1, round(source.height * scale)))
 

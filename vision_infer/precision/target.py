@@ -1,7 +1,6 @@
-"""Where a converted graph goes: beside its model, as ``model.int8.onnx`` with its passports, or into a model of its own.
+"""The place of a converted graph: next to its model, as ``model.int8.onnx`` with its passports, or in a new model.
 
-All files are made in a hidden folder beside their place and moved from there: what was not moved is no model, and goes with a
-later attempt.
+All files are written to a hidden folder next to their place and moved from there; later attempts remove abandoned folders.
 """
 
 from __future__ import annotations
@@ -24,96 +23,94 @@ from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, bundled_dir
 _HIDDEN = ".quantizing-"
 _COPIED = frozenset({CARD_FILE, "LICENSE"})
 _GRAPH = re.compile(r"model(-\d+x\d+)?\.onnx")
-"""in FP32, of each input size"""
+"""The names of FP32 graphs, of each input size."""
 _ABANDONED_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ConversionTarget:
     """The place of a converted graph."""
 
     folder: Path
-    """of the model"""
+    """The folder of the model."""
     graph: str
-    """name of the file"""
+    """The name of the file."""
     model: str
-    """name on the card"""
+    """The name on the card."""
     copied: tuple[Path, ...] = ()
-    """files that a new folder gets too"""
+    """The files to copy into a new folder."""
 
     @property
     def path(self) -> Path:
-        """Where the graph will be."""
+        """The path of the graph."""
         return self.folder / self.graph
 
 
 @contextmanager
 def converting(source: Path) -> Iterator[None]:
-    """Let no other process convert the same graph meanwhile.
-
-    It is the kernel's lock (flock) on the graph's own file: it ends with its process, however that ends, and leaves nothing.
+    """Lock a graph (flock) against conversions by other processes; the lock ends with the process.
 
     Raises:
-        ModelError: another process is at work on it, or the graph cannot be read.
+        ModelError: Another process is converting it, or the graph cannot be read.
     """
     try:
         file = source.open("rb")
     except OSError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror}", "give a model, or a deployment graph (.onnx)") from error
+        raise ModelError(f"{source} cannot be read: {error.strerror}", "Use a model, or a deployment graph (.onnx).") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ModelError(f"{source}: another process is converting it", "wait until that is done, or end it") from error
+            raise ModelError(f"{source}: another process is converting it", "Wait until it ends, or stop it.") from error
         except OSError:  # a file system without locks
             pass
         yield
 
 
-def choose_target(source: Path, model: str, what: str, name: str | None, model_dir: Path, overwrite: bool) -> Target:
-    """Decide where a graph goes.
+def choose_target(source: Path, model: str, what: str, name: str | None, model_dir: Path, overwrite: bool) -> ConversionTarget:
+    """Choose the place of a converted graph.
 
     Args:
-        source: the FP32 graph.
-        model: the name on its card.
-        what: precision and form, such as ``int8``.
-        name: of a model of its own; None: beside its source. What belongs to the package is not changed: a bundled model is then
-            copied into the user's folder, where it hides the bundled one.
-        model_dir: the user's models.
-        overwrite: whether one that exists is replaced.
+        source: The FP32 graph.
+        model: The name on its card.
+        what: The precision and form, such as ``int8``.
+        name: The name of a new model; None: next to its source. A bundled model is copied into the user's folder, where it hides
+            the bundled one.
+        model_dir: The folder of the user's models.
+        overwrite: Whether to replace an existing graph.
 
     Raises:
-        ModelError: the name is not allowed, or there is such a graph already.
+        ModelError: The name is not allowed, or the graph exists.
     """
     if name is not None:
         parse_card({"name": name, "input": {"width": 1, "height": 1}}, f"model name '{name}'")
-        target = Target(model_dir / name, GRAPH_FILE, name)
+        target = ConversionTarget(model_dir / name, GRAPH_FILE, name)
         taken = target.folder.exists()
     elif source.resolve().is_relative_to(bundled_dir().resolve()):
-        target = Target(model_dir / source.parent.name, f"{source.stem}.{what}.onnx", model)
+        target = ConversionTarget(model_dir / source.parent.name, f"{source.stem}.{what}.onnx", model)
         if not target.folder.exists():
             beside = sorted(source.parent.iterdir())
             copied = tuple(path for path in beside if path.name in _COPIED or _GRAPH.fullmatch(path.name))
-            target = Target(target.folder, target.graph, target.model, copied)
+            target = ConversionTarget(target.folder, target.graph, target.model, copied)
         taken = target.path.exists()
     else:
-        target = Target(source.parent, f"{source.stem}.{what}.onnx", model)
+        target = ConversionTarget(source.parent, f"{source.stem}.{what}.onnx", model)
         taken = target.path.exists()
     if taken and not overwrite:
-        hint = "replace it with --overwrite, or choose another --name"
-        raise ModelError(f"there is {target.folder if name else target.path} already", hint)
+        hint = "Add --overwrite to replace it, or choose another --name."
+        raise ModelError(f"{target.folder if name else target.path} already exists", hint)
     return target
 
 
-def write_target(target: Target, files: Mapping[str, bytes | str]) -> None:
-    """Write a graph and what belongs to it, as a whole or not at all.
+def write_target(target: ConversionTarget, files: Mapping[str, bytes | str]) -> None:
+    """Write a graph and its files, as a whole or not at all.
 
     Args:
-        target: where.
-        files: content by name; the graph among them.
+        target: The place.
+        files: The contents by name, including the graph.
 
     Raises:
-        ModelError: they cannot be written; what was there before is still there.
+        ModelError: They cannot be written; existing files are unchanged.
     """
     parent = target.folder if target.folder.is_dir() else target.folder.parent
     made: Path | None = None
@@ -133,24 +130,24 @@ def write_target(target: Target, files: Mapping[str, bytes | str]) -> None:
             inside.rename(target.folder)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError(f"{target.path} cannot be written: {reason}", "make room, or choose another --model-dir") from error
+        raise ModelError(f"{target.path} cannot be written: {reason}", "Free disk space, or change --model-dir.") from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _move_into(inside: Path, target: Target) -> None:
-    """Passports first: without its graph a passport counts for nothing, and a graph without one is not chosen."""
+def _move_into(inside: Path, target: ConversionTarget) -> None:
+    """Move the passports first: a passport without its graph has no effect, and a graph without a passport is not used."""
     made = {path.name for path in inside.iterdir()}
     for path in sorted(inside.iterdir(), key=lambda path: path.name == target.graph):
         path.replace(target.folder / path.name)
     for path in target.folder.glob(f"{target.path.stem}.*{SUFFIX}"):
-        if path.name not in made:  # of a graph that was replaced
+        if path.name not in made:  # of the replaced graph
             path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what was left by attempts that were killed."""
+    """Remove the folders of killed attempts."""
     for path in folder.glob(f"{_HIDDEN}*"):
         try:
             if time.time() - path.stat().st_mtime > _ABANDONED_S:

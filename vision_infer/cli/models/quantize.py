@@ -69,7 +69,7 @@ def quantize_command(
         reports.append(report.to_dict())
         if not json_output:
             _print(report)
-            fastest = max(report.proofs, key=lambda proof: proof.times_faster.times.median)
+            fastest = max(report.engines, key=lambda engine: engine.times_faster.times.median)
             # 'auto' never selects a model whose loss was accepted explicitly, so the engine is named.
             named = f" --engine {fastest.engine}" if report.accepted and name is None else ""
             typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}{named}")
@@ -94,18 +94,18 @@ def _print(report: QuantizeReport) -> None:
             console.print(f"  {layer.name}  {precision}  noise {layer.error:.2%}", markup=False, soft_wrap=True)
     if found is not None and not found.finished:
         console.print("the search reached its time limit; a longer --time-limit may keep fewer layers in FP32")
-    for proof in report.proofs:
-        lost, times = proof.agreement.lost, proof.times_faster.times
+    for engine in report.engines:
+        lost, times = engine.agreement.lost, engine.times_faster.times
         speed = f"{times.median:.2f} times as fast as FP32 ({times.low:.2f} to {times.high:.2f}"
-        speed += ", by CPU time, because other programs were running)" if proof.times_faster.by_cpu else ")"
-        console.print(f"{proof.engine}: loss of {lost} points on {proof.agreement.frames} frames, {speed}", soft_wrap=True)
-        console.print(f"  {_figures(proof.agreement)}", soft_wrap=True)
-        for entry in proof.agreement.classes[:CLASSES_SHOWN] if proof is report.proofs[0] else ():
+        speed += ", by CPU time, because other programs were running)" if engine.times_faster.by_cpu else ")"
+        console.print(f"{engine.engine}: loss of {lost} points on {engine.agreement.frames} frames, {speed}", soft_wrap=True)
+        console.print(f"  {_figures(engine.agreement)}", soft_wrap=True)
+        for entry in engine.agreement.classes[:CLASSES_SHOWN] if engine is report.engines[0] else ():
             row = f"  {entry.label}: {entry.found} of {entry.objects} detected again, IoU {entry.mean_iou:.3f}, "
             console.print(f"{row}score {entry.score_change:+.3f}, count {entry.count_change:+d}", markup=False, soft_wrap=True)
     if report.accepted:
         console.print(f"accepted despite its loss: {report.accepted}", soft_wrap=True)
-    if max(proof.times_faster.times.median for proof in report.proofs) < 1:
+    if max(engine.times_faster.times.median for engine in report.engines) < 1:
         console.print("FP32 is faster on this machine, so 'auto' keeps it", soft_wrap=True)
     for path in report.pictures:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -18,11 +18,9 @@ def only_vector(network: RawNetwork) -> tuple[Tensor, int] | None:
 
 def flat(builder: GraphBuilder, tensor: Tensor, values: str, width: int) -> str:
     """Return the vector as [B, D]."""
-    return (
-        values
-        if len(tensor.shape) == 2
-        else builder.add("Reshape", values, builder.ints("vector_shape", 0, width), name="vector")
-    )
+    if len(tensor.shape) == 2:
+        return values
+    return builder.add("Reshape", values, builder.ints("vector_shape", 0, width), name="vector")
 
 
 def named(tensor: Tensor, *words: str) -> str:

@@ -9,15 +9,11 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, as_probabilities, check_labels
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Classified, HeadDefaults
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import ColumnOrigins, find_score_kind
-from vision_infer.model.reference import (
-    RawOutputs,
-    class_scores,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, class_scores, only_array
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -49,7 +45,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Classified:  # noqa: ARG001
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:  # noqa: ARG001
     """Add the conversion to probabilities; see :class:`vision_infer.model.head.Head`. ``candidates`` is not used."""
     found = only_vector(network)
     if found is None:
@@ -58,7 +54,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     check_labels(network, card, width)
     kind, note = find_score_kind(network, tensor, width, "softmax")
     scores = as_probabilities(builder, flat(builder, tensor, as_float(builder, tensor), width), kind)
-    return Classified(builder.add("Identity", scores, name="probabilities"), (note,))
+    return HeadOutputs({"scores": builder.add("Identity", scores, name="probabilities")}, (note,))
 
 
 def reference(raw: RawOutputs) -> NDArray[np.float64]:

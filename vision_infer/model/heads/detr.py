@@ -23,16 +23,10 @@ from vision_infer.model.decode import (
     top_pairs,
 )
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 from vision_infer.model.origin import LINEAR, ColumnOrigins, find_score_kind
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    boxes_and_scores,
-    class_scores,
-    corners_of,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, boxes_and_scores, class_scores, corners_of
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -100,7 +94,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"outputs '{scores.name}' of {scores.shape[2]} class scores and '{boxes.name}' of a box {each}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add the remaining decoding; see :class:`vision_infer.model.head.Head`."""
     found, queries = _find_outputs(network), _find_queries(network)
     if found is None and queries is None:
@@ -110,14 +104,14 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         size = np.array([[network.size.width, network.size.height]]).astype(helper.tensor_dtype_to_np_dtype(sizes.dtype))
         builder.rename(builder.constant("input_size", size), sizes.inside)
     if found is not None:
-        return _take_chosen(builder, network, found, candidates)
+        return _use_boxes(builder, network, found, candidates)
     assert queries is not None
     return _choose(builder, network, card, queries, candidates)
 
 
 def _choose(
     builder: GraphBuilder, network: RawNetwork, card: ModelCard, outputs: tuple[Tensor, Tensor], candidates: int
-) -> Decoded:
+) -> HeadOutputs:
     """Select the best pairs of query and class, or each query's best class if classes are exclusive."""
     logits, boxes = outputs
     queries, width = logits.shape[1] or 0, logits.shape[2] or 0
@@ -134,7 +128,7 @@ def _choose(
     sides = builder.constant("input_sides", np.array([network.size.width, network.size.height] * 2, np.float32))
     rows = builder.add("Mul", rows, sides, name="boxes_pixels")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
-    return Decoded(box, top.scores, top.class_ids, (note,))
+    return detections(box, top.scores, top.class_ids, note)
 
 
 def _find_kind(network: RawNetwork, logits: Tensor, width: int, labels: int | None) -> tuple[ScoreKind, bool, int, str]:
@@ -155,7 +149,7 @@ def _find_kind(network: RawNetwork, logits: Tensor, width: int, labels: int | No
     return kind, exclusive, width - 1 if exclusive else width, note
 
 
-def _take_chosen(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor, Tensor, Tensor], candidates: int) -> Decoded:
+def _use_boxes(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor, Tensor, Tensor], candidates: int) -> HeadOutputs:
     """Use the boxes that the model has selected, or the best of them."""
     labels, boxes, scores = found
     queries = scores.shape[1] or _count_of_top_k(network, scores)
@@ -173,7 +167,7 @@ def _take_chosen(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor
         score, top = builder.add_many("TopK", score, top_count, name="scores_top", outputs=2, axis=1)
         box = gather_rows(builder, box, top, "boxes_top")
         label = builder.add("GatherElements", label, top, name="labels_top", axis=1)
-    return Decoded(box, score, label)
+    return detections(box, score, label)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

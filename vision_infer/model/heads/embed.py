@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Embedded
+from vision_infer.model.head import HeadOutputs
 from vision_infer.model.heads import classify
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import ColumnOrigins
-from vision_infer.model.reference import (
-    RawOutputs,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, only_array
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12
@@ -41,7 +38,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Embedded:  # noqa: ARG001
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:  # noqa: ARG001
     """Add the scaling; see :class:`vision_infer.model.head.Head`. ``card`` and ``candidates`` are not used."""
     found = only_vector(network)
     if found is None:
@@ -56,7 +53,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     squares = builder.add("Mul", scaled, scaled, name="squares")
     total = builder.add("ReduceSum", squares, builder.ints("squares_axis", 1), name="squares_sum", keepdims=1)
     length = builder.add("Max", builder.add("Sqrt", total, name="length"), least, name="length_safe")
-    return Embedded(builder.add("Div", scaled, length, name="unit"))
+    return HeadOutputs({"embedding": builder.add("Div", scaled, length, name="unit")})
 
 
 def reference(raw: RawOutputs) -> NDArray[np.float64]:

@@ -8,14 +8,10 @@ from onnx import TensorProto
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float, columns, gather_rows
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded
+from vision_infer.model.head import HeadOutputs, detections
 from vision_infer.model.heads._yolo import USUAL, only_output
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, only_array
 
 DEFAULTS = USUAL
 _CHOICE = ("TopK", "NonMaxSuppression")
@@ -30,7 +26,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output of {tensor.shape[1]} boxes, selected inside ({', '.join(chosen)}), with corners, score and class each"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:  # noqa: ARG001
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:  # noqa: ARG001
     """Split the output; see :class:`vision_infer.model.head.Head`. ``card`` is not used."""
     tensor = only_output(network)
     if tensor is None or tensor.shape[2] != 6 or tensor.shape[1] is None:
@@ -46,7 +42,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     flat = builder.ints("flat_shape", 0, count)
     score = builder.add("Reshape", columns(builder, rows, 4, 5, "score"), flat, name="scores")
     label = builder.add("Reshape", columns(builder, rows, 5, 6, "class"), flat, name="classes")
-    return Decoded(columns(builder, rows, 0, 4, "box"), score, builder.cast(label, TensorProto.INT32, "classes_int32"))
+    return detections(columns(builder, rows, 0, 4, "box"), score, builder.cast(label, TensorProto.INT32, "classes_int32"))
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

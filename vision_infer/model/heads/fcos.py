@@ -15,17 +15,11 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import Grids, fcos_points, halving_grids
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDefaults
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    boxes_and_scores,
-    class_scores,
-    halved_grids,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, boxes_and_scores, class_scores, halved_grids
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -53,7 +47,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"outputs of class scores, boxes and centredness of {count} points, the cells of the strides 8 to 128"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add FCOS's decoding; see :class:`vision_infer.model.head.Head`."""
     found, grids = raw_outputs(network, 1), _find_grids(network)
     if found is None or grids is None:
@@ -78,7 +72,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     place = builder.add("Gather", places, top.anchors, name="points_top", axis=0)
     unit = builder.add("Gather", units, top.anchors, name="units_top", axis=0)
     box = builder.add("Add", place, builder.add("Mul", rows, unit, name="box_offset"), name="box")
-    return Decoded(box, top.scores, top.class_ids, (note,))
+    return detections(box, top.scores, top.class_ids, note)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

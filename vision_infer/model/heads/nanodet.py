@@ -28,18 +28,11 @@ from vision_infer.model.decode import (
     top_pairs,
 )
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.origin import LINEAR, ColumnOrigins
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    cells_of,
-    class_scores,
-    only_array,
-    softmax,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, class_scores, only_array, softmax
 
 DEFAULTS = HeadDefaults(
     color="bgr",
@@ -147,7 +140,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"{len(levels.strides)} pairs of outputs: {levels.classes} scores and 4 x {levels.bins} distance bins for each anchor"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add NanoDet's decoding; see :class:`vision_infer.model.head.Head`."""
     levels, one = _find_levels(network), _find_one(network, None if card.labels is None else len(card.labels))
     found = levels or one
@@ -179,7 +172,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     centre = builder.add("Gather", builder.constant("centres", centres), top.anchors, name="centres_top", axis=0)
     step = builder.add("Gather", builder.constant("signed_strides", signed_steps), top.anchors, name="strides_top", axis=0)
     offset = builder.add("Mul", distance, step, name="box_offset")
-    return Decoded(builder.add("Add", centre, offset, name="box"), top.scores, top.class_ids)
+    return detections(builder.add("Add", centre, offset, name="box"), top.scores, top.class_ids)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

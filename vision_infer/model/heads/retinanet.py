@@ -15,7 +15,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import Grids, decode_deltas, halving_grids, retina_anchors
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDefaults
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
@@ -56,7 +56,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"outputs of {count} class scores and boxes, nine anchors for each cell of the strides 8 to 128"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add RetinaNet's decoding; see :class:`vision_infer.model.head.Head`."""
     found, grids = raw_outputs(network), _find_grids(network)
     if found is None or grids is None:
@@ -69,7 +69,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     scores = as_probabilities(builder, as_float(builder, logits), kind)
     top = top_pairs(builder, scores, logits.shape[1] or 0, classes, candidates)
     box = decode_deltas(builder, as_float(builder, boxes), retina_anchors(network.size, grids), (1, 1), top)
-    return Decoded(box, top.scores, top.class_ids, (note,))
+    return detections(box, top.scores, top.class_ids, note)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

@@ -17,7 +17,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import SsdLayout, decode_deltas, ssd_boxes, ssd_layouts
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, columns, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
@@ -57,7 +57,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"outputs of {layout.count} class scores and boxes, the number of default boxes of {layout.name}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add SSD's decoding; see :class:`vision_infer.model.head.Head`."""
     found, layout = raw_outputs(network), _find_layout(network)
     if found is None or layout is None:
@@ -73,7 +73,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     one = builder.constant("background", np.array(1, np.int32))
     numbers = builder.add("Add", top.class_ids, one, name="class_with_background")
     box = decode_deltas(builder, as_float(builder, boxes), ssd_boxes(network.size, layout), (10, 5), top)
-    return Decoded(box, top.scores, builder.cast(numbers, TensorProto.INT32, "class_ids_int32"), (note,))
+    return detections(box, top.scores, builder.cast(numbers, TensorProto.INT32, "class_ids_int32"), note)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

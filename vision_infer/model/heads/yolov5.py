@@ -13,15 +13,10 @@ import numpy as np
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded
+from vision_infer.model.head import HeadOutputs, detections
 from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    corners_of,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, corners_of, only_array
 
 DEFAULTS = replace(USUAL, iou=0.45)
 
@@ -53,7 +48,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output of {anchors} anchors, {each} for each cell of its strides, with 5 + {width - 5} values each{seen}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add the remaining decoding of YOLOv5; see :class:`vision_infer.model.head.Head`."""
     layout = _find_layout(network)
     if layout is None:
@@ -70,7 +65,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     top = top_pairs(builder, scores, anchors, width - 5, candidates)
     rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
-    return Decoded(box, top.scores, top.class_ids)
+    return detections(box, top.scores, top.class_ids)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

@@ -21,16 +21,10 @@ from vision_infer.model.decode import (
     top_pairs_channels_first,
 )
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded
+from vision_infer.model.head import HeadOutputs, detections
 from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    cells_of,
-    corners_of,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, corners_of, only_array
 
 DEFAULTS = replace(USUAL, iou=0.7)
 
@@ -64,7 +58,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output {shape}, an anchor for each cell of its strides{seen}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add the remaining decoding of YOLOv8; see :class:`vision_infer.model.head.Head`."""
     layout = _find_layout(network)
     if layout is None:
@@ -85,7 +79,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         top, best = top_pairs_channels_first(builder, output, 4, width - 4, anchors, candidates)
         rows = gather_rows(builder, columns(builder, best, 0, 4, "xywh_all"), top.anchors, "xywh_top")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
-    return Decoded(box, top.scores, top.class_ids)
+    return detections(box, top.scores, top.class_ids)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

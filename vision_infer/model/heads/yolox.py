@@ -11,16 +11,10 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, check_labels, columns, corners, gather_rows, grid, grid_counts, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._yolo import look_inside
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.reference import (
-    RawOutputs,
-    ReferenceBoxes,
-    cells_of,
-    corners_of,
-    only_array,
-)
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, corners_of, only_array
 
 DEFAULTS = HeadDefaults(
     color="bgr",
@@ -61,7 +55,7 @@ def recognise(network: RawNetwork) -> str | None:
     return f"one output of {anchors} anchors, for the strides {'/'.join(map(str, strides))}, with 5 + {classes} values each{seen}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
     """Add YOLOX's decoding; see :class:`vision_infer.model.head.Head`."""
     layout = _find_layout(network)
     if layout is None:
@@ -89,7 +83,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     xy = builder.add("Mul", shifted, step, name="xy")
     growth = builder.add("Exp", columns(builder, rows, 2, 4, "wh_raw"), name="wh_exp")
     wh = builder.add("Mul", growth, step, name="wh")
-    return Decoded(corners(builder, xy, wh), top.scores, top.class_ids)
+    return detections(corners(builder, xy, wh), top.scores, top.class_ids)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:

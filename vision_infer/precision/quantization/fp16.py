@@ -1,8 +1,8 @@
-"""FP16: the network in half precision, its border and what needs more digits or a wider range in FP32.
+"""FP16: the model in half precision, except for nodes that need more digits or a wider range.
 
-Everything that carries our prefix stays in FP32: pre-processing, box decoding, selection. So do sums over many values,
-exponentials and sorting, and what held values near the largest that FP16 knows on the calibration frames. Runtimes remove the
-Casts between neighbours of one kind, for there are none: a Cast stands only where the kind changes, once for each tensor.
+Pre-processing, box decoding and selection (nodes with the package's prefix) stay in FP32, as do sums over many values,
+exponentials, sorting, and tensors near FP16's maximum on the calibration frames. Casts are inserted only where the precision
+changes, once per tensor.
 """
 
 from __future__ import annotations
@@ -19,26 +19,17 @@ from vision_infer.model.graph import PREFIX, finish, read_card
 from vision_infer.precision.quantization.ranges import Activations
 
 FP32_OPERATORS = frozenset(
-    {
-        "ReduceSum",
-        "ReduceMean",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceSumSquare",
-        "ReduceProd",
-        "ReduceLogSumExp",
-        "Softmax",
-        "LogSoftmax",
-    }
-    | {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization", "CumSum", "Pow", "Exp", "Log"}
-    | {"Softplus", "Reciprocal", "TopK", "NonMaxSuppression", "GridSample", "Range", "Cast", "Constant", "ConstantOfShape"}
-    | {"If", "Loop", "Scan", "Sum", "Mean", "Einsum", "QuantizeLinear", "DequantizeLinear"}
+    {"ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSumExp"}
+    | {"Softmax", "LogSoftmax", "Softplus", "Reciprocal", "CumSum", "Pow", "Exp", "Log", "Sum", "Mean", "Einsum"}
+    | {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization", "GridSample", "Range"}
+    | {"TopK", "NonMaxSuppression", "Cast", "Constant", "ConstantOfShape", "If", "Loop", "Scan"}
+    | {"QuantizeLinear", "DequantizeLinear"}
 )
-"""sums that overflow or lose digits, functions whose results are too wide, what sorts, and what says its type itself"""
+"""Operators that stay in FP32: sums, functions with a wide range, sorting, and operators that define their type."""
 FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
-"""inputs that are FP32 whatever the operator computes in: places and scales"""
+"""The inputs that are always FP32: positions and scales."""
 LARGEST = float(np.finfo(np.float16).max) / 8
-"""of the absolute values in a tensor; what was seen on a few frames may be exceeded on others"""
+"""The maximum absolute value of a tensor in FP16, with a margin for other frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +38,16 @@ class Half:
 
     model: onnx.ModelProto
     kept: tuple[str, ...]
-    """nodes of the network that stay in FP32 though their operator is none of those that always do: they hold large values"""
+    """The nodes that stay in FP32 because of large values."""
 
 
 def large_tensors(activations: Mapping[str, Activations]) -> frozenset[str]:
-    """Tensors that came too near to the largest value of FP16."""
+    """Return the tensors with values near FP16's maximum."""
     return frozenset(name for name, one in activations.items() if max(-one.low, one.high) > LARGEST)
 
 
 def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The float32 tensors that the network computes, for a look at what they hold."""
+    """Return the float32 tensors that the model computes."""
     floats = {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == TensorProto.FLOAT}
     return tuple(name for node in model.graph.node if not node.name.startswith(PREFIX) for name in node.output if name in floats)
 
@@ -65,15 +56,15 @@ def to_half(model: onnx.ModelProto, large: frozenset[str], where: str) -> Half:
     """Convert a graph.
 
     Args:
-        model: as :func:`vision_infer.precision.quantization.int8.simplify` gives it; it is left as it is.
-        large: tensors that have to stay in FP32.
-        where: names the model in an error.
+        model: The simplified graph, which is not changed.
+        large: The tensors that stay in FP32.
+        where: The name of the model, for errors.
 
     Returns:
         A checked deployment graph whose card says ``fp16``.
 
     Raises:
-        ModelError: no node can compute in FP16.
+        ModelError: No node can compute in FP16.
     """
     card = read_card(model, where)
     assert card is not None
@@ -81,14 +72,14 @@ def to_half(model: onnx.ModelProto, large: frozenset[str], where: str) -> Half:
     copy.CopyFrom(model)
     conversion = _Conversion(copy.graph, large)
     if not conversion.half:
-        raise ModelError(f"{where}: no part of it can compute in FP16", "leave it in FP32")
+        raise ModelError(f"{where}: no node can compute in FP16", "Use the model in FP32.")
     conversion.rewrite()
     made = finish(copy, card.model_copy(update={"precision": "fp16"}), where)
     return Half(made, tuple(conversion.kept))
 
 
 class _Conversion:
-    """Which nodes compute in FP16, and the Casts between them and the others."""
+    """Selects the nodes in FP16, and adds the Casts between them and the others."""
 
     def __init__(self, graph: onnx.GraphProto, large: frozenset[str]) -> None:
         self._graph = graph
@@ -124,7 +115,7 @@ class _Conversion:
         return [name for place, name in enumerate(node.input) if name and place not in apart]
 
     def rewrite(self) -> None:
-        """Put the Casts in, and the constants beside them."""
+        """Add the Casts and the constants in FP16."""
         nodes: list[onnx.NodeProto] = []
         for node in self._graph.node:
             apart = FP32_INPUTS.get(node.op_type, ())
@@ -136,7 +127,7 @@ class _Conversion:
             nodes.append(node)
             for place, name in enumerate(node.output):
                 if half and name in self._floats and any(info.name == name for info in self._graph.output):
-                    # A contract's output has its name and its type.
+                    # Outputs keep their name and type.
                     inner = f"{PREFIX}fp16/{name}"
                     node.output[place] = inner
                     nodes.append(helper.make_node("Cast", [inner], [name], f"{PREFIX}fp32/{name}", to=TensorProto.FLOAT))
@@ -146,7 +137,7 @@ class _Conversion:
         self._graph.node.extend(nodes)
 
     def _as(self, name: str, half: bool, nodes: list[onnx.NodeProto]) -> str:
-        """The name under which a tensor is to be had in FP16 or FP32."""
+        """Return the name of a tensor in FP16 or FP32, adding a Cast if necessary."""
         if (name in self._made_half) == half:
             return name
         if name in self._casts:

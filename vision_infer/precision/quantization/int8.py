@@ -1,11 +1,11 @@
 """INT8: a deployment graph with QuantizeLinear and DequantizeLinear, in two forms.
 
-**cpu**: activations as uint8, weights as int8 with a scale for each channel, biases as int32. **tensorrt**: both as int8,
-symmetric, biases left in FP32: its parser takes neither uint8 activations nor int32 biases. Only what a convolution reads is
-quantized there: a pair behind it would keep TensorRT from fusing it with its activation function and the sum of a residual.
+**cpu**: activations as uint8, weights as int8 with a scale per channel, biases as int32. **tensorrt**: both as symmetric int8,
+biases in FP32, because its parser accepts neither uint8 activations nor int32 biases. Only inputs of convolutions are quantized
+there, because a pair after a convolution prevents TensorRT from fusing it with its activation function and residual sum.
 
-Convolutions and, for the CPU, the activation functions behind them are quantized. What decides boxes and scores by small
-differences is not: the convolutions whose results the head reads, and everything that carries our prefix.
+Convolutions and, for the CPU, their activation functions are quantized. Convolutions whose results the head reads, and nodes with
+the package's prefix, are not, because boxes and scores depend on small differences there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
@@ -28,9 +27,9 @@ from vision_infer.model.graph import PREFIX, finish, read_card
 Form = Literal["cpu", "tensorrt"]
 FORMS: tuple[Form, ...] = ("cpu", "tensorrt")
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""operators with weights, on which a network's time goes"""
+"""Operators with weights, which take most of the time."""
 ACTIVATIONS = frozenset({"LeakyRelu", "Relu", "Clip"})
-"""functions that are quantized together with the convolution before them"""
+"""Functions that are quantized together with the convolution before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +38,20 @@ class Int8Recipe:
 
     form: Form = "cpu"
     kept: frozenset[str] = frozenset()
-    """convolutions that stay in FP32, by the names of their nodes"""
+    """The convolutions that stay in FP32, by node name."""
     reduced_range: bool = False
-    """7-bit weights: without VNNI, sums of two products of uint8 and int8 saturate at 16 bits"""
+    """Whether weights have 7 bits: without VNNI, sums of two products of uint8 and int8 saturate at 16 bits."""
 
 
 def simplify(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """ONNX Runtime's basic optimisation: constants folded, batch normalisation into convolutions; no operators of its own.
+    """Apply ONNX Runtime's basic optimisations, which fold constants and batch normalisations.
 
     Raises:
-        ModelError: the runtime refuses the graph.
+        ModelError: The runtime refuses the graph.
     """
     card = read_card(model, where)
     if card is None:
-        raise ModelError(f"{where}: is no deployment graph", "import it first: vision-infer model import")
+        raise ModelError(f"{where}: not a deployment graph", "Import it with 'vision-infer model import' first.")
     runtime = load_onnxruntime()
     with tempfile.TemporaryDirectory(prefix="vision-infer-") as folder:
         path = Path(folder) / "simple.onnx"
@@ -62,7 +61,7 @@ def simplify(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         options.log_severity_level = 4
         try:
             runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's errors have no common type of their own
+        except Exception as error:  # the runtime's errors have no common type
             raise ModelError(f"{where}: ONNX Runtime refuses it: {str(error).splitlines()[0][:200]}") from error
         simple = onnx.load(path)
     used = {node.domain for node in simple.graph.node} | {""}
@@ -74,10 +73,9 @@ def simplify(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def quantizable(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The convolutions that may be quantized, in the order of the graph, by the names of their nodes.
+    """Return the convolutions that can be quantized, by node name, in the order of the graph.
 
-    Left out are ours, those whose weights are no constants, and those whose results reach the head through no other operator with
-    weights.
+    Excluded are nodes with the package's prefix, convolutions whose weights are not constant, and the last ones before the head.
     """
     nodes = list(model.graph.node)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -90,7 +88,7 @@ def quantizable(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def calibrated_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The tensors whose ranges :func:`quantize` may ask for."""
+    """Return the tensors whose ranges :func:`quantize` may need."""
     nodes = _chosen_nodes(model, frozenset())
     constants = {tensor.name for tensor in model.graph.initializer}
     found = {name for node in nodes for name in (node.input[0], node.output[0])}
@@ -100,19 +98,19 @@ def calibrated_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
 def quantize(
     model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe, where: str
 ) -> onnx.ModelProto:
-    """Put QuantizeLinear and DequantizeLinear into a graph.
+    """Add QuantizeLinear and DequantizeLinear to a graph.
 
     Args:
-        model: as :func:`simplify` gives it; it is left as it is.
-        ranges: of the tensors of :func:`calibrated_tensors`.
-        recipe: form, and what is kept.
-        where: names the model in an error.
+        model: The simplified graph, which is not changed.
+        ranges: The ranges of the tensors of :func:`calibrated_tensors`.
+        recipe: The form, and the layers in FP32.
+        where: The name of the model, for errors.
 
     Returns:
         A checked deployment graph whose card says ``int8``.
 
     Raises:
-        ModelError: nothing is left to quantize.
+        ModelError: There is nothing to quantize.
     """
     card = read_card(model, where)
     assert card is not None
@@ -120,7 +118,7 @@ def quantize(
     if recipe.form == "tensorrt":
         chosen = [node for node in chosen if node.op_type == "Conv"]
     if not any(node.op_type == "Conv" for node in chosen):
-        raise ModelError(f"{where}: has no convolution that could be quantized", "use --precision fp16, or leave it in FP32")
+        raise ModelError(f"{where}: the model has no convolution that can be quantized", "Add --precision fp16, or use FP32.")
     load_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
@@ -134,7 +132,7 @@ def quantize(
         extra["OpTypesToExcludeOutputQuantization"] = ["Conv"]
         activation = QuantType.QInt8
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it names each tensor that it cannot find a range for
+    logging.getLogger().setLevel(logging.ERROR)  # it logs each tensor without a range
     try:
         quantizer = QDQQuantizer(
             copy,
@@ -158,7 +156,7 @@ def quantize(
 
 
 def _chosen_nodes(model: onnx.ModelProto, kept: frozenset[str]) -> list[onnx.NodeProto]:
-    """The convolutions that are quantized, and the activation functions that read nothing but one of them."""
+    """Return the convolutions to quantize, and the activation functions that read one of them."""
     names = frozenset(quantizable(model)) - kept
     made = {node.output[0] for node in model.graph.node if node.name in names}
     return [
@@ -169,7 +167,7 @@ def _chosen_nodes(model: onnx.ModelProto, kept: frozenset[str]) -> list[onnx.Nod
 
 
 def _prediction_nodes(nodes: list[onnx.NodeProto]) -> frozenset[str]:
-    """The operators with weights that our head sees first, looking back from it."""
+    """Return the last operators with weights before the head."""
     producers = {name: node for node in nodes for name in node.output}
     reads = {name for node in nodes if node.name.startswith(PREFIX) for name in node.input}
     todo = [producers[name] for name in reads if name in producers and not producers[name].name.startswith(PREFIX)]
@@ -199,11 +197,3 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
             taken.add(name)
             node.name = name
         seen.add(node.name)
-
-
-def element_types(model: onnx.ModelProto) -> frozenset[int]:
-    """ONNX element types of the zero points, and so of what is quantized."""
-    zeros = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
-    return frozenset(tensor.data_type for tensor in model.graph.initializer if tensor.name in zeros) or frozenset(
-        {TensorProto.UINT8}
-    )

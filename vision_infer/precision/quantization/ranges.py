@@ -21,49 +21,49 @@ Method = Literal["minmax", "percentile", "entropy", "squares"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "squares")
 SAMPLES_PER_FRAME = 2048
 PERCENTILE = 99.99
-"""per cent of the values that stay inside the range, the rest on either side alike"""
+"""The percentage of values inside the range; the remainder is split evenly between both sides."""
 LEVELS = 256
 _BINS = 2048
 _CANDIDATES = 64
-"""thresholds that are tried for the least divergence"""
+"""The number of thresholds for the minimum divergence."""
 _MIN_PART = 0.2
-"""of the largest absolute value, the lowest threshold that is tried"""
+"""The minimum threshold, as a share of the largest absolute value."""
 _ENDS = 16
-"""places of either end that are tried for the least squared error"""
+"""The number of values of each end for the minimum squared error."""
 _MIN_END = 0.1
-"""of either extreme, the lowest that is tried for it"""
+"""The minimum of each end, as a share of the extreme."""
 _VALUES = 8192
-"""of the sample, by which squared errors are compared"""
+"""The maximum number of values for squared errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """What one tensor held."""
+    """The values of one tensor."""
 
     low: float
     high: float
     sample: NDArray[np.float32]
-    """float32 [N], values at places spread over the tensor, of every frame"""
+    """Values spread over the tensor, of all frames, float32 [N]."""
     slope: float = 1.0
-    """by which the activation function behind it, if there is one, multiplies what is below 0: 0 for ReLU"""
+    """The slope of the following activation function for negative values: 0 for ReLU."""
 
 
 def collect_activations(
     model: onnx.ModelProto, tensors: Iterable[str], frames: Iterable[NDArray[np.uint8]], where: str
 ) -> dict[str, Activations]:
-    """Run the frames through a graph and look at some of its tensors.
+    """Run frames through a graph and record some of its tensors.
 
     Args:
-        model: a deployment graph.
-        tensors: names of float32 tensors inside it.
-        frames: uint8 [H, W, 3] each, as they lie in slots.
-        where: names the model in an error.
+        model: A deployment graph.
+        tensors: The names of float32 tensors in it.
+        frames: The contents of slots, uint8 [H, W, 3] each.
+        where: The name of the model, for errors.
 
     Raises:
-        ModelError: a tensor holds a value that is not finite, or there are no frames.
+        ModelError: A tensor contains a value that is not finite, or there are no frames.
     """
     names = sorted(set(tensors))
-    session = _open(model, names)
+    session = open_session(model, names)
     spread = np.random.default_rng(0)
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     samples: list[list[NDArray[np.float32]]] = [[] for _ in names]
@@ -74,11 +74,11 @@ def collect_activations(
             step = max(1, flat.size // SAMPLES_PER_FRAME)
             samples[number].append(flat[int(spread.integers(step)) :: step][:SAMPLES_PER_FRAME].copy())
     if names and not samples[0]:
-        raise ModelError(f"{where}: there are no frames to calibrate on", "give some with --data")
+        raise ModelError(f"{where}: there are no frames for the calibration", "Add --data.")
     broken = ~(np.isfinite(low) & np.isfinite(high))
     if broken.any():
         name = names[int(broken.argmax())]
-        raise ModelError(f"{where}: the tensor '{name}' holds values that are not finite", "is the network whole? run it in FP32")
+        raise ModelError(f"{where}: the tensor '{name}' contains values that are not finite", "Check the model in FP32.")
     slopes = _slopes_behind(model)
     return {
         name: Activations(float(low[number]), float(high[number]), np.concatenate(samples[number]), slopes.get(name, 1.0))
@@ -87,13 +87,14 @@ def collect_activations(
 
 
 def find_ranges(activations: Mapping[str, Activations], method: Method) -> dict[str, tuple[float, float]]:
-    """The range of each tensor, which always holds 0."""
+    """Return the range of each tensor, which always contains 0."""
     methods = {"minmax": _extremes, "percentile": _percentile, "entropy": _least_divergence, "squares": _least_squares}
     find = methods[method]
     return {name: find(one) for name, one in activations.items()}
 
 
-def _open(model: onnx.ModelProto, names: list[str]) -> Any:
+def open_session(model: onnx.ModelProto, names: Iterable[str]) -> Any:
+    """Open a graph in ONNX Runtime, with one thread and some inner tensors as additional outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     have = {info.name for info in copy.graph.output}
@@ -116,10 +117,10 @@ def _percentile(one: Activations) -> tuple[float, float]:
 
 
 def _least_divergence(one: Activations) -> tuple[float, float]:
-    """Of ranges that are cut at some threshold on both sides, that whose levels tell least less than the values do.
+    """Return the clipped range with the minimum loss of information.
 
-    The measure is the Kullback-Leibler divergence of the values' histogram, what is outside counted at the range's ends, from the
-    same histogram seen through the levels.
+    The measure is the Kullback-Leibler divergence between the histogram of the values, clipped to the range, and the same
+    histogram after quantization.
     """
     low, high = _extremes(one)
     largest = max(-low, high)
@@ -136,10 +137,9 @@ def _least_divergence(one: Activations) -> tuple[float, float]:
 
 
 def _least_squares(one: Activations) -> tuple[float, float]:
-    """The range whose 256 levels come nearest to the values, as they are behind the activation function.
+    """Return the range with the minimum squared error after the activation function.
 
-    Values below 0 that a LeakyReLU makes ten times smaller need no levels of their own so much: the range is cut there, and the
-    steps above 0 become finer.
+    A LeakyReLU makes negative values ten times smaller, so clipping them allows finer steps above 0.
     """
     low, high = _extremes(one)
     step = max(1, one.sample.size // _VALUES)
@@ -161,7 +161,7 @@ def _least_squares(one: Activations) -> tuple[float, float]:
 
 
 def _slopes_behind(model: onnx.ModelProto) -> dict[str, float]:
-    """Of each tensor that nothing but a ReLU or LeakyReLU reads: what it multiplies values below 0 by."""
+    """Return the slope for negative values of each tensor that only a ReLU or LeakyReLU reads."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -180,15 +180,15 @@ def _divergence(counts: NDArray[np.int64], edges: NDArray[np.float64], low: floa
     inner = counts[kept]
     if not inner.any():
         return np.inf
-    told = inner.astype(np.float64)
-    told[0] += counts[centres < low].sum()
-    told[-1] += counts[centres > high].sum()
+    clipped = inner.astype(np.float64)
+    clipped[0] += counts[centres < low].sum()
+    clipped[-1] += counts[centres > high].sum()
     level = np.minimum(((centres[kept] - low) * (LEVELS / (high - low))).astype(np.int64), LEVELS - 1)
     filled = inner > 0
     total = np.bincount(level, inner, LEVELS)
     bins = np.bincount(level, filled, LEVELS)
     seen = np.where(filled, (total / np.maximum(bins, 1))[level], 0.0)
-    # A bin that holds outsiders only is seen as nothing: a small number stands for it, so that it counts against the range.
-    p, q = told / told.sum(), (seen + 1e-4) / (seen + 1e-4).sum()
+    # A bin with clipped values only would be empty; a small number makes it count against the range.
+    p, q = clipped / clipped.sum(), (seen + 1e-4) / (seen + 1e-4).sum()
     some = p > 0
     return float((p[some] * np.log(p[some] / q[some])).sum())

@@ -1,9 +1,8 @@
-"""Scores of a quantized detector, brought back to where FP32's are.
+"""Correction of the scores of a quantized detector to those of FP32.
 
-Rounding makes a network a little less sure, or surer, of all that it finds. The order of scores hardly changes, so that average
-precision sees nothing; what changes is how many of them pass the user's threshold. One increasing function for all scores,
-a straight line between their logits (Platt, 1999), is fitted so that the k-th greatest score of the quantized graph becomes
-FP32's k-th greatest, and put at the end of the graph. It costs a few operations on the K candidates.
+Rounding shifts all scores slightly. Their order hardly changes, so the average precision stays the same, but the number of
+detections above the user's threshold changes. An increasing function of the scores, a line between their logits (Platt, 1999),
+is fitted so that the k-th highest score of the quantized graph becomes FP32's k-th highest, and is added to the end of the graph.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from vision_infer.core.detections import Detections
 from vision_infer.model.graph import PREFIX, finish, read_card
 
 MIN_SCORES = 30
-"""with fewer there is nothing to fit"""
+"""The minimum number of scores for a fit."""
 _SMALLEST = 1e-6
-"""scores nearer to 0 or 1 count as this near: their logits would not be finite"""
+"""The minimum distance of scores to 0 and 1, where logits are not finite."""
 _WIDTH = 1.0
-"""of the weights' bell around the threshold, in logits: that is where a change of score changes a count"""
+"""The width of the Gaussian weights around the threshold, in logits, where changes of scores change the number of detections."""
 _STEEPEST = 2.0
-"""slopes beyond this, or its inverse, are no correction any more"""
+"""The maximum slope; its inverse is the minimum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recalibration:
-    """logit of the new score = slope × logit of the old one + offset."""
+    """The correction: logit of the new score = slope × logit of the old score + offset."""
 
     slope: float
-    """above 0, so that the order stays"""
+    """The slope, above 0, so that the order does not change."""
     offset: float
 
     def __str__(self) -> str:
@@ -42,15 +41,15 @@ class Recalibration:
 
 
 def fit(ours: Sequence[Detections], theirs: Sequence[Detections], threshold: float) -> Recalibration | None:
-    """Fit the correction to frames, whose detections need not be told apart.
+    """Fit the correction.
 
     Args:
         ours: FP32's detections of each frame, down to a low score.
-        theirs: the quantized graph's, on the same frames, down to a lower one.
-        threshold: the model's own score threshold.
+        theirs: The quantized graph's detections on the same frames, down to a lower score.
+        threshold: The model's confidence threshold.
 
     Returns:
-        None where there is too little to fit, or what fits would not be a correction.
+        The correction; None if there are too few scores, or the slope is out of range.
     """
     wanted, given = (_greatest_first(side) for side in (ours, theirs))
     count = min(len(wanted), len(given))
@@ -67,15 +66,15 @@ def fit(ours: Sequence[Detections], theirs: Sequence[Detections], threshold: flo
 
 
 def apply(model: onnx.ModelProto, correction: Recalibration, where: str) -> onnx.ModelProto:
-    """The graph with corrected scores; the one that is given is left as it is.
+    """Return a copy of a graph with corrected scores.
 
     Args:
-        model: a deployment graph of a detector.
-        correction: as :func:`fit` gives it.
-        where: names the model in an error.
+        model: The deployment graph of a detector.
+        correction: The correction of :func:`fit`.
+        where: The name of the model, for errors.
 
     Raises:
-        ModelError: what comes of it is no deployment graph.
+        ModelError: The result is not a deployment graph.
     """
     card = read_card(model, where)
     assert card is not None
@@ -105,7 +104,7 @@ def apply(model: onnx.ModelProto, correction: Recalibration, where: str) -> onnx
 
 
 def _greatest_first(frames: Sequence[Detections]) -> NDArray[np.float64]:
-    """Logits of all scores."""
+    """Return the logits of all scores, the highest first."""
     scores = np.concatenate([one.scores for one in frames]) if frames else np.zeros(0)
     return np.sort(_logits(scores))[::-1]
 

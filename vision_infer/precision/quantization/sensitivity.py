@@ -1,8 +1,7 @@
-"""What quantizing one convolution alone does to what the head reads: the layers that hurt, the worst first.
+"""Sensitivity of layers: the effect of quantizing one convolution alone on the inputs of the head.
 
-Only that layer's weights and the tensors before and behind it are rounded, as the INT8 graph would; all else stays in FP32.
-The error is taken where the network ends and our head begins, before any selection, so that a few frames are enough to rank
-layers.
+Only that layer's weights and the tensors before and after it are rounded as in the INT8 graph. The error is measured at the
+inputs of the head, before any selection, so that a few frames are enough to rank the layers.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 from vision_infer.model.graph import PREFIX
 from vision_infer.precision.quantization.int8 import Int8Recipe, quantizable
+from vision_infer.precision.quantization.ranges import open_session
 
 FRAMES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """A convolution and what its rounding costs."""
+    """A convolution and the error of its rounding."""
 
     name: str
     error: float
-    """noise against signal where the head begins, in power; 0.01: a hundredth"""
+    """The ratio of noise to signal power at the inputs of the head."""
 
 
 def rank_layers(
@@ -37,16 +36,16 @@ def rank_layers(
     ranges: Mapping[str, tuple[float, float]],
     recipe: Int8Recipe,
     frames: Sequence[NDArray[np.uint8]],
-    on_message: Callable[[int, int], bool] = lambda _done, _all: True,
+    report: Callable[[int, int], bool] = lambda _done, _all: True,
 ) -> tuple[LayerError, ...]:
-    """All layers that may be quantized, the most sensitive first.
+    """Return all layers that can be quantized, the most sensitive first.
 
     Args:
-        model: as :func:`vision_infer.precision.quantization.int8.simplify` gives it.
-        ranges: of its activations.
-        recipe: form and range of the weights.
-        frames: uint8 [H, W, 3] each, a few.
-        say: is told how many layers are done, of how many; where it gives False, the rest counts as harmless.
+        model: The simplified graph.
+        ranges: The ranges of its activations.
+        recipe: The form and the range of the weights.
+        frames: A few frames, uint8 [H, W, 3] each.
+        report: Receives the number of finished layers and of all; if it returns False, the remaining layers get error 0.
     """
     ends = border_tensors(model)
     clean = _run(model, ends, frames)
@@ -55,14 +54,14 @@ def rank_layers(
     for number, name in enumerate(names):
         rounded = _run(_round_layer(model, name, ranges, recipe), ends, frames)
         found.append(LayerError(name, _noise(clean, rounded)))
-        if not on_message(number + 1, len(names)):
+        if not report(number + 1, len(names)):
             found += [LayerError(rest, 0.0) for rest in names[number + 1 :]]
             break
     return tuple(sorted(found, key=lambda one: -one.error))
 
 
 def border_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The float32 tensors of the network that our own nodes read; the graph's outputs where they read none."""
+    """Return the float32 tensors that the head reads from the model; the graph's outputs if there are none."""
     ours = {name for node in model.graph.node if node.name.startswith(PREFIX) for name in node.input}
     floats = {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == TensorProto.FLOAT}
     made = {name for node in model.graph.node if not node.name.startswith(PREFIX) for name in node.output}
@@ -81,16 +80,8 @@ def _noise(clean: Sequence[NDArray[np.float64]], rounded: Sequence[NDArray[np.fl
 
 
 def _run(model: onnx.ModelProto, ends: Sequence[str], frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
-    """What the frames give at the ends: one array for each end and frame."""
-    runtime = load_onnxruntime()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    have = {info.name for info in copy.graph.output}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ends if name not in have)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    """Return the values of some tensors for each frame."""
+    session = open_session(model, ends)
     return [
         values.astype(np.float64)
         for frame in frames
@@ -123,7 +114,7 @@ def _round_layer(
 
 
 def round_weights(weights: NDArray[Any], recipe: Int8Recipe) -> NDArray[np.float32]:
-    """Weights as INT8 sees them, a scale for each output channel; float32, the same shape."""
+    """Return weights rounded to INT8 with a scale per output channel, float32, of the same shape."""
     levels = 63 if recipe.reduced_range else 127
     largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True)
     scale = np.where(largest > 0, largest / levels, 1.0)

@@ -1,1 +1,1 @@
-"""Verification of accuracy: imports, exports, reduced precision, and drift between engines."""
+"""Verification: imports, exports, and the accuracy and speed of reduced precisions."""

@@ -1,11 +1,10 @@
-"""How far a cheaper engine is from FP32 on frames that nobody has annotated.
+"""The loss of accuracy of an engine against FP32, on frames without annotations.
 
-Nobody knows what is really there, so that FP32 has to tell it. Its own boxes on the same frame would be too strict a truth:
-FP32 would be without fault, and each pixel by which a box moves would count as a loss, though FP32's boxes are themselves
-several pixels off. The judge is therefore FP32's confident boxes on the *mirrored* frame, mirrored back: a truth about as far
-from FP32's boxes as annotations are. Against it FP32 has an average precision of its own, the cheaper engine has another, and
-what it loses of it, as a share, is what it loses of the average precision against people's annotations
-(docs/explanation/precision.md has the figures). In points: that share of the network's published mAP.
+FP32 provides the ground truth. Its boxes on the same frame would be too strict: FP32 would have no errors, and each pixel of
+difference would count as a loss, although FP32's own boxes are several pixels off. So the ground truth is FP32's confident boxes
+on the *mirrored* frame, mirrored back, which differ from FP32's boxes about as much as annotations do. Against it, both FP32 and
+the engine have an average precision. The share that the engine loses is about the share that it loses against annotations
+(docs/explanation/precision.md has the figures). The loss in points is that share of the model's published mAP.
 """
 
 from __future__ import annotations
@@ -28,78 +27,76 @@ from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredDrift, 
 from vision_infer.precision.average_precision import match_classes, mean_precision
 from vision_infer.precision.frames import FrameSet
 from vision_infer.precision.quantization.recalibrate import Recalibration, fit
-from vision_infer.precision.verification.drift import FOUND_IOU, Interval, Seen, interval, sample_weights, see
+from vision_infer.precision.verification.drift import (
+    FOUND_IOU,
+    BootstrapInterval,
+    ThresholdComparison,
+    compare_at_threshold,
+    interval,
+    sample_weights,
+)
 from vision_infer.precision.verification.vectors import Outputs, VectorComparison, compare_embeddings, compare_scores
 
-FRAMES_NEEDED = 100
-OBJECTS_NEEDED = 100
-"""objects of FP32's; with fewer of either nothing is proven"""
+MIN_FRAMES_TO_JUDGE = 100
+MIN_OBJECTS_TO_JUDGE = 100
+"""The minimum number of FP32's objects; with fewer frames or objects a result is not conclusive."""
 LOW_SCORE = 0.05
-"""least score of the detections that average precision looks at"""
+"""The minimum confidence of detections for the average precision."""
 TYPICAL_MAP = 40.0
-"""of a network whose card names none"""
+"""The mAP for models without one on their card."""
 _MIN_JUDGE = 0.3
-"""average precision that FP32 has against its mirrored self; below, the mirror is no judge: text reads differently there"""
+"""The minimum average precision of FP32 against its mirrored boxes; below it (for example with text) they are not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassAgreement:
-    """One class, FP32 against the cheaper engine."""
+    """The figures of one class."""
 
     label: str
     objects: int
-    """FP32's confident detections"""
+    """The number of FP32's confident detections."""
     found: int
-    """of those, found again"""
+    """The number of those that the engine also finds."""
     count_change: int
-    """confident detections of the cheaper engine less FP32's"""
+    """The difference in the number of confident detections."""
     mean_iou: float
-    """of what was found again; 0 where nothing was"""
+    """The mean IoU of the detections found by both; 0 without any."""
     score_change: float
-    """mean, of what was found again"""
+    """The mean difference of their scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a cheaper engine loses against FP32."""
+    """The loss of an engine against FP32."""
 
-    lost: Interval
-    """points; negative: better than FP32"""
+    lost: BootstrapInterval
+    """The loss in points; negative if the engine is better than FP32."""
     metric: str
-    """what a point is, in words"""
+    """The meaning of a point, in words."""
     frames: int
     objects: int
-    proven: bool
-    """whether frames and objects were enough to tell"""
+    conclusive: bool
+    """Whether there were enough frames and objects."""
     figures: Mapping[str, float]
-    """by name, for people and tables"""
+    """The figures by name, for tables."""
     classes: tuple[ClassAgreement, ...] = ()
     worst: tuple[int, ...] = ()
-    """numbers of the frames that differ most, the worst first"""
+    """The numbers of the frames that differ most, the worst first."""
     drift: MeasuredDrift | None = None
-    """of a detector: what changes at the model's own score threshold"""
+    """The changes of a detector at the model's confidence threshold."""
 
     def shortfall(self, budget: float) -> str:
-        """Why it is not good enough, whether it is proven or not; empty if it is.
-
-        Args:
-            budget: points that may be lost.
-        """
+        """Return why the loss exceeds a budget in points; empty if it does not."""
         lost = self.lost
         return why_short(lost.value, lost.low, lost.high, self.frames, self.drift, budget)
 
-    def told(self) -> str:
-        """What is lost, in a few words."""
+    def summary(self) -> str:
+        """Return the loss in a few words."""
         count = "" if self.drift is None else f", {self.drift.count:+.1f} % detections"
         return f"{self.lost} points lost{count}"
 
     def measured(self, data: str, data_sha256: str = "") -> MeasuredAccuracy:
-        """What a passport keeps of it.
-
-        Args:
-            data: what it was judged on, in words.
-            data_sha256: checksum of those frames.
-        """
+        """Return the figures for a passport, given the evaluation data in words and the checksum of its frames."""
         return MeasuredAccuracy(
             metric=self.metric,
             value=round(self.lost.value, 3),
@@ -108,12 +105,12 @@ class Agreement:
             data=data,
             data_sha256=data_sha256,
             frames=self.frames,
-            judged="proven" if self.proven else "not proven",
+            judged="proven" if self.conclusive else "not proven",
             drift=self.drift,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         figures = {name: round(value, 4) for name, value in self.figures.items()}
         lost = {"value": round(self.lost.value, 3), "low": round(self.lost.low, 3), "high": round(self.lost.high, 3)}
         return {
@@ -121,19 +118,19 @@ class Agreement:
             "metric": self.metric,
             "frames": self.frames,
             "objects": self.objects,
-            "proven": self.proven,
+            "proven": self.conclusive,
         } | figures
 
 
 class Judge:
-    """FP32 on some frames, with which other engines are compared.
+    """The results of FP32 on some frames, with which other engines are compared.
 
     Args:
-        engine: FP32, open.
-        frames: what it is to be compared on.
+        engine: The open FP32 engine.
+        frames: The frames to compare on.
 
     Raises:
-        ModelError: FP32 itself finds nothing on the frames, or gives values that are not finite.
+        ModelError: FP32 finds nothing on the frames, or gives values that are not finite.
     """
 
     def __init__(self, engine: Engine, frames: FrameSet) -> None:
@@ -145,10 +142,10 @@ class Judge:
             self._detect = _DetectionJudge(self.card, frames.letterboxes, self._outputs, mirrored)
 
     def compare(self, engine: Engine) -> Agreement:
-        """Run another engine on the same frames.
+        """Compare an engine on the same frames.
 
         Raises:
-            ModelError: it gives values that are not finite.
+            ModelError: It gives values that are not finite.
         """
         outputs = run_frames(engine, self.frames.pixels)
         if self.card.task == "detect":
@@ -158,13 +155,13 @@ class Judge:
         return _judged(compare_embeddings(self._outputs, outputs))
 
     def fit_scores(self, engine: Engine) -> Recalibration | None:
-        """The correction that brings a detector's scores back to where FP32's are; None where nothing can be fitted."""
+        """Return the correction of a detector's scores to those of FP32; None if it cannot be fitted."""
         outputs = run_frames(engine, self.frames.pixels)
         theirs = select_all(outputs, self.frames.letterboxes, self.card, LOW_SCORE / 2)
         return fit(select_all(self._outputs, self.frames.letterboxes, self.card, LOW_SCORE), theirs, self.card.confidence)
 
     def detections(self, engine: Engine, frame: int) -> tuple[Detections, Detections]:
-        """What FP32 and another engine show on one frame, in its source's pixels."""
+        """Return the detections of FP32 and an engine on one frame, in pixels of the source."""
         outputs = run_frames(engine, [self.frames.pixels[frame]])
         layout = [self.frames.letterboxes[frame]]
         both = (self._outputs[frame], outputs[0])
@@ -173,14 +170,14 @@ class Judge:
 
 
 def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
-    """Run frames through an engine, one at a time.
+    """Run frames through an open engine, one at a time.
 
     Args:
-        engine: open.
-        frames: uint8 [H, W, 3] each, as they lie in slots.
+        engine: The engine.
+        frames: The contents of its slots, uint8 [H, W, 3] each.
 
     Raises:
-        ModelError: an output holds NaN or infinity.
+        ModelError: An output contains NaN or infinity.
     """
     found: list[Outputs] = []
     for pixels in frames:
@@ -190,8 +187,8 @@ def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outp
         outputs = engine.collect(engine.submit(loan)).outputs
         for name, values in outputs.items():
             if not np.isfinite(values).all():
-                message = f"{engine.card.name} on {engine.name}: its output '{name}' holds values that are not finite"
-                raise ModelError(message, "such an engine is of no use: choose another precision or runtime")
+                message = f"{engine.card.name} on {engine.name}: the output '{name}' contains values that are not finite"
+                raise ModelError(message, "Choose another precision or runtime.")
         found.append(outputs)
     return found
 
@@ -204,8 +201,8 @@ class _DetectionJudge:
         self._shown = select_all(outputs, layouts, card, card.confidence)
         self.objects = sum(map(len, self._shown))
         if self.objects == 0:
-            message = f"{card.name}: FP32 finds nothing on the {len(layouts)} frames, so that nothing can be compared"
-            raise ModelError(message, "give frames that show what the network finds, or lower the confidence on its card")
+            message = f"{card.name}: FP32 finds nothing on the {len(layouts)} frames"
+            raise ModelError(message, "Use frames with objects of the model's classes, or lower its confidence.")
         self._weights = sample_weights(len(layouts))
         low = select_all(outputs, layouts, card, LOW_SCORE)
         turned = [_mirror(one, card.input.width) for one in mirrored]
@@ -220,14 +217,14 @@ class _DetectionJudge:
         return mean_precision(match_classes(truth, found), self._weights)
 
     def compare(self, outputs: Sequence[Outputs]) -> Agreement:
-        """Another engine's outputs for the same frames."""
+        """Compare the outputs of an engine for the same frames."""
         card = self._card
         low = select_all(outputs, self._layouts, card, LOW_SCORE)
         share = 1 - self._against(self._truth, low) / self._own
         reference = published_map(card)
         lost = interval((TYPICAL_MAP if reference is None else reference) * share)
         strict = interval(100 * self._against(self._shown, low))
-        seen = see(self._shown, low, card.confidence, self._weights)
+        seen = compare_at_threshold(self._shown, low, card.confidence, self._weights)
         drift = seen.drift
         size = [missed + (1 - one.ious).sum() + np.abs(one.score_changes).sum()
                 for missed, one in zip(seen.missed, seen.differences, strict=True)]  # fmt: skip
@@ -239,7 +236,7 @@ class _DetectionJudge:
             f"points of mAP 0.50:0.95: the share lost against FP32 judged by {judge}, of {scale}",
             frames,
             self.objects,
-            frames >= FRAMES_NEEDED and self.objects >= OBJECTS_NEEDED,
+            frames >= MIN_FRAMES_TO_JUDGE and self.objects >= MIN_OBJECTS_TO_JUDGE,
             {
                 "found_again": drift.found,
                 "found_again_low": seen.found_low,
@@ -257,7 +254,7 @@ class _DetectionJudge:
             drift,
         )
 
-    def _by_class(self, seen: Seen) -> tuple[ClassAgreement, ...]:
+    def _by_class(self, seen: ThresholdComparison) -> tuple[ClassAgreement, ...]:
         kinds, counts = np.unique(np.concatenate([one.class_ids for one in self._shown]), return_counts=True)
         rows = []
         for kind, count in sorted(zip(kinds.tolist(), counts.tolist(), strict=True), key=lambda one: -one[1]):
@@ -272,12 +269,12 @@ class _DetectionJudge:
 
 
 def published_map(card: ModelCard) -> float | None:
-    """The network's mAP as its card tells it, per cent; None where it tells none."""
+    """Return the mAP on the model's card, in per cent; None if there is none."""
     return next((one.value for one in card.accuracy if "map" in one.metric.lower() and 0 < one.value <= 100), None)
 
 
 def select_all(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
-    """What each frame's outputs show from a score on, after NMS, in the source's pixels."""
+    """Return each frame's detections with at least a score, after NMS, in pixels of the source."""
     selector = Selector(score, card.iou)
     return [
         select((one["boxes"], one["scores"], one["class_ids"]), [layout], selector)[0]
@@ -294,5 +291,5 @@ def _mirror(outputs: Outputs, width: int) -> Outputs:
 def _judged(comparison: VectorComparison) -> Agreement:
     frames = len(comparison.lost)
     lost = interval(sample_weights(frames) @ comparison.lost / frames)
-    proven = comparison.telling and frames >= FRAMES_NEEDED
-    return Agreement(lost, comparison.metric, frames, frames, proven, comparison.figures, (), comparison.worst)
+    conclusive = comparison.conclusive and frames >= MIN_FRAMES_TO_JUDGE
+    return Agreement(lost, comparison.metric, frames, frames, conclusive, comparison.figures, (), comparison.worst)

@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import StreamError, UsageError
+from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.runtimes.raw_model import RawSession
-from vision_infer.model.reference import Arrays
+from vision_infer.model.heads import find_head
+from vision_infer.model.importing import Proposal
+from vision_infer.model.reference import Arrays, RawOutputs, ReferenceBoxes
 from vision_infer.stream.files.images import read_image
 from vision_infer.stream.image import ArrayImage
 
 BATCHES = (1, 2, 5)
-BATCHES_TEXT = "1, 2 and 5"
 IMAGES = max(BATCHES)
 FAR = 4096.0
 """The coordinate, in pixels, from which differences count in proportion: float32 cannot represent larger coordinates as exactly,
 and only models without training return them."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphVerification:
+    """The differences between a deployment graph and the model that it was made from."""
+
+    where: str
+    size: Size
+    images: str
+    against: str
+    """What the graph was compared with."""
+    task: str
+    boxes: float
+    """The largest difference of boxes, in input pixels; 0 if the task has none."""
+    values: float
+    """The largest difference of scores, or of the elements of an embedding."""
+    agreement: float = 100.0
+    """The percentage of boxes found by both, of images with the same best class, or of equal embeddings."""
+    compared: int = 0
+    """The number of boxes, images or embeddings in the agreement; 0: all must be equal."""
+
+    def __str__(self) -> str:
+        boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
+        values = "values" if self.task == "embed" else "scores"
+        unit = {"detect": "boxes", "classify": "best classes", "embed": "embeddings"}[self.task]
+        agree = f", {self.agreement:.4g} % of {self.compared} {unit} agree" if self.compared else ""
+        return (
+            f"{self.where}: verified at {self.size} (width x height), in batches of 1, 2 and 5, on {self.images}, "
+            f"against {self.against}: {boxes}{values} within {self.values:.1g}{agree}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        found = {"width": self.size.width, "height": self.size.height, "batches": list(BATCHES), "pictures": self.images}
+        found |= {"boxes_px": self.boxes} if self.task == "detect" else {}
+        return found | {"values": self.values, "agreement_percent": round(self.agreement, 3), "compared": self.compared}
 
 
 def read_images(folder: Path) -> list[NDArray[np.uint8]]:
@@ -113,6 +152,34 @@ def run_batches(graph: RawSession, images: NDArray[np.uint8]) -> Iterator[tuple[
             outputs = graph.run({"images": images[start : start + count]})
             for place in range(count):
                 yield count, start + place, {name: array[place] for name, array in outputs.items()}
+
+
+def require_numbers(outputs: Arrays, where: str) -> Arrays:
+    """Return the outputs unless one contains NaN.
+
+    Raises:
+        ModelError: An output contains NaN.
+    """
+    for name, array in outputs.items():
+        if np.isnan(array).any():
+            hint = "The model or its weights are damaged, or it needs another normalisation; see --mean and --std."
+            raise ModelError(f"{where}: the output '{name}' contains NaN", hint)
+    return outputs
+
+
+def decode(proposal: Proposal, size: Size, outputs: Arrays) -> Callable[[int, float], Arrays]:
+    """Decode the outputs of a raw model with the reference of its head.
+
+    Returns:
+        A function that returns the results for an image; for a detector, all boxes with at least a score.
+    """
+    card = proposal.card
+    raw = RawOutputs(outputs, size, None if card.labels is None else len(card.labels), proposal.scores)
+    reference = find_head(card.head).reference(raw)
+    if isinstance(reference, ReferenceBoxes):
+        return reference.above
+    name = "embedding" if card.task == "embed" else "scores"
+    return lambda image, _: {name: reference[image]}
 
 
 def nearest(

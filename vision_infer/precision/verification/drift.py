@@ -1,6 +1,6 @@
-"""What a user sees of a cheaper engine at the model's own score threshold: how many detections, and how sure it is of them.
+"""Changes of an engine at the model's confidence threshold: the number of detections, and their scores.
 
-Average precision looks at the order of scores. It does not see that all of them fall, which leaves less above the threshold.
+Average precision depends on the order of scores only, so it does not show that all of them fall, which leaves fewer detections.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vision_infer.core.detections import Detections
 from vision_infer.engine.store.passport import MeasuredDrift
 
 SAMPLES = 400
-"""of the bootstrap over frames"""
+"""The number of samples of the bootstrap over frames."""
 FOUND_IOU = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class BootstrapInterval:
     """A figure and the 95 % interval of its bootstrap over frames."""
 
     value: float
@@ -33,30 +33,32 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """FP32 and a cheaper engine at the threshold."""
+class ThresholdComparison:
+    """FP32 and an engine at the threshold."""
 
     shown: tuple[Detections, ...]
-    """the cheaper engine's, of each frame"""
+    """The engine's detections, of each frame."""
     again: tuple[Detections, ...]
-    """the same down to half the threshold, among which FP32's are looked for"""
+    """The same down to half the threshold, to match with FP32's."""
     differences: tuple[FrameDifference, ...]
-    """of each frame: FP32's ``shown`` against ``again``"""
+    """The differences between FP32's detections and ``again``, of each frame."""
     missed: tuple[int, ...]
-    """of each frame: how many of FP32's are not found again"""
+    """The number of FP32's detections without a match, of each frame."""
     found_low: float
-    """per cent, lower end of the interval"""
+    """The lower end of the interval of detections with a match, in per cent."""
     drift: MeasuredDrift
 
 
-def see(ours: Sequence[Detections], low: Sequence[Detections], threshold: float, weights: NDArray[np.float64]) -> Seen:
-    """Compare what two engines show.
+def compare_at_threshold(
+    ours: Sequence[Detections], low: Sequence[Detections], threshold: float, weights: NDArray[np.float64]
+) -> ThresholdComparison:
+    """Compare the detections of two engines.
 
     Args:
         ours: FP32's detections at the threshold, of each frame; not all empty.
-        low: the cheaper engine's, down to half the threshold at least.
-        threshold: the model's own.
-        weights: as :func:`sample_weights` gives them.
+        low: The engine's detections, at least down to half the threshold.
+        threshold: The model's confidence threshold.
+        weights: The weights of :func:`sample_weights`.
     """
     shown = tuple(one[one.scores >= np.float32(threshold)] for one in low)
     again = tuple(one[one.scores >= np.float32(threshold / 2)] for one in low)
@@ -79,17 +81,17 @@ def see(ours: Sequence[Detections], low: Sequence[Detections], threshold: float,
         iou=round(float(ious.mean()), 4) if ious.size else 0.0,
     )
     missed = tuple(len(a) - len(one.ious) for a, one in zip(ours, differences, strict=True))
-    return Seen(shown, again, differences, missed, found.low, drift)
+    return ThresholdComparison(shown, again, differences, missed, found.low, drift)
 
 
 def sample_weights(frames: int) -> NDArray[np.float64]:
-    """How often each frame counts: once in the first row, as a bootstrap draws them in the others; the same in every process."""
+    """Return the weights of each frame: 1 in the first row, those of a bootstrap with a fixed seed in the others."""
     draws = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), SAMPLES)
     return np.vstack((np.ones(frames), draws)).astype(np.float64)
 
 
-def interval(samples: NDArray[np.float64]) -> Interval:
-    """The figure of the frames as they are, which comes first, and the interval of the others."""
+def interval(samples: NDArray[np.float64]) -> BootstrapInterval:
+    """Return the first value and the interval of the others, for the rows of :func:`sample_weights`."""
     rest = samples[1:][np.isfinite(samples[1:])]
     low, high = np.percentile(rest, (2.5, 97.5)) if rest.size else (np.nan, np.nan)
-    return Interval(float(samples[0]), float(low), float(high))
+    return BootstrapInterval(float(samples[0]), float(low), float(high))

@@ -8,8 +8,6 @@ verification counts the results that agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +16,16 @@ from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model.export.exporting import Run
-from vision_infer.model.heads import find_head
 from vision_infer.model.importing import Proposal
-from vision_infer.model.reference import Arrays, RawOutputs, ReferenceBoxes
+from vision_infer.model.reference import Arrays
 from vision_infer.precision.verification.comparison import (
-    BATCHES,
-    BATCHES_TEXT,
+    GraphVerification,
     choose_images,
+    decode,
     fit_images,
     nearest,
     normalise,
+    require_numbers,
     run_batches,
 )
 
@@ -38,43 +36,9 @@ MIN_AGREEMENT = 99.0
 """The minimum percentage of boxes that must agree; all classes and embeddings must agree."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportVerification:
-    """The differences between a graph and the model in PyTorch."""
-
-    where: str
-    size: Size
-    images: str
-    task: str
-    boxes: float
-    """The largest difference of boxes that agree, in input pixels; 0 if the task has none."""
-    values: float
-    """The largest difference of their scores, or of the elements of an embedding."""
-    agreement: float
-    """The percentage of boxes found by both, of images with the same best class, or of equal embeddings."""
-    compared: int
-    """The number of boxes, images or embeddings that were compared."""
-
-    def __str__(self) -> str:
-        unit = {"detect": "boxes", "classify": "best classes", "embed": "embeddings"}[self.task]
-        boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
-        values = "values" if self.task == "embed" else "scores"
-        return (
-            f"{self.where}: verified against PyTorch at {self.size} (width x height), in batches of {BATCHES_TEXT}, "
-            f"on {self.images}: {boxes}{values} within {self.values:.1g}, "
-            f"{self.agreement:.4g} % of {self.compared} {unit} agree"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        found = {"width": self.size.width, "height": self.size.height, "batches": list(BATCHES), "pictures": self.images}
-        found |= {"boxes_px": self.boxes} if self.task == "detect" else {}
-        return found | {"values": self.values, "agreement_percent": round(self.agreement, 3), "compared": self.compared}
-
-
 def verify_export(
     proposal: Proposal, runs: Mapping[Size, Run], images: Sequence[NDArray[np.uint8]] | None = None
-) -> list[ExportVerification]:
+) -> list[GraphVerification]:
     """Run each graph of a proposed model, and the model in PyTorch, on the same images.
 
     Args:
@@ -92,33 +56,16 @@ def verify_export(
     verified = []
     for size, run in runs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        expected = _expected(proposal, size, run, fitted)
+        rows = [run(normalise(image, proposal.card)[None]) for image in fitted]
+        outputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        expected = decode(proposal, size, require_numbers(outputs, f"{proposal.where} in PyTorch"))
         total = _Comparison(proposal.card.task, BOX_TOLERANCE * max(size.width, size.height))
         for _, index, found in run_batches(RawSession(proposal.graphs[size]), fitted):
             total.add(found, index, expected)
-        task = proposal.card.task
-        verified.append(
-            ExportVerification(proposal.where, size, text, task, total.boxes, total.values, total.agreement, total.compared)
-        )
+        figures = (proposal.card.task, total.boxes, total.values, total.agreement, total.compared)
+        verified.append(GraphVerification(proposal.where, size, text, "PyTorch", *figures))
         _check(verified[-1])
     return verified
-
-
-def _expected(proposal: Proposal, size: Size, run: Run, images: NDArray[np.uint8]) -> Callable[[int, float], Arrays]:
-    """Return a function that gives PyTorch's decoded results for an image; for a detector, all boxes from a score on."""
-    card = proposal.card
-    rows = [run(normalise(image, card)[None]) for image in images]
-    outputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    for name, array in outputs.items():
-        if np.isnan(array).any():
-            message = f"{proposal.where}: PyTorch's output '{name}' contains NaN"
-            raise ModelError(message, "The weights are damaged, or belong to another model.")
-    raw = RawOutputs(outputs, size, None if card.labels is None else len(card.labels), proposal.scores)
-    reference = find_head(card.head).reference(raw)
-    if isinstance(reference, ReferenceBoxes):
-        return reference.above
-    name = "embedding" if card.task == "embed" else "scores"
-    return lambda image, _: {name: reference[image]}
 
 
 class _Comparison:
@@ -161,7 +108,7 @@ class _Comparison:
         self.values = max(self.values, float(score[same].max(initial=0)))
 
 
-def _check(verified: ExportVerification) -> None:
+def _check(verified: GraphVerification) -> None:
     minimum = MIN_AGREEMENT if verified.task == "detect" else 100.0
     if verified.agreement >= minimum and (verified.task == "detect" or verified.values <= SCORE_TOLERANCE):
         return

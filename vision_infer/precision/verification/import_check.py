@@ -6,8 +6,8 @@ The raw model's outputs are decoded in NumPy by the head's ``reference``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,17 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.runtimes.raw_model import RawSession
-from vision_infer.model.heads import find_head
 from vision_infer.model.importing import Proposal
-from vision_infer.model.reference import Arrays, RawOutputs, ReferenceBoxes
+from vision_infer.model.reference import Arrays
 from vision_infer.precision.verification.comparison import (
-    BATCHES_TEXT,
     IMAGES,
+    GraphVerification,
     choose_images,
+    decode,
     fit_images,
     nearest,
     normalise,
+    require_numbers,
     run_batches,
 )
 
@@ -38,42 +39,16 @@ HALF_BOX_TOLERANCE, HALF_SCORE_TOLERANCE = 1 / 128, 4e-3
 """The same for a model in float16, as a share of the input and as a score: other nodes around it round its 11 bits elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tolerance:
-    """The maximum difference between a graph and its raw model."""
+class _Tolerance(NamedTuple):
+    """The maximum difference of boxes, in input pixels, and of scores."""
 
     boxes: float
-    """The difference of boxes, in input pixels."""
     scores: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImportVerification:
-    """The differences between a graph and the raw model that it was made from."""
-
-    where: str
-    size: Size
-    images: str
-    against: str
-    """What the graph was compared with."""
-    boxes: float
-    """The largest difference of boxes, in input pixels; 0 if the task has none."""
-    values: float
-    """The largest difference of scores, or of the elements of an embedding."""
-    task: str
-
-    def __str__(self) -> str:
-        values = "values" if self.task == "embed" else "scores"
-        boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
-        return (
-            f"{self.where}: verified at {self.size} (width x height), in batches of {BATCHES_TEXT}, on {self.images}, "
-            f"against {self.against}: {boxes}{values} within {self.values:.1g}"
-        )
 
 
 def verify_import(
     proposal: Proposal, images: Sequence[NDArray[np.uint8]] | None = None, untrained: bool = False
-) -> list[ImportVerification]:
+) -> list[GraphVerification]:
     """Run each graph of a proposed model, and the raw model that it was made from, on the same images.
 
     Args:
@@ -92,9 +67,8 @@ def verify_import(
     for size, path in proposal.graphs.items():
         fitted = fit_images(chosen, size, proposal.card)
         tolerance = _tolerance(proposal, size, untrained)
-        results = (
-            (count, index, _finite(found, proposal.where)) for count, index, found in run_batches(RawSession(path), fitted)
-        )
+        graph = RawSession(path)
+        results = ((count, index, require_numbers(found, proposal.where)) for count, index, found in run_batches(graph, fitted))
         alone = [next(results) for _ in range(IMAGES)]
         _check_values([found for _, _, found in alone], size, proposal)
         expected, against = _expected(proposal, size, fitted, [found for _, _, found in alone], tolerance)
@@ -103,7 +77,7 @@ def verify_import(
             differences = _differences(found, expected[index], tolerance)
             _check(proposal, size, count, differences, tolerance)
             worst = [max(pair) for pair in zip(worst, differences, strict=True)]
-        verified.append(ImportVerification(proposal.where, size, text, against, worst[0], worst[1], proposal.card.task))
+        verified.append(GraphVerification(proposal.where, size, text, against, proposal.card.task, worst[0], worst[1]))
     return verified
 
 
@@ -121,21 +95,16 @@ def _expected(
     if raw is None:
         return alone, "its own results on single images, because the file is a deployment graph"
     session = RawSession(raw)
-    runs = [_finite(session.run(_feeds(session, image, size, card)), proposal.where) for image in images]
-    outputs = {name: np.concatenate([run[name][:1] for run in runs]) for name in runs[0]}
-    given = RawOutputs(outputs, size, None if card.labels is None else len(card.labels), proposal.scores)
-    source = "the raw model" if raw.name == proposal.where else "the raw model, rewritten for this size"
+    runs = [require_numbers(session.run(_feeds(session, image, size, card)), proposal.where) for image in images]
     try:
-        reference = find_head(card.head).reference(given)
+        decoded = decode(proposal, size, {name: np.concatenate([run[name][:1] for run in runs]) for name in runs[0]})
     except (ValueError, IndexError, StopIteration) as error:
         message = f"{proposal.where}: the outputs cannot be read as those of head '{card.head}': {error}"
         raise ModelError(message, "Check that the model is of that family; see --head, --labels and --scores.") from error
-    if not isinstance(reference, ReferenceBoxes):
-        name = "embedding" if card.task == "embed" else "scores"
-        return [{name: row} for row in reference], source
     # All boxes that the graph may contain: scores that are nearly equal come in any order.
-    lowest = [float(found["scores"].min()) - tolerance.scores for found in alone]
-    return [reference.above(index, lowest[index]) for index in range(IMAGES)], source
+    lowest = [float(found["scores"].min()) - tolerance.scores if "scores" in found else 0.0 for found in alone]
+    source = "the raw model" if raw.name == proposal.where else "the raw model, rewritten for this size"
+    return [decoded(index, lowest[index]) for index in range(IMAGES)], source
 
 
 def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
@@ -146,14 +115,6 @@ def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: Mode
         value = values[None].astype(dtype) if len(shape) == 4 else np.array([[size.width, size.height]]).astype(dtype)
         feeds[name] = value.repeat(shape[0] or 1, axis=0)  # a file with a fixed batch gets the same image in all places
     return feeds
-
-
-def _finite(outputs: Arrays, where: str) -> Arrays:
-    for name, array in outputs.items():
-        if np.isnan(array).any():
-            message = f"{where}: the output '{name}' contains NaN"
-            raise ModelError(message, "The model is damaged or needs another normalisation; see --mean and --std.")
-    return outputs
 
 
 def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:

@@ -1,4 +1,4 @@
-"""What an engine for classification or embeddings does otherwise than FP32, frame by frame."""
+"""Differences between FP32 and another engine for classification or embeddings, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Outputs = Mapping[str, NDArray[Any]]
-"""of one frame, as :class:`vision_infer.engine.engine.RawResults` has them, with B = 1"""
+"""The outputs of one frame, as in :class:`vision_infer.engine.engine.RawResults`, with B = 1."""
 WORST = 6
 _TOP = 5
 _NEIGHBOURS = 5
@@ -18,26 +18,26 @@ _NEIGHBOURS = 5
 
 @dataclass(frozen=True, slots=True)
 class VectorComparison:
-    """Two engines on the same frames."""
+    """The differences of two engines on the same frames."""
 
     lost: NDArray[np.float64]
-    """float64 [F], points that each frame loses"""
+    """The loss of each frame in points, float64 [F]."""
     metric: str
-    """what a point is, in words"""
+    """The meaning of a point, in words."""
     figures: Mapping[str, float]
-    """by name"""
+    """The figures by name."""
     worst: tuple[int, ...]
-    """numbers of the frames that differ most, the worst first"""
-    telling: bool = True
-    """whether such frames can show a difference at all"""
+    """The numbers of the frames that differ most, the worst first."""
+    conclusive: bool = True
+    """Whether such frames can show a difference."""
 
 
 def compare_scores(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> VectorComparison:
-    """Classification: whether the best class is the same.
+    """Compare the best classes of two classifiers.
 
     Args:
         ours: FP32's outputs, ``scores`` float32 [1, C] each.
-        theirs: the other engine's.
+        theirs: The outputs of the other engine.
     """
     a, b = (np.concatenate([one["scores"] for one in side]).astype(np.float64) for side in (ours, theirs))
     best = a.argmax(axis=1)
@@ -49,31 +49,31 @@ def compare_scores(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Vector
         "top5_agreement": 100 * float(within.mean()),
         "score_difference": float(np.abs(a.max(axis=1) - b[np.arange(len(b)), best]).mean()),
     }
-    metric = "per cent of the frames whose best class is another, which is the most that accuracy can lose"
-    telling = len(set(best.tolist())) > 1
-    if not telling:
+    metric = "per cent of the frames with another best class, the maximum loss of accuracy"
+    conclusive = len(set(best.tolist())) > 1
+    if not conclusive:
         metric += "; the frames show one class only"
     worst = np.argsort(np.abs(a - b).max(axis=1))[::-1][:WORST]
-    return VectorComparison(100 * (1 - same.astype(np.float64)), metric, figures, tuple(worst.tolist()), telling)
+    return VectorComparison(100 * (1 - same.astype(np.float64)), metric, figures, tuple(worst.tolist()), conclusive)
 
 
 def compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> VectorComparison:
-    """Embeddings: whether they point the same way, and have the same neighbours among the frames.
+    """Compare the directions of embeddings, and their neighbours among the frames.
 
     Args:
         ours: FP32's outputs, ``embedding`` float32 [1, D] of length 1 each.
-        theirs: the other engine's.
+        theirs: The outputs of the other engine.
     """
     a, b = (np.concatenate([one["embedding"] for one in side]).astype(np.float64) for side in (ours, theirs))
     cosine = (a * b).sum(axis=1)
     overlap = 100 * float(_neighbour_overlap(a, b).mean())
     figures = {"cosine": float(cosine.mean()), "least_cosine": float(cosine.min()), "neighbour_overlap": overlap}
-    metric = "per cent by which the cosine of both embeddings falls short of 1"
+    metric = "per cent by which the cosine of both embeddings is below 1"
     return VectorComparison(100 * (1 - cosine), metric, figures, tuple(np.argsort(cosine)[:WORST].tolist()))
 
 
 def _neighbour_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of each frame's nearest neighbours that it keeps."""
+    """Return the share of each frame's nearest neighbours that is the same."""
     count = min(_NEIGHBOURS, len(a) - 1)
     if count < 1:
         return np.ones(len(a))

@@ -1,4 +1,4 @@
-"""What a converted graph is worth in each runtime of this machine, beside FP32: accuracy, speed, passport."""
+"""Verification of a converted graph in each runtime of this machine against FP32: accuracy, speed, passport."""
 
 from __future__ import annotations
 
@@ -39,46 +39,49 @@ Compare = Callable[[Engine], Agreement]
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """A graph in one runtime."""
+class EngineVerification:
+    """The accuracy and speed of a graph in one runtime."""
 
     engine: str
-    """runtime-device-precision"""
+    """The engine, as runtime-device-precision."""
     agreement: Agreement
+    """The loss of accuracy against FP32."""
     times_faster: Faster
-    """than FP32 in ONNX Runtime, measured in turns"""
+    """The speed relative to FP32 in ONNX Runtime, measured alternately."""
     rounds: SpeedRounds
     workers: int
     opening_s: float
     memory_bytes: int | None
 
     def refusal(self, budget: float) -> str:
-        """Why it is not good enough; empty if it is."""
+        """Return why the graph exceeds the budget, in points; empty if it does not."""
         agreement = self.agreement
         short = agreement.shortfall(budget)
-        if not short and not agreement.proven:
+        if not short and not agreement.conclusive:
             lost = agreement.lost
-            told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {agreement.frames} frames"
-            return f"{told} with {agreement.objects} objects prove nothing"
+            text = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {agreement.frames} frames"
+            return f"{text} with {agreement.objects} objects, which are too few for a result"
         return short
 
 
 def open_reference(path: Path) -> Engine:
-    """FP32 in ONNX Runtime on this machine's processor, for one frame at a time."""
+    """Open a graph as FP32 in ONNX Runtime on the CPU, for one frame at a time."""
     return open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1, threads=available_cpus()))
 
 
-def prove(graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str], None] = lambda _: None) -> list[Proof]:
-    """Compare and time a graph in every runtime that is here.
+def verify_engines(
+    graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str], None] = lambda _: None
+) -> list[EngineVerification]:
+    """Compare and time a graph in each installed runtime.
 
     Args:
-        graph: the converted deployment graph.
-        fp32: the graph that it was made of.
-        compare: against FP32, on frames that took no part in making it.
-        say: is told each step, and why a runtime is left out.
+        graph: The converted deployment graph.
+        fp32: The original graph.
+        compare: Compares an engine with FP32, on frames that were not used for the conversion.
+        on_message: Receives the progress, and why a runtime is skipped.
 
     Raises:
-        ModelError: no runtime runs it, or it gives values that are not finite in all of them.
+        ModelError: No runtime can run the graph, or all of them give values that are not finite.
     """
     found: dict[str, tuple[Agreement, float, int | None]] = {}
     problem: Exception | None = None
@@ -92,65 +95,58 @@ def prove(graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str],
             on_message(f"{runtime}: {error.message}")
             problem = error
             continue
-        on_message(f"{engine.name}: {agreement.told()} on {agreement.frames} frames")
+        on_message(f"{engine.name}: {agreement.summary()} on {agreement.frames} frames")
         found[runtime] = (agreement, seconds, fresh_memory(graph, runtime))
     if not found:
         assert problem is not None
         raise problem
-    on_message(f"timing {' and '.join(found)}, in turns with FP32")
+    on_message(f"timing {' and '.join(found)}, alternating with FP32")
     return _timed(graph, fp32, found)
 
 
 def fresh_memory(graph: Path, runtime: str) -> int | None:
-    """By how much a process of its own grows with the engine, bytes; this one has used much already. None: it cannot be told."""
-    words = [sys.executable, "-c", _MEASURE, str(graph), runtime]
+    """Return the memory growth of a new process with the engine, in bytes; None if it cannot be measured."""
+    command = [sys.executable, "-c", _MEASURE, str(graph), runtime]
     try:
-        told = subprocess.run(words, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=True)
-        return int(told.stdout.split()[-1])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=True)
+        return int(done.stdout.split()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
-def _timed(graph: Path, fp32: Path, found: Mapping[str, tuple[Agreement, float, int | None]]) -> list[Proof]:
+def _timed(graph: Path, fp32: Path, found: Mapping[str, tuple[Agreement, float, int | None]]) -> list[EngineVerification]:
     with ExitStack() as stack:
         reference = stack.enter_context(open_engine(fp32, EngineRequest("onnxruntime", "cpu")))
-        engines = {one: stack.enter_context(open_engine(graph, EngineRequest(one, "cpu", compute="f32"))) for one in found}
+        engines = {name: stack.enter_context(open_engine(graph, EngineRequest(name, "cpu", compute="f32"))) for name in found}
         rounds = measure_speed({"": reference, **engines})
-        return [
-            Proof(
-                engines[one].name,
-                agreement,
-                faster(rounds[one], rounds[""]),
-                rounds[one],
-                engines[one].in_flight,
-                seconds,
-                memory,
-            )
-            for one, (agreement, seconds, memory) in found.items()
-        ]
+        verified = []
+        for name, (agreement, seconds, memory) in found.items():
+            times, workers = faster(rounds[name], rounds[""]), engines[name].in_flight
+            verified.append(EngineVerification(engines[name].name, agreement, times, rounds[name], workers, seconds, memory))
+        return verified
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a graph was made from, for its passport."""
+    """The sources of a graph, for its passport."""
 
     fp32_sha256: str
     calibration_sha256: str
     evaluation_sha256: str
     data: str
-    """what it was judged on, in words"""
+    """The evaluation data, in words."""
     layers: Mapping[str, str]
-    """precision by group of layers"""
+    """The precision by group of layers."""
 
 
-def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYSTEM_CLOCK) -> Passport:
-    """The passport of a graph in one runtime."""
+def make_passport(graph: Path, verified: EngineVerification, origin: Origin, clock: Clock = SYSTEM_CLOCK) -> Passport:
+    """Return the passport of a graph in one runtime."""
     from vision_infer.engine.graph_facts import read_graph_facts
 
     card = read_graph_facts(graph).card
-    runtime = proof.engine.partition("-")[0]
+    runtime = verified.engine.partition("-")[0]
     return Passport(
-        engine=proof.engine,
+        engine=verified.engine,
         card=summarise(card),
         sources=Sources(graph=graph_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
         runtime=runtime,
@@ -158,16 +154,16 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
         tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},
         device=this_device(),
         precision=dict(origin.layers),
-        accuracy=(proof.agreement.measured(origin.data, origin.evaluation_sha256),),
-        speed=(measured_speed(proof.rounds, proof.workers, proof.times_faster),),
-        memory_bytes=proof.memory_bytes,
-        build_seconds=round(proof.opening_s, 3),
+        accuracy=(verified.agreement.measured(origin.data, origin.evaluation_sha256),),
+        speed=(measured_speed(verified.rounds, verified.workers, verified.times_faster),),
+        memory_bytes=verified.memory_bytes,
+        build_seconds=round(verified.opening_s, 3),
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
     )
 
 
 def measured_speed(rounds: SpeedRounds, workers: int, times: Faster) -> MeasuredSpeed:
-    """What a passport keeps of rounds with one picture at a time, ``workers`` of them in flight."""
+    """Return the figures for a passport from rounds with one image per batch and ``workers`` batches in flight."""
     fps = estimate(rounds.fps)
     return MeasuredSpeed(
         batch=1,
