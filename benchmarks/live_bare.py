@@ -22,7 +22,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vision_infer.core.time_code import since_ms
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 OPTIONS = {"rtsp_transport": "tcp", "probesize": "32", "analyzeduration": "0", "fflags": "nobuffer"}
 TIMEOUT_S = 20.0

@@ -21,7 +21,7 @@ from benchmarks.peers.live_meter import read
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import quantile, slope
 from tests.support.cameras import Encoded, ReplayMount, RtspServer
-from vision_infer.stream.time_code import draw
+from vision_infer.stream.time_code_reader import draw
 
 CAMERAS = 4
 FPS = 30

@@ -6,7 +6,7 @@
 
 ``now − class_id`` of a result is the true age of its image. The model has no weights and computes with integers, so it returns
 the exact time in the image or none. :mod:`vision_infer.core.time_code` defines the time code, and
-:func:`vision_infer.stream.time_code.read` reads it in the same way.
+:func:`vision_infer.stream.time_code_reader.read` reads it in the same way.
 """
 
 from __future__ import annotations

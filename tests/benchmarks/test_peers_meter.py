@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.peers.live import LOOP_S, WARM_UP_S, _ages
 from benchmarks.peers.live_meter import Meter, read
-from vision_infer.stream.time_code import draw
+from vision_infer.stream.time_code_reader import draw
 
 INTERVAL_S = 1 / 30
 

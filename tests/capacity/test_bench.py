@@ -10,12 +10,12 @@ import pytest
 
 from tests.capacity.benches import MACHINE, SETTINGS, bench, run_row
 from tests.support.media import MEDIA, ROOT
-from vision_infer.capacity import whole
+from vision_infer.capacity import pipeline_benchmark
 from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
 from vision_infer.capacity.charts import draw_bench
+from vision_infer.capacity.pipeline_benchmark import Offered, run_streams, search_most
 from vision_infer.capacity.report import BenchReport, PipelineRow
 from vision_infer.capacity.this_machine import notes_of, this_machine
-from vision_infer.capacity.whole import Offered, run_streams, search_most
 from vision_infer.cli.capacity.bench_table import print_bench, verdict
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.geometry import Size
@@ -126,7 +126,7 @@ def test_the_search_finds_the_maximum_and_confirms_it(monkeypatch: pytest.Monkey
         tried.append(streams)
         return run_row(streams, holds=streams < 7 or (streams == 7 and tried.count(7) == 1))
 
-    monkeypatch.setattr(whole, "run_streams", run)
+    monkeypatch.setattr(pipeline_benchmark, "run_streams", run)
     offered = Offered(Path("clip"), 10, 10, 200)
     with null() as engine:
         rows = search_most(engine, offered, guess=5, most=256, confirm=True, stop=threading.Event())

@@ -24,7 +24,7 @@ from vision_infer.engine.runtime import EngineSettings
 from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 from vision_infer.model.graph import read_card
 from vision_infer.stream.image import ArrayImage, VideoImage
-from vision_infer.stream.time_code import draw, read
+from vision_infer.stream.time_code_reader import draw, read
 
 pytest.importorskip("onnxruntime")
 

@@ -14,7 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.lanes.lane import scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
-from vision_infer.pipeline.runs.run_parts import make_lane, stream_command
+from vision_infer.pipeline.runs.run_factories import make_lane, stream_command
 
 
 def settings(**values: Any) -> RunSettings:

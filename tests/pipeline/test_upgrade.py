@@ -31,7 +31,7 @@ from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import upgrade as upgrades
-from vision_infer.pipeline.lanes.child import run_child
+from vision_infer.pipeline.lanes.child_process import run_child
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, autotune_command, build_command
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor

@@ -17,7 +17,7 @@ from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.time_code import MIN_WIDTH
 from vision_infer.preview.preview import NoPreviewError, Preview, UnknownSessionError
 from vision_infer.stream.source import LiveOptions, SourceSpec
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 CAMERAS = (
     ClockMount("/plain", fps=25, key_interval=25),

@@ -32,7 +32,7 @@ from vision_infer.service.streams import lanes
 from vision_infer.sink.clip_ring import _units as units_of
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import Source, SourceSpec
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 FPS = 15
 DOOR = ZoneSettings(units="relative", polygon=((0.5, 0), (1, 0), (1, 1), (0.5, 1)), min_s=0)

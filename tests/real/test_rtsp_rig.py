@@ -16,7 +16,7 @@ import pytest
 from tests.support.cameras import ClockMount, Encoded, ReplayMount, RtspServer, SoundMount
 from tests.support.fault_proxy import FaultProxy, video_payload
 from vision_infer.core.time_code import MODULUS, since_ms
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 QUICK = {"rtsp_transport": "tcp", "probesize": "32", "analyzeduration": "0", "fflags": "nobuffer"}
 PATIENT_S = 30.0

@@ -17,7 +17,7 @@ from vision_infer.core.time_code import MODULUS, moment_ms
 from vision_infer.stream.find import open_source
 from vision_infer.stream.live.pattern_source import PatternSource
 from vision_infer.stream.source import Source, SourceSpec
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 MS = 1_000_000
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.time_code import COLUMNS, MODULUS, ROWS, cells_of, column_edges, row_edges
-from vision_infer.stream.time_code import draw, read
+from vision_infer.stream.time_code_reader import draw, read
 
 moments = st.integers(0, MODULUS - 1)
 SIZES = [(160, 90), (177, 101), (320, 240), (640, 360), (768, 432), (360, 640), (1280, 720)]

@@ -20,7 +20,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.stream.live.live_source import LiveSource
 from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, StreamInfo
-from vision_infer.stream.time_code import read
+from vision_infer.stream.time_code_reader import read
 
 LIMIT_S = 30.0
 """The time limit for any step on a busy machine, in seconds."""

@@ -22,7 +22,7 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from vision_infer.core.time_code import moment_ms
-from vision_infer.stream import time_code
+from vision_infer.stream import time_code_reader
 
 FPS = 25
 WIDTH, HEIGHT = 320, 180
@@ -79,7 +79,7 @@ class _Outlet(io.RawIOBase):
 def painted(milliseconds: int) -> av.VideoFrame:
     """Return a grey image with a time code."""
     image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
-    time_code.draw(image, milliseconds)
+    time_code_reader.draw(image, milliseconds)
     return av.VideoFrame.from_ndarray(image, format="rgb24")
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from vision_infer.capacity.costs import BenchEngine, Load, costs_of, engines_of, mbit_of
 from vision_infer.capacity.memory import MemoryNeed, memory_of
 from vision_infer.capacity.need import Need
+from vision_infer.capacity.pipeline_benchmark import DELIVERED
 from vision_infer.capacity.report import BenchReport
 from vision_infer.capacity.simulate import SimulatedStreams, SimulationOutcome, StepCosts, simulate
-from vision_infer.capacity.whole import DELIVERED
 
 MAX_STREAMS = 4096
 SIM_S, SIM_SEEDS = 3.0, 2

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from vision_infer import __version__
 from vision_infer.capacity.engines import BATCHES, EnginePlan, measure_engines
+from vision_infer.capacity.pipeline_benchmark import Offered, search_most
 from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, BenchSettings, ConvertRow, DecodeRow, EngineRow, PipelineRow
 from vision_infer.capacity.stages import measure_convert, measure_decode
 from vision_infer.capacity.this_machine import notes_of, this_machine
-from vision_infer.capacity.whole import Offered, search_most
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size

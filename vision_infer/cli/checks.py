@@ -114,7 +114,7 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
 
     from vision_infer.engine.smoke_test import run_smoke_test
     from vision_infer.model.catalogue import bundled_dir
-    from vision_infer.stream.time_code import draw
+    from vision_infer.stream.time_code_reader import draw
 
     image = np.zeros((180, 320, 3), np.uint8)
     draw(image, TIME_CODE)

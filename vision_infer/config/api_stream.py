@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vision_infer.config.references import has_references
+from vision_infer.config.secret_references import has_references
 from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.stream_url import split_url
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of

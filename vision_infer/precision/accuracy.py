@@ -20,7 +20,7 @@ from vision_infer.engine.open import open_engine
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.runs.run_parts import engine_request, make_lane, make_supervisor
+from vision_infer.pipeline.runs.run_factories import engine_request, make_lane, make_supervisor
 from vision_infer.stream.source import SourceSpec
 
 LOW_CONFIDENCE = 0.001

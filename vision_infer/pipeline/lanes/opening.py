@@ -16,7 +16,7 @@ from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart, find_warm_start
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.lanes.late import LateEngine
+from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate
 from vision_infer.pipeline.supervisor import Supervisor
 

@@ -18,7 +18,7 @@ from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.pipeline.lanes.child import run_child
+from vision_infer.pipeline.lanes.child_process import run_child
 from vision_infer.pipeline.status import LaneStatus
 from vision_infer.stream.redact import redact
 

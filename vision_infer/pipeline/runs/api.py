@@ -29,7 +29,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.runs.run_parts import engine_request, make_lane, stream_command
+from vision_infer.pipeline.runs.run_factories import engine_request, make_lane, stream_command
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.files.images import read_image

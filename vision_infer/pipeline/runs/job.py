@@ -9,7 +9,7 @@ from importlib import import_module
 from vision_infer.config.run import RunSettings
 from vision_infer.pipeline.runs.outputs import OutputPlan, open_sink, plan_outputs
 from vision_infer.pipeline.runs.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
-from vision_infer.pipeline.runs.run_parts import output_options
+from vision_infer.pipeline.runs.run_factories import output_options
 from vision_infer.pipeline.runs.wiring import RunModels, resolve_models
 from vision_infer.sink.formats import format_of
 from vision_infer.sink.sink import Sink

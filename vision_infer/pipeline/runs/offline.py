@@ -15,7 +15,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_parts import read_options, stream_command
+from vision_infer.pipeline.runs.run_factories import read_options, stream_command
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus

@@ -18,7 +18,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.opening import LaneOpening
-from vision_infer.pipeline.runs.run_parts import (
+from vision_infer.pipeline.runs.run_factories import (
     engine_request,
     make_lane,
     make_second_lane,

@@ -11,7 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.events import EngineChange, EngineEvent, ServiceEvent, wall_ns_of
-from vision_infer.service.streams.public import to_public
+from vision_infer.service.streams.api_settings import to_public
 from vision_infer.service.views import ModelView, StreamView
 from vision_infer.stream.redact import redact
 

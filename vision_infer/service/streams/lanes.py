@@ -22,10 +22,10 @@ from vision_infer.engine.store.cache import OnMessage
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
-from vision_infer.pipeline.lanes.late import LateEngine
+from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade
-from vision_infer.pipeline.runs.run_parts import SECOND_BATCH, check_secondary, engine_request
+from vision_infer.pipeline.runs.run_factories import SECOND_BATCH, check_secondary, engine_request
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import EngineEvent

@@ -26,7 +26,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
-from vision_infer.stream.time_code import draw
+from vision_infer.stream.time_code_reader import draw
 
 SCHEME = "test://"
 DEFAULT_SIZE = Size(640, 360)

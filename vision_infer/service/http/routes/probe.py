@@ -16,7 +16,7 @@ from vision_infer.service.http.api_models import ApiModel, ImageSize, shared_fie
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.streams.public import from_api
+from vision_infer.service.streams.api_settings import from_api
 from vision_infer.service.streams.stream_command import live_source
 from vision_infer.service.views import StreamView
 from vision_infer.stream.discovery.probe import Probe, probe

@@ -15,7 +15,7 @@ from vision_infer.service.http.api_models import StreamAnswer, stream_answer
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.streams.public import from_api
+from vision_infer.service.streams.api_settings import from_api
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
 

@@ -30,7 +30,7 @@ from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.lanes.late import LateEngine
+from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.runs import offline
 from vision_infer.pipeline.runs.api import Detector, Pipeline
 from vision_infer.pipeline.runs.offline import run

@@ -14,7 +14,7 @@ import pytest
 from tests.pipeline.fakes import LONG_S
 from tests.support.media import ROOT
 from tests.support.waiting import wait_until
-from vision_infer.pipeline.lanes.child import bound, run_child
+from vision_infer.pipeline.lanes.child_process import bound, run_child
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 SLEEPS = """
@@ -25,7 +25,7 @@ os.rename(sys.argv[1] + ".new", sys.argv[1])
 """
 PARENT = """
 import sys
-from vision_infer.pipeline.lanes.child import run_child
+from vision_infer.pipeline.lanes.child_process import run_child
 run_child([sys.executable, "-c", sys.argv[1], sys.argv[2]], 5, lambda: False)
 """
 
