@@ -14,7 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.lanes.lane import scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
-from vision_infer.pipeline.runs.run_factories import make_lane, stream_command
+from vision_infer.pipeline.runs.run_factories import file_stream_command, make_lane
 
 
 def settings(**values: Any) -> RunSettings:
@@ -34,7 +34,7 @@ def test_confidences_of_classes_are_found_by_label(card: ModelCard) -> None:
 @pytest.mark.parametrize("track", [True, False])
 def test_a_tracker_gets_low_scores_and_reports_only_confident_tracks(track: bool) -> None:
     wanted = settings(confidence=0.4, per_class={"1": 0.6, "2": 0.05}, track=track)
-    command = stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
+    command = file_stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
     assert command.selector is not None
     assert command.selector.confidence == (0.1 if track else 0.4)
     assert command.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
@@ -48,7 +48,7 @@ def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
     wanted = settings(min_size=12, region=path)
     region = read_region(path, ["s0", "s1"])
     lane = make_lane(EchoEngine(), wanted)
-    first, second = (stream_command(FakeSource(number).spec, lane, wanted, region) for number in (0, 1))
+    first, second = (file_stream_command(FakeSource(number).spec, lane, wanted, region) for number in (0, 1))
     assert first.policy.min_size == second.policy.min_size == 12
     assert first.region is not None
     assert second.region is not None

@@ -117,7 +117,7 @@ def test_a_secondary_model_requires_a_detector(engines: Engines) -> None:
     camera, good = Camera(0), Camera(1)
     of = settings({"s0": wanted(camera, model="classes", secondary="two"), "s1": wanted(good, secondary="classes")})
     with Site(camera, good, of=of) as site:
-        reason = "secondary: classes is a network for 'classify' and finds nothing to look at"
+        reason = "secondary: classes is a model for 'classify' and has no detections"
         assert reason in site.wait_state("s0", S.FAILED).reason
         assert camera.attempts == 0
         assert "two" not in engines.opened

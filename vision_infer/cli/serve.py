@@ -91,7 +91,7 @@ def serve_command(
 def _check(settings: ServeSettings) -> int:
     from vision_infer.config.warnings import warnings_of
     from vision_infer.model.catalogue import model_card
-    from vision_infer.service.streams.stream_command import check_second
+    from vision_infer.pipeline.add_stream import check_secondary
 
     for warning in warnings_of(settings):
         typer.echo(f"warning: {warning}", err=True)
@@ -100,7 +100,7 @@ def _check(settings: ServeSettings) -> int:
     cards = {model: model_card(model, settings.model_dir) for model in sorted({settings.model, *models})}
     for name, stream in settings.streams.items():
         if stream.secondary is not None:
-            check_second(f"streams.{name}.secondary", cards[stream.model or settings.model], cards[stream.secondary])
+            check_secondary(f"streams.{name}.secondary", cards[stream.model or settings.model], cards[stream.secondary])
     count = len(settings.streams)
     typer.echo(f"ok: {count} stream{'' if count == 1 else 's'}{': ' if count else ''}{', '.join(settings.streams)}")
     return 0

@@ -6,6 +6,8 @@ from typing import Any
 
 from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.stream_policy import StreamPolicy
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
 from vision_infer.stream.source import SourceSpec
@@ -39,3 +41,21 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
         selector=make_selector(card, selected, policy.iou, policy.classes, selected_by_class),
         **fields,
     )
+
+
+def check_secondary(where: str, primary: ModelCard | None = None, secondary: ModelCard | None = None) -> None:
+    """Refuse a secondary model that cannot describe the detections of the primary model.
+
+    Args:
+        where: The option or setting that names the secondary model.
+        primary: The card of the model that infers the frames; None: not checked.
+        secondary: The card of the secondary model; None: not checked.
+
+    Raises:
+        UsageError: The primary model has no detections, or the secondary model is a detector.
+    """
+    if primary is not None and primary.task != "detect":
+        message = f"{where}: {primary.name} is a model for '{primary.task}' and has no detections"
+        raise UsageError(message, "leave it out, or choose a primary model for 'detect'")
+    if secondary is not None and secondary.task == "detect":
+        raise UsageError(f"{where}: {secondary.name} is a model for 'detect'", "choose a model for 'classify' or 'embed'")

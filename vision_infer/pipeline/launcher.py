@@ -18,7 +18,7 @@ from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.runs.outputs import open_sink
-from vision_infer.pipeline.second_stage import MAX_CROPS, SecondStage
+from vision_infer.pipeline.secondary_stage import MAX_CROPS, SecondaryStage
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
@@ -81,8 +81,8 @@ class Launcher:
         live = record.live = LiveRecord(command.lane, command.weight, command.policy.fps, flight=FlightRecorder(self.clock))
         size = self.lanes.window(command.lane)
         window = Window(size)
-        second = self._second(command)
-        self.stage.join(record, self._outlet(record, (), self.shared, window, size), steps, window, second)
+        secondary = self._secondary_stage(command)
+        self.stage.join(record, self._outlet(record, (), self.shared, window, size), steps, window, secondary)
         self.join(command, None, size)
 
         def open_it(stopping: threading.Event) -> Source:
@@ -117,16 +117,18 @@ class Launcher:
         widest = max(size, WIDEST_WINDOW)
         shared = self.shared if command.private_sink is None else ()
         outlet = self._outlet(record, sinks, shared, window, widest)
-        self.stage.join(record, outlet, steps, window, self._second(command))
+        self.stage.join(record, outlet, steps, window, self._secondary_stage(command))
         self.join(command, widest, widest)
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)
         return outlet.needs_images
 
-    def _second(self, command: AddStream) -> SecondStage | None:
+    def _secondary_stage(self, command: AddStream) -> SecondaryStage | None:
         return (
-            None if command.secondary is None else SecondStage(command.source.name, command.secondary, self.dispatch, self.clock)
+            None
+            if command.secondary is None
+            else SecondaryStage(command.source.name, command.secondary, self.dispatch, self.clock)
         )
 
     def join(self, command: AddStream, capacity: int | None, window: int) -> None:

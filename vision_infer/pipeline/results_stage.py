@@ -18,7 +18,7 @@ from vision_infer.pipeline.completion import Completion, PendingResult
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
-from vision_infer.pipeline.second_stage import SecondStage
+from vision_infer.pipeline.secondary_stage import SecondaryStage
 from vision_infer.pipeline.steps import Steps
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.schedule.batcher import Entry
@@ -33,7 +33,7 @@ class _JoinedStream:
     steps: Steps
     window: Window
     completion: Completion
-    second: SecondStage | None
+    secondary: SecondaryStage | None
     order: Reorder[PendingResult] = field(default_factory=Reorder)
     left: int = 0
     """The number of frames that have left the order, with or without a result."""
@@ -72,10 +72,12 @@ class ResultsStage:
         self.present_ns = 0
         self.thread = threading.Thread(target=self._run, name="results", daemon=True)
 
-    def join(self, record: StreamRecord, outlet: Outlet, steps: Steps, window: Window, second: SecondStage | None = None) -> None:
+    def join(
+        self, record: StreamRecord, outlet: Outlet, steps: Steps, window: Window, secondary: SecondaryStage | None = None
+    ) -> None:
         """Let a stream in, before its first frame is offered."""
         completion = Completion(record, self._clock, self.account)
-        self._streams[record.name] = _JoinedStream(record, outlet, steps, window, completion, second)
+        self._streams[record.name] = _JoinedStream(record, outlet, steps, window, completion, secondary)
 
     @property
     def streams(self) -> int:
@@ -155,9 +157,9 @@ class ResultsStage:
                 self._lost(entry, lane.name)
                 continue
             stream, pending, sequence = self._streams[entry.stream], results[slot], entry.queued.sequence
-            # A crop for the secondary model: the frame that it is part of waits in the second stage.
-            if stream.second is not None and stream.second.lane == lane.name:
-                stream.second.came_back(sequence, pending.description)
+            # A crop for the secondary model: the frame that it is part of waits in the secondary stage.
+            if stream.secondary is not None and stream.secondary.lane == lane.name:
+                stream.secondary.came_back(sequence, pending.description)
                 self._emit_ready(stream)
                 continue
             trace = pending.frame.trace
@@ -199,8 +201,8 @@ class ResultsStage:
     def _lost(self, entry: Entry[Frame], lane: str) -> None:
         """Handle a frame or a crop without a result: the engine failed, or the image could not be written into its slot."""
         stream, sequence = self._streams[entry.stream], entry.queued.sequence
-        if stream.second is not None and stream.second.lane == lane:
-            stream.second.came_back(sequence, None)
+        if stream.secondary is not None and stream.secondary.lane == lane:
+            stream.secondary.came_back(sequence, None)
             self._emit_ready(stream)
         elif stream.outlet.needs_images:  # an image that cannot be written may not be drawable either
             self._dropped(stream, sequence, DropReason.FAILED, entry.queued.item)
@@ -228,15 +230,15 @@ class ResultsStage:
                 stream.completion.stay(pending, stream.steps)
             elif pending.engine is not None:
                 stream.completion.follow(pending, stream.steps)
-            if stream.second is None:
+            if stream.secondary is None:
                 self._emit(stream, pending)
             else:
-                stream.second.put(pending)
+                stream.secondary.put(pending)
                 self._emit_ready(stream)
 
     def _emit_ready(self, stream: _JoinedStream) -> None:
-        if stream.second is not None:
-            for pending in stream.second.ready():
+        if stream.secondary is not None:
+            for pending in stream.secondary.ready():
                 self._emit(stream, pending)
             self._finish_if_last(stream, 0)
 
@@ -260,7 +262,7 @@ class ResultsStage:
         """Count frames that have left the order, and close the outlet after the last one."""
         stream.left += left
         end = stream.end
-        if end is not None and ((stream.left == end.sequences and not stream.second) or self._broken):
+        if end is not None and ((stream.left == end.sequences and not stream.secondary) or self._broken):
             del self._streams[end.stream]
             if not self._broken and not stream.outlet.needs_images:  # the frame of the last events has no image to draw
                 last = stream.completion.leave_zones(stream.steps)

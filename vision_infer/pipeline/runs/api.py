@@ -29,7 +29,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.runs.run_factories import engine_request, make_lane, stream_command
+from vision_infer.pipeline.runs.run_factories import engine_request, file_stream_command, make_lane
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.files.images import read_image
@@ -222,7 +222,7 @@ class Pipeline:
         with open_lanes(settings, resolve_models(settings), found.specs, _log.info) as lanes:
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
                 for spec in found.specs:
-                    supervisor.add(stream_command(spec, lanes.lanes[0], settings, region))
+                    supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, region))
                 waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
                 waiter.start()
                 try:

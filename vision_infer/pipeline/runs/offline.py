@@ -15,7 +15,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_factories import read_options, stream_command
+from vision_infer.pipeline.runs.run_factories import file_stream_command, read_options
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
@@ -61,7 +61,7 @@ def run(
     with open_lanes(settings, job.models, job.specs, reasons.append, autotune_module, check) as lanes:
         commands = [
             replace(
-                stream_command(spec, lanes.lanes[0], settings, region, job.outputs.by_stream[spec.name]),
+                file_stream_command(spec, lanes.lanes[0], settings, region, job.outputs.by_stream[spec.name]),
                 first_frame=job.todo.first_frame.get(spec.name, 0),
             )
             for spec in job.specs

@@ -11,6 +11,7 @@ from typing import Any
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.sink.files.output_file import check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
 from vision_infer.sink.sink import Draw, OutputSpec, Sink, SinkStream
@@ -159,8 +160,8 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
     Raises:
         UsageError: Names the output, or ``--secondary``.
     """
-    if secondary and card.task != "detect":
-        raise UsageError(f"--secondary: {card.name} is a model for '{card.task}' and has no detections", "leave it out")
+    if secondary:
+        check_secondary("--secondary", card)
     for output in plan.specs():
         if card.task not in format_of(output.kind).tasks:
             raise UsageError(

@@ -10,15 +10,14 @@ from pathlib import Path
 from vision_infer.config.region import RegionFile
 from vision_infer.config.run import RunSettings
 from vision_infer.config.serve import ServeSettings
-from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import ModelError
+from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import engine_dir
 from vision_infer.model.catalogue import model_inputs, resolve_model
-from vision_infer.pipeline.add_stream import add_stream
+from vision_infer.pipeline.add_stream import add_stream, check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
@@ -27,7 +26,7 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import ReadOptions, SourceSpec
 
-SECOND_BATCH = 32
+SECONDARY_BATCH = 32
 """The maximum batch size of a secondary model, whose input is crops."""
 
 
@@ -82,33 +81,26 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
     return Lane(name, engine, selector, top=settings.top, group="main")
 
 
-def second_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+def secondary_request(settings: RunSettings, number: int = 0) -> EngineRequest:
     """Return the request for the engine of the secondary model: large batches, because the crops of a frame arrive together."""
     request = engine_request(settings, number)
-    return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
+    return replace(request, engine="auto", batch=request.batch or SECONDARY_BATCH)
 
 
-def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
+def make_secondary_lane(engine: Engine, settings: RunSettings) -> Lane:
     """Make the lane for the crops of detections.
 
     Raises:
         ModelError: The model is a detector.
     """
-    check_secondary(engine.card, "--secondary")
+    try:
+        check_secondary("--secondary", secondary=engine.card)
+    except UsageError as error:
+        raise ModelError(error.message, error.hint) from error
     return Lane("secondary", engine, make_selector(engine.card, None, None, None), top=settings.top)
 
 
-def check_secondary(card: ModelCard, option: str) -> None:
-    """Refuse a detector as secondary model.
-
-    Raises:
-        ModelError: Names the option.
-    """
-    if card.task == "detect":
-        raise ModelError(f"{option} {card.name}: the model is a detector", "give a model for classification or embeddings")
-
-
-def stream_command(
+def file_stream_command(
     spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
 ) -> AddStream:
     """Return the command that adds a source to a run with these settings."""

@@ -21,10 +21,10 @@ from vision_infer.pipeline.lanes.opening import LaneOpening
 from vision_infer.pipeline.runs.run_factories import (
     engine_request,
     make_lane,
-    make_second_lane,
+    make_secondary_lane,
     make_supervisor,
     model_graphs,
-    second_request,
+    secondary_request,
 )
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
@@ -110,8 +110,8 @@ def open_lanes(
         lanes = _model_lanes(settings, models.graphs, specs, opening)
         check(lanes[0].engine)
         if models.secondary is not None:
-            request = second_request(settings, len(lanes))
-            lanes.append(opening.lane(models.secondary, request, partial(make_second_lane, settings=settings)))
+            request = secondary_request(settings, len(lanes))
+            lanes.append(opening.lane(models.secondary, request, partial(make_secondary_lane, settings=settings)))
         for lane in lanes:
             lane.engine.warm_up()  # a late engine is warmed up when it is opened
         yield RunLanes(lanes, opening)

@@ -20,12 +20,13 @@ from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade
-from vision_infer.pipeline.runs.run_factories import SECOND_BATCH, check_secondary, engine_request
+from vision_infer.pipeline.runs.run_factories import SECONDARY_BATCH, engine_request
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import EngineEvent
@@ -45,7 +46,7 @@ def in_flight(settings: ServeSettings) -> int:
     return settings.workers or max(2, available_cpus() // (settings.threads or 1))
 
 
-def second_name(model: str) -> str:
+def secondary_name(model: str) -> str:
     """Return the name of a model's lane for crops."""
     return f"secondary:{model}"
 
@@ -144,18 +145,19 @@ class Lanes:
     def _has(self, lane: Lane) -> bool:
         return not self._closed and any(lane in others for others in self._others.values())
 
-    def open_second(self, model: str) -> Lane:
+    def open_secondary(self, model: str) -> Lane:
         """Return the lane of a model for crops of detections, with a loaded and warmed-up engine.
 
         Raises:
-            ModelError: The model does not exist, or is not for classification or embeddings.
+            ModelError: The model does not exist.
+            UsageError: The model is a detector.
             EngineError: The engine cannot be loaded.
         """
-        name = second_name(model)
+        name = secondary_name(model)
         lane = self._lanes.get(name)
         if lane is not None:
             return lane
-        return self._open(name, model, self._settings.batch or SECOND_BATCH)
+        return self._open(name, model, self._settings.batch or SECONDARY_BATCH)
 
     def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
@@ -164,7 +166,7 @@ class Lanes:
         try:
             card = engine.card
             if name != model:
-                check_secondary(card, "secondary:")
+                check_secondary("secondary", secondary=card)
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             with self._lock:

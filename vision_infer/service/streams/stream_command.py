@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from vision_infer.config.serve import StreamSettings
-from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.add_stream import add_stream
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 
-def stream_command(
+def live_stream_command(
     name: str, settings: StreamSettings, lane: Lane, secondary: Lane | None, allow_networks: tuple[str, ...]
 ) -> AddStream:
     """Return the command that adds a stream.
@@ -30,24 +28,6 @@ def stream_command(
         lines=settings.lines,
         reconnect=settings.reconnect,
     )
-
-
-def check_second(where: str, first: ModelCard, second: ModelCard | None = None) -> None:
-    """Refuse two networks of which one cannot follow the other.
-
-    Args:
-        where: the setting that names the second.
-        first: looks at the picture.
-        second: looks at each detection; None where it is not read yet.
-
-    Raises:
-        UsageError: the first finds nothing to look at, or the second is for detection too.
-    """
-    if first.task != "detect":
-        found = f"{first.name} is a network for '{first.task}' and finds nothing to look at"
-        raise UsageError(f"{where}: {found}", "leave it out, or give the stream a model for 'detect'")
-    if second is not None and second.task == "detect":
-        raise UsageError(f"{where}: {second.name} is a network for 'detect'", "name one for classification or embeddings")
 
 
 def live_source(name: str, url: str, settings: StreamSettings, allow_networks: tuple[str, ...]) -> SourceSpec:

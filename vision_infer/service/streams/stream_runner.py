@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.streams.configured import ConfiguredStream, Origin
 from vision_infer.service.streams.degradation import settings_at
-from vision_infer.service.streams.lanes import Lanes, second_name
-from vision_infer.service.streams.stream_command import check_second, stream_command
+from vision_infer.service.streams.lanes import Lanes, secondary_name
+from vision_infer.service.streams.stream_command import live_stream_command
 from vision_infer.stream.redact import redact
 
 
@@ -59,11 +60,11 @@ class StreamRunner:
         try:
             lane = self._lanes.open(self._model(settings))
             if settings.secondary is not None:
-                check_second("secondary", lane.engine.card)
-            secondary = None if settings.secondary is None else self._lanes.open_second(settings.secondary)
+                check_secondary("secondary", lane.engine.card)
+            secondary = None if settings.secondary is None else self._lanes.open_secondary(settings.secondary)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
-        command = stream_command(name, settings, lane, secondary, self.allowed_networks(stream.origin))
+        command = live_stream_command(name, settings, lane, secondary, self.allowed_networks(stream.origin))
         try:
             self._supervisor.change(command)
         except KeyError:  # the stream does not run, or has just ended
@@ -102,7 +103,7 @@ class StreamRunner:
         seconds = (self._clock.monotonic_ns() - began) / 1e9
         for lane in self._supervisor.lane_statuses():
             primary = lane.name == model or lane.name.startswith(f"{model}@")
-            if lane.flying and (primary or (settings.secondary is not None and lane.name == second_name(settings.secondary))):
+            if lane.flying and (primary or (settings.secondary is not None and lane.name == secondary_name(settings.secondary))):
                 self._lanes.report_hanging(lane.name, lane.engine, seconds, f"{name} was removed without its last frames")
 
     def close_unused(self, streams: Iterable[ConfiguredStream]) -> None:
@@ -110,7 +111,7 @@ class StreamRunner:
         enabled = [stream.settings for stream in streams if stream.settings.enabled]
         used = {self._model(settings) for settings in enabled}
         used |= {settings.degrade_model for settings in enabled if settings.degrade_model is not None}
-        used |= {second_name(settings.secondary) for settings in enabled if settings.secondary is not None}
+        used |= {secondary_name(settings.secondary) for settings in enabled if settings.secondary is not None}
         self._lanes.close_unused(frozenset({self._settings.model, *used}))
 
     def allowed_networks(self, origin: Origin) -> tuple[str, ...]:

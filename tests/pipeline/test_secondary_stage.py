@@ -91,7 +91,7 @@ def many_boxes(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     }
 
 
-def two_networks(second: NumberEngine, sources: list[FakeSource], shared: FakeSink, **options: Any) -> Supervisor:
+def two_models(secondary_engine: NumberEngine, sources: list[FakeSource], shared: FakeSink, **options: Any) -> Supervisor:
     """A supervisor with both lanes, all sources added."""
     by_name = {source.name: source for source in sources}
 
@@ -99,7 +99,7 @@ def two_networks(second: NumberEngine, sources: list[FakeSource], shared: FakeSi
         return by_name[spec.name]
 
     first = EchoEngine(2, (1, 2), outputs=many_boxes)
-    secondary = Lane("secondary", second, Selector(confidence=0, iou=None), top=1)
+    secondary = Lane("secondary", secondary_engine, Selector(confidence=0, iou=None), top=1)
     supervisor = Supervisor([make_lane(first), secondary], [shared], open_stream=open_stream, **options)
     for source in sources:
         supervisor.add(add(source, secondary="secondary"))
@@ -107,9 +107,9 @@ def two_networks(second: NumberEngine, sources: list[FakeSource], shared: FakeSi
 
 
 def test_the_crops_of_a_frame_are_one_batch_and_return_to_their_detections() -> None:
-    second, shared = NumberEngine(), FakeSink()
-    finish(two_networks(second, [FakeSource(0, FRAMES)], shared))
-    assert second.batches == [BOXES] * FRAMES
+    secondary_engine, shared = NumberEngine(), FakeSink()
+    finish(two_models(secondary_engine, [FakeSource(0, FRAMES)], shared))
+    assert secondary_engine.batches == [BOXES] * FRAMES
     for index, (_, number, result) in enumerate(shared.written):
         assert number == index
         assert result is not None
@@ -123,18 +123,18 @@ def test_the_crops_of_a_frame_are_one_batch_and_return_to_their_detections() -> 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_streams_share_batches_of_crops_and_keep_their_order(in_flight: int) -> None:
-    second, shared = NumberEngine(32, in_flight), FakeSink()
+    secondary_engine, shared = NumberEngine(32, in_flight), FakeSink()
     sources = [FakeSource(number, 40) for number in range(3)]
-    finish(two_networks(second, sources, shared))
+    finish(two_models(secondary_engine, sources, shared))
     for source in sources:
         assert shared.indices(source.name) == list(range(40))
-    assert sum(second.batches) == 3 * 40 * BOXES
-    assert len(second.batches) < 3 * 40 * BOXES / 8
+    assert sum(secondary_engine.batches) == 3 * 40 * BOXES
+    assert len(secondary_engine.batches) < 3 * 40 * BOXES / 8
 
 
 def test_a_live_stream_with_a_secondary_model_accounts_for_every_frame() -> None:
-    second, shared = NumberEngine(), FakeSink()
-    supervisor = two_networks(second, [FakeSource(0, 300, live=True)], shared)
+    secondary_engine, shared = NumberEngine(), FakeSink()
+    supervisor = two_models(secondary_engine, [FakeSource(0, 300, live=True)], shared)
     finish(supervisor)
     (record,) = supervisor.records()
     assert record.decoded == record.results + sum(record.dropped.values()) == 300
@@ -143,7 +143,7 @@ def test_a_live_stream_with_a_secondary_model_accounts_for_every_frame() -> None
 
 def test_a_failure_of_the_secondary_model_costs_no_detection() -> None:
     shared = FakeSink()
-    supervisor = two_networks(NumberEngine(fails=True), [FakeSource(0, FRAMES)], shared, keep_going=True)
+    supervisor = two_models(NumberEngine(fails=True), [FakeSource(0, FRAMES)], shared, keep_going=True)
     finish(supervisor)
     assert shared.indices() == list(range(FRAMES))
     for _, _, result in shared.written:
@@ -154,7 +154,7 @@ def test_a_failure_of_the_secondary_model_costs_no_detection() -> None:
 
 
 def test_without_keep_going_it_ends_the_run() -> None:
-    supervisor = two_networks(NumberEngine(fails=True), [FakeSource(0, FRAMES)], FakeSink())
+    supervisor = two_models(NumberEngine(fails=True), [FakeSource(0, FRAMES)], FakeSink())
     assert supervisor.wait(30)
     supervisor.close()
     assert "broken" in str(supervisor.error)

@@ -35,7 +35,7 @@ class _CroppedFrame:
 
 
 @dataclass(slots=True)
-class SecondStage:
+class SecondaryStage:
     """The frames of one stream that wait for their crops, in order; on one thread.
 
     Args:
