@@ -66,7 +66,7 @@ test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
-	$(PYTEST) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py
+	$(PYTEST) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/compare tests/telemetry tests/test_folders.py
 
 # The tools for the page's JavaScript. Only the checks need Node; the page has no build step.
 node_modules/.package-lock.json: package.json package-lock.json
@@ -79,7 +79,7 @@ node_modules/.package-lock.json: package.json package-lock.json
 page-check: node_modules/.package-lock.json ## Check the types and the format of the page's JavaScript, and run its unit tests.
 	npm run --silent check
 
-check: $(VENV)/dev.stamp page-check ## Lint, check types, layers, dead code and prose, and build the documents.
+check: $(VENV)/dev.stamp page-check ## Lint, check types, layers, dead code and prose, and build the documentation.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -94,7 +94,7 @@ format: $(VENV)/dev.stamp ## Format the code and generate docs/reference/.
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.make_reference
 
-docs: $(VENV)/dev.stamp ## Build the documents into site/.
+docs: $(VENV)/dev.stamp ## Build the documentation into site/.
 	$(BIN)/python -m docs.make_reference
 	$(BIN)/mkdocs build --strict
 
@@ -176,7 +176,7 @@ precision-table: $(VENV)/dev.stamp ## Measure what FP16, bfloat16 and INT8 lose 
 	  --labels $(ASSETS)/images/coco_val_ccby/instances.json --images $(ASSETS)/images/coco_val_ccby/images
 
 # Exports models with random weights, and builds each in three precisions three times.
-engine-table: $(VENV)/dev.stamp ## Build TensorRT-RTX plans without a GPU, and write their table into the documents.
+engine-table: $(VENV)/dev.stamp ## Build TensorRT-RTX plans without a GPU, and write their table into the documentation.
 	$(BIN)/python -W ignore -m benchmarks.engine_table
 
 # Verifies each export against PyTorch.

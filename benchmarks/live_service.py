@@ -32,7 +32,7 @@ class LiveService:
     """Runs the service on a free port of the loopback interface until the context ends.
 
     Args:
-        settings: The content of the settings file; :meth:`configure` changes it while the service runs.
+        settings: The content of the configuration file; :meth:`configure` changes it while the service runs.
     """
 
     def __init__(self, settings: Mapping[str, object]) -> None:
@@ -72,7 +72,7 @@ class LiveService:
         return f"ws{self.url.removeprefix('http')}/api/v1/results"
 
     def configure(self, settings: Mapping[str, object] | str) -> None:
-        """Replace the settings file atomically; a running service reads it again."""
+        """Replace the configuration file atomically; a running service reads it again."""
         # The engine is named, because autotuning, which starts after ten seconds, would be measured as well.
         text = settings if isinstance(settings, str) else json.dumps({"engine": FP32[1], **settings}, indent=1)
         partial = self.folder / "settings.part"

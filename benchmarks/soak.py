@@ -29,13 +29,13 @@ from benchmarks.verdict import Check, conclude, quantile
 from tests.support.cameras import missing
 
 STREAMS = 5
-"""The number of streams in the settings file."""
+"""The number of streams in the configuration file."""
 MAX_GROWTH_MB = 3.0
 RECOVERY_S = 60.0
 SAMPLE_S = 2.0
 CALM_S = 10.0
 """The time at the end without faults, seconds."""
-_EXPECTED = "the settings file has changed but is invalid"
+_EXPECTED = "the configuration file has changed but is invalid"
 _FFMPEG = "vision_infer.ffmpeg"
 """The logger of FFmpeg's messages about sources; the state of the stream shows their effect."""
 
@@ -104,7 +104,7 @@ def inject(rig: Rig, fault: str, until: float) -> FaultRun:
 
 
 def all_live(rig: Rig) -> bool:
-    """Return whether every stream of the settings file is live."""
+    """Return whether every stream of the configuration file is live."""
     states = rig.service.states()
     return all(states.get(name) == "live" for name in rig.settings()["streams"])
 
@@ -189,7 +189,7 @@ def main() -> int:
         Check("unhandled errors in the log", len(errors), 0, ""),
         Check("unexpected responses of the API", len(unexpected), 0, ""),
         Check("maximum time until all streams were live after a fault", max(recovered), RECOVERY_S, "s"),
-        Check("live streams of the settings file at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
+        Check("configured streams that are live at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
         Check("exit status after SIGTERM", abs(status), 0, ""),
     ]
     more = {"minutes": args.minutes, "seed": args.seed, "foreign_cores": foreign.cores, "samples": [asdict(s) for s in samples]}

@@ -58,7 +58,7 @@ class Rig:
         self._stack.close()
 
     def settings(self, changed: bool = False) -> dict[str, Any]:
-        """Return the content of the settings file; ``changed`` adds, changes and removes one stream."""
+        """Return the content of the configuration file; ``changed`` adds, changes and removes one stream."""
         streams: dict[str, Any] = {
             "door": {"detect": self.network.url("/clock"), "track": True},
             "yard": {"detect": self.network.url("/street")},

@@ -170,7 +170,7 @@ def test_join_waits_for_opening_and_a_refused_engine_is_closed() -> None:
         return wide
 
     def refuse(engine: Engine, quick: WarmStart | None) -> None:
-        raise EngineError("the lane is not there any more")
+        raise EngineError("the lane no longer exists")
 
     errors: list[VisionInferError] = []
     late = LateEngine(Path("x.onnx"), EngineRequest(), lambda *_: (open_it(), None), refuse, errors.append, print)
@@ -181,7 +181,7 @@ def test_join_waits_for_opening_and_a_refused_engine_is_closed() -> None:
     hold.set()
     late.join()
     assert wide.closed.is_set()
-    assert [error.message for error in errors] == ["the lane is not there any more"]
+    assert [error.message for error in errors] == ["the lane no longer exists"]
     for thread in threads:
         thread.join(LONG_S)
     late.want()  # after the end it does nothing

@@ -142,7 +142,7 @@ def test_a_window_bounds_the_images_in_memory() -> None:
 
 @pytest.mark.parametrize("drawing", [False, True])
 def test_images_are_freed_during_a_run(drawing: bool) -> None:
-    """All results are written and the source waits: no thread holds an image any more."""
+    """All results are written and the source waits: no thread holds an image."""
     go, waiting = threading.Event(), threading.Event()
 
     def before(index: int) -> None:

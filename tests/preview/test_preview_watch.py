@@ -267,7 +267,7 @@ def test_a_viewer_that_vanishes_is_detected(cameras: RtspServer, monkeypatch: py
         with Stream(preview, cameras.url("/plain")):
             watcher = await arrived(preview)
             await watcher.has(3)
-            # It sends nothing any more, and does not close the connection.
+            # It sends nothing, and does not close the connection.
             connection = watcher.peer.getReceivers()[0].transport.transport._connection
             for protocol in connection._protocols:
                 monkeypatch.setattr(protocol.transport, "sendto", lambda *_: None)

@@ -1,4 +1,4 @@
-"""``vision-infer serve`` as a process: kills, stops, edits of the settings file, and stuck clients."""
+"""``vision-infer serve`` as a process: kills, stops, edits of the configuration file, and stuck clients."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def test_the_end_is_orderly(process: ServeProcess, tmp_path: Path) -> None:
     assert "Traceback" not in process.log
 
 
-# Settings file
+# Configuration file
 
 
 def edited(process: ServeProcess, text: str) -> None:
-    """Write the settings file as editors do: under another name, then renamed."""
+    """Write the configuration file as editors do: under another name, then renamed."""
     new = process.file.with_name(".cameras.yaml.swp")
     new.write_text(text, encoding="utf-8")
     new.replace(process.file)

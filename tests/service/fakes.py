@@ -153,7 +153,7 @@ class FakeBackend:
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
         with self.lock:
             if self.stream(name).origin == "file":
-                raise ConflictError(f"stream {name} is defined in the settings file", "change it there")
+                raise ConflictError(f"stream {name} is defined in the configuration file", "change it there")
             return self._keep(name, settings)
 
     def _keep(self, name: str, settings: StreamSettings) -> StreamView:
@@ -166,7 +166,7 @@ class FakeBackend:
     def delete(self, name: str) -> None:
         with self.lock:
             if self.stream(name).origin == "file":
-                raise ConflictError(f"stream {name} is defined in the settings file", "change it there")
+                raise ConflictError(f"stream {name} is defined in the configuration file", "change it there")
             del self.kept[name]
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Watching the settings file while the service runs."""
+"""Watching the configuration file while the service runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of the settings file while the service runs affect only the changed streams, and errors only one stream."""
+"""Changes of the configuration file while the service runs affect only the changed streams, and errors only one stream."""
 
 from __future__ import annotations
 

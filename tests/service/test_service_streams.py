@@ -1,4 +1,4 @@
-"""The streams of a service, from the settings file and over the API; changes do not affect other streams."""
+"""The streams of a service, from the configuration file and over the API; changes do not affect other streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service from start to end in this process: HTTP server, settings file, and hanging engines."""
+"""The service from start to end in this process: HTTP server, configuration file, and hanging engines."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Running:
     """Runs a service with these streams until the context ends.
 
     Args:
-        streams: The streams of the settings file by name.
+        streams: The streams of the configuration file by name.
         settings: Additional settings. The model is ``clock``.
         open_stream: Opens sources.
     """

@@ -29,7 +29,7 @@ class ServeProcess:
 
     Args:
         folder: The home folder, which also contains the log.
-        configuration: The text of the settings file.
+        configuration: The text of the configuration file.
         secrets: Additional environment variables.
     """
 

@@ -42,7 +42,7 @@ class LaneLoad:
         self.engine_ns += engine_ns
 
     def copy(self) -> LaneLoad:
-        """Return a copy, which does not change any more."""
+        """Return a copy, which no longer changes."""
         return replace(self, batches=self.batches.copy())
 
 
@@ -155,7 +155,7 @@ class Dispatch:
                 self._max_ages[stream] = max_age_ns
 
     def leave(self, stream: str) -> None:
-        """Remove a stream that has ended; none of its frames waits any more."""
+        """Remove a stream that has ended; none of its frames is waiting."""
         with self._lock:
             self._batcher.leave(stream)
             self._max_ages.pop(stream, None)

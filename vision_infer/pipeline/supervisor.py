@@ -51,7 +51,7 @@ class Supervisor(SupervisorStatistics):
         self._lanes.add(lane)
 
     def remove_lane(self, name: str) -> None:
-        """Close a lane that no stream uses any more; then its engine may be closed.
+        """Close a lane that no stream uses; then its engine may be closed.
 
         Raises:
             ValueError: The lane is in use.

@@ -162,7 +162,7 @@ class Session:
         if state != "connected":
             return "it did not connect" if now - self._began_ns > CONNECT_NS else ""
         heard = max(self._heard_ns, 0 if self.viewer is None else self.viewer.heard_ns)
-        return "nothing was heard of the viewer any more" if now - heard > SILENT_NS else ""
+        return "the viewer no longer responds" if now - heard > SILENT_NS else ""
 
     def end(self, why: str) -> asyncio.Task[None]:
         """End the session. Further calls have no effect."""

@@ -64,7 +64,7 @@ class Backend(Protocol):
 
         Raises:
             UnknownStreamError: No stream has this name.
-            ConflictError: The stream is defined in the settings file, or the machine has too little capacity.
+            ConflictError: The stream is defined in the configuration file, or the machine has too little capacity.
             UsageError: The settings are invalid; the stream continues unchanged.
             OutputError: The settings cannot be stored; the stream continues unchanged.
         """
@@ -74,7 +74,7 @@ class Backend(Protocol):
 
         Raises:
             UnknownStreamError: No stream has this name.
-            ConflictError: The stream is defined in the settings file.
+            ConflictError: The stream is defined in the configuration file.
             OutputError: Its stored settings cannot be removed.
         """
 

@@ -10,7 +10,7 @@ class UnknownStreamError(VisionInferError):
 
 
 class ConflictError(VisionInferError):
-    """The request conflicts with the current state: the name is taken, the settings file owns the stream, a limit is reached."""
+    """The request conflicts with the current state: a name that is taken, a stream of the configuration file, a limit."""
 
 
 class UnavailableError(VisionInferError):

@@ -211,7 +211,7 @@ class Service:
         self._streams.delete(name)
 
     def reload(self, settings: ServeSettings) -> None:
-        """Apply the streams and sinks of a changed settings file; unchanged ones keep running."""
+        """Apply the streams and sinks of a changed configuration file; unchanged ones keep running."""
         with self._streams.changing:
             self._streams.reload(settings.streams)
             self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})

@@ -35,7 +35,7 @@ class Start:
 
     settings: ServeSettings
     watch: FileWatch | None
-    """The watch of the settings file, created before the file was read; None without a file."""
+    """The watch of the configuration file, created before the file was read; None without a file."""
     load: Callable[[], ServeSettings]
     """Reads the settings again."""
     environ: Mapping[str, str]
@@ -103,10 +103,10 @@ def _reload(service: Service, start: Start) -> None:
     try:
         settings = start.load()
     except VisionInferError as error:
-        _log.error("the settings file has changed but is invalid; the service continues with the old settings: %s", error)
+        _log.error("the configuration file has changed but is invalid; the service continues with the old settings: %s", error)
         return
     if changed := restart_fields(service.settings, settings):
-        _log.warning("the settings file has changed: %s: restart the service to apply this", ", ".join(changed))
+        _log.warning("the configuration file has changed: %s: restart the service to apply this", ", ".join(changed))
     service.reload(settings)
 
 

@@ -15,7 +15,7 @@ class StreamView:
 
     name: str
     origin: Literal["file", "api"]
-    """The place where the settings are stored: the settings file, or a file written by the API."""
+    """Where the settings are stored: in the configuration file, or in a file written by the API."""
     settings: StreamSettings
     status: StreamStatus | None
     """The status; None if the stream is disabled."""

@@ -26,22 +26,22 @@ except OSError as error:
 """
 
 
-def bound(words: Sequence[str]) -> list[str]:
+def bound(command: Sequence[str]) -> list[str]:
     """Return a command that the kernel kills when this thread or its process ends; on other systems than Linux, the same.
 
     Args:
-        words: The command, with the full path of its program.
+        command: The command, with the full path of its program.
     """
     if sys.platform != "linux":
-        return list(words)
-    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *words]
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
 
 
-def run_child(words: Sequence[str], nice: int, stopped: Callable[[], bool]) -> str | None:
+def run_child(command: Sequence[str], nice: int, stopped: Callable[[], bool]) -> str | None:
     """Run a command with low priority until it ends or is stopped. If this process is killed, the command is killed too.
 
     Args:
-        words: The command, with the full path of its program.
+        command: The command, with the full path of its program.
         nice: The niceness, 0–19.
         stopped: Called several times a second; returns whether to stop.
 
@@ -50,7 +50,7 @@ def run_child(words: Sequence[str], nice: int, stopped: Callable[[], bool]) -> s
     """
     with tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(bound(words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+            process = subprocess.Popen(bound(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
         except OSError as error:
             return f"cannot start the process: {error.strerror}"
         with suppress(OSError):  # the process may have ended already

@@ -15,13 +15,13 @@ Autotune = Callable[[Path, EngineRequest, Sequence[str]], object]
 """Times the engines of a deployment graph, judges their accuracy on some videos, and stores which one is best."""
 
 
-def autotune(words: Sequence[str], work: Autotune) -> None:
+def autotune(arguments: Sequence[str], work: Autotune) -> None:
     """Parse the command line of :func:`vision_infer.pipeline.lanes.upgrade.autotune_command` and do the work.
 
     Raises:
         VisionInferError: The work failed.
     """
-    graph, folder, batch, workers, threads, *data = words
+    graph, folder, batch, workers, threads, *data = arguments
     profile = (int(workers) or None, int(threads) or None, int(batch) or None)
     work(Path(graph), EngineRequest("auto", "cpu", *profile, engine_dir=Path(folder)), data)
 
@@ -35,12 +35,12 @@ def run_main(work: Callable[[Sequence[str]], None]) -> None:
         sys.exit(error.exit_status)
 
 
-def _main(words: Sequence[str]) -> None:
-    if words[0] == "compile":
-        compile_engine(*words[1:])
+def _main(arguments: Sequence[str]) -> None:
+    if arguments[0] == "compile":
+        compile_engine(*arguments[1:])
     else:
         # Accuracy is not judged here: engines whose accuracy is not known are not tried.
-        autotune(words, lambda path, request, _: autotune_model(path, request, AutotuneOptions()))
+        autotune(arguments, lambda path, request, _: autotune_model(path, request, AutotuneOptions()))
 
 
 if __name__ == "__main__":

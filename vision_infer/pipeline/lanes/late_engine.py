@@ -59,7 +59,7 @@ class LateEngine:
                 self._thread.start()
 
     def join(self) -> None:
-        """Do not open the engine any more; wait if opening has started."""
+        """Prevent the engine from being opened; wait if opening has started."""
         with self._lock:
             begun, self._wanted = self._wanted, True
         if begun:

@@ -108,7 +108,7 @@ class EngineUpgrade:
                 self._thread.start()
 
     def close(self) -> None:
-        """End the child process, if there is one, and wait until no lane is changed any more."""
+        """End the child process, if there is one, and wait until no lane is being changed."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -152,10 +152,10 @@ class EngineUpgrade:
         if self._stopped():
             return
         if autotune:
-            words, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
+            command, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
         else:
-            words, nice = build_command(upgrade), BUILD_NICE
-        failure = self._runner(words, nice, self._stopped)
+            command, nice = build_command(upgrade), BUILD_NICE
+        failure = self._runner(command, nice, self._stopped)
         if self._stopped():
             return
         if failure is not None:
@@ -191,8 +191,8 @@ def build_command(upgrade: Upgrade) -> list[str]:
     """Return the command that compiles the better engine into the cache. It times nothing, because the machine is busy."""
     assert upgrade.quick.better is not None
     candidate = upgrade.quick.better.candidate
-    words = ["compile", str(candidate.graph), candidate.engine, *_profile(upgrade.request)]
-    return [sys.executable, "-P", "-m", CHILD, *words]
+    arguments = ["compile", str(candidate.graph), candidate.engine, *_profile(upgrade.request)]
+    return [sys.executable, "-P", "-m", CHILD, *arguments]
 
 
 def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
@@ -202,8 +202,8 @@ def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
         upgrade: The lane.
         module: The module to run; None: one that judges no accuracy.
     """
-    words = [str(upgrade.path), *_profile(upgrade.request), *upgrade.data]
-    return [sys.executable, "-P", "-m", module or CHILD, *words]
+    arguments = [str(upgrade.path), *_profile(upgrade.request), *upgrade.data]
+    return [sys.executable, "-P", "-m", module or CHILD, *arguments]
 
 
 def _profile(request: EngineRequest) -> list[str]:

@@ -34,7 +34,7 @@ class Job:
     """Whether the journal is kept when the run is complete."""
 
     def begin(self) -> list[Sink]:
-        """Open the sinks that all sources share, once nothing can be refused any more.
+        """Open the sinks that all sources share, once nothing can be refused.
 
         The journal is written first, because an old one describes files that are replaced now.
 

@@ -69,7 +69,7 @@ class RunLanes:
             sources: The number of sources that will be added.
             shared: Sinks for the results of all sources; the supervisor closes them.
             hook: Called with each result.
-            stopping: When it is set, no engine is built any more.
+            stopping: When it is set, no further engine is built.
         """
         with (
             make_supervisor(self.lanes, max(1, sources), shared, hook) as supervisor,

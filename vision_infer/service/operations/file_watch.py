@@ -1,4 +1,4 @@
-"""Watch the settings file while the service runs."""
+"""Watch the configuration file while the service runs."""
 
 from __future__ import annotations
 

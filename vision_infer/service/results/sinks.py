@@ -89,7 +89,7 @@ class SinkSet:
         self._senders = kept
         _close([sender.delivery for sender in old], self._clock)
         for kind, name in sorted({(one.delivery.kind, one.delivery.name) for one in old} - wanted.keys()):
-            _log.info("%s: removed from the settings file; its unsent records stay in %s", name, self._spool(kind, name))
+            _log.info("%s: removed from the configuration file; its unsent records stay in %s", name, self._spool(kind, name))
         self._senders = kept | {key: self._sender(key, one) for key, one in wanted.items() if key not in kept}
 
     def _spool(self, kind: str, name: str) -> Path:

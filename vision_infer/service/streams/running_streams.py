@@ -1,4 +1,4 @@
-"""The streams of a running service: created, changed and removed over the API or by the settings file."""
+"""The streams of a running service: created, changed and removed over the API or by the configuration file."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Streams:
         self.begun = False
         """Whether streams may run: the default engine is loaded."""
         self.changing = threading.RLock()
-        """Serializes changes. The API, the reload of the settings file, degradation and the shutdown hold it, possibly for
+        """Serializes changes. The API, the reload of the configuration file, degradation and the shutdown hold it, possibly for
         seconds while an engine loads. Readers do not need it."""
 
     # Status
@@ -101,12 +101,12 @@ class Streams:
     # Changes
 
     def read(self) -> None:
-        """Load the streams of the settings file and the stored streams of the API."""
+        """Load the streams of the configuration file and the stored streams of the API."""
         for name, settings in self._settings.streams.items():
             self._streams[name] = ConfiguredStream(settings, "file")
         for name, settings in ({} if self._keep is None else self._keep.read()).items():
             if name in self._streams:
-                _log.warning("%s: also defined in the settings file; ignoring the stream created over the API", name)
+                _log.warning("%s: also defined in the configuration file; ignoring the stream created over the API", name)
             else:
                 self._streams[name] = ConfiguredStream(settings, "api")
 
@@ -153,21 +153,21 @@ class Streams:
             self._runner.close_unused(self._streams.values())
 
     def reload(self, wanted: Mapping[str, StreamSettings]) -> None:
-        """Apply the streams of a changed settings file; unchanged streams keep running.
+        """Apply the streams of a changed configuration file; unchanged streams keep running.
 
         An error of one stream becomes its state and does not affect the others.
         """
         with self.changing:
             before = {name for name, stream in self._streams.items() if stream.origin == "file"}
             for name in before - wanted.keys():
-                _log.info("%s: removed from the settings file", name)
+                _log.info("%s: removed from the configuration file", name)
                 self._forget(name)
             for name, settings in wanted.items():
                 old = self._streams.get(name)
                 if old is not None and old.origin == "api":
-                    _log.warning("%s: already created over the API; ignoring the stream of the settings file", name)
+                    _log.warning("%s: already created over the API; ignoring the stream of the configuration file", name)
                 elif old is None or old.settings != settings or old.problem is not None:
-                    _log.info("%s: %s in the settings file", name, "added" if old is None else "changed")
+                    _log.info("%s: %s in the configuration file", name, "added" if old is None else "changed")
                     stream = self._streams[name] = ConfiguredStream(settings, "file")
                     self._preview.changed(name)
                     if self.begun:  # otherwise begin() starts it
@@ -239,5 +239,5 @@ class Streams:
     def _editable(self, name: str) -> ConfiguredStream:
         stream = self._known(name)
         if stream.origin == "file":
-            raise ConflictError(f"stream {name} is defined in the settings file", "change it there; the file is watched")
+            raise ConflictError(f"stream {name} is defined in the configuration file", "change it there; the file is watched")
         return stream

@@ -102,8 +102,8 @@ def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
             before = context.backend.stream(wanted.stream)
         except UnknownStreamError:
             raise Problem("invalid", f"stream {wanted.stream!r} does not exist") from None
-        if before.origin == "file":  # the settings file may use networks that the API may not
-            raise Problem("invalid", "the stream is defined in the settings file; write the URL with its password")
+        if before.origin == "file":  # the configuration file may use networks that the API may not
+            raise Problem("invalid", "the stream is defined in the configuration file; write the URL with its password")
     return from_api(data, None if before is None else before.settings, service)
 
 
