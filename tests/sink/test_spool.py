@@ -223,11 +223,16 @@ def test_space_of_sent_records_is_given_back(tmp_path: Path) -> None:
 
 
 class FullDisk(sqlite3.Connection):
-    """A connection on a disk that takes no more rows while ``full``."""
+    """A connection on a disk that takes no more rows while ``full``, and cannot be read while ``unreadable``."""
 
     full = False
+    unreadable = False
 
     def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if FullDisk.unreadable and sql.startswith("SELECT *"):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
         if FullDisk.full and sql.startswith(("INSERT", "DELETE")):
             raise sqlite3.OperationalError("database or disk is full")
         return super().execute(sql, *parameters)  # type: ignore[arg-type]
@@ -237,6 +242,7 @@ class FullDisk(sqlite3.Connection):
 def disk(monkeypatch: pytest.MonkeyPatch) -> type[FullDisk]:
     connect = sqlite3.connect
     monkeypatch.setattr(FullDisk, "full", False)
+    monkeypatch.setattr(FullDisk, "unreadable", False)
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=FullDisk, **options))
     return FullDisk
 
@@ -261,6 +267,69 @@ def test_a_full_disk_loses_nothing_while_the_receiver_keeps_up(tmp_path: Path, d
     again = Spool(killed(spool, tmp_path / "a", tmp_path / "b"), 16 * MB)
     assert [record.number for record in again.read(9)] == [6, 7, 8], "records in memory are written once the disk takes them"
     again.close()
+
+
+@pytest.mark.parametrize("damage", ["crc = crc + 1", "text = 'text'", "stream = CAST(x'ff' AS TEXT), crc = crc + 1"])
+def test_records_in_memory_wait_for_the_stored_ones_behind_a_damaged_record(
+    tmp_path: Path, disk: type[FullDisk], damage: str
+) -> None:
+    spool = Spool(tmp_path, MB, HandClock())
+    put(spool, 6)
+    assert spool._db is not None
+    with spool._db:
+        spool._db.execute(f"UPDATE records SET {damage} WHERE number = 3")
+    disk.full = True
+    put(spool, 1)
+    assert [record.number for record in spool.read(10)] == [1, 2]
+    assert drain(spool, 2) == [1, 2, 4, 5, 6, 7]
+    assert spool.dropped == {"damaged": 1}
+    assert spool.waiting == 0
+    spool.close()
+
+
+def test_damaged_records_in_front_do_not_hide_the_stored_ones_from_a_short_read(tmp_path: Path, disk: type[FullDisk]) -> None:
+    spool = Spool(tmp_path, MB, HandClock())
+    put(spool, 6)
+    assert spool._db is not None
+    with spool._db:
+        spool._db.execute("UPDATE records SET crc = crc + 1 WHERE number <= 2")
+    disk.full = True
+    put(spool, 1)
+    assert drain(spool, 2) == [3, 4, 5, 6, 7]
+    assert spool.dropped == {"damaged": 2}
+    spool.close()
+
+
+def test_a_record_with_a_damaged_stream_name_is_delivered(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MB)
+    put(spool, 2)
+    assert spool._db is not None
+    with spool._db:
+        spool._db.execute("UPDATE records SET stream = CAST(x'ff' AS TEXT) WHERE number = 1")
+    assert [record.stream for record in spool.read(9)] == ["\ufffd", "door"]
+    spool.close()
+
+
+def test_a_disk_that_cannot_be_read_for_a_while_loses_nothing(tmp_path: Path, disk: type[FullDisk]) -> None:
+    clock = HandClock()
+    spool = Spool(tmp_path, MB, clock)
+    put(spool, 3)
+    disk.unreadable = True
+    assert spool.read(9) == []
+    assert str(spool.error) == f"{tmp_path}: disk I/O error"
+    put(spool, 1)
+    assert spool.read(9) == [], "the record in memory is newer than the stored ones"
+    assert spool.waiting == 4
+    assert spool.unreadable
+    clock.move(1.1)
+    put(spool, 1)
+    assert str(spool.error).endswith("I/O error"), "a disk that is written does not mean that it is read"
+    disk.unreadable = False
+    assert len(spool.read(9)) == 5
+    assert spool.error is None
+    assert drain(spool) == [1, 2, 3, 4, 5]
+    assert spool.dropped == {}
+    spool.close()
 
 
 def test_a_full_disk_without_a_receiver_is_bounded_and_counted(tmp_path: Path, disk: type[FullDisk]) -> None:

@@ -178,9 +178,11 @@ class Delivery:
             if spool.error != logged:
                 logged = spool.error
                 if logged is None:
-                    _log.warning("%s: the spool can be written again", self.name)
+                    _log.warning("%s: the spool works again", self.name)
                 else:
-                    _log.warning("%s: the spool cannot be written: %s; the newest records are kept in memory", self.name, logged)
+                    _log.warning(
+                        "%s: the spool cannot be read or written: %s; the newest records are kept in memory", self.name, logged
+                    )
             if self._ending.is_set() and not self._queue:
                 return
 
@@ -249,9 +251,11 @@ class Delivery:
         spool.wait(_POLL_S)
         self._carrier.poll()
         records = spool.read(self._limit)
+        if spool.unreadable:
+            self._stopped.wait(_POLL_S)
+        elif not records and self._reached:
+            self._note_success()
         if not records:
-            if self._reached:
-                self._note_success()
             return False
         try:
             self._carrier.deliver(records)

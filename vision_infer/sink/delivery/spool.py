@@ -21,7 +21,6 @@ import zlib
 from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
-from itertools import chain
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -70,6 +69,8 @@ class Spool:
         """The number of lost records by reason: ``spool_full``, ``disk_error``, ``damaged``."""
         self.error: str | None = None
         """The present problem with the disk, one line."""
+        self.unreadable = False
+        """Whether the disk could not be read the last time: the records wait."""
         self.waiting = 0
         """The number of records that are not acknowledged."""
         self.size_bytes = 0
@@ -128,12 +129,15 @@ class Spool:
         records: list[Record] = []
         size = 0
         with self._lock:
-            with closing(self._stored_records(limit)) as stored:
-                for record in chain(stored, self._unwritten):
+            failed, self.unreadable = self.unreadable, False
+            with closing(self._records()) as waiting:
+                for record in waiting:
                     size += len(record.text)
                     if records and (size > max_bytes or len(records) == limit):
                         break
                     records.append(record)
+            if failed and not self.unreadable:
+                self.error = None
             self._update()
         return records
 
@@ -174,6 +178,7 @@ class Spool:
         with suppress(OSError):  # SQLite reports the error
             self._path.touch(0o600)
         db = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
+        db.text_factory = lambda text: text.decode("utf-8", "replace")  # a damaged name must not hide its record
         try:
             db.executescript(_OPEN.format(wal_pages=min(1000, self._max_pages // 6), name=self.name, last=self._last))
             (last,) = db.execute("SELECT seq FROM sqlite_sequence").fetchone()
@@ -201,7 +206,7 @@ class Spool:
             try:
                 self._db = self._db or self._open()
                 self._insert(self._db)
-                self.error = None
+                self.error = self.error if self.unreadable else None
             except sqlite3.Error as error:
                 if _is_damage(error):
                     self._set_aside(error)
@@ -254,25 +259,34 @@ class Spool:
             if not self._stored or _is_damage(error):
                 self._set_aside(error)
 
-    def _stored_records(self, limit: int) -> Generator[Record, None, None]:
+    def _records(self) -> Generator[Record, None, None]:
+        """Yield the waiting records in order; end at a problem, so that what follows is not acknowledged first."""
         found, db = False, self._db
         if db is None:
+            yield from self._unwritten
             return
-        query = "SELECT * FROM records WHERE number > ? ORDER BY number LIMIT ?"
+        query = "SELECT * FROM records WHERE number > ? ORDER BY number"
         try:
-            for number, wall_ns, kind, stream, crc, text in db.execute(query, [self._acknowledged, limit]):
-                if zlib.crc32(text) == crc:
+            for number, wall_ns, kind, stream, crc, text in db.execute(query, [self._acknowledged]):
+                if isinstance(text, bytes) and zlib.crc32(text) == crc:  # a damaged cell may have another type
                     found = True
                     yield Record(number, wall_ns, kind, stream, text.decode())
-                elif found:  # first deliver what is before it
+                elif found:  # the next read counts it
                     return
                 else:
+                    self._count("damaged", 1)
                     self._forget(db, number)
                     self._acknowledged = number
-                    self._count("damaged", 1)
-        except (sqlite3.Error, TypeError) as error:  # TypeError: a damaged cell has another type
-            if not found:
-                self._set_aside(error)
+                    if self._db is not db:  # set aside, with all that it had
+                        break
+        except sqlite3.Error as error:
+            if found:  # the next read meets it again
+                return
+            if not _is_damage(error):
+                self.error, self.unreadable = f"{self._path.parent}: {error}", True
+                return
+            self._set_aside(error)
+        yield from self._unwritten
 
     def _set_aside(self, error: Exception) -> None:
         """Rename the file and count its waiting records as lost; delete it if there are none. The next write begins a new one."""
@@ -310,4 +324,4 @@ def _used_pages(db: sqlite3.Connection) -> int:
 
 def _is_damage(error: sqlite3.Error) -> bool:
     codes = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return getattr(error, "sqlite_errorcode", None) in codes
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes  # the low byte of an extended code
