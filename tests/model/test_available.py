@@ -37,7 +37,7 @@ import: { head: yolox, labels: coco }
 
 
 @pytest.mark.parametrize("name", available_names())
-def test_every_card_is_whole(name: str) -> None:
+def test_every_card_is_complete(name: str) -> None:
     card = find_available(name)
     assert card.license in OPEN
     assert card.family in FAMILIES
@@ -55,25 +55,25 @@ def test_every_card_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("card", [card for card in list_available() if card.export], ids=lambda card: card.name)
-def test_what_is_exported_is_a_family_that_can_be(card: AvailableModel) -> None:
+def test_models_to_export_have_an_export_family(card: AvailableModel) -> None:
     assert card.export is not None
     _, family, _ = find_family(card.export.family)
     assert family.task == card.task
     assert card.input == InputSize(**asdict(family.input_size(card.export.family.partition("/")[2])))
 
 
-def test_each_family_is_there() -> None:
+def test_the_catalogue_has_each_family() -> None:
     cards = list_available()
     assert {card.family for card in cards} == FAMILIES
     assert len({card.file.url for card in cards if card.file.url}) == sum(bool(card.file.url) for card in cards)
     assert [card.name for card in cards] == list(available_names())
 
 
-def test_it_lies_where_the_wheel_takes_it_from() -> None:
+def test_the_catalogue_is_part_of_the_wheel() -> None:
     assert available_dir().parent.joinpath("nanodet-416").is_dir()
 
 
-def test_a_name_that_is_nearly_right() -> None:
+def test_an_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(ModelError, match="Did you mean yolox-nano"):
         find_available("yolox-nan")
     with pytest.raises(ModelError, match="Download it with 'vision-infer model pull yolox-nano'"):
@@ -93,7 +93,7 @@ def test_a_name_that_is_nearly_right() -> None:
         ("width: 32", "width: .inf", "input.width"),
     ],
 )
-def test_a_card_that_is_wrong(tmp_path: Path, before: str, after: str, says: str) -> None:
+def test_an_invalid_card_is_refused(tmp_path: Path, before: str, after: str, says: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(CARD)
     assert read_available(path).file.name == "mine.onnx"
@@ -104,7 +104,7 @@ def test_a_card_that_is_wrong(tmp_path: Path, before: str, after: str, says: str
     assert says in str(caught.value)
 
 
-def test_the_name_of_a_file_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
+def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for url in ("https://example.org/..", "https://example.org/a/..%2F..%2Fx", "https://example.org/", "https://example.org/.x"):
         path.write_text(CARD.replace("https://example.org/mine.onnx", url))

@@ -26,14 +26,14 @@ def refused(path: Path, folder: Path, message: str, head: str | None = None) -> 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])
-def test_a_file_that_breaks_off(share: float, tmp_path: Path) -> None:
+def test_an_incomplete_file_is_refused(share: float, tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     refused(path, tmp_path, "not an ONNX file|is not whole")
 
 
-def test_a_file_that_breaks_off_between_two_parts(tmp_path: Path) -> None:
+def test_a_file_that_ends_between_two_parts_is_refused(tmp_path: Path) -> None:
     """Protobuf reads it without complaint."""
     path = raw.yolov8(tmp_path / "raw.onnx")
     model = onnx.load(path)
@@ -46,7 +46,7 @@ def test_a_file_that_breaks_off_between_two_parts(tmp_path: Path) -> None:
     refused(path, tmp_path, "the file is incomplete: no node computes its output 'output0'")
 
 
-def test_an_operator_set_of_the_future(tmp_path: Path) -> None:
+def test_a_newer_operator_set_is_refused(tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": "detect"})
     model = onnx.load(path)
     model.opset_import[0].version = 99
@@ -54,7 +54,7 @@ def test_an_operator_set_of_the_future(tmp_path: Path) -> None:
     refused(path, tmp_path, r"needs operator set 99, but the installed package onnx supports at most \d+")
 
 
-def test_an_operator_that_its_set_does_not_have(tmp_path: Path) -> None:
+def test_an_operator_outside_its_operator_set_is_refused(tmp_path: Path) -> None:
     """ReduceMax takes its axes as an attribute up to set 17, and as an input from 18 on."""
     path = raw.yolov8(tmp_path / "raw.onnx", more="chosen")
     model = onnx.load(path)
@@ -71,7 +71,7 @@ def test_an_unknown_operator(tmp_path: Path) -> None:
     refused(path, tmp_path, r"node '.*' has the unknown operator 'Convolve'")
 
 
-def test_no_picture_goes_in(tmp_path: Path) -> None:
+def test_a_model_without_an_image_input_is_refused(tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx")
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
@@ -79,7 +79,7 @@ def test_no_picture_goes_in(tmp_path: Path) -> None:
     refused(path, tmp_path, "no single input takes images")
 
 
-def test_a_reshape_in_which_zero_is_zero_is_freed_too(tmp_path: Path) -> None:
+def test_a_reshape_with_allowzero_becomes_dynamic(tmp_path: Path) -> None:
     """Newer exporters set allowzero, with which 0 would not copy the batch."""
     path = raw.yolox(tmp_path / "raw.onnx")
     model = onnx.load(path)
@@ -94,7 +94,7 @@ def test_a_reshape_in_which_zero_is_zero_is_freed_too(tmp_path: Path) -> None:
     assert not any(node.attribute for node in reshapes)
 
 
-def test_a_resize_to_a_fixed_batch_is_freed(tmp_path: Path, run: Any) -> None:
+def test_a_resize_with_a_fixed_batch_becomes_dynamic(tmp_path: Path, run: Any) -> None:
     graph = import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx", batch=1), "mine", model_dir=tmp_path))
     model = onnx.load(graph)
     resize = next(node for node in model.graph.node if node.op_type == "Resize")
@@ -107,7 +107,7 @@ def test_a_resize_to_a_fixed_batch_is_freed(tmp_path: Path, run: Any) -> None:
         np.testing.assert_allclose(together["scores"][index], alone["scores"][0], atol=1e-6)
 
 
-def test_a_fixed_batch_that_cannot_be_freed_is_told(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_become_dynamic_is_reported(tmp_path: Path) -> None:
     """Batch and rows are one number here, and no Reshape begins with the batch."""
     net = raw.Network(batch=2)
     rows = net.reshape(net.op("Transpose", net.features()[2], perm=[1, 0, 2, 3]), 16, 2 * 15)
@@ -115,7 +115,7 @@ def test_a_fixed_batch_that_cannot_be_freed_is_told(tmp_path: Path) -> None:
     refused(file, tmp_path, r"the batch of 'embedding' is fixed \(30\)")
 
 
-def test_numbers_of_another_type_are_left_alone(tmp_path: Path) -> None:
+def test_constants_of_other_types_are_not_changed(tmp_path: Path) -> None:
     path = raw.yolox(tmp_path / "raw.onnx")
     model = onnx.load(path)
     model.graph.initializer.append(numpy_helper.from_array(np.array([1.0, 2.0]), "unread"))

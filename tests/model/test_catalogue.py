@@ -50,7 +50,7 @@ def test_the_environment_of_the_process_is_read_when_asked(user: Path, bundled: 
     assert resolve_model("mine", bundled=bundled) == graph
 
 
-def test_bundled_models_lie_inside_the_package_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_models_are_in_the_package_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).resolve().parents[2]
     assert bundled_dir() in (root / "models", root / "vision_infer" / "bundled")
     monkeypatch.setattr(
@@ -61,7 +61,7 @@ def test_bundled_models_lie_inside_the_package_or_at_the_root(tmp_path: Path, mo
     assert bundled_dir() == tmp_path / "site" / "vision_infer" / "bundled"
 
 
-def test_models_are_listed_by_name_and_the_users_own_go_first(user: Path, bundled: Path) -> None:
+def test_models_are_listed_by_name_and_the_users_models_take_precedence(user: Path, bundled: Path) -> None:
     add(bundled, "b")
     hidden = add(bundled, "c")
     own, first = add(user, "c"), add(user, "a")
@@ -74,7 +74,7 @@ def test_models_are_listed_by_name_and_the_users_own_go_first(user: Path, bundle
     assert resolve_model("c", user, {}, bundled) == own != hidden
 
 
-def test_no_folders_are_no_models(user: Path, bundled: Path) -> None:
+def test_missing_folders_have_no_models(user: Path, bundled: Path) -> None:
     assert list_models(user, {}, bundled) == []
     with pytest.raises(ModelError, match=r"unknown model 'x'\. Available models: none"):
         resolve_model("x", user, {}, bundled)
@@ -89,7 +89,7 @@ def test_no_folders_are_no_models(user: Path, bundled: Path) -> None:
         (b"name: x\ninput: {width: 0, height: 1}\n", "field 'input.width'"),
     ],
 )
-def test_a_broken_card_is_listed_with_its_error_and_hides_no_other(user: Path, bundled: Path, card: bytes, error: str) -> None:
+def test_an_invalid_card_is_listed_with_its_error(user: Path, bundled: Path, card: bytes, error: str) -> None:
     add(user, "broken", card)
     add(user, "whole")
     broken, whole = list_models(user, {}, bundled)
@@ -108,7 +108,7 @@ def test_a_card_without_its_graph(user: Path, bundled: Path) -> None:
         resolve_model("half", user, {}, bundled)
 
 
-def test_an_unknown_name_is_told_with_the_nearest(user: Path, bundled: Path) -> None:
+def test_an_unknown_name_suggests_the_nearest(user: Path, bundled: Path) -> None:
     add(user, "nanodet-416")
     add(user, "yolox-nano")
     with pytest.raises(ModelError, match=r"unknown model 'nanodet'\. Did you mean 'nanodet-416'\?"):
@@ -117,7 +117,7 @@ def test_an_unknown_name_is_told_with_the_nearest(user: Path, bundled: Path) -> 
         resolve_model("qqq", user, {}, bundled)
 
 
-def test_a_file_goes_by_its_path(user: Path, bundled: Path) -> None:
+def test_a_file_is_found_by_its_path(user: Path, bundled: Path) -> None:
     graph = add(user, "mine")
     assert resolve_model(graph, user, {}, bundled) == graph
     assert resolve_model(str(graph), user, {}, bundled) == graph
@@ -125,7 +125,7 @@ def test_a_file_goes_by_its_path(user: Path, bundled: Path) -> None:
         resolve_model("none.onnx", user, {}, bundled)
 
 
-def test_the_graphs_of_other_input_sizes_are_known_by_their_names(user: Path, bundled: Path) -> None:
+def test_graphs_of_other_input_sizes_are_found_by_name(user: Path, bundled: Path) -> None:
     graph = add(user, "mine")
     for name in ("model-384x640.onnx", "model-32x32.onnx", "model-0x5.onnx", "model-1x2x3.onnx", "model-ax5.onnx", "notes.txt"):
         graph.with_name(name).write_bytes(b"")

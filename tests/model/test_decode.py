@@ -74,14 +74,14 @@ def test_normalise_images(run: Any, color: str, mean: tuple[float, ...], std: tu
     assert operators == ["Cast", "Transpose"] + ["Gather"] * (color == "bgr") + ["Sub", "Mul"] * (mean[0] != 0)
 
 
-def test_the_grid_goes_row_by_row_and_counts_cells_that_the_input_only_begins() -> None:
+def test_the_grid_is_row_by_row_and_includes_partial_cells() -> None:
     cells, steps = grid(Size(20, 9), (8, 16))
     assert grid_counts(Size(20, 9), (8, 16)) == (6, 2)
     assert cells.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1], [0, 0], [1, 0]]
     assert steps.ravel().tolist() == [8] * 6 + [16] * 2
 
 
-def test_a_builder_gives_each_node_a_name_of_its_own() -> None:
+def test_a_builder_gives_each_node_a_unique_name() -> None:
     builder = GraphBuilder()
     first, second = builder.add("Relu", "x", name="same"), builder.add("Relu", "x", name="same")
     assert (first, second) == ("vision_infer/same", "vision_infer/same_2")

@@ -26,7 +26,7 @@ def test_a_good_server(pull: Pull) -> None:
         assert len(server.asked) == 1, "what is here is not fetched again"
 
 
-def test_what_breaks_off_goes_on_where_it_was(pull: Pull) -> None:
+def test_a_broken_download_continues_from_its_part(pull: Pull) -> None:
     with BadServer(DATA, Reply(send=CUT), Reply(send=50_000)) as server:
         pull(server.url)
     pull.is_right()
@@ -36,7 +36,7 @@ def test_what_breaks_off_goes_on_where_it_was(pull: Pull) -> None:
     assert pull.waited == [1.0, 2.0], "the second brought too little to count as one that got on"
 
 
-def test_another_day_it_goes_on_too(pull: Pull) -> None:
+def test_a_later_command_continues_the_download(pull: Pull) -> None:
     with BadServer(DATA, *[Reply(send=CUT), *[Reply(status=500)] * 3]) as server:
         assert "the server failed (500); 0.2 MB are kept, and the same command continues from there" in pull.refused(server.url)
         assert pull.part_size == CUT
@@ -52,7 +52,7 @@ def test_another_day_it_goes_on_too(pull: Pull) -> None:
         (Reply(etag='"second"'), "the file has changed on the server"),
     ],
 )
-def test_what_cannot_go_on_begins_anew(pull: Pull, second: Reply, why: str) -> None:
+def test_a_download_that_cannot_continue_restarts(pull: Pull, second: Reply, why: str) -> None:
     old = random.Random(1).randbytes(len(DATA))
     with BadServer(DATA, Reply(send=CUT, data=old if second.etag != ETAG else None), second) as server:
         pull(server.url)
@@ -60,14 +60,14 @@ def test_what_cannot_go_on_begins_anew(pull: Pull, second: Reply, why: str) -> N
     assert f"network.onnx: restarting: {why}" in pull.said
 
 
-def test_without_a_version_nothing_is_joined(pull: Pull) -> None:
+def test_parts_without_a_validator_are_not_joined(pull: Pull) -> None:
     with BadServer(DATA, Reply(send=CUT, etag=""), Reply(etag="")) as server:
         pull(server.url)
     pull.is_right()
     assert [one.range for one in server.asked] == ["", ""]
 
 
-def test_a_weak_version_does_not_count_but_a_date_does(pull: Pull) -> None:
+def test_a_date_is_a_validator_but_a_weak_etag_is_not(pull: Pull) -> None:
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     with BadServer(DATA, Reply(send=CUT, etag="W/" + ETAG, headers={"Last-Modified": date}), Reply(etag=date)) as server:
         pull(server.url)
@@ -93,7 +93,7 @@ def test_a_wrong_part_is_never_joined(pull: Pull, wrong: Reply) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-def test_a_server_that_fails_is_asked_again(pull: Pull, status: int) -> None:
+def test_a_failed_request_is_repeated(pull: Pull, status: int) -> None:
     with BadServer(DATA, Reply(status=status, headers={"Retry-After": "7"}), Reply(status=status)) as server:
         pull(server.url)
     pull.is_right()
@@ -113,7 +113,7 @@ def test_a_server_that_fails_is_asked_again(pull: Pull, status: int) -> None:
         (Reply(status=302, headers={"Location": "file:///etc/passwd"}), "or an invalid redirect"),
     ],
 )
-def test_what_is_refused_at_once(pull: Pull, reply: Reply, says: str) -> None:
+def test_permanent_errors_are_not_retried(pull: Pull, reply: Reply, says: str) -> None:
     with BadServer(DATA, reply) as server:
         said = pull.refused(server.url)
     assert said.startswith("http://127.0.0.1:")
@@ -136,7 +136,7 @@ def test_redirects_are_followed_and_bounded(pull: Pull) -> None:
         assert "more than 5 redirects" in pull.refused(server.url)
 
 
-def test_https_is_never_left(pull: Pull) -> None:
+def test_a_redirect_from_https_to_http_is_refused(pull: Pull) -> None:
     from vision_infer.model.pull.http_file import FetchError, _Redirects
 
     request = SimpleNamespace(full_url="https://example.org/a")
@@ -144,7 +144,7 @@ def test_https_is_never_left(pull: Pull) -> None:
         _Redirects().redirect_request(request, SimpleNamespace(close=int), 302, "", {}, "http://example.org/a")  # type: ignore[arg-type]
 
 
-def test_a_server_that_falls_silent_is_left(pull: Pull) -> None:
+def test_a_silent_server_times_out(pull: Pull) -> None:
     with BadServer(DATA, Reply(drip=True)) as server:
         pull(server.url)
     pull.is_right()
@@ -152,7 +152,7 @@ def test_a_server_that_falls_silent_is_left(pull: Pull) -> None:
     assert server.asked[1].range == f"bytes={len(DATA) - 1}-"
 
 
-def test_a_server_that_drips_is_left_and_asked_again(pull: Pull) -> None:
+def test_a_slow_connection_is_closed_and_retried(pull: Pull) -> None:
     class Hours:
         """A clock on which an hour passes between the first look and the second."""
 
@@ -171,12 +171,12 @@ def test_a_server_that_drips_is_left_and_asked_again(pull: Pull) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://nowhere.invalid/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
-def test_what_cannot_be_reached(pull: Pull, url: str) -> None:
+def test_an_unreachable_server_is_reported(pull: Pull, url: str) -> None:
     said = pull.refused(url)
     assert ("this machine seems to be offline" in said) == url.startswith(("http://127", "http://now")), said
 
 
-def test_the_usual_proxy_is_asked(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
     with BadServer(DATA) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.rpartition("/")[0])
         pull("http://nowhere.invalid/network.onnx")

@@ -23,7 +23,7 @@ __all__ = ["no_proxy", "pull"]
 
 
 @pytest.mark.parametrize("length", [len(DATA) + 1000, -1])
-def test_a_length_that_is_wrong_or_missing(pull: Pull, length: int) -> None:
+def test_a_wrong_or_missing_length(pull: Pull, length: int) -> None:
     replies = [Reply(length=length)] * 9
     with BadServer(DATA, *replies) as server:
         if length == -1:
@@ -34,26 +34,26 @@ def test_a_length_that_is_wrong_or_missing(pull: Pull, length: int) -> None:
             assert pull.said[0].startswith("network.onnx: the connection broke at 0.3 of 0.3 MB")
 
 
-def test_a_length_that_is_too_small_is_seen_by_the_checksum(pull: Pull) -> None:
+def test_the_checksum_detects_a_length_that_is_too_small(pull: Pull) -> None:
     with BadServer(DATA, Reply(length=CUT)) as server:
         assert "the checksum" in pull.refused(server.url, f"sha256:{SHA256}")
     assert pull.part_size == 0
 
 
-def test_more_than_the_most_is_not_taken_even_unannounced(pull: Pull) -> None:
+def test_the_size_limit_holds_without_an_announced_length(pull: Pull) -> None:
     limits = Limits(nbytes=100_000, timeout_s=0.3)
     with BadServer(DATA, Reply(length=-1)) as server:
         assert "the file is larger than the limit of 0 MB" in pull.refused(server.url, limits=limits)
     assert pull.part_size <= 100_000
 
 
-def test_nothing_is_no_file(pull: Pull) -> None:
+def test_an_empty_response_is_refused(pull: Pull) -> None:
     with BadServer(b"") as server:
         assert "no data arrived" in pull.refused(server.url)
 
 
 @pytest.mark.parametrize("stated", [f"sha256:{SHA256}", f"sha256:{SHA256[:8]}", f"md5:{hashlib.md5(DATA).hexdigest()}"])
-def test_the_checksum_is_looked_at(pull: Pull, stated: str) -> None:
+def test_the_checksum_is_checked(pull: Pull, stated: str) -> None:
     with BadServer(DATA) as server:
         assert not pull(server.url, stated).first_time
         pull.is_right()
@@ -65,7 +65,7 @@ def test_the_checksum_is_looked_at(pull: Pull, stated: str) -> None:
     assert pull.part_size == 0, "nothing of it is kept"
 
 
-def test_where_none_is_stated_the_first_one_counts(pull: Pull) -> None:
+def test_without_a_published_checksum_the_first_download_counts(pull: Pull) -> None:
     other = random.Random(2).randbytes(1000)
     with BadServer(DATA) as server:
         pull(server.url)
@@ -76,7 +76,7 @@ def test_where_none_is_stated_the_first_one_counts(pull: Pull) -> None:
         assert "the file differs from the first download" in pull.refused(server.url)
 
 
-def test_a_damaged_file_here_is_seen(pull: Pull) -> None:
+def test_an_existing_damaged_file_is_detected(pull: Pull) -> None:
     with BadServer(DATA) as server:
         pull(server.url)
         pull.target.write_bytes(DATA[:-1])
@@ -86,12 +86,12 @@ def test_a_damaged_file_here_is_seen(pull: Pull) -> None:
 
 
 @pytest.mark.parametrize("text", ["sha256:xyz", "sha1:00000000", "md5:00", "0" * 64])
-def test_a_checksum_that_cannot_be_meant(text: str) -> None:
+def test_an_invalid_checksum_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be sha256: and 8 to 64"):
         parse_checksum(text)
 
 
-def test_a_disk_that_is_too_full(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
     with BadServer(DATA) as server:
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Pull(tmp_path)(server.url)
 
 
-def test_an_interrupted_one_keeps_what_has_come(pull: Pull) -> None:
+def test_an_interrupted_download_keeps_its_part(pull: Pull) -> None:
     def interrupt(done: int, total: int | None) -> None:
         if done > 100_000:
             raise KeyboardInterrupt
@@ -128,7 +128,7 @@ def test_an_interrupted_one_keeps_what_has_come(pull: Pull) -> None:
     assert server.asked[1].range == f"bytes={kept}-"
 
 
-def test_of_two_at_once_one_waits_and_finds_it_there(pull: Pull, tmp_path: Path) -> None:
+def test_the_second_of_two_downloads_waits_for_the_first(pull: Pull, tmp_path: Path) -> None:
     second, waiting = Pull(tmp_path), threading.Event()
     second.said = _Signal(waiting)
 

@@ -33,7 +33,7 @@ CARD = parse_card(
 )
 
 
-def test_nanodet_is_half_as_large_and_gives_the_same(letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
+def test_nanodet_has_half_the_size_and_the_same_results(letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
     graph = deployment_graph(raw_model("nanodet"), CARD)
     stored = store_weights_fp16(graph, tolerance=0)
     assert stored.ByteSize() < 0.53 * graph.ByteSize()
@@ -62,7 +62,7 @@ def stored_names(model: onnx.ModelProto) -> set[str]:
     return {tensor.name.removeprefix(prefix) for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
 
 
-def test_which_tensors_are_stored(run: Any) -> None:
+def test_only_large_tensors_are_stored_as_float16(run: Any) -> None:
     exact = np.linspace(-1, 1, 2049)[:2048].astype(np.float16).astype(np.float32)
     rounded = np.linspace(0.1, 0.7, 2048).astype(np.float32)
     odd = {"large": exact * 1e6, "nan": exact * np.nan, "one": np.ones(1, np.float32)}
@@ -84,6 +84,6 @@ def test_the_rounding_stays_within_the_tolerance(run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int64])
-def test_other_types_stay(kind: type) -> None:
+def test_other_types_are_not_changed(kind: type) -> None:
     model = weights_model(weights=np.ones(2048, kind))
     assert stored_names(store_weights_fp16(model)) == set()

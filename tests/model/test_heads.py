@@ -64,7 +64,7 @@ def test_nanodet_pairs_outputs_and_infers_strides_and_bins(
     assert (found["class_ids"] == 1).all()
 
 
-def test_a_batch_that_the_network_fixes_in_reshapes_becomes_dynamic(fabricate: Any, run: Any) -> None:
+def test_a_batch_fixed_in_reshapes_becomes_dynamic(fabricate: Any, run: Any) -> None:
     outputs = {"output": np.random.default_rng(0).random((84, 8))}
     graph = deployment_graph(fabricate(outputs), card("yolox"))
     pictures = np.stack([ONES[0], ONES[0] * 2])
@@ -75,7 +75,7 @@ def test_a_batch_that_the_network_fixes_in_reshapes_becomes_dynamic(fabricate: A
     assert not np.array_equal(both["scores"][0], both["scores"][1])
 
 
-def test_yolox_gives_all_pairs_where_it_has_fewer_than_candidates(fabricate: Any, run: Any) -> None:
+def test_yolox_gives_all_pairs_if_there_are_fewer_than_candidates(fabricate: Any, run: Any) -> None:
     output = np.zeros((84, 5 + 2))
     output[0] = [0.5, 0.25, np.log(2), np.log(3), 0.5, 0.5, 0.25]
     found = run(deployment_graph(fabricate({"output": output}), card("yolox"), candidates=1000), {"images": ONES})
@@ -86,7 +86,7 @@ def test_yolox_gives_all_pairs_where_it_has_fewer_than_candidates(fabricate: Any
 
 
 @pytest.mark.parametrize("opset", [13, 17])
-def test_a_half_precision_network_is_decoded_in_float32(fabricate: Any, run: Any, opset: int) -> None:
+def test_a_half_precision_model_is_decoded_in_float32(fabricate: Any, run: Any, opset: int) -> None:
     path = fabricate({"output": np.full((84, 6), 0.5)}, half=True, opset=opset)
     found = run(deployment_graph(path, card("yolox"), candidates=5), {"images": ONES})
     assert found["boxes"].dtype == found["scores"].dtype == np.float32
@@ -99,7 +99,7 @@ def detr_outputs(queries: int = 6) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize(("candidates", "count"), [(300, 6), (2, 2)])
-def test_detr_takes_what_there_is_or_the_best_of_it(fabricate: Any, run: Any, candidates: int, count: int) -> None:
+def test_detr_gives_all_boxes_or_the_best(fabricate: Any, run: Any, candidates: int, count: int) -> None:
     path = fabricate(detr_outputs(), extra_inputs=(SIZES,), batch="n")
     found = run(deployment_graph(path, card("detr", iou=None), candidates), {"images": ONES})
     assert found["boxes"].shape == (2, count, 4)
@@ -109,7 +109,7 @@ def test_detr_takes_what_there_is_or_the_best_of_it(fabricate: Any, run: Any, ca
     assert np.array_equal(found["boxes"][0, :, 0], found["class_ids"][0])
 
 
-def test_detr_boxes_come_in_input_pixels(fabricate: Any, run: Any) -> None:
+def test_detr_boxes_are_in_input_pixels(fabricate: Any, run: Any) -> None:
     """The sizes that the network asks for are the input's own: width first."""
     outputs = detr_outputs()
     boxes = outputs.pop("boxes")
@@ -150,7 +150,7 @@ def hide_count(path: Path, constant: bool) -> None:
     onnx.save(model, path)
 
 
-def test_detr_takes_a_count_that_inference_loses_from_the_network(fabricate: Any, run: Any) -> None:
+def test_detr_finds_a_count_that_shape_inference_loses(fabricate: Any, run: Any) -> None:
     path = fabricate(detr_outputs(), extra_inputs=(SIZES,), batch="n")
     hide_count(path, constant=True)
     found = run(deployment_graph(path, card("detr", iou=None)), {"images": ONES})
@@ -180,7 +180,7 @@ def test_detr_without_a_static_count_is_refused(fabricate: Any) -> None:
         ("detr", {"output": np.ones((84, 6))}, "labels"),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused_with_its_outputs(
+def test_a_model_that_does_not_fit_is_refused_with_its_outputs(
     fabricate: Any, head: str, outputs: dict[str, NDArray[Any]], message: str
 ) -> None:
     with pytest.raises(ModelError, match=f"raw.onnx: does not fit head '{head}'.*{message}.*its outputs are") as caught:
@@ -188,14 +188,14 @@ def test_a_network_that_does_not_fit_is_refused_with_its_outputs(
     assert "\n" not in str(caught.value)
 
 
-def test_a_yolox_that_decodes_its_boxes_itself_is_refused(fabricate: Any) -> None:
+def test_a_yolox_with_decoded_boxes_is_refused(fabricate: Any) -> None:
     path = fabricate({"output": np.ones((84, 6))}, extra=(helper.make_node("Exp", ["mean"], ["grown"]),))
     with pytest.raises(ModelError, match="already decoded"):
         deployment_graph(path, card("yolox"))
 
 
 @pytest.mark.parametrize("head", ["nanodet", "yolox"])
-def test_as_many_labels_as_classes(fabricate: Any, head: str) -> None:
+def test_the_number_of_labels_must_match_the_classes(fabricate: Any, head: str) -> None:
     path = fabricate(nanodet_outputs(3, 8) if head == "nanodet" else {"output": np.ones((84, 8))})
     deployment_graph(path, card(head, labels=["a", "b", "c"]))
     with pytest.raises(ModelError, match="has 3 classes, but there are 2 labels"):
@@ -206,7 +206,7 @@ def test_as_many_labels_as_classes(fabricate: Any, head: str) -> None:
     ("name", "outputs"),
     [("nanodet", nanodet_outputs(3, 8)), ("yolox", {"output": np.ones((84, 8))}), ("detr", detr_outputs())],
 )
-def test_a_head_is_recognised_and_says_why(fabricate: Any, name: str, outputs: dict[str, NDArray[Any]]) -> None:
+def test_a_head_is_recognised_with_the_reason(fabricate: Any, name: str, outputs: dict[str, NDArray[Any]]) -> None:
     parts = {"output": ((4, "MatMul"), (1, "Sigmoid"), (3, "Sigmoid"))} if name == "yolox" else {}
     path = fabricate(outputs, extra_inputs=(SIZES,) if name == "detr" else (), parts=parts)
     head, reason = recognise_head(prepare_network(read_onnx(path), path.name))
@@ -214,7 +214,7 @@ def test_a_head_is_recognised_and_says_why(fabricate: Any, name: str, outputs: d
     assert "output" in reason
 
 
-def test_a_network_that_no_head_fits_is_told_with_the_heads(fabricate: Any) -> None:
+def test_an_unrecognised_model_lists_the_heads(fabricate: Any) -> None:
     path = fabricate({"output": np.ones((7, 7))})
     with pytest.raises(ModelError, match=r"no head fits its outputs output\[1, 7, 7\].*classify, detr, embed, end2end"):
         recognise_head(prepare_network(read_onnx(path), path.name))

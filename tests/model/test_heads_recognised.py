@@ -47,7 +47,7 @@ def prepared(path: Path) -> RawNetwork:
         (raw.vector, {"name": "image_embeds", "spatial": True}, "embed", "name contains 'embed'"),
     ],
 )
-def test_a_network_is_recognised_and_the_reason_is_told(
+def test_a_raw_model_is_recognised_with_the_reason(
     make: Callable[..., Path], options: dict[str, Any], head: str, reason: str, tmp_path: Path
 ) -> None:
     found, why = recognise_head(prepared(make(tmp_path / "raw.onnx", **options)))
@@ -56,7 +56,7 @@ def test_a_network_is_recognised_and_the_reason_is_told(
 
 
 @pytest.mark.parametrize(("name", "head"), [*zip(NAMES, ["ssd", "retinanet", "fcos", "classify", "embed"], strict=True)])
-def test_networks_of_torchvision_are_recognised(name: str, head: str) -> None:
+def test_torchvision_models_are_recognised(name: str, head: str) -> None:
     network = prepared(exported(name))
     assert recognise_head(network)[0] == head
     assert network.image.shape[0] == 1
@@ -69,7 +69,7 @@ def test_networks_of_torchvision_are_recognised(name: str, head: str) -> None:
         (raw.vector, {}, ("classify", "embed")),
     ],
 )
-def test_what_is_ambiguous_is_asked_for(
+def test_ambiguous_models_need_an_option(
     make: Callable[..., Path], options: dict[str, Any], heads: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = make(tmp_path / "raw.onnx", **options)
@@ -91,7 +91,7 @@ def test_what_is_ambiguous_is_asked_for(
     ],
 )
 @pytest.mark.parametrize("head", [None, "yolov8"])
-def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
+def test_models_for_other_tasks_are_refused(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"raw.onnx: {word} is not supported \({seen}"):
         import_model(
             ImportRequest(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head=head, model_dir=tmp_path / "models")
@@ -100,7 +100,7 @@ def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen
 
 
 @pytest.mark.parametrize(("task", "word"), [("segment", "segmentation"), ("pose", "pose"), ("obb", "oriented boxes")])
-def test_the_task_that_a_file_names_is_believed(task: str, word: str, tmp_path: Path) -> None:
+def test_the_task_in_the_file_is_used(task: str, word: str, tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": task})
     with pytest.raises(ModelError, match=rf"{word}.*the task in the file is '{task}'"):
         recognise_head(prepared(path))
@@ -114,7 +114,7 @@ def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])
-def test_chosen_boxes_with_more_behind_them_are_refused(fabricate: Any, width: int, word: str) -> None:
+def test_selected_boxes_with_additional_values_are_refused(fabricate: Any, width: int, word: str) -> None:
     chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
     with pytest.raises(ModelError, match=word):
         recognise_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
@@ -132,7 +132,7 @@ def test_labels_in_the_file_are_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", ["{0: 'a', 2: 'b'}", "__import__('os')", "[", "[1, 2]", "{}", "'text'", "{'a': 1}", "(" * 99999]
 )
-def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None:
+def test_unreadable_labels_are_ignored(names: str, tmp_path: Path) -> None:
     heard: list[str] = []
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
     import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
@@ -141,7 +141,7 @@ def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None
     ]
 
 
-def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> None:
+def test_scores_of_unknown_kind_need_an_option(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx")
     with pytest.raises(ModelError, match=r"'logits' are logits.*Add --scores .* sigmoid .* softmax.*--labels"):
         import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
@@ -151,13 +151,13 @@ def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> No
     assert not (tmp_path / "models").exists()
 
 
-def test_scores_that_are_ready_get_no_second_function(tmp_path: Path) -> None:
+def test_probabilities_get_no_second_function(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx", end="Sigmoid")
     with pytest.raises(ModelError, match=r"'logits' already end in Sigmoid\. Remove --scores"):
         import_model(ImportRequest(path, "mine", scores="sigmoid", model_dir=tmp_path / "models"))
 
 
-def test_boxes_in_pixels_and_scores_apart_are_no_detr(fabricate: Any) -> None:
+def test_separate_scores_and_boxes_in_pixels_are_not_a_detr(fabricate: Any) -> None:
     path = fabricate({"boxes": np.ones((30, 4)), "scores": np.ones((30, 5))})
     with pytest.raises(ModelError, match="no head fits"):
         recognise_head(prepared(path))
@@ -180,7 +180,7 @@ def test_boxes_in_pixels_and_scores_apart_are_no_detr(fabricate: Any) -> None:
         ("embed", raw.yolov8, {}, r"one output \[1, D\]"),
     ],
 )
-def test_a_head_that_is_named_by_hand_has_to_fit(
+def test_a_specified_head_must_fit(
     head: str, make: Callable[..., Path], options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=f"does not fit head '{head}'.*{message}"):
@@ -190,7 +190,7 @@ def test_a_head_that_is_named_by_hand_has_to_fit(
 
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize(("head", "each", "more"), [("retinanet", 9, False), ("fcos", 1, True)])
-def test_outputs_of_torchvision_are_told_apart_by_name_where_shapes_do_not(
+def test_torchvision_outputs_of_equal_shape_are_identified_by_name(
     fabricate: Any, classes: int, head: str, each: int, more: bool
 ) -> None:
     """One class is as narrow as centredness, four are as wide as a box."""
@@ -203,7 +203,7 @@ def test_outputs_of_torchvision_are_told_apart_by_name_where_shapes_do_not(
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("cls_logits", "logits")])
-def test_outputs_that_even_their_names_do_not_tell_apart(fabricate: Any, names: tuple[str, str]) -> None:
+def test_ambiguous_output_names_are_refused(fabricate: Any, names: tuple[str, str]) -> None:
     path = fabricate({name: np.ones((774, 4)) for name in names})
     with pytest.raises(ModelError, match="no head fits"):
         recognise_head(prepared(path))

@@ -39,7 +39,7 @@ def folders(models: Path) -> list[str]:
     return sorted(path.name for path in models.iterdir()) if models.is_dir() else []
 
 
-def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
+def test_a_raw_model_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
     file = raw_yolox(fabricate)
     heard: list[str] = []
     graph = import_model(ImportRequest(file, "mine", model_dir=models), on_message=heard.append)
@@ -57,7 +57,7 @@ def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, mode
     assert folders(models) == ["mine"]
 
 
-def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: Path) -> None:
+def test_options_override_the_family(fabricate: Any, models: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\n dog \nthing\n\n")
     graph = import_model(
         ImportRequest(
@@ -82,7 +82,7 @@ def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: 
     assert onnx.load(graph).graph.output[1].type.tensor_type.shape.dim[1].dim_value == 7
 
 
-def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabricate: Any, models: Path) -> None:
+def test_a_file_with_an_open_size_gets_the_default_of_its_family(fabricate: Any, models: Path) -> None:
     file = fabricate({"output": np.ones((8400, 8))}, ("h", "w"), batch="n")
     import_model(ImportRequest(file, "mine", head="yolox", model_dir=models))
     assert read_card_file(models / "mine" / "model.yaml").input_size == Size(640, 640)
@@ -90,7 +90,7 @@ def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabri
         import_model(ImportRequest(file, "other", model_dir=models))
 
 
-def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_path: Path) -> None:
+def test_a_deployment_graph_is_imported_unchanged(fabricate: Any, models: Path, tmp_path: Path) -> None:
     first = import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     same = import_model(ImportRequest(first, "mine", model_dir=tmp_path / "same"))
     assert same.read_bytes() == first.read_bytes()
@@ -105,7 +105,7 @@ def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_
         import_model(ImportRequest(first, "third", mean=(1.0, 1.0, 1.0), model_dir=models))
 
 
-def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, models: Path) -> None:
+def test_a_graph_with_a_card_must_keep_the_contract(fabricate: Any, models: Path) -> None:
     graph = import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     model = onnx.load(graph)
     del model.graph.output[2:]
@@ -123,7 +123,7 @@ def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> N
     assert folders(models) == ["mine"]
 
 
-def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: Path) -> None:
+def test_a_model_created_in_the_meantime_is_not_replaced(fabricate: Any, models: Path) -> None:
     path = raw_yolox(fabricate)
     first = {}
 
@@ -137,7 +137,7 @@ def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: 
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 101])
-def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str) -> None:
+def test_an_invalid_name_is_refused(fabricate: Any, models: Path, name: str) -> None:
     with pytest.raises(ModelError, match="model name"):
         import_model(ImportRequest(raw_yolox(fabricate), name, model_dir=models))
     assert folders(models) == []
@@ -156,7 +156,7 @@ def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str)
         ({"candidates": 0}, "0 candidates are not possible"),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
+def test_a_refused_import_leaves_no_files(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models, **options))
     assert "\n" not in str(caught.value)
@@ -185,7 +185,7 @@ def test_a_failure_at_the_last_step_keeps_the_old_model(fabricate: Any, models: 
     assert folders(models) == ["mine"]
 
 
-def test_a_new_model_that_cannot_be_moved_leaves_nothing(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_model_that_cannot_be_moved_leaves_no_files(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 

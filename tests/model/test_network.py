@@ -30,7 +30,7 @@ CARD = parse_card({"name": "made-up", "head": "yolox", "input": {"width": 64, "h
 YOLOX = {"output": np.ones((84, 8))}
 
 
-def test_no_file_and_no_onnx(tmp_path: Path) -> None:
+def test_a_missing_file_and_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         read_onnx(tmp_path / "none.onnx")
     for number, content in enumerate((b"", b"hello, I am text", b"\x00" * 100, b"PK\x03\x04" + bytes(range(256)))):
@@ -53,7 +53,7 @@ def with_external_data(path: Path, location: str) -> Path:
     return path
 
 
-def test_external_data_beside_the_file_becomes_part_of_the_model(fabricate: Any, run: Any) -> None:
+def test_external_data_next_to_the_file_becomes_part_of_the_model(fabricate: Any, run: Any) -> None:
     inside = deployment_graph(fabricate(YOLOX), CARD)
     graph = deployment_graph(with_external_data(fabricate(YOLOX), "weights.bin"), CARD)
     pictures = {"images": np.ones((1, 64, 64, 3), np.uint8)}
@@ -67,7 +67,7 @@ def test_external_data_outside_the_folder_is_refused(fabricate: Any, location: s
         read_onnx(path)
 
 
-def test_a_link_that_leads_out_of_the_folder_is_refused(fabricate: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_link_to_another_folder_is_refused(fabricate: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = with_external_data(fabricate(YOLOX), "link.bin")
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.bin"
     secret.write_bytes(bytes(84 * 8 * 4))
@@ -76,7 +76,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(fabricate: Any, tmp_path
         read_onnx(path)
 
 
-def test_external_data_is_looked_for_everywhere_in_a_file(fabricate: Any) -> None:
+def test_external_data_is_found_in_all_parts_of_a_file(fabricate: Any) -> None:
     """A tensor may hide in a branch of a node, in a function, or in a sparse constant."""
     stray = TensorProto(name="stray", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     stray.external_data.add(key="location", value="/etc/passwd")
@@ -98,7 +98,7 @@ def test_external_data_is_looked_for_everywhere_in_a_file(fabricate: Any) -> Non
             read_onnx(path)
 
 
-def test_external_data_that_is_missing_is_told(fabricate: Any) -> None:
+def test_missing_external_data_is_reported(fabricate: Any) -> None:
     with pytest.raises(ModelError, match="external data cannot be read") as caught:
         read_onnx(with_external_data(fabricate(YOLOX), "none.bin"))
     assert "\n" not in str(caught.value)
@@ -112,14 +112,14 @@ def test_the_input_size(fabricate: Any) -> None:
     assert (network.size, network.image.shape) == (Size(96, 32), (1, 3, 32, 96))
 
 
-def test_an_input_that_takes_no_pictures(fabricate: Any) -> None:
+def test_an_input_that_is_not_an_image_is_refused(fabricate: Any) -> None:
     model = read_onnx(fabricate(YOLOX))
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     with pytest.raises(ModelError, match=r"no single input takes images.*images\[1, 1, 64, 64\]"):
         prepare_network(model, "raw.onnx")
 
 
-def test_weights_that_are_listed_as_inputs_are_none(fabricate: Any) -> None:
+def test_weights_listed_as_inputs_are_ignored(fabricate: Any) -> None:
     model = read_onnx(fabricate(YOLOX))
     model.graph.input.append(helper.make_tensor_value_info("output_values", TensorProto.FLOAT, [1, 84, 8]))
     assert prepare_network(model, "raw.onnx").other_inputs == ()
@@ -139,7 +139,7 @@ def test_an_opset_that_cannot_be_converted(fabricate: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_only_a_reshape_of_the_batch_is_freed(fabricate: Any, run: Any) -> None:
+def test_only_a_reshape_of_the_batch_becomes_dynamic(fabricate: Any, run: Any) -> None:
     """A constant of weights and a shape that only happens to begin with 1 stay; a shared shape is not changed for others."""
     extra = (
         helper.make_node("Constant", [], ["row"], value=numpy_helper.from_array(np.array([1, 672]))),
@@ -170,7 +170,7 @@ def test_shapes_that_contradict_each_other(fabricate: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_finish_drops_what_is_stale_and_keeps_the_card(fabricate: Any) -> None:
+def test_finish_removes_unused_parts_and_keeps_the_card(fabricate: Any) -> None:
     graph = deployment_graph(fabricate(YOLOX), CARD)
     spoiled = onnx.ModelProto()
     spoiled.CopyFrom(graph)
@@ -186,7 +186,7 @@ def test_finish_drops_what_is_stale_and_keeps_the_card(fabricate: Any) -> None:
     assert {entry.key for entry in mended.metadata_props} == {"other", "vision_infer.card"}
 
 
-def test_finish_keeps_what_only_a_branch_reads(fabricate: Any) -> None:
+def test_finish_keeps_tensors_that_only_a_branch_reads(fabricate: Any) -> None:
     graph = deployment_graph(fabricate(YOLOX), CARD)
     body = [helper.make_node("Add", ["boxes_before", "offset"], ["sum"])]
     branch = helper.make_graph(body, "branch", [], [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)])
@@ -198,7 +198,7 @@ def test_finish_keeps_what_only_a_branch_reads(fabricate: Any) -> None:
     assert {"offset", "condition"} <= {tensor.name for tensor in finish(graph, CARD, "x").graph.initializer}
 
 
-def test_what_is_no_deployment_graph(fabricate: Any) -> None:
+def test_other_graphs_violate_the_contract(fabricate: Any) -> None:
     graph = deployment_graph(fabricate(YOLOX), CARD)
     check_contract(graph, CARD, "x")
     other = parse_card({**CARD.model_dump(), "input": {"width": 32, "height": 64}}, "test")
@@ -243,7 +243,7 @@ def test_cards_in_graphs() -> None:
     infer_shapes(model, "x")
 
 
-def test_every_node_has_a_name_of_its_own(fabricate: Any, run: Any) -> None:
+def test_every_node_has_a_unique_name(fabricate: Any, run: Any) -> None:
     model = onnx.load(fabricate(YOLOX))
     nodes = model.graph.node
     image = model.graph.input[0].name

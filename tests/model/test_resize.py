@@ -25,7 +25,7 @@ from vision_infer.model.reading import read_onnx
 WIDE, SMALL = Size(320, 192), Size(96, 160)
 
 
-def test_a_graph_for_each_size_and_the_first_is_the_models_own(tmp_path: Path) -> None:
+def test_each_size_has_a_graph_and_the_first_is_the_models_own(tmp_path: Path) -> None:
     models = tmp_path / "models"
     graph = import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=models, inputs=(WIDE, SMALL, WIDE)))
     assert graph == resolve_model("mine", models)
@@ -42,7 +42,7 @@ def test_a_graph_for_each_size_and_the_first_is_the_models_own(tmp_path: Path) -
         assert dims[1:] == [size.height, size.width, 3]
 
 
-def test_what_is_rewritten_is_numbers_and_nothing_else(tmp_path: Path) -> None:
+def test_only_constants_are_rewritten(tmp_path: Path) -> None:
     model = read_onnx(raw.yolox(tmp_path / "raw.onnx"))
     own, wide = prepare_network(model, "raw.onnx"), prepare_network(model, "raw.onnx", WIDE)
     assert own.outputs[0].shape == (1, 315, 12)
@@ -60,7 +60,7 @@ def test_what_is_rewritten_is_numbers_and_nothing_else(tmp_path: Path) -> None:
         (raw.yolov5, r"node 'Add_\d+' \(Add\)"),  # so are the cells
     ],
 )
-def test_what_is_tied_to_its_size_is_told_with_the_node(make: Callable[..., Path], node: str, tmp_path: Path) -> None:
+def test_a_node_that_depends_on_the_size_is_reported(make: Callable[..., Path], node: str, tmp_path: Path) -> None:
     message = rf"raw.onnx: cannot be rewritten for 320x192: {node} depends on the input size 160x96"
     with pytest.raises(ModelError, match=message) as caught:
         import_model(ImportRequest(make(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", inputs=(WIDE,)))
@@ -68,7 +68,7 @@ def test_what_is_tied_to_its_size_is_told_with_the_node(make: Callable[..., Path
     assert not (tmp_path / "models").exists()
 
 
-def test_a_layer_over_all_pixels_is_tied_to_its_size(tmp_path: Path) -> None:
+def test_a_layer_over_all_pixels_depends_on_the_size(tmp_path: Path) -> None:
     net = raw.Network()
     flat = net.reshape(net.features()[2], net.first, 16 * 3 * 5)
     file = net.save(tmp_path / "raw.onnx", {"logits": net.linear(flat, 16 * 3 * 5, 10)})
@@ -76,7 +76,7 @@ def test_a_layer_over_all_pixels_is_tied_to_its_size(tmp_path: Path) -> None:
         import_model(ImportRequest(file, "mine", head="classify", model_dir=tmp_path / "models", inputs=(WIDE,)))
 
 
-def test_an_open_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
+def test_an_impossible_size_names_possible_sizes(tmp_path: Path) -> None:
     net = raw.Network(open_size=True, batch="n")
     fine, _, coarse = net.features()
     grown = net.op("Resize", coarse, "", net.floats([1, 1, 4, 4]), mode="nearest")
@@ -85,7 +85,7 @@ def test_an_open_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
         prepare_network(read_onnx(file), "raw.onnx", Size(100, 96))
 
 
-def test_an_open_size_is_what_the_exporter_wrote_down(tmp_path: Path) -> None:
+def test_an_open_size_comes_from_the_metadata(tmp_path: Path) -> None:
     path = raw.yolox(tmp_path / "raw.onnx", open_size=True, batch="n")
     model = onnx.load(path)
     model.metadata_props.add(key="imgsz", value="[192, 320]")  # height first
@@ -94,7 +94,7 @@ def test_an_open_size_is_what_the_exporter_wrote_down(tmp_path: Path) -> None:
     assert list(model_inputs("mine", tmp_path / "models")) == [WIDE]
 
 
-def test_a_wide_network_finds_what_the_square_one_finds(
+def test_a_wide_model_detects_the_same_objects_as_the_square_one(
     letterboxed: Callable[..., NDArray[np.uint8]], run: Any, tmp_path: Path
 ) -> None:
     """The square input without its lower part: what stands well above is seen alike by both."""

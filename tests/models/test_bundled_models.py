@@ -81,7 +81,7 @@ def test_card_names_its_folder_and_its_source(folder: Path) -> None:
 
 
 @each_model
-def test_licence_and_source_are_told(folder: Path) -> None:
+def test_the_readme_has_licence_and_source(folder: Path) -> None:
     assert len((folder / "LICENSE").read_text(encoding="utf-8")) > 500
     assert folder.name in (folder / "README.md").read_text(encoding="utf-8")
 
@@ -115,14 +115,14 @@ def test_graph_keeps_the_contract(folder: Path) -> None:
 
 
 @each_model
-def test_card_in_the_graph_is_the_card_beside_it(folder: Path) -> None:
+def test_the_card_in_the_graph_equals_the_card_next_to_it(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx")
     (stored,) = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
     assert parse_card_json(stored, "model.onnx") == card_of(folder)
 
 
 @each_model
-def test_a_batch_gives_what_single_pictures_give(folder: Path) -> None:
+def test_a_batch_gives_the_results_of_single_images(folder: Path) -> None:
     card, run = card_of(folder), session(folder / "model.onnx")
     shape = (3, card.input.height, card.input.width, 3)
     pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -144,7 +144,7 @@ def assert_same_boxes(left: dict[str, NDArray[Any]], right: dict[str, NDArray[An
         assert np.abs(same_class - left["boxes"][row]).max(axis=1).min() < 0.05
 
 
-def test_default_model_finds_what_is_in_a_photograph() -> None:
+def test_the_default_model_detects_objects_in_a_photograph() -> None:
     folder = ROOT / "models/nanodet-416"
     truth = json.loads(coco_annotations().read_text(encoding="utf-8"))
     label_of = {category["id"]: category["name"] for category in truth["categories"]}
@@ -188,7 +188,7 @@ def package(convert: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.slow
-def test_converted_network_equals_the_reference(convert: ModuleType, package: Path, tmp_path: Path) -> None:
+def test_the_converted_model_equals_the_reference(convert: ModuleType, package: Path, tmp_path: Path) -> None:
     if not RAW.is_file():
         pytest.skip(f"{RAW.name} is not here: looked in ../shared/assets/models")
     convert.main(["--package", str(package), "--raw-out", str(tmp_path / "raw.onnx"), "--check"])
@@ -207,7 +207,7 @@ def test_converted_network_equals_the_reference(convert: ModuleType, package: Pa
 
 
 @pytest.mark.slow
-def test_bundled_file_is_what_the_converter_makes(convert: ModuleType, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_converter_builds_the_bundled_file(convert: ModuleType, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert.main(["--package", str(package), "--check"])
     assert capsys.readouterr().out.startswith("model.onnx: ")
 
@@ -255,7 +255,7 @@ def test_unknown_operator_is_refused(convert: ModuleType) -> None:
         convert.Converter([{"op": "Softplus", "name": "n", "input": []}], {}).convert([])
 
 
-def test_padding_that_no_convolution_takes_is_refused(convert: ModuleType) -> None:
+def test_padding_without_a_convolution_is_refused(convert: ModuleType) -> None:
     dims = [{"size": str(size)} for size in (1, 2, 4, 4)]
     nodes = [
         {"op": "Placeholder", "name": "x", "attr": {"shape": {"shape": {"dim": dims}}}},

@@ -33,7 +33,7 @@ def widen() -> Iterator[ModuleType]:
         yield module
 
 
-def test_the_file_is_what_the_square_one_gives(widen: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_wide_file_is_built_from_the_square_one(widen: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     widen.main(["--check"])
     assert capsys.readouterr().out == "model-256x416.onnx: byte-identical\n"
     wide = media.BUNDLED.with_name("model-256x416.onnx")
@@ -41,7 +41,7 @@ def test_the_file_is_what_the_square_one_gives(widen: ModuleType, capsys: pytest
     assert wide.stat().st_size <= widen.LARGEST
 
 
-def test_what_is_taken_out_of_the_square_one_is_its_network(widen: ModuleType, tmp_path: Path) -> None:
+def test_the_extracted_raw_model_gives_the_same_results(widen: ModuleType, tmp_path: Path) -> None:
     """Deployed again at its own size it gives the same numbers."""
     again = tmp_path / "again.onnx"
     onnx.save(widen.deploy(media.BUNDLED.read_bytes(), SQUARE), again)
@@ -56,7 +56,7 @@ def test_what_is_taken_out_of_the_square_one_is_its_network(widen: ModuleType, t
         np.testing.assert_allclose(given[1][name], values, atol=1e-4)
 
 
-def test_both_precisions_are_there_for_both_sizes() -> None:
+def test_both_sizes_have_both_precisions() -> None:
     graphs = model_inputs("nanodet-416", None, {})
     assert list(graphs) == [SQUARE, WIDE]
     card = model_card("nanodet-416", None, {})
@@ -80,11 +80,11 @@ def test_both_precisions_are_there_for_both_sizes() -> None:
         (Size(500, 500), SQUARE),
     ],
 )
-def test_which_pictures_are_wide(image: Size, size: Size) -> None:
+def test_wide_images_use_the_wide_graph(image: Size, size: Size) -> None:
     assert best_input(image, (SQUARE, WIDE)) == size
 
 
-def test_the_wide_one_finds_what_the_square_one_finds() -> None:
+def test_the_wide_model_detects_the_same_objects_as_the_square_one() -> None:
     """The pictures are shown as large in both: what differs is how much grey is around them."""
     counts = {}
     for size, path in model_inputs("nanodet-416", None, {}).items():
@@ -95,7 +95,7 @@ def test_the_wide_one_finds_what_the_square_one_finds() -> None:
     assert abs(counts[WIDE] / counts[SQUARE] - 1) < 0.15
 
 
-def test_the_service_sends_wide_streams_there(tmp_path: Path) -> None:
+def test_the_service_uses_the_wide_graph_for_wide_streams(tmp_path: Path) -> None:
     with ServeProcess(tmp_path, "streams:\n  wide: {url: 'test://?size=640x360&fps=5'}\n") as service:
 
         def frames() -> dict[str, int]:

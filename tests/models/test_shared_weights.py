@@ -65,12 +65,12 @@ def leads_to_tensor(message: Any, seen: set[str]) -> bool:
     return any(leads_to_tensor(one, seen) for one in inside if one.name not in seen or one.name == "TensorProto")
 
 
-def test_every_way_to_a_tensor_is_known() -> None:
+def test_all_message_types_with_tensors_are_known() -> None:
     kinds = {**external_data._INSIDE, "tensor": {}}
     tensors_in(onnx.ModelProto.DESCRIPTOR, kinds, "model", {"TensorProto"})
 
 
-def test_reading_where_weights_lie_needs_no_library(pair: tuple[Path, Path]) -> None:
+def test_reading_external_file_names_does_not_import_onnx(pair: tuple[Path, Path]) -> None:
     told = f"""
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ print(external_files(Path({str(pair[1])!r}))[0].name, "onnx" in sys.modules)
     assert done.stdout == "model.onnx False\n"
 
 
-def test_the_key_anywhere_else_is_left_to_the_library(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ambiguous_files_are_read_with_onnx(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[Path] = []
     plain = external_data._parse_names
 
@@ -107,7 +107,7 @@ def scores(path: Path, request: EngineRequest) -> NDArray[np.float32]:
         return found
 
 
-def test_large_weights_are_read_where_they_are(pair: tuple[Path, Path]) -> None:
+def test_large_weights_are_read_from_the_other_file(pair: tuple[Path, Path]) -> None:
     first, second = pair
     assert second.stat().st_size < first.stat().st_size - 16 * 8 * 16 * 4 + 500
     assert external_files(second) == (first,)
@@ -122,7 +122,7 @@ def test_large_weights_are_read_where_they_are(pair: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_every_runtime_reads_them_kept_engines_too(pair: tuple[Path, Path], runtime: str, tmp_path: Path) -> None:
+def test_every_runtime_and_cached_engine_reads_shared_weights(pair: tuple[Path, Path], runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(runtime)
     first, second = pair
     wanted = scores(first, EngineRequest(runtime, "cpu", workers=1))
@@ -130,7 +130,7 @@ def test_every_runtime_reads_them_kept_engines_too(pair: tuple[Path, Path], runt
         np.testing.assert_array_equal(scores(second, EngineRequest(runtime, "cpu", workers=1, engine_dir=folder)), wanted)
 
 
-def test_the_checksum_holds_what_lies_outside(pair: tuple[Path, Path]) -> None:
+def test_the_checksum_includes_external_data(pair: tuple[Path, Path]) -> None:
     first, second = pair
     before = graph_sha256(second)
     content = bytearray(first.read_bytes())

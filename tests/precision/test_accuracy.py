@@ -34,7 +34,7 @@ def measure(model: str | Path, pictures: Path) -> AccuracyReport:
     return evaluate(settings(model), pictures / "instances.json", pictures / "images")
 
 
-def test_the_bundled_network(pictures: Path) -> None:
+def test_the_bundled_model(pictures: Path) -> None:
     report = measure("nanodet-416", pictures)
     assert report.figures["AP"] >= 60.0
     assert (report.images, report.boxes) == (IMAGES, BOXES)
@@ -47,7 +47,7 @@ def test_the_bundled_network(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "least"), [("yolox_nano_416x416.onnx", 30.3), ("deimv2_hgnetv2_femto_coco.onnx", 35.0)], ids=["yolox", "deimv2"]
 )
-def test_imported_networks(pictures: Path, tmp_path: Path, file: str, least: float) -> None:
+def test_imported_models(pictures: Path, tmp_path: Path, file: str, least: float) -> None:
     path = import_model(ImportRequest(media.asset(f"models/{file}"), "imported", labels="coco", model_dir=tmp_path))
     assert measure(path, pictures).figures["AP"] >= least
 
@@ -74,7 +74,7 @@ def spoil(small: Path, change: Any) -> Path:
     return small
 
 
-def test_workers_and_batches_change_nothing(small: Path) -> None:
+def test_workers_and_batches_do_not_change_the_results(small: Path) -> None:
     data, images = small / "instances.json", small / "images"
     one = evaluate(settings("nanodet-416", workers=1), data, images)
     several = evaluate(settings("nanodet-416", workers=2, batch=2), data, images)
@@ -82,12 +82,12 @@ def test_workers_and_batches_change_nothing(small: Path) -> None:
     assert np.allclose(list(one.figures.values()), list(several.figures.values()), atol=0.5)
 
 
-def test_an_engine_that_finds_nothing(small: Path) -> None:
+def test_an_engine_without_detections(small: Path) -> None:
     report = evaluate(settings("nanodet-416", engine="null"), small / "instances.json", small / "images")
     assert report.figures == dict.fromkeys(METRICS, 0.0)
 
 
-def test_a_picture_that_is_missing_or_broken_is_not_left_out(small: Path) -> None:
+def test_a_missing_or_damaged_image_is_an_error(small: Path) -> None:
     image = sorted((small / "images").iterdir())[1]
     image.write_bytes(image.read_bytes()[:500])
     with pytest.raises(StreamError, match=image.name):
@@ -101,14 +101,14 @@ def test_a_picture_that_is_missing_or_broken_is_not_left_out(small: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", "7", "{}", '{"images": []}', '{"images": 3, "annotations": 4}'])
-def test_a_file_that_is_no_annotations(small: Path, content: str) -> None:
+def test_other_files_are_not_annotations(small: Path, content: str) -> None:
     (small / "instances.json").write_text(content)
     with pytest.raises(UsageError, match=r"instances\.json") as caught:
         measure("nanodet-416", small)
     assert caught.value.hint
 
 
-def test_annotations_that_are_missing_or_no_text(small: Path) -> None:
+def test_missing_or_binary_annotations_are_refused(small: Path) -> None:
     (small / "instances.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"instances\.json"):
         measure("nanodet-416", small)
@@ -133,7 +133,7 @@ def test_annotations_that_are_missing_or_no_text(small: Path) -> None:
     ],
     ids=range(10),
 )
-def test_annotations_of_another_form(small: Path, change: Any) -> None:
+def test_annotations_in_another_format_are_refused(small: Path, change: Any) -> None:
     with pytest.raises(UsageError, match=r"instances\.json"):
         measure("nanodet-416", spoil(small, change))
 
@@ -146,7 +146,7 @@ def test_labels_that_do_not_match(small: Path) -> None:
         measure("nanodet-416", spoil(small, rename))
 
 
-def test_a_network_without_labels(small: Path, tmp_path: Path) -> None:
+def test_a_model_without_labels(small: Path, tmp_path: Path) -> None:
     path = import_model(ImportRequest(raw_model("yolox"), "bare", model_dir=tmp_path / "models"))
     with pytest.raises(ModelError, match="has no label"):
         measure(path, small)

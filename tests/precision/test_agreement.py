@@ -68,7 +68,7 @@ def test_the_same_engine_loses_nothing() -> None:
     assert "mirrored" in agreement.metric
 
 
-def test_objects_that_are_lost_are_points_that_are_lost() -> None:
+def test_lost_objects_cost_points() -> None:
     agreement = judge().compare(ScriptedEngine(CARD, outputs(lost=5)))
     # A tenth of all objects: about a tenth of the average precision, of the mAP of 40 that is taken where the card has none.
     assert agreement.lost.value == pytest.approx(TYPICAL_MAP / 10, rel=0.35)
@@ -82,14 +82,14 @@ def test_objects_that_are_lost_are_points_that_are_lost() -> None:
     assert all(number % 5 == 0 for number in agreement.worst)
 
 
-def test_boxes_that_move_cost_less_than_boxes_that_are_lost() -> None:
+def test_moved_boxes_cost_less_than_lost_boxes() -> None:
     little, much = (judge().compare(ScriptedEngine(CARD, outputs(shift=shift))) for shift in (0.2, 3.0))
     assert little.lost.value < much.lost.value
     assert little.figures["agreement"] > much.figures["agreement"]
     assert little.figures["found_again"] == 100
 
 
-def test_a_score_below_the_threshold_is_a_change_of_count_and_no_loss() -> None:
+def test_a_score_below_the_threshold_changes_the_count_but_is_no_loss() -> None:
     agreement = judge().compare(ScriptedEngine(CARD, outputs(score=0.35)))
     assert agreement.figures["found_again"] == 100
     assert agreement.figures["count_change"] == pytest.approx(-50)
@@ -105,14 +105,14 @@ def test_points_are_a_share_of_the_published_map() -> None:
     assert large.lost.value == pytest.approx(small.lost.value * TYPICAL_MAP / 20)
 
 
-def test_where_the_mirror_tells_nothing_fp32_judges_itself() -> None:
+def test_without_a_usable_mirror_fp32_is_compared_with_itself() -> None:
     nothing = [{**one, "scores": np.zeros((1, 3), np.float32)} for one in outputs()]
     agreement = judge(mirror=nothing).compare(ScriptedEngine(CARD, outputs(lost=5)))
     assert "judged by itself" in agreement.metric
     assert agreement.lost.value == pytest.approx(TYPICAL_MAP / 10, rel=0.1)
 
 
-def test_few_frames_prove_nothing() -> None:
+def test_few_frames_are_not_conclusive() -> None:
     frames = frame_set([np.zeros((WIDTH, WIDTH, 3), np.uint8)] * 20)
     short = Judge(ScriptedEngine(CARD, outputs()[:20] + outputs(mirrored=True)[:20]), frames)
     assert not short.compare(ScriptedEngine(CARD, outputs())).conclusive
@@ -151,7 +151,7 @@ def test_classification() -> None:
     assert set(agreement.worst) <= set(range(12))
 
 
-def test_a_classifier_that_sees_one_class_only_proves_nothing() -> None:
+def test_a_single_class_is_not_conclusive() -> None:
     agreement = other_judge(CLASSIFIER, scores_of([3] * COUNT)).compare(ScriptedEngine(CLASSIFIER, scores_of([3] * COUNT)))
     assert not agreement.conclusive
     assert "one class only" in agreement.metric
@@ -176,7 +176,7 @@ def test_embeddings() -> None:
     assert near.lost.value == pytest.approx(100 * (1 - near.figures["cosine"]))
 
 
-def test_what_falls_short() -> None:
+def test_reasons_for_a_shortfall() -> None:
     good, lossy, moved, faint = (
         judge().compare(ScriptedEngine(CARD, made))
         for made in (outputs(), outputs(lost=5), outputs(shift=1.5), outputs(score=0.15))

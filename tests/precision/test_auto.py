@@ -56,7 +56,7 @@ def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, mon
     assert find_choice(alone, tmp_path / "engines") == choice
 
 
-def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
+def test_without_frames_only_float32_is_tried(alone: Path) -> None:
     said: list[str] = []
     choice = choose_engine(alone, EngineRequest(device="cpu", workers=1), seconds=0.2, on_message=said.append)
     assert choice.candidate.lossless
@@ -75,6 +75,6 @@ def test_too_few_frames(alone: Path) -> None:
 
 
 @pytest.mark.parametrize(("proven", "judged"), [(True, "proven"), (False, "not proven")])
-def test_what_is_kept_of_an_agreement(proven: bool, judged: str) -> None:
+def test_the_figures_in_a_passport(proven: bool, judged: str) -> None:
     kept = Agreement(BootstrapInterval(0.5, 0.1, 0.9), "points", 40, 100, proven, {}).measured("my.mp4")
     assert (kept.value, kept.low, kept.high, kept.frames, kept.data, kept.judged) == (0.5, 0.1, 0.9, 40, "my.mp4", judged)

@@ -75,7 +75,7 @@ def test_the_same_as_pycocotools(seed: int) -> None:
         assert ours[kind] == pytest.approx(value, abs=1e-3)
 
 
-def test_a_weight_is_a_repetition() -> None:
+def test_a_weight_counts_as_a_repetition() -> None:
     truth, found = scene(7)
     weights = np.random.default_rng(1).integers(0, 3, FRAMES)
     again = [number for number, weight in enumerate(weights.tolist()) for _ in range(weight)]
@@ -89,7 +89,7 @@ def test_a_weight_is_a_repetition() -> None:
         assert weighed == pytest.approx(plain, abs=2e-3)  # equal scores may stand in another order
 
 
-def test_its_own_boxes_are_perfect_and_nothing_is_worth_nothing() -> None:
+def test_equal_boxes_give_one_and_no_boxes_give_zero() -> None:
     truth, _ = scene(2)
     nothing = [Detections.empty()] * FRAMES
     ones = np.ones((1, FRAMES))
@@ -98,7 +98,7 @@ def test_its_own_boxes_are_perfect_and_nothing_is_worth_nothing() -> None:
     assert np.isnan(mean_precision(match_classes(nothing, truth), ones)[0])
 
 
-def test_a_sample_without_the_class_says_nothing_of_it() -> None:
+def test_a_sample_without_the_class_gives_nan() -> None:
     truth, found = scene(4)
     matches = match_classes(truth, found)
     kind = next(iter(matches))

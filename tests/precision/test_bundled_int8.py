@@ -47,7 +47,7 @@ def test_the_card_is_that_of_fp32(fp32: Path) -> None:
 
 
 @each_size
-def test_the_passports_say_what_was_measured(fp32: Path) -> None:
+def test_the_passports_have_the_measurements(fp32: Path) -> None:
     passports = passports_beside(int8_of(fp32))
     assert {one.engine for one in passports} == {"onnxruntime-cpu-int8", "openvino-cpu-int8"}
     for passport in passports:
@@ -62,7 +62,7 @@ def test_the_passports_say_what_was_measured(fp32: Path) -> None:
 
 
 @each_size
-def test_it_finds_what_fp32_finds(fp32: Path) -> None:
+def test_int8_detects_the_same_objects_as_fp32(fp32: Path) -> None:
     int8 = int8_of(fp32)
     with Frames([str(media.bikes())], read_graph_facts(int8).card, FrameNeeds(10, 10, 60)) as frames:
         with open_reference(fp32) as engine:

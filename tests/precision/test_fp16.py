@@ -30,7 +30,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     return found | {tensor.name: tensor.data_type for tensor in inferred.graph.initializer}
 
 
-def test_the_network_is_half_and_its_border_is_not() -> None:
+def test_the_model_is_half_and_its_border_is_not() -> None:
     half = to_half(SIMPLE, frozenset(), "tiny")
     types = types_of(half.model)
     for node in half.model.graph.node:
@@ -42,7 +42,7 @@ def test_the_network_is_half_and_its_border_is_not() -> None:
     assert half.model.ByteSize() < SIMPLE.ByteSize()
 
 
-def test_the_card_survives_and_results_agree(tmp_path: Path) -> None:
+def test_the_card_is_kept_and_the_results_agree(tmp_path: Path) -> None:
     half = to_half(SIMPLE, frozenset(), "tiny").model
     assert read_card(half, "x") == CARD.model_copy(update={"precision": "fp16"})
     check_contract(half, CARD, "x")
@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_stay_in_fp32() -> None:
     assert types_of(half.model)["network/conv2"] == TensorProto.FLOAT
 
 
-def test_sums_and_places_stay_in_fp32() -> None:
+def test_sums_and_positions_stay_in_fp32() -> None:
     infos = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 32, 32, 3])]
     scores = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])]
     nodes = [
@@ -98,7 +98,7 @@ def test_sums_and_places_stay_in_fp32() -> None:
     assert types[summed.input[0]] == TensorProto.FLOAT
 
 
-def test_an_output_that_the_network_makes_itself_keeps_its_name_and_type() -> None:
+def test_an_output_of_the_raw_model_keeps_its_name_and_type() -> None:
     model = tiny_model()
     model.graph.node[-1].name = "network/softmax"  # as of a network whose head adds nothing
     model.graph.node[-1].op_type = "Sigmoid"
@@ -108,7 +108,7 @@ def test_an_output_that_the_network_makes_itself_keeps_its_name_and_type() -> No
     assert float_tensors(SIMPLE)[0] == "network/conv1"
 
 
-def test_a_graph_without_a_network_is_an_error() -> None:
+def test_a_graph_without_nodes_for_fp16_is_an_error() -> None:
     model = tiny_model()
     for node in model.graph.node:
         node.name = f"{PREFIX}{node.name}"

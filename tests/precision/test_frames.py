@@ -63,7 +63,7 @@ def test_they_are_written_as_a_run_writes_them() -> None:
         assert set(found.search.letterboxes) == {layout}
 
 
-def test_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_frames_from_a_folder_of_images(tmp_path: Path) -> None:
     with Frames([str(pictures(tmp_path / "many", 60))], CARD, NEEDS) as found:
         names = [set(one.names) for one in (found.calibration, found.search, found.evaluation)]
     assert sum(map(len, names)) == len(set.union(*names)) == 60
@@ -78,7 +78,7 @@ def test_too_few_frames(tmp_path: Path) -> None:
         Frames([str(media.clip(media.H264))], CARD, NEEDS)  # a second: one stretch, and so one set
 
 
-def test_the_same_picture_counts_once(tmp_path: Path) -> None:
+def test_equal_images_count_once(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "some", 40)
     for number in range(40):
         (folder / f"again-{number:03}.jpg").write_bytes((folder / f"{number:03}.jpg").read_bytes())
@@ -86,7 +86,7 @@ def test_the_same_picture_counts_once(tmp_path: Path) -> None:
         assert len(found.calibration) + len(found.search) + len(found.evaluation) == 40
 
 
-def test_a_long_source_is_thinned_out_and_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_source_is_sampled_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 100 * 64 * 48 * 3)
     with Frames([str(media.clip(LONG))], CARD, FrameNeeds(10, 20, 30)) as found:
         all_numbers = sorted(
@@ -124,7 +124,7 @@ def test_the_checksum_is_of_the_pixels(tmp_path: Path) -> None:
     assert checksum(folder) != checksum(pictures(tmp_path / "b", 40, seed=1))
 
 
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StreamError):
         Frames([str(tmp_path / "no.mp4")], CARD, NEEDS)
     with pytest.raises(UsageError, match="the folder contains no video or image"):
@@ -141,7 +141,7 @@ def test_cameras_of_a_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["configuration", "url"])
-def test_a_live_camera_is_watched(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_camera_is_read(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIVE_SECONDS", 3.5)
     camera = ClockMount("/yard", width=320, height=180, fps=25, key_interval=25, user="ann", password="secret")
     with RtspServer(camera) as server:
@@ -157,7 +157,7 @@ def test_a_live_camera_is_watched(named: str, tmp_path: Path, monkeypatch: pytes
     assert "secret" not in str((said, [one.names for one in sets]))
 
 
-def test_a_camera_that_is_not_there_is_told_without_its_password() -> None:
+def test_an_unreachable_camera_is_reported_without_its_password() -> None:
     with pytest.raises(StreamError) as caught:
         Frames(["rtsp://ann:secret@127.0.0.1:9/yard"], CARD, NEEDS)
     assert "secret" not in str(caught.value)
@@ -189,7 +189,7 @@ def test_thumbnails() -> None:
     assert np.allclose(thumbnail(grey(100)), 100, atol=0.1)
 
 
-def test_the_card_says_how_they_are_fitted() -> None:
+def test_frames_are_fitted_as_the_card_specifies() -> None:
     stretched: ModelCard = CARD.model_copy(update={"fit": "stretch"})
     with Frames([str(media.clip(LONG))], stretched, NEEDS) as found:
         assert found.search.letterboxes[0].content == stretched.input_size

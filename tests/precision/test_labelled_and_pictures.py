@@ -21,7 +21,7 @@ from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.verification.engine_check import EngineVerification, open_reference
 
 
-def test_annotations_judge_as_coco_does(bundled: Path) -> None:
+def test_the_map_is_that_of_coco(bundled: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = photographs().parent
     compare, data = labelled_judge(folder / "instances.json", folder / "images")(bundled)
@@ -33,7 +33,7 @@ def test_annotations_judge_as_coco_does(bundled: Path) -> None:
     assert (agreement.frames, agreement.objects, agreement.conclusive) == (IMAGES, BOXES, False)
 
 
-def test_annotations_that_fit_nothing(bundled: Path, tmp_path: Path) -> None:
+def test_annotations_that_do_not_fit_the_model(bundled: Path, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = photographs().parent
     with pytest.raises(UsageError, match="cannot be read"):
@@ -54,7 +54,7 @@ def drawn(folder: Path | None, overwrite: bool = False) -> tuple[str, ...]:
     )
 
 
-def test_the_frames_that_differ_most_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_frames_that_differ_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other: dict[str, Any] = outputs(lost=5)[0]
     monkeypatch.setattr(module, "open_reference", lambda _: ScriptedEngine(CARD, [other]))
     paths = drawn(tmp_path / "worst")

@@ -64,7 +64,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_int8_is_written_next_to_its_model_with_passports(request_for: QuantizeRequest, tmp_path: Path) -> None:
     told: list[str] = []
     report = quantize_model(request_for, told.append)
     folder = tmp_path / "models" / "tiny"
@@ -92,7 +92,7 @@ def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest,
         quantize_model(request_for)
 
 
-def test_fp16_and_the_form_for_tensorrt_have_places_of_their_own(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_fp16_and_the_tensorrt_form_have_separate_files(request_for: QuantizeRequest, tmp_path: Path) -> None:
     half = quantize_model(replace(request_for, precision="fp16"))
     assert half.path.name == "model.fp16.onnx"
     assert read_graph_facts(half.path).precision == "fp16"
@@ -101,7 +101,7 @@ def test_fp16_and_the_form_for_tensorrt_have_places_of_their_own(request_for: Qu
     assert other.path.name == "model.int8-tensorrt.onnx"
 
 
-def test_a_name_of_its_own_is_a_model_of_its_own(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_a_new_name_gives_a_new_model(request_for: QuantizeRequest, tmp_path: Path) -> None:
     report = quantize_model(replace(request_for, name="tiny-small"))
     folder = tmp_path / "models" / "tiny-small"
     assert report.path == folder / "model.onnx"
@@ -182,7 +182,7 @@ def test_too_few_evaluation_frames_are_refused(request_for: QuantizeRequest, dat
         ({"budget": -1.0}, "--budget -1"),
     ],
 )
-def test_options_that_do_not_fit(request_for: QuantizeRequest, change: dict[str, Any], told: str) -> None:
+def test_invalid_options_are_refused(request_for: QuantizeRequest, change: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         quantize_model(replace(request_for, **change))
 
@@ -193,7 +193,7 @@ def test_a_model_that_is_not_in_fp32(request_for: QuantizeRequest) -> None:
         quantize_model(replace(request_for, model=str(path)))
 
 
-def test_a_network_that_gives_no_numbers(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_a_model_that_gives_nan_is_refused(request_for: QuantizeRequest, tmp_path: Path) -> None:
     path = tmp_path / "models" / "tiny" / "model.onnx"
     model = onnx.load(path)
     for tensor in model.graph.initializer:
@@ -207,20 +207,20 @@ def test_a_network_that_gives_no_numbers(request_for: QuantizeRequest, tmp_path:
     assert listing(path.parent) == before
 
 
-def test_a_search_that_ran_out_of_time_says_so(request_for: QuantizeRequest) -> None:
+def test_a_search_that_reached_its_time_limit_reports_it(request_for: QuantizeRequest) -> None:
     with pytest.raises(ModelError, match="is refused") as caught:
         quantize_model(replace(request_for, form="tensorrt", budget=0.0, time_limit_s=0.0))
     assert "--time-limit" in caught.value.hint
 
 
-def test_a_file_that_is_cut_off(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_an_incomplete_graph_is_refused(request_for: QuantizeRequest, tmp_path: Path) -> None:
     path = tmp_path / "models" / "tiny" / "model.onnx"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ModelError, match="not an ONNX file"):
         quantize_model(request_for)
 
 
-def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_files(request_for: QuantizeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = listing(tmp_path / "models" / "tiny")
     plain = Path.write_bytes
 
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path
     assert listing(tmp_path / "models") == ["tiny"]
 
 
-def test_of_two_at_once_the_second_says_that_the_first_is_at_work(request_for: QuantizeRequest, tmp_path: Path) -> None:
+def test_a_second_conversion_of_the_same_graph_is_refused(request_for: QuantizeRequest, tmp_path: Path) -> None:
     refused: list[str] = []
 
     def on_message(line: str) -> None:
@@ -256,9 +256,7 @@ def test_of_two_at_once_the_second_says_that_the_first_is_at_work(request_for: Q
     assert listing(tmp_path / "models") == ["tiny"]
 
 
-def test_killed_in_the_middle_nothing_is_left_and_nobody_is_kept_out(
-    data: Path, request_for: QuantizeRequest, tmp_path: Path
-) -> None:
+def test_a_killed_conversion_leaves_no_files_and_no_lock(data: Path, request_for: QuantizeRequest, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "vision_infer", "model", "quantize", "tiny", "--data", str(data), "--budget", "50"]
     running = subprocess.Popen(
         [*words, "--model-dir", str(tmp_path / "models")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -278,7 +276,7 @@ def test_killed_in_the_middle_nothing_is_left_and_nobody_is_kept_out(
         pass
 
 
-def test_what_killed_attempts_left_goes_with_a_later_one(tmp_path: Path) -> None:
+def test_a_later_conversion_removes_abandoned_folders(tmp_path: Path) -> None:
     left = tmp_path / "m" / ".quantizing-x"
     (left / "m").mkdir(parents=True)
     young = tmp_path / "m" / ".quantizing-y"
@@ -288,7 +286,7 @@ def test_what_killed_attempts_left_goes_with_a_later_one(tmp_path: Path) -> None
     assert listing(tmp_path / "m") == [".quantizing-y", "model.int8.onnx"]
 
 
-def test_passports_of_a_graph_that_is_replaced_go(tmp_path: Path) -> None:
+def test_passports_of_a_replaced_graph_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     folder.mkdir()
     for name in ("model.onnx", "model.onnxruntime-cpu-fp32.passport.json", "model.int8.openvino-cpu-int8.passport.json"):
@@ -314,12 +312,12 @@ def test_the_bundled_model_is_copied_and_not_changed(tmp_path: Path, monkeypatch
     assert again.copied == ()
 
 
-def test_a_name_that_is_no_name(tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="model name"):
         choose_target(tmp_path / "model.onnx", "tiny", "int8", "../out", tmp_path, overwrite=False)
 
 
-def test_another_judge_may_decide(request_for: QuantizeRequest) -> None:
+def test_another_judge_can_be_used(request_for: QuantizeRequest) -> None:
     asked: list[Path] = []
 
     def judge(fp32: Path) -> tuple[Any, str]:

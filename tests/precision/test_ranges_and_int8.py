@@ -53,7 +53,7 @@ def kinds(model: onnx.ModelProto) -> dict[str, int]:
     return {tensor.name: tensor.data_type for tensor in model.graph.initializer if tensor.name in read}
 
 
-def test_the_prediction_and_our_own_nodes_are_left_alone() -> None:
+def test_the_prediction_and_the_added_nodes_are_not_quantized() -> None:
     assert quantizable(SIMPLE) == ("network/conv1", "network/conv2", "network/conv3")
     producers = {name: node for node in made().graph.node for name in node.output}
     for node in made().graph.node:
@@ -83,7 +83,7 @@ def test_the_form_for_tensorrt() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_card_survives_and_the_contract_holds(form: Form) -> None:
+def test_the_card_is_kept_and_the_contract_holds(form: Form) -> None:
     model = made(form)
     assert read_card(model, "x") == CARD.model_copy(update={"precision": "int8"})
     check_contract(model, CARD, "x")
@@ -96,7 +96,7 @@ def test_weights_of_seven_bits() -> None:
     assert max(int(np.abs(one.astype(np.int32)).max()) for one in seven) <= 64
 
 
-def test_what_is_kept_stays_in_fp32_and_all_kept_is_an_error() -> None:
+def test_kept_layers_stay_in_fp32_and_keeping_all_is_an_error() -> None:
     kept = made(kept=frozenset({"network/conv2"}))
     assert {tensor.name for tensor in kept.graph.initializer if tensor.data_type == TensorProto.FLOAT} >= {"network/w2"}
     assert Counter(kinds(kept).values())[TensorProto.INT8] == 2
@@ -114,7 +114,7 @@ def test_results_are_near_those_of_fp32(tmp_path: Path) -> None:
         assert agreement.figures["top1_agreement"] > 90, form
 
 
-def test_ranges_hold_zero_and_cut_what_is_far_out() -> None:
+def test_ranges_contain_zero_and_clip_outliers() -> None:
     chance = np.random.default_rng(0)
     values = np.abs(chance.normal(0, 1, 100_000)).astype(np.float32)
     values[0] = 1000.0
@@ -147,7 +147,7 @@ def _error(values: NDArray[np.float32], ends: tuple[float, float], slope: float)
 
 
 @pytest.mark.parametrize(("slope", "better", "cut"), [(0.0, 0.5, 0.2), (0.1, 0.9, 0.9), (1.0, 1.001, 1.0)])
-def test_squares_comes_nearest_to_the_values_behind_their_activation_function(slope: float, better: float, cut: float) -> None:
+def test_squares_has_the_smallest_error_after_the_activation_function(slope: float, better: float, cut: float) -> None:
     values = np.random.default_rng(0).normal(0, 1, 8000).astype(np.float32)
     one = {"x": Activations(float(values.min()), float(values.max()), values, slope)}
     errors = {method: _error(values, find_ranges(one, method)["x"], slope) for method in METHODS}
@@ -168,7 +168,7 @@ def test_which_tensors_an_activation_function_reads() -> None:
     }
 
 
-def test_the_extremes_are_exact_whatever_the_sample() -> None:
+def test_the_extremes_do_not_depend_on_the_sample() -> None:
     whole = collect_activations(SIMPLE, ["network/conv1"], FRAMES[:3], "tiny")["network/conv1"]
     each = [collect_activations(SIMPLE, ["network/conv1"], [frame], "tiny")["network/conv1"] for frame in FRAMES[:3]]
     assert whole.low == min(one.low for one in each)
@@ -196,7 +196,7 @@ def test_rounded_weights() -> None:
     assert not round_weights(np.zeros((2, 3), np.float32), Int8Recipe()).any()
 
 
-def test_the_layer_that_hurts_comes_first() -> None:
+def test_the_most_sensitive_layer_comes_first() -> None:
     # The second convolution's range is made far too narrow: what it gives is then cut.
     ranges = find_ranges(ACTIVATIONS, "minmax")
     narrow = {**ranges, "network/conv2": (0.0, ranges["network/conv2"][1] / 50)}
@@ -210,7 +210,7 @@ def test_the_layer_that_hurts_comes_first() -> None:
     assert sum(layer.error > 0 for layer in stopped) == 1
 
 
-def test_the_search_keeps_the_layers_that_hurt(tmp_path: Path) -> None:
+def test_the_search_keeps_the_sensitive_layers(tmp_path: Path) -> None:
     narrow = dict(ACTIVATIONS)
     bad = ACTIVATIONS["network/conv2"]
     narrow["network/conv2"] = Activations(bad.low / 200, bad.high / 200, np.float32(1 / 200) * bad.sample)

@@ -46,7 +46,7 @@ def true_scores() -> NDArray[np.float32]:
     return sigmoid(np.random.default_rng(0).normal(-1, 1.5, 500))
 
 
-def test_what_was_done_to_the_scores_is_undone(true_scores: NDArray[np.float32]) -> None:
+def test_a_change_of_the_scores_is_corrected(true_scores: NDArray[np.float32]) -> None:
     drifted = sigmoid(0.9 * logit(true_scores) - 0.3)
     found = fit(frames(true_scores), frames(drifted[::-1]), THRESHOLD)  # in any order: nothing is matched
     assert found is not None
@@ -55,7 +55,7 @@ def test_what_was_done_to_the_scores_is_undone(true_scores: NDArray[np.float32])
     assert str(found) == "logit × 1.111 +0.333"
 
 
-def test_the_count_at_the_threshold_comes_back_through_noise(true_scores: NDArray[np.float32]) -> None:
+def test_the_count_at_the_threshold_is_restored_despite_noise(true_scores: NDArray[np.float32]) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, len(true_scores))
     drifted = sigmoid(logit(true_scores) - 0.4 + noise)
     found = fit(frames(true_scores), frames(drifted), THRESHOLD)
@@ -66,7 +66,7 @@ def test_the_count_at_the_threshold_comes_back_through_noise(true_scores: NDArra
     assert abs(int((corrected >= THRESHOLD).sum()) - wanted) <= 0.02 * wanted
 
 
-def test_what_gives_no_correction(true_scores: NDArray[np.float32]) -> None:
+def test_scores_without_a_valid_correction(true_scores: NDArray[np.float32]) -> None:
     few = true_scores[: MIN_SCORES - 1]
     for ours, theirs in (
         ([], []),

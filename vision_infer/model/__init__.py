@@ -1,1 +1,1 @@
-"""Floor 2: a raw network and its card become a deployment graph; models are found by name."""
+"""Floor 2: convert raw models to deployment graphs, and find models by name."""

@@ -87,11 +87,8 @@ def resolve_model(
 ) -> Path:
     """Return the .onnx file of a model.
 
-    Args:
-        name_or_file: The name of a model, or the path of a file that ends in ``.onnx``.
-        explicit: The user's folder; this and the others as for :func:`list_models`.
-        environ: The environment.
-        bundled: The folder of the bundled models.
+    ``name_or_file`` is the name of a model, or the path of a file that ends in ``.onnx``.
+    The other arguments are as for :func:`list_models`.
 
     Raises:
         ModelError: The file or model does not exist, or the model cannot be used.
@@ -125,21 +122,15 @@ def model_inputs(
 ) -> dict[Size, Path]:
     """Return the .onnx files of a model by input size, the file of :func:`resolve_model` first.
 
-    Args:
-        name: The name of a model, or the path of a file that ends in ``.onnx``, which has one size.
-        explicit: The user's folder; this and the others as for :func:`list_models`.
-        environ: The environment.
-        bundled: The folder of the bundled models.
+    ``name`` is the name of a model, or the path of a file that ends in ``.onnx``, which has one size. The other arguments are as
+    for :func:`list_models`.
 
     Raises:
         ModelError: As for :func:`resolve_model`.
     """
     path = resolve_model(name, explicit, environ, bundled)
-    if str(name).endswith(".onnx"):
-        from vision_infer.model.reading import read_deployment_card
-
-        return {read_deployment_card(path).input_size: path}
-    return _graphs(read_card_file(path.with_name(CARD_FILE)), path)
+    card = _read_card(name, path)
+    return {card.input_size: path} if str(name).endswith(".onnx") else _graphs(card, path)
 
 
 def model_card(
@@ -150,7 +141,10 @@ def model_card(
     Raises:
         ModelError: As for :func:`resolve_model`, or the graph has no card.
     """
-    path = resolve_model(name, explicit, environ, bundled)
+    return _read_card(name, resolve_model(name, explicit, environ, bundled))
+
+
+def _read_card(name: str | Path, path: Path) -> ModelCard:
     if str(name).endswith(".onnx"):
         from vision_infer.model.reading import read_deployment_card
 

@@ -14,11 +14,11 @@ from vision_infer.core.card import InputSize, ModelCard, parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.building import CANDIDATES, join
-from vision_infer.model.catalogue import GRAPH_FILE, graph_file
+from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, graph_file
 from vision_infer.model.graph import check_contract, read_card, write_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.labels import labels_of_file, read_labels
-from vision_infer.model.model_folder import new_folder, refuse_taken, save_graph, write_card_file
+from vision_infer.model.model_folder import card_to_yaml, new_folder, refuse_taken, save_graph
 from vision_infer.model.network import RawNetwork, ScoreKind, find_image, fixed_size, prepare_network
 from vision_infer.model.pull.checksum import hash_file
 from vision_infer.model.reading import read_onnx
@@ -123,7 +123,9 @@ def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None,
         if request.has_options:
             message = f"{file.name}: the file is already a deployment graph, so its head, labels and normalisation are fixed"
             raise ModelError(message, "Remove these options, or import the raw model.")
-        card = _rename(model, card, request.name, file)
+        check_contract(model, card, file.name)
+        card = card.model_copy(update={"name": request.name})
+        write_card(model, card)
         return _write(request, card, {card.input_size: model}, {}, (card.input_size,), verify)
     networks, own = _prepare_all(model, request)
     sizes = tuple(dict.fromkeys(request.inputs)) or tuple(networks)[:1]
@@ -133,14 +135,6 @@ def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None,
         size: request.others.get(size, file if own in (None, size) else network.model) for size, network in networks.items()
     }
     return _write(request, card, graphs, sources, sizes, verify)
-
-
-def _rename(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> ModelCard:
-    """Give a deployment graph another name, and return its new card."""
-    check_contract(model, card, file.name)
-    renamed = card.model_copy(update={"name": name})
-    write_card(model, renamed)
-    return renamed
 
 
 def _prepare_all(model: onnx.ModelProto, request: ImportRequest) -> tuple[dict[Size, RawNetwork], Size | None]:
@@ -229,7 +223,7 @@ def _write(
             raws[size] = source if isinstance(source, Path) else scratch / f"raw-{size}.onnx"
             if not isinstance(source, Path):
                 save_graph(source, raws[size])
-        write_card_file(made, card)
+        (made / CARD_FILE).write_text(card_to_yaml(card), encoding="utf-8")
         if verify is not None:
             half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in next(iter(graphs.values())).graph.initializer)
             verify(Proposal(request.file.name, card, paths, raws, request.scores, half))

@@ -13,7 +13,6 @@ import yaml
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
-from vision_infer.model.catalogue import CARD_FILE
 
 
 def card_to_yaml(card: ModelCard) -> str:
@@ -24,11 +23,6 @@ def card_to_yaml(card: ModelCard) -> str:
         data[field] = card.model_dump(mode="json")[field]
     ordered = {field: data[field] for field in ModelCard.model_fields if field in data}
     return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-
-
-def write_card_file(folder: Path, card: ModelCard) -> None:
-    """Write ``model.yaml``."""
-    (folder / CARD_FILE).write_text(card_to_yaml(card), encoding="utf-8")
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -130,7 +130,7 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
     others = tuple(describe(info) for info in model.graph.input if info.name != image.name)
     outputs = tuple(describe(info) for info in model.graph.output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    _name_nodes(model)
+    name_nodes(model)
     compose.add_prefix(model, NETWORK_PREFIX, inplace=True)
     inside = {NETWORK_PREFIX + name: shape for name, shape in shapes.items()}
     return RawNetwork(where, model, taken, others, outputs, inside, metadata, scores)
@@ -185,7 +185,7 @@ def _check_operators(model: onnx.ModelProto, where: str) -> None:
                 raise ModelError(f"{where}: node '{name}' has the unknown operator '{node.op_type}'", "Export it without.")
 
 
-def _name_nodes(model: onnx.ModelProto) -> None:
+def name_nodes(model: onnx.ModelProto) -> None:
     """Give each node a unique name: tools exclude nodes by name, and runtimes refuse duplicate names."""
     taken = {node.name for node in model.graph.node}
     seen = {""}

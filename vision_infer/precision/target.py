@@ -89,8 +89,8 @@ def choose_target(source: Path, model: str, what: str, name: str | None, model_d
     elif source.resolve().is_relative_to(bundled_dir().resolve()):
         target = ConversionTarget(model_dir / source.parent.name, f"{source.stem}.{what}.onnx", model)
         if not target.folder.exists():
-            beside = sorted(source.parent.iterdir())
-            copied = tuple(path for path in beside if path.name in _COPIED or _GRAPH.fullmatch(path.name))
+            siblings = sorted(source.parent.iterdir())
+            copied = tuple(path for path in siblings if path.name in _COPIED or _GRAPH.fullmatch(path.name))
             target = ConversionTarget(target.folder, target.graph, target.model, copied)
         taken = target.path.exists()
     else:

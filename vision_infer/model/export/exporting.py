@@ -20,7 +20,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.export.family import Built, Family, OnMessage, Order, Origin
 from vision_infer.model.export.library import load, quietly
 from vision_infer.model.export.random_weights import spread
-from vision_infer.model.export.to_onnx import OPSET, check_opset, count_parameters, to_onnx
+from vision_infer.model.export.to_onnx import OPSET, check_opset, to_onnx
 from vision_infer.model.importing import ImportRequest, Proposal, import_model
 from vision_infer.model.model_folder import refuse_taken, save_graph
 from vision_infer.model.pull.checksum import hash_file
@@ -120,7 +120,7 @@ def _export(
         save_graph(raw, files[size])
         runs[size] = _runner(built)
     assert built is not None
-    parameters = count_parameters(built.module)
+    parameters = sum(int(tensor.numel()) for tensor in built.module.parameters())
     on_message(f"{what}: {parameters / 1e6:.2f} million parameters, opset {request.opset}, dynamic batch")
     record = _record(request, family, parameters)
 

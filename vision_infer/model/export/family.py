@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from vision_infer.core.geometry import Size
 from vision_infer.model.network import ScoreKind
@@ -75,9 +75,3 @@ class Refused:
 
     title: str
     reason: str
-
-
-class FamilyFile(Protocol):
-    """A module in ``families/``. One such file adds an export family."""
-
-    FAMILY: Family | Refused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any
 
 import onnx
 from onnx import TensorProto
@@ -101,8 +100,3 @@ def _check(model: onnx.ModelProto, built: Built, where: str) -> None:
         raise ModelError(f"{where}: the batches of inputs and outputs differ", "Each output must have one row per image.")
     if model.graph.input[0].type.tensor_type.elem_type != TensorProto.FLOAT:
         raise ModelError(f"{where}: the input is not float32", "Export it in float32; 'model quantize' converts it to FP16.")
-
-
-def count_parameters(module: Any) -> int:
-    """Return the number of a model's weights."""
-    return sum(int(tensor.numel()) for tensor in module.parameters())

@@ -23,6 +23,7 @@ import onnx
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 from vision_infer.model.graph import PREFIX, finish, read_card
+from vision_infer.model.network import name_nodes
 
 Form = Literal["cpu", "tensorrt"]
 FORMS: tuple[Form, ...] = ("cpu", "tensorrt")
@@ -68,7 +69,7 @@ def simplify(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     kept = [entry for entry in simple.opset_import if entry.domain in used]
     del simple.opset_import[:]
     simple.opset_import.extend(kept)
-    _name_nodes(simple.graph)
+    name_nodes(simple)
     return finish(simple, card, where)
 
 
@@ -151,7 +152,7 @@ def quantize(
     finally:
         logging.getLogger().setLevel(level)
     made = quantizer.model.model
-    _name_nodes(made.graph)
+    name_nodes(made)
     return finish(made, card.model_copy(update={"precision": "int8"}), where)
 
 
@@ -183,17 +184,3 @@ def _prediction_nodes(nodes: list[onnx.NodeProto]) -> frozenset[str]:
             continue
         todo += [producers[name] for name in node.input if name in producers]
     return frozenset(found)
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a name of its own."""
-    taken = {node.name for node in graph.node}
-    seen = {""}
-    for number, node in enumerate(graph.node):
-        if node.name in seen:
-            name = f"{node.op_type}_{number}"
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            node.name = name
-        seen.add(node.name)

@@ -1,7 +1,7 @@
-"""The ranges of a network's activations on calibration frames, by four methods.
+"""Ranges of a model's activations on calibration frames, by four methods.
 
-One pass over the frames gives, for each tensor, its exact extremes and a sample of its values; what a method makes of them
-costs no further pass. Memory is bounded: :data:`SAMPLES_PER_FRAME` values for each tensor and frame.
+One pass over the frames records the extremes and a sample of the values of each tensor (:data:`SAMPLES_PER_FRAME` per frame, to
+bound the memory); all methods use these.
 """
 
 from __future__ import annotations

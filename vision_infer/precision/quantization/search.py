@@ -201,7 +201,12 @@ class LayerSearch:
         corrected = apply(model, correction, self._where)
         with self._opened(corrected) as engine:
             other = _Attempt(corrected, self._judge.compare(engine), correction)
-        return min(tried, other, key=lambda one: (bool(one.agreement.shortfall(budget)), _count_change(one)))
+
+        def rank(attempt: _Attempt) -> tuple[bool, float]:
+            change = attempt.agreement.drift.count if attempt.agreement.drift is not None else 0.0
+            return bool(attempt.agreement.shortfall(budget)), abs(change)
+
+        return min(tried, other, key=rank)
 
     @contextmanager
     def _opened(self, model: onnx.ModelProto) -> Iterator[Engine]:
@@ -223,10 +228,6 @@ def _is_good(tried: _Attempt, budget: float) -> bool:
     nearest = sorted((drift.count_low, 0.0, drift.count_high))[1]
     likely = replace(tried.agreement, drift=drift.model_copy(update={"count": nearest}))
     return not likely.shortfall(budget) and drift.score_difference <= STEADY_SCORES
-
-
-def _count_change(tried: _Attempt) -> float:
-    return 0.0 if tried.agreement.drift is None else abs(tried.agreement.drift.count)
 
 
 def _summary(tried: _Attempt) -> str:

@@ -7,7 +7,7 @@ import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,13 +145,17 @@ def make_passport(graph: Path, verified: EngineVerification, origin: Origin, clo
 
     card = read_graph_facts(graph).card
     runtime = verified.engine.partition("-")[0]
+    tools = {}
+    for name in TOOLS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            tools[name] = importlib.metadata.version(name)
     return Passport(
         engine=verified.engine,
         card=summarise(card),
         sources=Sources(graph=graph_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
         runtime=runtime,
         runtime_version=runtime_version(runtime),
-        tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},
+        tools=tools | {"fp32": origin.fp32_sha256},
         device=this_device(),
         precision=dict(origin.layers),
         accuracy=(verified.agreement.measured(origin.data, origin.evaluation_sha256),),
@@ -177,11 +181,3 @@ def measured_speed(rounds: SpeedRounds, workers: int, times: Faster) -> Measured
         cpu_ms=round(estimate(rounds.cpu_ms).median, 3),
         fp32_ratio=round(times.times.median, 3),
     )
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -66,7 +66,9 @@ def verify_import(
     verified = []
     for size, path in proposal.graphs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        tolerance = _tolerance(proposal, size, untrained)
+        tolerance = _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, SCORE_TOLERANCE)
+        if proposal.half:
+            tolerance = _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), HALF_SCORE_TOLERANCE)
         graph = RawSession(path)
         results = ((count, index, require_numbers(found, proposal.where)) for count, index, found in run_batches(graph, fitted))
         alone = [next(results) for _ in range(IMAGES)]
@@ -79,12 +81,6 @@ def verify_import(
             worst = [max(pair) for pair in zip(worst, differences, strict=True)]
         verified.append(GraphVerification(proposal.where, size, text, against, proposal.card.task, worst[0], worst[1]))
     return verified
-
-
-def _tolerance(proposal: Proposal, size: Size, untrained: bool) -> _Tolerance:
-    if not proposal.half:
-        return _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, SCORE_TOLERANCE)
-    return _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), HALF_SCORE_TOLERANCE)
 
 
 def _expected(

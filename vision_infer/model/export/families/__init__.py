@@ -1,4 +1,4 @@
-"""The export families, one file each. A new file is found by its name."""
+"""The export families, one file each with a constant ``FAMILY``. A new file is found by its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from vision_infer.core.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from vision_infer.model.export.family import Family, FamilyFile, Refused
+    from vision_infer.model.export.family import Family, Refused
 
 
 def family_names() -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def family_names() -> tuple[str, ...]:
 
 def read_family(name: str) -> Family | Refused:
     """Return the family with a name of :func:`family_names`, without importing its library."""
-    return cast("FamilyFile", importlib.import_module(f"{__name__}.{name}")).FAMILY
+    return cast("Family | Refused", importlib.import_module(f"{__name__}.{name}").FAMILY)
 
 
 def find_family(text: str) -> tuple[str, Family, str]:

@@ -86,13 +86,13 @@ def build(order: Order, recipe: TransformersRecipe, card: Mapping[str, Any]) -> 
 def _config(order: Order, recipe: TransformersRecipe, transformers: Any) -> Any:
     """Return the configuration next to the weights, or else that of the variant."""
     kind = getattr(transformers, recipe.config)
-    beside = None if order.file is None else order.file.with_name(CONFIG_FILE)
-    if beside is not None and beside.is_file():
+    existing = None if order.file is None else order.file.with_name(CONFIG_FILE)
+    if existing is not None and existing.is_file():
         try:
-            config = kind.from_json_file(str(beside))
+            config = kind.from_json_file(str(existing))
         except Exception as error:
             raise ModelError(
-                f"{beside}: not a configuration of {recipe.config}: {error}", "Remove it, or copy the right one."
+                f"{existing}: not a configuration of {recipe.config}: {error}", "Remove it, or copy the right one."
             ) from error
         return getattr(config, "vision_config", config)
     config = kind()

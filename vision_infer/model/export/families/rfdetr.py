@@ -16,7 +16,7 @@ from vision_infer.model.export.weights import downloaded, load_into, read_weight
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD
 
 _SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704}
-_BESIDE = (argparse.Namespace, types.SimpleNamespace)
+_OPTION_CLASSES = (argparse.Namespace, types.SimpleNamespace)
 """The classes for options that its trainer stores with the weights."""
 
 
@@ -37,7 +37,7 @@ def _build(order: Order) -> Built:
     card: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     file = _fetch(kind()) if order.origin == "download" else order.file
     if file is not None:
-        load_into(network, _named(read_weights(file, _BESIDE)), file.name)
+        load_into(network, _named(read_weights(file, _OPTION_CLASSES)), file.name)
         if order.classes is None:
             card["labels"] = _labels()
     if order.origin == "download" and file is not None:
