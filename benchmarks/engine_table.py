@@ -76,7 +76,7 @@ def main() -> None:
     table, shortest = "\n".join(lines), min(command_seconds() for _ in range(ROUNDS))
     note = (
         f"`make engine-table`, {str(machine['date'])[:10]}: TensorRT-RTX {api().version}, {machine['cpu']}, "
-        f"{machine['cores']} processors, load {machine['load_before']} before the start, no GPU. Minimum of {ROUNDS} builds with "
+        f"{machine['cores']} CPUs, load {machine['load_before']} before the start, no GPU. Minimum of {ROUNDS} builds with "
         f"batch sizes 1, 2, 4 and 8 for sm_89.\nThe whole command takes {shortest:.1f} s for NanoDet in fp32, including start-up."
     )
     text = PAGE.read_text(encoding="utf-8")

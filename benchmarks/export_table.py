@@ -77,7 +77,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {runtime_version(name)}" for name in ("torch", "onnxruntime") if runtime_version(name))
     images = "photographs" if PHOTOGRAPHS.is_dir() else "synthetic images"
     note = (
-        f"`make export-table`, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} processors, load "
+        f"`make export-table`, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} CPUs, load "
         f"{machine['load_before']} before the start, {versions}.\nRandom weights, batches of 1, 2 and 5 {images}."
     )
     text, table = PAGE.read_text(encoding="utf-8"), "\n".join(lines)

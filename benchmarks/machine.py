@@ -14,7 +14,7 @@ PACKAGES = ("vision-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "op
 
 
 def describe_machine() -> dict[str, object]:
-    """Return the processor and its instruction sets, the usable cores, the load, versions and date; no host name and no path."""
+    """Return the CPU and its instruction sets, the usable cores, the load, versions and date; no host name and no path."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -38,7 +38,7 @@ def _cpu_model() -> str:
 
 
 def _instructions() -> list[str]:
-    """Return those of :data:`INSTRUCTIONS` that the processor has."""
+    """Return those of :data:`INSTRUCTIONS` that the CPU has."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -9,7 +9,7 @@ sessions of ONNX Runtime, and the limit given by the cost of each stage, show wh
 
 ``one`` and ``two`` are YOLO11n as FP32 ONNX at 640x640 on one file and on two; ``yolox`` is YOLOX-nano; ``defaults`` runs each
 program with its defaults; ``live`` is four cameras of 1080p at 30 frames/s. ``bf16`` is the engine that ``auto`` chooses on a
-processor with bfloat16 after it was verified for the model, which requires trained weights; the weights here may be random.
+CPU with bfloat16 after it was verified for the model, which requires trained weights; the weights here may be random.
 Roboflow's ``inference`` runs the same graph through a custom function, because its own models come from its service.
 """
 

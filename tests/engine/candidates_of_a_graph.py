@@ -62,4 +62,4 @@ def passport(
 
 
 def unproven(engine: str) -> str:
-    return f"{engine} is left out: its loss of accuracy has to be measured on this processor: give frames with --data"
+    return f"{engine} is left out: its loss of accuracy has to be measured on this CPU: give frames with --data"

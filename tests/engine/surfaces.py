@@ -1,4 +1,4 @@
-"""The reference of the surface kernel in NumPy, and the kernel's source, compiled for the processor."""
+"""The reference of the surface kernel in NumPy, and the kernel's source, compiled for the CPU."""
 
 from __future__ import annotations
 

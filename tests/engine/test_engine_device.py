@@ -1,4 +1,4 @@
-"""The processor, and the names of devices."""
+"""The CPU, and the names of devices."""
 
 from __future__ import annotations
 

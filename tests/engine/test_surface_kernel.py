@@ -1,4 +1,4 @@
-"""The kernel that writes decoded frames into slots: compiled for each kind of GPU, and its source run on the processor."""
+"""The kernel that writes decoded frames into slots: compiled for each kind of GPU, and its source run on the CPU."""
 
 from __future__ import annotations
 

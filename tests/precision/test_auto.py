@@ -62,10 +62,7 @@ def test_without_frames_only_float32_is_tried(alone: Path) -> None:
     assert choice.candidate.lossless
     for one in candidates(alone)[1:]:
         assert (f"trying {one.engine}" in said) == one.lossless
-        assert (
-            one.lossless
-            or f"{one.engine} is left out: its loss of accuracy has to be measured on this processor" in "\n".join(said)
-        )
+        assert one.lossless or f"{one.engine} is left out: its loss of accuracy has to be measured on this CPU" in "\n".join(said)
 
 
 def test_too_few_frames(alone: Path) -> None:

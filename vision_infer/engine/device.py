@@ -1,4 +1,4 @@
-"""The devices of this machine: the processor and its instructions, and the names of devices."""
+"""The devices of this machine: the CPU and its instructions, and the names of devices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vision_infer.core.errors import UsageError
 
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 INSTRUCTIONS_ARM = ("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2")
-"""The instructions that decide how fast a model runs on a processor, and what its results are."""
+"""The instructions that decide how fast a model runs on a CPU, and what its results are."""
 
 
 def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
-    """Return the processor's name, with family and model where the system reports them, and its instructions among the above."""
+    """Return the CPU's name, with family and model where the system reports them, and its instructions among the above."""
     try:
         first = cpuinfo.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
     except OSError:

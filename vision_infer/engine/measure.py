@@ -23,7 +23,7 @@ NS_PER_MS = 1_000_000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 UNDISTURBED = 0.8
-"""The minimum share of the usable processors that an engine must have received for its frame rate to count."""
+"""The minimum share of the usable CPUs that an engine must have received for its frame rate to count."""
 
 Frames = Sequence[NDArray[np.uint8]]
 """Images as a slot contains them: uint8 [H, W, 3], letterboxed."""
@@ -37,11 +37,11 @@ class SpeedRounds:
     fps: list[float] = field(default_factory=list)
     """The frame rate of each round, images per second."""
     cpu_ms: list[float] = field(default_factory=list)
-    """The processor time per image of each round, milliseconds."""
+    """The CPU time per image of each round, milliseconds."""
     latencies_ms: list[float] = field(default_factory=list)
     """The durations of all batches of all rounds, milliseconds."""
     shares: list[float] = field(default_factory=list)
-    """The share of the usable processors that it received in each round, 0 to about 1."""
+    """The share of the usable CPUs that it received in each round, 0 to about 1."""
 
     def percentile_ms(self, part: float) -> float:
         """Return the time that this part (0–1) of all batches did not exceed, milliseconds."""
@@ -67,7 +67,7 @@ class Faster:
     times: Estimate
     """How many times faster the first engine is."""
     by_cpu: bool
-    """Whether processor time was compared instead of frame rates, because other programs used the processors."""
+    """Whether CPU time was compared instead of frame rates, because other programs used the CPUs."""
 
 
 def measure_speed(
@@ -120,8 +120,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 def faster(first: SpeedRounds, second: SpeedRounds) -> Faster:
     """Return how many times faster the first engine is than the second, compared round by round.
 
-    If other programs left one of the two less than :data:`UNDISTURBED` of the processors, the frame rates say more about those
-    programs than about the engines. Then the processor times per image are compared.
+    If other programs left one of the two less than :data:`UNDISTURBED` of the CPUs, the frame rates say more about those
+    programs than about the engines. Then the CPU times per image are compared.
     """
     by_cpu = min(statistics.median(first.shares), statistics.median(second.shares)) < UNDISTURBED
     pairs = zip(second.cpu_ms, first.cpu_ms, strict=True) if by_cpu else zip(first.fps, second.fps, strict=True)

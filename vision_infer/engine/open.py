@@ -48,7 +48,7 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
 
     Raises:
         EngineError: The runtime is unknown or missing, does not have that type of arithmetic, or the device is not available; or
-            the GPU has no memory for the model, and the request names the GPU. If ``device`` is ``auto``, the processor is used
+            the GPU has no memory for the model, and the request names the GPU. If ``device`` is ``auto``, the CPU is used
             instead, and ``on_message`` receives the reason.
         ModelError: The file is not a deployment graph.
         UsageError: The name of the device or of the type of arithmetic is wrong.
@@ -74,7 +74,7 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
 
 
 def is_auto_on_cpu(request: EngineRequest) -> bool:
-    """Return whether the request leaves the engine to the machine, and will run on its processor.
+    """Return whether the request leaves the engine to the machine, and will run on its CPU.
 
     Raises:
         EngineError: No runtime is installed, or the device is not available.
@@ -121,7 +121,7 @@ def _named_graph(path: Path, precision: str, runtime: Runtime) -> Path:
 
 
 def _apply_choice(path: Path, request: EngineRequest, engine_dir: Path, on_message: OnMessage) -> tuple[Path, EngineRequest]:
-    """Return the graph and engine that passports or autotuning chose for this machine's processor; unchanged without a choice."""
+    """Return the graph and engine that passports or autotuning chose for this machine's CPU; unchanged without a choice."""
     choice = find_choice(path, engine_dir) if is_auto_on_cpu(request) else None
     if choice is None:
         return path, request

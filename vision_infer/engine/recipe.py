@@ -134,5 +134,5 @@ def candidate_of(recipe: EngineRecipe, possible: tuple[EngineCandidate, ...]) ->
         raise EngineError(f"{recipe.model} has no graph in {recipe.precision}", hint)
     fitting = [one for one in found if one.compute == recipe.compute]
     if not fitting:
-        raise EngineError(f"this processor has no instructions for {recipe.compute}", "use compute: f32")
+        raise EngineError(f"this CPU has no instructions for {recipe.compute}", "use compute: f32")
     return fitting[0]

@@ -107,7 +107,7 @@ class Runtime:
         return f"{self.name}-{device}-{compute if precision == 'fp32' and compute != 'f32' else precision}"
 
     def cpu_key(self, graph: Path, facts: GraphFacts, compute: Compute, batch: int) -> EngineKey:
-        """Return the key of an engine on this machine's processor; reads the graph from end to end."""
+        """Return the key of an engine on this machine's CPU; reads the graph from end to end."""
         name, instructions = cpu_facts()
         return EngineKey(
             facts.card.name,

@@ -1,6 +1,6 @@
 """The smoke test of a runtime: a child process opens a small deployment graph, runs one image, and prints the result.
 
-It runs in a child process because a runtime that was built for another processor, or a broken driver, crashes its process.
+It runs in a child process because a runtime that was built for another CPU, or a broken driver, crashes its process.
 
     python -m vision_infer.engine.smoke_test GRAPH RUNTIME DEVICE < image
 """
@@ -79,7 +79,7 @@ def run_smoke_test(
 def _crashed(runtime: str, status: int, stderr: str) -> EngineError:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        hint = "it was built for another processor" if -status == signal.SIGILL else "reinstall it, or install another version"
+        hint = "it was built for another CPU" if -status == signal.SIGILL else "reinstall it, or install another version"
         return EngineError(f"{runtime} crashed ({name})", hint)
     lines = stderr.strip().splitlines()
     return EngineError(f"{runtime} ended with status {status}: {lines[-1][:200] if lines else 'no message'}")

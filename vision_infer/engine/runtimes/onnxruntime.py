@@ -34,7 +34,7 @@ class OnnxRuntimeEngine(HostEngine):
     """A deployment graph in ONNX Runtime.
 
     Args:
-        optimised: The result of :func:`optimise` for the same file, runtime and processor; it loads in a quarter of the time.
+        optimised: The result of :func:`optimise` for the same file, runtime and CPU; it loads in a quarter of the time.
 
     Raises:
         EngineError: The runtime is not installed, or the device is not available.
@@ -89,7 +89,7 @@ class OnnxRuntimeEngine(HostEngine):
 
 
 def optimise(path: Path) -> bytes:
-    """Return the graph as ONNX Runtime optimises it for this processor before running it.
+    """Return the graph as ONNX Runtime optimises it for this CPU before running it.
 
     Raises:
         EngineError: The runtime is not installed, or cannot write the result.

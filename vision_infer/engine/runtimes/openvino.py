@@ -4,7 +4,7 @@
 As many streams as workers run at the same time, and each has its threads: two workers with one thread each give the highest frame
 rate on two cores, one worker with two threads the lowest latency of a single image.
 
-By default the runtime would compute in bfloat16 wherever the processor can: this module requests float32 unless ``compute`` says
+By default the runtime would compute in bfloat16 wherever the CPU can: this module requests float32 unless ``compute`` says
 otherwise.
 """
 
@@ -42,10 +42,10 @@ class OpenVinoEngine(HostEngine):
     stays dynamic.
 
     Args:
-        compiled: The result of :meth:`export` for the same file, settings, runtime and processor; it loads in half the time.
+        compiled: The result of :meth:`export` for the same file, settings, runtime and CPU; it loads in half the time.
 
     Raises:
-        EngineError: The runtime is not installed, or the processor or the graph does not support bfloat16.
+        EngineError: The runtime is not installed, or the CPU or the graph does not support bfloat16.
         ModelError: The file cannot be loaded, or is not a deployment graph.
     """
 
@@ -56,7 +56,7 @@ class OpenVinoEngine(HostEngine):
             raise EngineError(f"{path} is a graph in {facts.precision}: only fp32 graphs can be computed in bf16", "use f32")
         core = load_openvino().Core()
         if settings.compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise EngineError("this processor does not compute in bfloat16", "use f32")
+            raise EngineError("this CPU does not compute in bfloat16", "use f32")
         if compiled is None:
             model = _read(core, path)
             outputs = check_contract(_ports(model.inputs), _ports(model.outputs), facts.card, path)
@@ -72,7 +72,7 @@ class OpenVinoEngine(HostEngine):
         self._bound: dict[int, int] = {}
 
     def export(self) -> bytes:
-        """Return the graph as it was compiled for this processor.
+        """Return the graph as it was compiled for this CPU.
 
         Raises:
             EngineError: The runtime cannot export it.
@@ -165,7 +165,7 @@ def _configuration(settings: EngineSettings) -> dict[str, Any]:
         "NUM_STREAMS": settings.workers,
         "INFERENCE_NUM_THREADS": settings.workers * settings.threads,
         "INFERENCE_PRECISION_HINT": settings.compute,
-        # Pinned threads would compete with the decoders, and with another engine's threads pinned to the same processors.
+        # Pinned threads would compete with the decoders, and with another engine's threads pinned to the same CPUs.
         "ENABLE_CPU_PINNING": False,
     }
 
@@ -225,7 +225,7 @@ RUNTIME = Runtime(
     modules=("openvino",),
     packages=("openvino",),
     extra="openvino",
-    benefit="a second runtime for the processor, often faster",
+    benefit="a second runtime for the CPU, often faster",
     computes=("f32", "bf16"),
     cached_on=("cpu",),
     in_auto=True,

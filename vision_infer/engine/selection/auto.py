@@ -72,7 +72,7 @@ class AutotuneRequest:
     """Has the failures of earlier tries, which are not repeated, and receives those of this one."""
     clock: Clock = SYSTEM_CLOCK
     cpu_ns: Callable[[], int] = time.process_time_ns
-    """Returns the processor time of this process so far, ns."""
+    """Returns the CPU time of this process so far, ns."""
 
 
 def autotune_model(
@@ -188,14 +188,14 @@ def _why_untried(request: AutotuneRequest, candidate: EngineCandidate) -> str:
         return loss.shortfall(request.options.budget)
     if candidate.lossless or request.options.compare is not None:
         return ""
-    return "its loss of accuracy has to be measured on this processor: give frames with --data"
+    return "its loss of accuracy has to be measured on this CPU: give frames with --data"
 
 
 def _choose_by_ratios(
     reference: EngineCandidate, ratios: Sequence[tuple[EngineCandidate, Faster]], seconds: float
 ) -> EngineChoice:
     busy = any(ratio.by_cpu for _, ratio in ratios)
-    how = f"autotuned in {seconds:.1f} s{', by processor time: the machine is busy' if busy else ''}"
+    how = f"autotuned in {seconds:.1f} s{', by CPU time: the machine is busy' if busy else ''}"
     best, ratio = max(ratios, key=lambda pair: pair[1].times.median)
     if ratio.times.low < CLEARLY_FASTER:
         others = ", ".join(f"{candidate.engine} {other.times.median:.1f}×" for candidate, other in ratios)

@@ -16,7 +16,7 @@ from vision_infer.engine.store.passport import DeviceFacts
 
 @dataclass(frozen=True, slots=True)
 class EngineCandidate:
-    """An engine that a model can have on this machine's processor."""
+    """An engine that a model can have on this machine's CPU."""
 
     graph: Path
     facts: GraphFacts
@@ -41,7 +41,7 @@ class EngineCandidate:
 
 
 def candidates(path: Path) -> list[EngineCandidate]:
-    """Return the engines of a model on this machine's processor; the first is the reference: the graph itself in float32.
+    """Return the engines of a model on this machine's CPU; the first is the reference: the graph itself in float32.
 
     Raises:
         ModelError: The file is not a deployment graph.
@@ -56,13 +56,13 @@ def candidates(path: Path) -> list[EngineCandidate]:
 
 
 def this_device() -> DeviceFacts:
-    """Return this machine's processor as passports describe it."""
+    """Return this machine's CPU as passports describe it."""
     name, instructions = cpu_facts()
     return DeviceFacts(name=name, instructions=instructions, cores=available_cpus())
 
 
 def _computes(runtime: Runtime, precision: Precision) -> Sequence[Compute]:
-    """Return the useful types of arithmetic: bfloat16 is slower on a processor without instructions for it."""
+    """Return the useful types of arithmetic: bfloat16 is slower on a CPU without instructions for it."""
     if precision == "fp32" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_facts()[1]):
         return runtime.computes
     return ("f32",)

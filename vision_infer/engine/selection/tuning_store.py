@@ -1,6 +1,6 @@
 """What autotuning on this machine found, kept next to the engine cache: the engine it chose, and the engines that failed.
 
-A choice belongs to the keys of all candidates, a failure to the key of its engine: another graph, runtime version or processor
+A choice belongs to the keys of all candidates, a failure to the key of its engine: another graph, runtime version or CPU
 makes autotuning try again. An engine is marked before it is opened. A leftover mark shows that the process ended while it tried
 the engine; since users also interrupt autotuning, the engine is left out from the second time on.
 """
@@ -38,7 +38,7 @@ class EngineChoice:
     made_s: float = field(default=0.0, compare=False)
     """The time of the choice, seconds since 1970; 0: now."""
     estimated: bool = False
-    """Whether its speed was measured on another processor, or with another version of the runtime."""
+    """Whether its speed was measured on another CPU, or with another version of the runtime."""
 
 
 @dataclass(frozen=True, slots=True)

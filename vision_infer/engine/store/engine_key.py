@@ -25,7 +25,7 @@ class EngineKey:
     """The type of the arithmetic of a float32 graph."""
     runtime_version: str
     device: str
-    """The processor with its instruction set, or the GPUs of a plan."""
+    """The CPU with its instruction set, or the GPUs of a plan."""
     batch: int
     """The largest batch size that it was built for; 0: any."""
     profile: str = ""

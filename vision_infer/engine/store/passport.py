@@ -68,12 +68,12 @@ class DeviceFacts(_PassportPart):
     kind: Literal["cpu", "cuda"] = "cpu"
     name: str
     instructions: tuple[str, ...] = Field(default=(), description="The instructions that affect speed and results.")
-    cores: int = Field(default=1, ge=1, description="The number of usable processors.")
+    cores: int = Field(default=1, ge=1, description="The number of usable CPUs.")
     compute_capabilities: tuple[str, ...] = Field(default=(), description="Those of the GPUs that a plan is for, such as sm_89.")
     mig: str = Field(default="", description="The MIG instance of that GPU, such as 1g.10gb; empty: a whole GPU, or any.")
 
     def arithmetic(self, precision: str) -> tuple[str, bool]:
-        """Return what affects the results: the family of processors, and whether there are instructions for a precision.
+        """Return what affects the results: the family of CPUs, and whether there are instructions for a precision.
 
         Without instructions for INT8, sums of products saturate; without those for bfloat16 and float16 the runtime computes in
         float32 instead. Instructions for other precisions do not matter.
@@ -141,11 +141,11 @@ class MeasuredSpeed(_PassportPart):
     fps: Share = Field(description="The frame rate of all workers together, images per second.")
     fps_low: Share = Field(description="The lower end of the 95 % interval of the median.")
     fps_high: Share
-    cpu_ms: Share = Field(default=0, description="The processor time per image, ms; 0: not measured.")
+    cpu_ms: Share = Field(default=0, description="The CPU time per image, ms; 0: not measured.")
     fp32_ratio: float | None = Field(
         default=None,
         ge=0,
-        description="The speed ratio to FP32 on ONNX Runtime, measured in turns; by processor time if the machine was busy.",
+        description="The speed ratio to FP32 on ONNX Runtime, measured in turns; by CPU time if the machine was busy.",
     )
 
 

@@ -17,7 +17,7 @@ from vision_infer.pipeline.status import LaneStatus
 
 
 def passport_of(lane: LaneStatus, settings: ServeSettings, environ: Mapping[str, str] = os.environ) -> Passport | None:
-    """Return the most relevant passport of a lane's engine, preferably from this machine's processor; None if there is none."""
+    """Return the most relevant passport of a lane's engine, preferably from this machine's CPU; None if there is none."""
     try:
         graph = _graph(lane, settings)
         if graph is None:
