@@ -104,3 +104,17 @@ def test_no_modules_import_each_other() -> None:
 def test_modules_are_at_most_350_lines_long() -> None:
     lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in MODULES}
     assert {path: length for path, length in lengths.items() if length > 350} == {}
+
+
+def test_hints_that_say_what_to_do_are_sentences() -> None:
+    verbs = (
+        "add|call|check|choose|close|create|delete|export|free|give|import|install|leave|lower|name|please|put|raise|remove|"
+        "restart|run|see|send|set|start|try|use|write"
+    ).split("|")
+    found: list[str] = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+                hints = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "hint")]
+                found += [f"{path}:{hint.lineno}" for hint in hints if ast.unparse(hint).lstrip("f'\"").split(" ")[0] in verbs]
+    assert found == []

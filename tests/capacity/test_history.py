@@ -34,10 +34,10 @@ def test_a_history_skips_invalid_lines_and_is_bounded(tmp_path: Path, monkeypatc
 
 
 def test_an_unreadable_or_read_only_history_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot be read: Is a directory: use another file for --history"):
+    with pytest.raises(UsageError, match=r"cannot be read: Is a directory. Use another file for --history."):
         read_history(tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"cannot be written: .*: use another file for --history"):
+    with pytest.raises(OutputError, match=r"cannot be written: .*. Use another file for --history."):
         add_to_history(tmp_path / "file" / "bench.jsonl", bench())
 
 

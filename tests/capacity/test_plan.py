@@ -129,7 +129,7 @@ def test_other_video_is_scaled_or_rejected() -> None:
     assert other.best is not None
     assert other.best.most > best(need()).most
     assert any("scaled from the nearest" in note for note in other.notes)
-    with pytest.raises(UsageError, match=r"no hevc video: run: vision-infer bench --codec hevc"):
+    with pytest.raises(UsageError, match=r"no hevc video. Run: vision-infer bench --codec hevc"):
         planned(need(video={"codec": "hevc"}))
 
 

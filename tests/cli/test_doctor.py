@@ -196,7 +196,7 @@ def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -
     assert [one.severity for one in found] == ["error", "warning", "warning", "note"]
     assert found[0].text == "scipy is missing"
     assert "onnxruntime and onnxruntime-gpu are both installed" in found[1].text
-    assert found[3].hint == "pip install 'vision-infer[parquet]'"
+    assert found[3].hint == "Run: pip install 'vision-infer[parquet]'"
 
 
 def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

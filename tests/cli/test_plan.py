@@ -81,7 +81,7 @@ def test_another_machine_is_named_after_the_folder_of_its_benchmark(home: Path, 
     assert [one["name"] for one in found["machines"]] == ["this machine", "edge-box"]
     assert found["machines"][1]["best"]["money"]["month"] > 0
     file.write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"is not a bench.json of this version: create one with: vision-infer bench --out DIR"):
+    with pytest.raises(UsageError, match=r"is not a bench.json of this version. Create one with: vision-infer bench --out DIR"):
         call(*PLAN, "--bench", str(file))
 
 
@@ -90,11 +90,11 @@ def test_another_machine_is_named_after_the_folder_of_its_benchmark(home: Path, 
     [
         (
             ("--model", "other"),
-            r"there is no benchmark of other on this machine: run: vision-infer bench --model other",
+            r"there is no benchmark of other on this machine. Run: vision-infer bench --model other",
         ),
         (("--price", "this machine=0"), "prices: the price of this machine is 0; leave it out if it is unknown"),
         (("--price", "this machine=-1"), "the price of this machine is -1"),
-        (("--price", "cheap"), "--price cheap: is not a valid price: write 'this machine=0.12'"),
+        (("--price", "cheap"), "--price cheap: is not a valid price. Write 'this machine=0.12'."),
         (("--price", "=3"), "has no device"),
         (("--price", "oven=3"), r"--price: unknown device 'oven': the devices are: this machine, nvidia-t4"),
         (("--size", "huge"), "'huge' is not a valid video size: write 1920x1080"),
@@ -118,7 +118,9 @@ def test_without_matplotlib_charts_are_skipped_with_a_message(
 ) -> None:
     monkeypatch.setattr(charts, "find_spec", lambda _: None)
     done = CliRunner().invoke(app, [*PLAN, "--out", str(tmp_path / "out")], standalone_mode=False)
-    assert "charts are skipped because matplotlib is not installed: pip install 'vision-infer[plot]'" in done.stderr
+    assert (
+        "charts are skipped because matplotlib is not installed. Run: pip install 'vision-infer[plot]'" in done.stderr
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "plan.md"]
 
 
@@ -181,7 +183,7 @@ def test_a_disturbed_benchmark_is_not_compared(home: Path, monkeypatch: pytest.M
     ("words", "message"),
     [
         (("--size", "1921x1080"), "'1921x1080' is not a valid video size"),
-        (("--codec", "av1"), "--codec av1: no sample can be generated: use h264 or hevc"),
+        (("--codec", "av1"), "--codec av1: no sample can be generated. Use h264 or hevc."),
         (("--model", "nonsense"), "unknown model 'nonsense'"),
     ],
 )

@@ -23,7 +23,7 @@ def settings(**values: Any) -> RunSettings:
 
 def test_confidences_of_classes_are_found_by_label(card: ModelCard) -> None:
     assert scores_by_class(card, {"Person": 0.5, "car": 0.1}) == {0: 0.5, 2: 0.1}
-    with pytest.raises(UsageError, match="did you mean bicycle"):
+    with pytest.raises(UsageError, match="Did you mean bicycle"):
         scores_by_class(card, {"bycicle": 0.5})
     with pytest.raises(UsageError, match="CAR is given twice"):
         scores_by_class(card, {"car": 0.5, "CAR": 0.5})

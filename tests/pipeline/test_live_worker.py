@@ -285,7 +285,7 @@ def test_an_unexpected_error_is_reported_and_does_not_end_the_thread(error: Exce
         rig.give(camera, 2)
         (event,) = [event for event in rig.events if event.state is S.BACKING_OFF]
         assert event.reason.startswith(f"s0: unexpected {type(error).__name__}: ")
-        assert "please report this" in event.reason
+        assert "Please report this." in event.reason
         assert "hunter2" not in event.reason
         assert "\n" not in event.reason
 

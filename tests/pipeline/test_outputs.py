@@ -156,7 +156,7 @@ def test_tracks_of_one_source(tmp_path: Path) -> None:
         assert made.by_stream[source.name] == (OutputSpec("mot", str(tmp_path / "tracks.txt")),)
     with pytest.raises(UsageError) as caught:
         plan([tmp_path / "tracks.txt"], CLIP, OTHER)
-    assert caught.value.hint == "write --out FOLDER/ --formats txt for one each"
+    assert caught.value.hint == "Write --out FOLDER/ --formats txt for one each."
 
 
 def test_a_folder_gets_the_given_formats(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_unexpected_error_is_a_stream_error() -> None:
     assert shared.results("s1") == [0, 1, 2]
 
 
-@pytest.mark.parametrize("error", [StreamError("none.mp4: no such file", "check the path"), RuntimeError("oh")])
+@pytest.mark.parametrize("error", [StreamError("none.mp4: no such file", "Check the path."), RuntimeError("oh")])
 def test_a_source_that_does_not_open(error: Exception) -> None:
     shared = FakeSink()
     closed = FakeSource(0, open_error=error)
@@ -106,7 +106,7 @@ def test_an_image_that_cannot_be_written_costs_only_its_frame() -> None:
     assert status.gaps == 2 + 4
 
 
-@pytest.mark.parametrize("error", [EngineError("echo-cpu-none failed", "try again"), RuntimeError("out of memory")])
+@pytest.mark.parametrize("error", [EngineError("echo-cpu-none failed", "Try again."), RuntimeError("out of memory")])
 @pytest.mark.parametrize("drawing", [False, True])
 def test_an_engine_failure_ends_the_run(error: Exception, drawing: bool) -> None:
     def run(batch: list[tuple[int, int]]) -> None:

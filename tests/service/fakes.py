@@ -206,7 +206,7 @@ class FakeBackend:
         self.stream(name)
         if self.flight_record is None:
             raise UnavailableError(
-                f"{name}: the stream is not running (state: disabled)", "see the stream's state", "disabled", ""
+                f"{name}: the stream is not running (state: disabled)", "See the stream's state.", "disabled", ""
             )
         return self.flight_record
 

@@ -48,7 +48,7 @@ def test_a_port_in_use_is_reported_in_one_line() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
 def test_a_foreign_address_is_rejected(host: str) -> None:
-    with pytest.raises(UsageError, match="set --host to an address of this machine"):
+    with pytest.raises(UsageError, match="Set --host to an address of this machine"):
         server(host=host)
 
 

@@ -58,7 +58,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         wrong = Site(tmp_path / "wrong", broker.port, tls=True, ca=authority.ca, user=(USER, "another-secret"))
         wrong.give()
         error = wrong.wait_error("refused the connection")
-        assert "check username and password" in error
+        assert "Check username and password." in error
         assert "another-secret" not in error
         wrong.delivery.close(0.2)
 
@@ -84,7 +84,7 @@ def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
             "another authority": "the certificate is not accepted: unable to get local issuer certificate: set ca to",
             "another host": "the certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1'",
             "expired": "the certificate is not accepted: certificate has expired",
-            "no TLS": "check that the port uses TLS",
+            "no TLS": "Check that the port uses TLS.",
             "no such file": f"ca: {ca}: No such file or directory",
         }[what]
         error = site.wait_error(expected)

@@ -204,7 +204,7 @@ def test_no_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, r
     refused = Site(tmp_path / "refused", receiver.port)
     refused.give()
     errors.append(refused.wait_error("404"))
-    assert errors[1] == f"{refused.host} answered with status 404: check url and token"
+    assert errors[1] == f"{refused.host} answered with status 404. Check url and token."
     for one in (down, refused):
         one.delivery.close(0.1)
     logged = "\n".join([*errors, *(record.getMessage() for record in caplog.records if record.name.startswith("vision_infer"))])
@@ -221,7 +221,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
         error = site.wait_error("certificate")
         assert error == (
             f"{site.host}: the certificate is not accepted: unable to get local issuer certificate: "
-            "set ca to the certificate of the authority that issued it"
+            "Set ca to the certificate of the authority that issued it."
         )
         ca.write_bytes(authority.ca.read_bytes())
         site.wait_sent()

@@ -61,7 +61,7 @@ def _save(figure: Any, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}", "use another folder for --out") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror}", "Use another folder for --out.") from error
     return path
 
 

@@ -76,11 +76,11 @@ def read_devices(path: Path | None = None) -> tuple[PublishedDevice, ...]:
         UsageError: The file cannot be read or is invalid; names the line.
     """
     path = path or devices_file()
-    devices = read_checked(path, DeviceFile, "see capacity/README.md for the fields").devices
+    devices = read_checked(path, DeviceFile, "See capacity/README.md for the fields.").devices
     names = [device.name for device in devices]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"{path}: two devices are named {twice}", "give each device a unique name")
+        raise UsageError(f"{path}: two devices are named {twice}", "Give each device a unique name.")
     return devices
 
 

@@ -35,7 +35,7 @@ def read_history(path: Path) -> list[BenchReport]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}", "use another file for --history") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", "Use another file for --history.") from error
     found: list[BenchReport] = []
     for line in lines:
         try:
@@ -62,7 +62,7 @@ def add_to_history(path: Path, report: BenchReport) -> None:
             part.write_bytes(b"".join(lines[-KEPT:]))
             part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}", "use another file for --history") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror}", "Use another file for --history.") from error
 
 
 def like(history: Sequence[BenchReport], report: BenchReport) -> list[BenchReport]:

@@ -12,7 +12,7 @@ from vision_infer.capacity.devices import read_checked
 from vision_infer.config.settings_base import SettingsBase
 from vision_infer.service.streams.cost import HEADROOM
 
-HINT = "see docs/how-to/measure-and-plan.md for the fields"
+HINT = "See docs/how-to/measure-and-plan.md for the fields."
 THIS_MACHINE = "this machine"
 Rate = Annotated[float, Field(gt=0, le=240)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]

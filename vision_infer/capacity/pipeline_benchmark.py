@@ -185,7 +185,7 @@ def _wait_for_all(ages: _Ages, streams: int, supervisor: Supervisor, stop: threa
         if clock.monotonic_ns() > until:
             raise StreamError(
                 f"{len(ages.streams)} of {streams} streams delivered a result within {_START_S:.0f} s",
-                "the machine is too busy or its disk too slow; try fewer streams",
+                "The machine is too busy or its disk too slow. Try fewer streams.",
             )
 
 

@@ -48,7 +48,7 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
     engines = engines_of(report, need)
     if not engines:
         raise UsageError(
-            _no_engine(report, need), "use another --precision or --runtime, or run vision-infer bench without --engine"
+            _no_engine(report, need), "Use another --precision or --runtime, or run vision-infer bench without --engine."
         )
     load = load_of(report)
     found = (answer_of(machine, need, engine, load) for engine in engines)
@@ -56,7 +56,7 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
     if not answers:
         raise UsageError(
             f"the benchmark of {machine.name} has no {need.video.codec} video",
-            f"run: vision-infer bench --codec {need.video.codec}",
+            f"Run: vision-infer bench --codec {need.video.codec}",
         )
     answers.sort(key=lambda answer: (-answer.most, answer.outcome.age_p99_ms))
     variants = _variants(machine, need, answers[0], engines, load)

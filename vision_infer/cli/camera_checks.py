@@ -37,7 +37,9 @@ def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Fi
         return [Finding("camera", "error", f"camera {number}: the URL is invalid: {error}")]
     if is_file(url) and not os.path.lexists(url.removeprefix("file://")):
         text = f"camera {number}: is not a URL, file or device"
-        return [Finding("camera", "error", text, "write rtsp://USER:PASSWORD@HOST/PATH; the path is in the manual of the camera")]
+        return [
+            Finding("camera", "error", text, "Write rtsp://USER:PASSWORD@HOST/PATH; the path is in the manual of the camera.")
+        ]
     try:
         return find_in_probe(probe(url.removeprefix("file://"), live, limit_s=limit_s))
     except ProbeError as error:
@@ -59,7 +61,7 @@ def check_network(wait_s: float) -> list[Finding]:
                 "network",
                 "note",
                 text,
-                "enable ONVIF in the cameras, and check that this machine is in their network: routers do not forward multicast",
+                "Enable ONVIF in the cameras, and check that this machine is in their network: routers do not forward multicast.",
             )
         ]
     return [

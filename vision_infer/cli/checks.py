@@ -46,14 +46,14 @@ def check_cpu() -> Iterator[Finding]:
     known = ", ".join(instructions) or "no known vector instructions"
     yield Finding("cpu", "ok", f"{name}: {usable} of {total} CPUs{quota}; {known}", facts=facts)
     if usable == 1 or (granted.cpus is not None and granted.cpus < 2):
-        yield Finding("cpu", "warning", "one CPU: decoding and inference share it", "use two or more")
+        yield Finding("cpu", "warning", "one CPU: decoding and inference share it", "Use two or more.")
     if granted.throttled is not None and granted.throttled > MAX_THROTTLED:
         text = f"the control group reached its CPU limit in {granted.throttled:.0%} of all periods, so the age of results varies"
-        yield Finding("cpu", "warning", text, "raise the limit (docker --cpus, systemd CPUQuota), or remove it")
+        yield Finding("cpu", "warning", text, "Raise the limit (docker --cpus, systemd CPUQuota), or remove it.")
     if any(name in INSTRUCTIONS for name in instructions) or os.uname().machine in ("x86_64", "amd64"):
         if "avx2" not in instructions:
             yield Finding(
-                "cpu", "warning", "no AVX2: models run several times slower", "in a virtual machine, pass the host CPU through"
+                "cpu", "warning", "no AVX2: models run several times slower", "In a virtual machine, pass the host CPU through."
             )
         elif not {"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(instructions):
             yield Finding("cpu", "note", "no VNNI: INT8 is hardly faster")
@@ -69,13 +69,13 @@ def check_memory() -> Iterator[Finding]:
     if found is not None:
         free = found.available_bytes
         severity = _by_amount(free, MIN_MEMORY, GOOD_MEMORY)
-        hint = "" if severity == "ok" else "a service with four cameras needs about 0.5 GB"
+        hint = "" if severity == "ok" else "A service with four cameras needs about 0.5 GB."
         yield Finding("memory", severity, f"{free / GB:.1f} of {found.total_bytes / GB:.1f} GB free", hint, asdict(found))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files != resource.RLIM_INFINITY and files < MIN_FILES:
         text = f"the limit of open files is {files}, which is enough for about {files // 16} cameras"
         yield Finding(
-            "memory", "warning", text, "raise it with ulimit -n 4096, or LimitNOFILE= in systemd", {"open_files": files}
+            "memory", "warning", text, "Raise it with ulimit -n 4096, or LimitNOFILE= in systemd.", {"open_files": files}
         )
 
 
@@ -91,7 +91,7 @@ def check_gpus() -> tuple[list[Finding], bool]:
         if devices and not error.broken:
             return [
                 Finding(
-                    "gpu", "warning", f"{devices} NVIDIA GPU found on the bus, but {error.message}", "install the NVIDIA driver"
+                    "gpu", "warning", f"{devices} NVIDIA GPU found on the bus, but {error.message}", "Install the NVIDIA driver."
                 )
             ], False
         return [Finding("gpu", "warning" if error.broken else "note", error.message, error.hint)], False
@@ -129,14 +129,14 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
             continue
         if tried.class_id != TIME_CODE:
             text = f"{shown} gives wrong results: {tried.class_id} instead of {TIME_CODE}"
-            yield Finding("runtime", "warning", text, "install another version of it", asdict(tried))
+            yield Finding("runtime", "warning", text, "Install another version of it.", asdict(tried))
             continue
         works += 1
         text = f"{tried.engine} works ({runtime} {tried.version.split('-')[0]}, ready in {tried.ready_s:.1f} s)"
         yield Finding("runtime", "ok", text, facts=asdict(tried))
     if not works:
         yield Finding(
-            "runtime", "error", "no inference engine works", "pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)"
+            "runtime", "error", "no inference engine works", "Run: pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)"
         )
 
 
@@ -164,7 +164,7 @@ def check_codecs() -> Iterator[Finding]:
         if codec.problem:
             severity: Severity = "error" if codec.name == "h264" else "warning"
             yield Finding(
-                "codec", severity, f"{codec.kind} {codec.name} {codec.problem}", "install PyAV from its wheel: pip install av"
+                "codec", severity, f"{codec.kind} {codec.name} {codec.problem}", "Install PyAV from its wheel: pip install av"
             )
 
 
@@ -174,18 +174,18 @@ def check_packages() -> Iterator[Finding]:
 
     missing = [name for name in NEEDED if find_spec(name) is None]
     for name in missing:
-        yield Finding("package", "error", f"{name} is missing", "pip install --force-reinstall vision-infer")
+        yield Finding("package", "error", f"{name} is missing", "Run: pip install --force-reinstall vision-infer")
     if not missing:
         yield Finding("package", "ok", f"vision-infer {_version('vision-infer') or '?'} and all its dependencies")
     for first, second in CONFLICTING:
         if _version(first) and _version(second):
             text = f"{first} and {second} are both installed and overwrite each other's files"
-            yield Finding("package", "warning", text, f"pip uninstall -y {first} {second}, then install one of them")
+            yield Finding("package", "warning", text, f"Run: pip uninstall -y {first} {second}; then install one of them.")
     missing_extras = [(module, extra, what) for module, (extra, what) in EXTRAS.items() if find_spec(module) is None]
     runtimes = [runtime for runtime in RUNTIMES if runtime.benefit and not runtime.is_installed()]
     missing_extras += [(runtime.title, runtime.extra, runtime.benefit) for runtime in runtimes]
     for name, extra, what in missing_extras:
-        yield Finding("package", "note", f"{name} is not installed: {what}", f"pip install 'vision-infer[{extra}]'")
+        yield Finding("package", "note", f"{name} is not installed: {what}", f"Run: pip install 'vision-infer[{extra}]'")
 
 
 def check_disks() -> Iterator[Finding]:
@@ -197,7 +197,7 @@ def check_disks() -> Iterator[Finding]:
         found = disk(folder)
         facts = {"path": str(folder), "free_bytes": found.free_bytes, "writable": not found.problem}
         if found.problem:
-            hint = "set VISION_INFER_HOME to a writable folder" if what == "home" else ""
+            hint = "Set VISION_INFER_HOME to a writable folder." if what == "home" else ""
             yield Finding(
                 "disk",
                 "error" if what == "home" else "warning",
@@ -229,7 +229,7 @@ def check_clock() -> Iterator[Finding]:
     else:
         text = "the clock is not synchronized according to the kernel, so the times of results will drift"
         yield Finding(
-            "clock", "warning", text, "run timedatectl set-ntp true, in a container or virtual machine on the host", facts
+            "clock", "warning", text, "Run timedatectl set-ntp true, in a container or virtual machine on the host.", facts
         )
 
 
@@ -242,7 +242,7 @@ def check_home() -> Iterator[Finding]:
     entries = list_models()
     for entry in entries:
         if entry.error:
-            yield Finding("home", "warning", f"model {entry.name} is invalid: {entry.error}", "import it again or remove it")
+            yield Finding("home", "warning", f"model {entry.name} is invalid: {entry.error}", "Import it again or remove it.")
     kept = 0
     if engines.is_dir():
         try:
@@ -257,7 +257,7 @@ def check_home() -> Iterator[Finding]:
             f"{len(left)} unfinished downloads or builds: "
             f"{', '.join(str(path.relative_to(home)) for path in left[:3])}{' …' * (len(left) > 3)}"
         )
-        yield Finding("home", "note", text, f"if no download or build is running, remove them from {home}")
+        yield Finding("home", "note", text, f"If no download or build is running, remove them from {home}.")
     usable = sum(not entry.error for entry in entries)
     yield Finding(
         "home", "ok", f"{home}: {usable} models, {kept} engines", facts={"path": str(home), "models": usable, "engines": kept}

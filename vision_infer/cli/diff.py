@@ -42,7 +42,7 @@ def diff_command(
 
     settings = DiffSettings(iou, score_tolerance, top)
     if (pictures is None) != (not video):
-        raise UsageError("--pictures and --video must be used together", "write --pictures DIR --video SOURCE")
+        raise UsageError("--pictures and --video must be used together", "Write --pictures DIR --video SOURCE")
     if pictures is None:
         report, drawn = diff(a, b, settings), []
     else:

@@ -31,7 +31,7 @@ def doctor_command(
     Exit status: 0 no problems, 1 at least one warning, 2 at least one error.
     """
     if transport not in ("tcp", "udp"):
-        raise UsageError(f"--transport {transport}: is not a valid transport", "use tcp or udp")
+        raise UsageError(f"--transport {transport}: is not a valid transport", "Use tcp or udp.")
     found: list[Finding] = []
     for finding in _check(urls or [], discover, seconds, transport == "udp"):
         found.append(finding)

@@ -43,7 +43,7 @@ def parse_sizes(option: str, text: str | None) -> tuple[Size, ...]:
         height, _, width = part.strip().partition("x")
         if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
             raise UsageError(
-                f"{option} {text}: is not a valid size", f"write height and width: {option} 384x640, or {option} 384x640,640x640"
+                f"{option} {text}: is not a valid size", f"Write height and width: {option} 384x640, or {option} 384x640,640x640."
             )
         found.append(Size(int(width), int(height)))
     return tuple(found)

@@ -50,7 +50,7 @@ def _run(
     """
     settings = run_settings(**given)
     if "-" in settings.out and json_summary:
-        raise UsageError("--json and --out - both write to standard output", "use --summary FILE.json")
+        raise UsageError("--json and --out - both write to standard output", "Use --summary FILE.json")
     if summary is not None:
         from vision_infer.sink.files.output_file import check_output
 

@@ -55,7 +55,7 @@ def serve_command(
 
     configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]
     if len(configurations) > 1:
-        raise UsageError(f"{configurations[1]}: is a second configuration", "write all streams into one file")
+        raise UsageError(f"{configurations[1]}: is a second configuration", "Write all streams into one file.")
     file = Path(configurations[0]) if configurations else None
     urls = [source for source in sources or () if source not in configurations]
     given = {

@@ -106,7 +106,7 @@ def _split(name: str, text: str | None) -> tuple[str, ...] | None:
         return None
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if not parts:
-        raise UsageError(f"{_option(name)}: the list is empty", f"see 'vision-infer run --help' for {_option(name)}")
+        raise UsageError(f"{_option(name)}: the list is empty", f"See 'vision-infer run --help' for {_option(name)}.")
     return parts
 
 
@@ -118,8 +118,8 @@ def _numbers(name: str, text: str | None) -> dict[str, float]:
         try:
             value = float(number)
         except ValueError:
-            raise UsageError(f"{option} {part}: is not a name and a number", f"write {option} person=0.5,car=0.3") from None
+            raise UsageError(f"{option} {part}: is not a name and a number", f"Write {option} person=0.5,car=0.3.") from None
         if key.strip() in numbers:
-            raise UsageError(f"{option} {part}: {key.strip()} is given twice", "give one value for each name")
+            raise UsageError(f"{option} {part}: {key.strip()} is given twice", "Give one value for each name.")
         numbers[key.strip()] = value
     return numbers

@@ -56,14 +56,14 @@ def _time_of(time: str, ago: str | None, now: datetime) -> datetime:
     if ago is not None:
         found = _AGO.fullmatch(f"-{ago.removeprefix('-')}")
         if found is None:
-            raise UsageError(f"--ago {ago}: is not a valid duration", "write 90s, 5m or 2h")
+            raise UsageError(f"--ago {ago}: is not a valid duration", "Write 90s, 5m or 2h.")
         return now - timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
     if time == "now":
         return now
     try:
         moment = datetime.fromisoformat(f"{now.astimezone():%Y-%m-%d}T{time}" if re.match(r"\d\d?:\d\d", time) else time)
     except ValueError:
-        raise UsageError(f"{time}: is not a valid time", "write 03:12:05, 2026-11-24T03:12:05Z or now") from None
+        raise UsageError(f"{time}: is not a valid time", "Write 03:12:05, 2026-11-24T03:12:05Z or now.") from None
     if moment.tzinfo is None:
         moment = moment.astimezone()
         if moment > now and "T" not in time and " " not in time:
@@ -94,7 +94,7 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise UsageError("--url: is not the URL of a service", "write http://HOST:PORT, without a user name or password")
+        raise UsageError("--url: is not the URL of a service", "Write http://HOST:PORT, without a user name or password.")
     request = Request(url.rstrip("/") + path, headers={"Accept": "application/json"})
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
@@ -108,10 +108,10 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
         cause = getattr(error, "reason", None) or error
         reason = getattr(cause, "strerror", None) or cause
         raise VisionInferError(
-            f"{url}: the service does not respond: {reason}", "check that vision-infer serve is running, or set --url"
+            f"{url}: the service does not respond: {reason}", "Check that vision-infer serve is running, or set --url."
         ) from None
     if not isinstance(answer, dict) or "says" not in answer:
-        raise VisionInferError(f"{url}: is not a vision-infer service", "check --url")
+        raise VisionInferError(f"{url}: is not a vision-infer service", "Check --url.")
     return answer
 
 
@@ -120,7 +120,7 @@ def _problem(body: bytes, status: int) -> Exception:
         detail = str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
         detail = f"the service responded with status {status}"
-    hint = f"set the token with --token-file or ${TOKEN}" if status == 401 else ""
+    hint = f"Set the token with --token-file or ${TOKEN}." if status == 401 else ""
     return UsageError(detail, hint)
 
 

@@ -67,7 +67,7 @@ class DiffImages:
             return next(iter(self._sources.values()))
         if stream not in self._sources:
             names = ", ".join(list(self._sources)[:3])
-            raise UsageError(f"--video: no source for stream {stream!r}, only for {names}", "give the sources of the runs")
+            raise UsageError(f"--video: no source for stream {stream!r}, only for {names}", "Give the sources of the runs.")
         return self._sources[stream]
 
     def _draw(self, spec: SourceSpec, ranks: dict[int, int], report: DiffReport, paths: dict[int, str]) -> None:
@@ -93,7 +93,7 @@ class DiffImages:
             output.partial.write_bytes(data.tobytes())
         except OSError as error:
             output.discard()
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}", "choose another folder") from error
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}", "Choose another folder.") from error
         output.commit()
         return str(path)
 

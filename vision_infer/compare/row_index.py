@@ -78,11 +78,11 @@ class RowIndex:
         self.streams: dict[str, StreamRows] = {}
         try:
             if os.path.exists(path) and not os.path.isfile(path):
-                raise UsageError(f"{path}: not a file", "give a .jsonl file, because it is read twice")
+                raise UsageError(f"{path}: not a file", "Give a .jsonl file, because it is read twice.")
             self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"{path}: cannot be read: {reason}", "check its name and permissions") from error
+            raise UsageError(f"{path}: cannot be read: {reason}", "Check its name and permissions.") from error
         try:
             self._find_rows()
         except BaseException:
@@ -148,12 +148,12 @@ class RowIndex:
                 place = int(twice[0]) + 1
                 line = self._line_at(int(begins[place]))
                 text = f"{self.path}:{line}: duplicate frame {numbers[place]} of {stream!r}"
-                raise UsageError(text, "give files of a single run each")
+                raise UsageError(text, "Give files of a single run each.")
         return StreamRows(numbers, begins, sizes)
 
     def _wrong(self, line: int, error: Exception) -> UsageError:
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        hint = "give files of 'vision-infer run --out FILE.jsonl'; an interrupted run leaves an incomplete last line"
+        hint = "Give files of 'vision-infer run --out FILE.jsonl'; an interrupted run leaves an incomplete last line."
         return UsageError(f"{self.path}:{line}: not a row of results: {reason}", hint)
 
     def _line_at(self, offset: int) -> int:

@@ -30,14 +30,14 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
     urls = ("detect", "url", "view", "degrade_detect")
     unread = [field for field in urls if isinstance(data.get(field), str) and has_references(data[field])]
     if unread:
-        raise SettingsError([ValidationProblem((field,), _REFERENCE) for field in unread], "write the complete URL")
+        raise SettingsError([ValidationProblem((field,), _REFERENCE) for field in unread], "Write the complete URL.")
     try:
         settings = StreamSettings.model_validate(dict(data))
     except ValidationError as error:
         raise SettingsError(problems_of(error, StreamSettings), "") from None
     problems = api_problems(settings, service)
     if problems:
-        raise SettingsError(problems, "see service.allow_schemes and service.allow_networks")
+        raise SettingsError(problems, "See service.allow_schemes and service.allow_networks.")
     return settings
 
 

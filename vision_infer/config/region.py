@@ -95,12 +95,12 @@ def read_region(path: Path, streams: Iterable[str]) -> RegionFile:
     except ValidationError as error:
         first = problems_of(error, RegionFile)[0]
         text = f"{where}: line {line_of(node, first.location)}: field '{first.field}': {first.message}"
-        raise UsageError(text, "see docs/how-to/filter-and-track.md") from error
+        raise UsageError(text, "See docs/how-to/filter-and-track.md.") from error
     _check_use(region, where, list(streams))
     return region
 
 
-_EXAMPLE = "write look: [[[0, 200], [640, 200], [640, 480]]]"
+_EXAMPLE = "Write look: [[[0, 200], [640, 200], [640, 480]]]."
 
 
 def _check_use(region: RegionFile, where: str, streams: list[str]) -> None:
@@ -109,7 +109,7 @@ def _check_use(region: RegionFile, where: str, streams: list[str]) -> None:
     if region.everywhere and not any(name in region.streams for name in streams):
         name = next(iter(region.streams))
         near = difflib.get_close_matches(name, streams, 1, 0.5) or streams[:3]
-        hint = f"its streams are {', '.join(near)}" if near else "set look or ignore for all images"
+        hint = f"its streams are {', '.join(near)}" if near else "Set look or ignore for all images."
         raise UsageError(f"{where}: none of its streams is in this run, for example {name!r}", hint)
 
 

@@ -73,4 +73,4 @@ def validated(model: type[RunSettings], values: dict[str, Any]) -> RunSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
-        raise UsageError(f"{option}: {first['msg']}", "see 'vision-infer run --help'") from error
+        raise UsageError(f"{option}: {first['msg']}", "See 'vision-infer run --help'.") from error

@@ -18,7 +18,7 @@ from vision_infer.config.validation_errors import SettingsError, ValidationProbl
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 
 _FILE = "file:"
-_EXAMPLE = "write streams: {front: {url: 'rtsp://10.0.0.5/front'}}"
+_EXAMPLE = "Write streams: {front: {url: 'rtsp://10.0.0.5/front'}}."
 
 
 def load_settings(

@@ -50,7 +50,7 @@ class SettingsError(UsageError):
     """
 
     def __init__(
-        self, problems: Sequence[ValidationProblem], hint: str = "'vision-infer schema config' prints the valid fields"
+        self, problems: Sequence[ValidationProblem], hint: str = "Run 'vision-infer schema config' for the valid fields."
     ) -> None:
         self.problems = tuple(problems)
         texts = [str(problem) for problem in self.problems[:MAX_REPORTED]]

@@ -47,14 +47,14 @@ def read_text(path: Path) -> str:
             data = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or "invalid file name"
-        raise UsageError(f"{path}: cannot be read: {reason}", "check the name and the permissions") from error
+        raise UsageError(f"{path}: cannot be read: {reason}", "Check the name and the permissions.") from error
     if len(data) > MAX_FILE:
-        raise UsageError(f"{path}: is larger than {MAX_FILE // 1_000_000} MB", "check that it is a configuration")
+        raise UsageError(f"{path}: is larger than {MAX_FILE // 1_000_000} MB", "Check that it is a configuration.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}: line {line}: is not UTF-8 text", "save it as UTF-8") from None
+        raise UsageError(f"{path}: line {line}: is not UTF-8 text", "Save it as UTF-8.") from None
 
 
 def compose(text: str) -> Any:

@@ -105,7 +105,7 @@ def parse_card(data: Any, where: str) -> ModelCard:
         field = ".".join(str(part) for part in first["loc"]) or "card"
         given = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
         message = f"{where}: field '{field}': {first['msg']}{given}"
-        raise ModelError(message, "see docs/reference/results.md for the card's fields") from error
+        raise ModelError(message, "See docs/reference/results.md for the card's fields.") from error
 
 
 def parse_card_json(text: str, where: str) -> ModelCard:
@@ -116,6 +116,6 @@ def parse_card_json(text: str, where: str) -> ModelCard:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"{where}: the card is not valid JSON", "import the model again with 'vision-infer model import'"
+            f"{where}: the card is not valid JSON", "Import the model again with 'vision-infer model import'."
         ) from error
     return parse_card(data, where)

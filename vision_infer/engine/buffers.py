@@ -51,7 +51,7 @@ class BufferPool:
             raise EngineError(f"the engine does not run batches of {count}", f"it runs {sorted(self._batch_sizes)}")
         with self._lock:
             if not self._free:
-                raise EngineError(f"all {self._count} buffers of the engine are lent", "collect or release one first")
+                raise EngineError(f"all {self._count} buffers of the engine are lent", "Collect or release one first.")
             buffer = self._free.pop()
         # A smaller batch uses the first slots of the buffer; the engine runs only those.
         return Loan(buffer.slots[:count], buffer)

@@ -48,7 +48,7 @@ def parse_device(device: str) -> tuple[str, int]:
         return "cpu", 0
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
     if match is None:
-        raise UsageError(f"unknown device {device!r}", "use cpu or cuda:N")
+        raise UsageError(f"unknown device {device!r}", "Use cpu or cuda:N.")
     return "cuda", int(match[1] or 0)
 
 
@@ -65,5 +65,5 @@ def device_of(devices: str, number: int) -> str:
     names = [name.strip() for name in devices.split(",")]
     for name in names if len(names) > 1 else ():
         if parse_device(name)[0] != "cuda":
-            raise UsageError(f"device {devices!r}: engines take turns on GPUs only", "write cuda:0,cuda:1, or one device")
+            raise UsageError(f"device {devices!r}: engines take turns on GPUs only", "Write cuda:0,cuda:1, or one device.")
     return names[number % len(names)]

@@ -55,13 +55,13 @@ def external_files(path: Path) -> tuple[Path, ...]:
             names = _read_names(content)
     except (OSError, ValueError) as error:
         reason = "it is empty" if isinstance(error, ValueError) else getattr(error, "strerror", None) or str(error)
-        raise ModelError(f"{path} cannot be read: {reason}", "give an ONNX file or the name of a model") from error
+        raise ModelError(f"{path} cannot be read: {reason}", "Give an ONNX file or the name of a model.") from error
     folder = path.parent.resolve()
     found = set()
     for name in _parse_names(path) if names is None else names:
         other = (folder / name).resolve()
         if not other.is_relative_to(folder):
-            raise ModelError(f"{path} refers to data outside its folder: {name!r}", "this is refused for security")
+            raise ModelError(f"{path} refers to data outside its folder: {name!r}", "This is not allowed, for security.")
         found.add(other)
     return tuple(sorted(found))
 
@@ -100,7 +100,7 @@ def _parse_names(path: Path) -> Iterator[str]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's errors have no common type
-        raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
+        raise ModelError(f"{path} is not an ONNX file", "Give an ONNX file or the name of a model.") from error
     for tensor in _tensors(model):
         yield from (entry.value for entry in tensor.external_data if entry.key == _KEY)
 

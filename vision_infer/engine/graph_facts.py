@@ -50,9 +50,9 @@ def read_graph_facts(path: Path) -> GraphFacts:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             text, precision = _read(content)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", "give an ONNX file or the name of a model") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "Give an ONNX file or the name of a model.") from error
     except (ValueError, IndexError, TypeError) as error:  # empty, truncated, or in another format
-        raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
+        raise ModelError(f"{path} is not an ONNX file", "Give an ONNX file or the name of a model.") from error
     if text is None:
         raise not_deployment_graph(path, "it carries no card")
     return GraphFacts(parse_card_json(text, str(path)), precision)
@@ -60,7 +60,9 @@ def read_graph_facts(path: Path) -> GraphFacts:
 
 def not_deployment_graph(path: Path, why: str) -> ModelError:
     """Return the error for an ONNX file that is not a deployment graph."""
-    return ModelError(f"{path} is not a deployment graph ({why})", f"vision-infer model import {path} --name NAME makes one")
+    return ModelError(
+        f"{path} is not a deployment graph ({why})", f"Create one with: vision-infer model import {path} --name NAME"
+    )
 
 
 def variants(path: Path) -> list[Path]:

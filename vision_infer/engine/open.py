@@ -105,7 +105,7 @@ def _open(
     engine = runtime.open(path, settings, cache, on_message)
     if request.engine not in ("auto", runtime.name) and request.engine != engine.name:
         with engine:
-            hint = f"use --engine {engine.name} or auto"
+            hint = f"Use --engine {engine.name} or auto."
             if precision in ("int8", "fp16"):
                 hint += f"; 'vision-infer model quantize' makes a graph in {precision}"
             raise EngineError(f"the model gives the engine {engine.name}, not {request.engine}", hint)
@@ -151,13 +151,13 @@ def _parse_engine(name: str) -> tuple[Runtime, str | None, str]:
 
 def _choose_compute(runtime: Runtime, precision: str, request: EngineRequest) -> Compute:
     if request.compute not in COMPUTES:
-        raise UsageError(f"unknown type of arithmetic {request.compute!r}", f"use {', '.join(COMPUTES)}")
+        raise UsageError(f"unknown type of arithmetic {request.compute!r}", f"Use {', '.join(COMPUTES)}.")
     if precision == "bf16" and request.compute == "f32":
-        raise UsageError(f"{request.engine} does not compute in f32", "leave one of the two out")
+        raise UsageError(f"{request.engine} does not compute in f32", "Leave one of the two out.")
     if request.compute != "bf16" and (precision != "bf16" or "bf16" not in runtime.computes):
         return "f32"  # a graph that is itself in bfloat16 is not affected
     if "bf16" not in runtime.computes:
-        raise EngineError(f"{runtime.title} does not compute a float32 graph in bf16", "use --engine openvino-cpu-bf16")
+        raise EngineError(f"{runtime.title} does not compute a float32 graph in bf16", "Use --engine openvino-cpu-bf16.")
     return "bf16"
 
 
@@ -166,7 +166,7 @@ def _merge_devices(named: str | None, request: EngineRequest) -> str:
     if named is None or request.device == "auto":
         return named or request.device
     if parse_device(request.device)[0] != named:
-        raise UsageError(f"--engine {request.engine} does not run on --device {request.device}", "name one of them only")
+        raise UsageError(f"--engine {request.engine} does not run on --device {request.device}", "Name one of them only.")
     return request.device
 
 
@@ -177,5 +177,5 @@ def _choose_device(runtime: Runtime, device: str) -> tuple[str, int]:
     if kind in runtime.devices:
         return kind, index
     if kind == "cpu":
-        raise EngineError(f"{runtime.title} runs on an NVIDIA GPU only", "use --device cuda:0, or --engine onnxruntime")
-    raise EngineError(f"{runtime.title} runs on the CPU only", "use --device cpu, or --engine onnxruntime")
+        raise EngineError(f"{runtime.title} runs on an NVIDIA GPU only", "Use --device cuda:0, or --engine onnxruntime.")
+    raise EngineError(f"{runtime.title} runs on the CPU only", "Use --device cpu, or --engine onnxruntime.")

@@ -57,4 +57,4 @@ class PlaceholderEngine:
         pass
 
     def _refuse(self) -> NoReturn:
-        raise self.failure or EngineError(f"{self.card.name}: the engine is not open yet", "please report this bug")
+        raise self.failure or EngineError(f"{self.card.name}: the engine is not open yet", "Please report this bug.")

@@ -52,7 +52,7 @@ def parse_engine_name(name: str) -> tuple[Runtime, str | None, str]:
         for compute in runtime.computes
     ]
     similar = difflib.get_close_matches(name, [*runtime_names(), *examples], 3, 0.4)
-    raise EngineError(f"unknown engine {name!r}", f"use auto, or {' or '.join(similar or runtime_names())}")
+    raise EngineError(f"unknown engine {name!r}", f"Use auto, or {' or '.join(similar or runtime_names())}.")
 
 
 def find_runtime(name: str) -> Runtime:
@@ -71,4 +71,4 @@ def runtime_version(name: str) -> str:
 
 def no_runtime() -> EngineError:
     """Return the error for an installation without any runtime that ``auto`` considers."""
-    return EngineError("no inference engine is installed", "pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)")
+    return EngineError("no inference engine is installed", "Run: pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)")

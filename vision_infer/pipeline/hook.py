@@ -38,15 +38,15 @@ def load_hook(name: str) -> Hook:
     module_name, _, path = name.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
         raise UsageError(
-            f"{where}: not in the form MODULE:FUNCTION", "write --hook filters:only_large for filters.py in this folder"
+            f"{where}: not in the form MODULE:FUNCTION", "Write --hook filters:only_large for filters.py in this folder."
         )
     found: Any = _import(module_name, where)
     for part in path.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise UsageError(f"{where}: module {module_name} has no function {path}", "check the name")
+        raise UsageError(f"{where}: module {module_name} has no function {path}", "Check the name.")
     if inspect.iscoroutinefunction(found):
-        raise UsageError(f"{where}: the function is async", "write it with def; it is called on another thread")
+        raise UsageError(f"{where}: the function is async", "Write it with def; it is called on another thread.")
     hook: Hook = found
     return hook
 
@@ -138,10 +138,10 @@ def _import(module_name: str, where: str) -> Any:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
-            hint = f"put it in {folder}, or install its package"
+            hint = f"Put it in {folder}, or install its package."
             raise UsageError(f"{where}: module {error.name} not found", hint) from error
         failure = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{where}: importing {module_name} failed: {failure}", "add --debug to see where") from error
+        raise UsageError(f"{where}: importing {module_name} failed: {failure}", "Add --debug to see where.") from error
     finally:
         sys.path.remove(folder)
         if folder not in sys.path:  # a service loads hooks many times

@@ -124,6 +124,6 @@ def output_failure(error: Exception) -> VisionInferError:
     """Return the exception of a sink as an error of this package."""
     if isinstance(error, VisionInferError):
         return error
-    failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "please report this")
+    failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "Please report this.")
     failure.__cause__ = error
     return failure

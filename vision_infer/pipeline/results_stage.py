@@ -139,7 +139,7 @@ class ResultsStage:
     def _give_up(self, error: Exception) -> None:
         """Report an internal error, accept no more results, and let every stream end: the order of results is lost."""
         self._broken = True
-        failure = VisionInferError(f"pipeline: unexpected {type(error).__name__}: {error}", "please report this")
+        failure = VisionInferError(f"pipeline: unexpected {type(error).__name__}: {error}", "Please report this.")
         failure.__cause__ = error
         self._failed(failure)
         for stream in list(self._streams.values()):

@@ -236,7 +236,7 @@ class Service:
         """Run inference on one image; see :meth:`Backend.infer`."""
         if not self._streams.begun or self._ended.is_set() or self.error is not None:
             # A failing engine is used nevertheless: this is how it can show that it works again.
-            raise UnavailableError(self.ready()[1], "try again in a moment")
+            raise UnavailableError(self.ready()[1], "Try again in a moment.")
         name = model or self.settings.model
         lane = self._lane_for_image(name)
         selector = make_selector(lane.engine.card, confidence, None, classes)
@@ -252,7 +252,7 @@ class Service:
                 self._error = error
             return
         except Exception as error:  # noqa: BLE001 - errors must not end the thread silently
-            self._error = VisionInferError(f"unexpected {type(error).__name__} while loading: {error}", "please report this")
+            self._error = VisionInferError(f"unexpected {type(error).__name__} while loading: {error}", "Please report this.")
             return
         _log.info("ready: %s is loaded", self.settings.model)
         self._degradation.start()
@@ -263,8 +263,8 @@ class Service:
         if lane is None:
             known = {view.name for view in self.models()}
             if model in known:
-                raise UnavailableError(f"{model} is not loaded", "use a model that a stream uses")
-            raise UsageError(f"unknown model {model!r}", "see /api/v1/models")
+                raise UnavailableError(f"{model} is not loaded", "Use a model that a stream uses.")
+            raise UsageError(f"unknown model {model!r}", "See /api/v1/models.")
         return lane
 
     def _open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Source:
@@ -282,4 +282,4 @@ class Service:
 
 def _unavailable(name: str, what: str, status: StreamStatus | None) -> UnavailableError:
     state, reason = ("disabled", "") if status is None else (status.state.value, status.reason)
-    return UnavailableError(f"{name}: {what} (state: {state})", "see the stream's state", state, reason)
+    return UnavailableError(f"{name}: {what} (state: {state})", "See the stream's state.", state, reason)

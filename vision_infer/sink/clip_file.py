@@ -121,4 +121,4 @@ class ClipFile:
 def clip_failure(folder: Path, error: Exception) -> OutputError:
     """Return the error for a folder of clips; it is the same for each clip."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-    return OutputError(f"{folder}: {reason}", "free space there, or set clips.dir to another folder")
+    return OutputError(f"{folder}: {reason}", "Free space there, or set clips.dir to another folder.")

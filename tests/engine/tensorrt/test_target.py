@@ -66,7 +66,7 @@ def test_an_invalid_compute_capability(wanted: str) -> None:
 
 
 def test_without_a_gpu() -> None:
-    with pytest.raises(EngineError, match=r"this machine has no NVIDIA GPU.*name one with --for: sm_75"):
+    with pytest.raises(EngineError, match=r"this machine has no NVIDIA GPU.*Name one with --for: sm_75"):
         choose_target(api(), [], find=without_gpu)
     with pytest.raises(EngineError, match="TensorRT builds on the target GPU"):
         choose_target(tensorrt(), ["sm_89"], find=without_gpu)

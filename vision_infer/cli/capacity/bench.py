@@ -77,7 +77,7 @@ def _settings(
 
     width, height = parse_size(size)
     if codec not in ("h264", "hevc"):
-        raise UsageError(f"--codec {codec}: no sample can be generated", "use h264 or hevc")
+        raise UsageError(f"--codec {codec}: no sample can be generated", "Use h264 or hevc.")
     return BenchSettings(
         model=Path(model).stem if model.endswith(".onnx") else model,
         codec=codec,
@@ -104,7 +104,7 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text, re.ASCII)
     width, height = (int(match[1]), int(match[2])) if match else (0, 0)
     if not (64 <= width <= 8192 and 64 <= height <= 8192) or width % 2 or height % 2:
-        raise UsageError(f"{text!r} is not a valid video size", "write 1920x1080, 1080p, …; even numbers from 64 to 8192")
+        raise UsageError(f"{text!r} is not a valid video size", "Write 1920x1080, 1080p, …; even numbers from 64 to 8192.")
     return width, height
 
 
@@ -122,7 +122,7 @@ def _report(report: BenchReport, history: Path, earlier: Sequence[BenchReport], 
             out.mkdir(parents=True, exist_ok=True)
             (out / "bench.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror}", "use another folder for --out") from error
+            raise OutputError(f"{out}: cannot be written: {error.strerror}", "Use another folder for --out.") from error
         typer.echo(f"wrote {out / 'bench.json'}", err=True)
         if can_draw():
             for path in draw_bench(report, out):

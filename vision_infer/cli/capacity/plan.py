@@ -123,9 +123,9 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            raise UsageError(f"--price {text}: is not a valid price", "write 'this machine=0.12'") from None
+            raise UsageError(f"--price {text}: is not a valid price", "Write 'this machine=0.12'.") from None
         if not name.strip():
-            raise UsageError(f"--price {text}: has no device", "write 'this machine=0.12'")
+            raise UsageError(f"--price {text}: has no device", "Write 'this machine=0.12'.")
     return found
 
 
@@ -156,13 +156,13 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
         if report.settings.model != need.model:
             raise UsageError(
                 f"{path}: is a benchmark of {report.settings.model}, not of {need.model}",
-                "run vision-infer bench with that model there",
+                "Run vision-infer bench with that model there.",
             )
         machines.append(MeasuredMachine(path.absolute().parent.name or path.stem, report))
     if not machines:
         raise UsageError(
             f"there is no benchmark of {need.model} on this machine",
-            f"run: vision-infer bench --model {need.model} (--quick takes a minute)",
+            f"Run: vision-infer bench --model {need.model} (--quick takes a minute)",
         )
     return machines
 
@@ -177,7 +177,7 @@ def _read_bench(path: Path) -> Any:
         return BenchReport.model_validate_json(read_text(path))
     except ValidationError as error:
         raise UsageError(
-            f"{path}: is not a bench.json of this version", "create one with: vision-infer bench --out DIR"
+            f"{path}: is not a bench.json of this version", "Create one with: vision-infer bench --out DIR"
         ) from error
 
 
@@ -200,7 +200,7 @@ def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[An
             (out / "plan.md").write_text(page, encoding="utf-8")
             (out / "plan.json").write_text(plain, encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror}", "use another folder for --out") from error
+            raise OutputError(f"{out}: cannot be written: {error.strerror}", "Use another folder for --out.") from error
         if not can_draw():
             typer.echo(LEFT_OUT, err=True)
         for name in ("plan.md", "plan.json", *charts):

@@ -102,7 +102,7 @@ def show(
     found = [passport for passport in known if engine in (None, passport.engine)]
     if not found:
         raise EngineError(
-            f"{model} has no passport for {engine or 'any engine'}", f"create it with: vision-infer engine build {model}"
+            f"{model} has no passport for {engine or 'any engine'}", f"Create it with: vision-infer engine build {model}"
         )
     if json_output:
         _print_json([_plain(passport) for passport in found])

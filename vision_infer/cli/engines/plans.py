@@ -58,7 +58,7 @@ class TypedOptions:
         }
         for option, value in given.items():
             if value:
-                raise UsageError(f"{option} is valid for plans only", "add --runtime tensorrt-rtx or --runtime tensorrt")
+                raise UsageError(f"{option} is valid for plans only", "Add --runtime tensorrt-rtx or --runtime tensorrt.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def wanted_plan(asked: BuildTarget, typed: TypedOptions, batch: int | None) -> P
     if asked.recipe is not None:
         for option, value in (("--engine", asked.engine), ("--runtime", asked.runtime), ("--precision", asked.precision)):
             if value is not None:
-                raise UsageError(f"{option} {value}: cannot be combined with a recipe", "name the model instead of the recipe")
+                raise UsageError(f"{option} {value}: cannot be combined with a recipe", "Name the model instead of the recipe.")
         if not asked.recipe.is_plan:
             return None
         options = asked.recipe.plan_options()
@@ -111,7 +111,7 @@ def wanted_plan(asked: BuildTarget, typed: TypedOptions, batch: int | None) -> P
     )
     kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
     if kind == "cpu":
-        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or remove the option")
+        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "Use --device cuda:N, or remove the option.")
     return PlanWanted(asked.model, cast("PlanRuntime", runtime), cast("Precision", precision), gpus, options, index)
 
 
@@ -121,14 +121,14 @@ def _named(asked: BuildTarget) -> tuple[str, str]:
 
     known = [runtime.name for runtime in buildable_runtimes()]
     if asked.runtime is not None and asked.runtime not in known:
-        raise UsageError(f"--runtime {asked.runtime}: is unknown", f"use {', '.join(known)}")
+        raise UsageError(f"--runtime {asked.runtime}: is unknown", f"Use {', '.join(known)}.")
     if asked.precision not in (None, "fp32", "fp16", "bf16", "int8"):
-        raise UsageError(f"--precision {asked.precision}: is unknown", "use fp32, fp16, bf16 or int8")
+        raise UsageError(f"--precision {asked.precision}: is unknown", "Use fp32, fp16, bf16 or int8.")
     if asked.engine is None:
         return asked.runtime or "", asked.precision or "fp32"
     runtime, _, precision = [*asked.engine.rsplit("-", 2), "", ""][:3]
     if asked.runtime not in (None, runtime) or asked.precision not in (None, precision):
-        raise UsageError(f"--engine {asked.engine} contradicts --runtime or --precision", "remove one of them")
+        raise UsageError(f"--engine {asked.engine} contradicts --runtime or --precision", "Remove one of them.")
     return runtime, precision
 
 
@@ -141,7 +141,7 @@ def refuse_for_plans(given: Mapping[str, object]) -> None:
 
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"{option} is not valid for plans", "remove the option")
+            raise UsageError(f"{option} is not valid for plans", "Remove the option.")
 
 
 def plan_summary(passport: Passport) -> str:

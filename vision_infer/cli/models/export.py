@@ -107,9 +107,9 @@ def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
     from vision_infer.model.export.given import given_family
 
     if family is None:
-        raise UsageError("no family is given", "'vision-infer model export --list' lists them")
+        raise UsageError("no family is given", "Run 'vision-infer model export --list' to list them.")
     if name is None:
-        raise UsageError("--name is missing", f"write: vision-infer model export {family} --name NAME")
+        raise UsageError("--name is missing", f"Write: vision-infer model export {family} --name NAME")
     return (family, given_family(family), "") if ":" in family else find_family(family)
 
 
@@ -117,17 +117,17 @@ def _origin(family: Family, what: str, weights: Path | None, random: bool, downl
     """Return the origin of the weights. It has no default, so that an untrained model is never mistaken for a trained one."""
 
     if (weights is not None) + random + download > 1:
-        raise UsageError("--weights, --random and --download cannot be combined", "use one of them")
+        raise UsageError("--weights, --random and --download cannot be combined", "Use one of them.")
     if weights is not None:
         return "file"
     if family.library == "torch":
         if random or download:
-            raise UsageError("--random and --download are valid for families only", "the function itself loads the weights")
+            raise UsageError("--random and --download are valid for families only", "The function itself loads the weights.")
         return "given"
     if not (random or download):
         hint = (
-            f"use --weights FILE for your own, --download for the official ones ({family.official}), or --random "
-            f"for an untrained model"
+            f"Use --weights FILE for your own, --download for the official ones ({family.official}), or --random "
+            f"for an untrained model."
         )
         raise UsageError(f"{what}: no weights are given", hint)
     return "random" if random else "download"

@@ -230,11 +230,11 @@ def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
     if len(values) == 1:
         values *= 3
     if len(values) != 3:
-        raise UsageError(f"{option} {text}: must be three numbers", f"write {option} 123.7,116.3,103.5")
+        raise UsageError(f"{option} {text}: must be three numbers", f"Write {option} 123.7,116.3,103.5.")
     return values[0], values[1], values[2]
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
     if value is not None and value not in choices:
-        raise UsageError(f"{option} {value}: is not valid", f"use {' or '.join(choices)}")
+        raise UsageError(f"{option} {value}: is not valid", f"Use {' or '.join(choices)}.")
     return value

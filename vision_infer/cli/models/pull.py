@@ -80,7 +80,7 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]
     target, unknown = home_dir(os.environ) / "downloads" / found.name / found.file.name, False
     if file is not None:
         if not file.is_file():
-            raise ModelError(f"{file}: no such file", "check the path")
+            raise ModelError(f"{file}: no such file", "Check the path.")
         sha256 = check_file(file, stated, read_first_seen(target), str(file))
     elif not found.file.url:
         raise ModelError(f"{found.name}: can only be downloaded from a web page: {found.file.page}", _by_hand(found))
@@ -135,7 +135,7 @@ def _sha256(file: Path) -> str:
     try:
         return hash_file(file)
     except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}", "check the path") from error
+        raise ModelError(f"{file}: cannot be read: {error.strerror}", "Check the path.") from error
 
 
 def _print_message(text: str) -> None:

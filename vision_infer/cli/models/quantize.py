@@ -44,7 +44,7 @@ def quantize_command(
     from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_sizes
 
     if (labels is None) != (images is None):
-        raise UsageError("--labels and --images must be used together", "write --labels instances.json --images DIR")
+        raise UsageError("--labels and --images must be used together", "Write --labels instances.json --images DIR")
     judge = None
     if labels is not None and images is not None:
         from vision_infer.precision.labelled import labelled_judge

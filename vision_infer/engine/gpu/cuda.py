@@ -22,7 +22,7 @@ try:
     from cuda.bindings import driver, runtime
 except ImportError as _error:
     raise EngineError(
-        "the package cuda-bindings is not installed", "pip install 'vision-infer[tensorrt]' (or [tensorrt-rtx])"
+        "the package cuda-bindings is not installed", "Run: pip install 'vision-infer[tensorrt]' (or [tensorrt-rtx])"
     ) from _error
 
 _LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)
@@ -39,7 +39,7 @@ class CudaDevice:
     def __init__(self, index: int) -> None:
         count = device_count()
         if index >= count:
-            raise EngineError(f"cuda:{index} does not exist: this machine has {count} GPUs", "use --device cuda:0, or cpu")
+            raise EngineError(f"cuda:{index} does not exist: this machine has {count} GPUs", "Use --device cuda:0, or cpu.")
         self.index = index
         self.name = f"cuda:{index}"
         self._kernels: dict[int, Any] = {}
@@ -199,11 +199,11 @@ def device_count() -> int:
         if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
             raise EngineError(
                 f"there is no NVIDIA driver, or it does not support CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
-                "install or update it (see 'nvidia-smi'), or use --device cpu",
+                "Install or update it (see 'nvidia-smi'), or use --device cpu.",
             )
         return int(_done((status, count)))
     except RuntimeError as error:  # the bindings do not find the driver's library
-        raise EngineError(f"CUDA cannot be used: {error}", "install NVIDIA's driver, or use --device cpu") from error
+        raise EngineError(f"CUDA cannot be used: {error}", "Install NVIDIA's driver, or use --device cpu.") from error
 
 
 def _done(result: tuple[Any, ...]) -> Any:
@@ -223,6 +223,6 @@ def _done(result: tuple[Any, ...]) -> Any:
         message = text.decode() if isinstance(text, bytes) else str(status)
         if status in (runtime.cudaError_t.cudaErrorMemoryAllocation, driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY):
             raise DeviceMemoryError(f"CUDA: {message}")
-        hint = "see 'nvidia-smi', or use --device cpu"
+        hint = "See 'nvidia-smi', or use --device cpu."
         raise EngineError(f"CUDA: {message}", hint)
     return None if not values else values[0] if len(values) == 1 else tuple(values)

@@ -135,7 +135,7 @@ class DeviceBuffers:
         self.padded(count)
         with self._lock:
             if not self._free:
-                raise EngineError(f"all {self._count} buffers of the engine are lent", "collect or release one first")
+                raise EngineError(f"all {self._count} buffers of the engine are lent", "Collect or release one first.")
             buffer = self._free.pop()
         return Loan(buffer.slots[:count], buffer)
 

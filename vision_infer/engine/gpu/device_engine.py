@@ -220,7 +220,7 @@ class DeviceEngine:
     def _smaller(self, sizes: tuple[int, ...], error: DeviceMemoryError) -> tuple[int, ...]:
         if len(sizes) == 1:
             self._close()
-            raise DeviceMemoryError(error.message, "close other programs on it, or use another device") from error
+            raise DeviceMemoryError(error.message, "Close other programs on it, or use another device.") from error
         self._on_message(f"{self.name}: batches of {sizes[-1]} are left out: {error.message}")
         return sizes[:-1]
 

@@ -47,7 +47,7 @@ def list_gpus() -> list[Gpu]:
     try:
         nvml = import_module("pynvml")
     except ImportError:
-        raise NoGpuError("GPUs cannot be listed: nvidia-ml-py is not installed", "pip install 'nvidia-ml-py>=13'") from None
+        raise NoGpuError("GPUs cannot be listed: nvidia-ml-py is not installed", "Run: pip install 'nvidia-ml-py>=13'") from None
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
@@ -59,7 +59,7 @@ def list_gpus() -> list[Gpu]:
     finally:
         nvml.nvmlShutdown()
     if not found:
-        raise NoGpuError("NVIDIA's driver is installed but reports no GPU", "in a container, use --gpus all", broken=True)
+        raise NoGpuError("NVIDIA's driver is installed but reports no GPU", "In a container, use --gpus all.", broken=True)
     return found
 
 
@@ -97,10 +97,10 @@ def _explain(nvml: Any, error: Exception) -> NoGpuError:
         return NoGpuError("no NVIDIA GPU: its driver is not installed")
     if code == nvml.NVML_ERROR_NO_PERMISSION:
         message = "this user has no permission to use NVIDIA's driver"
-        return NoGpuError(message, "give the user access to /dev/nvidia* (group video or render)", broken=True)
+        return NoGpuError(message, "Give the user access to /dev/nvidia* (group video or render).", broken=True)
     if code == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
-        return NoGpuError("NVIDIA's driver is installed but not loaded", "run modprobe nvidia, and see dmesg", broken=True)
+        return NoGpuError("NVIDIA's driver is installed but not loaded", "Run modprobe nvidia, and see dmesg.", broken=True)
     if code == getattr(nvml, "NVML_ERROR_LIB_RM_VERSION_MISMATCH", -1):
         message = "NVIDIA's driver and its library have different versions"
-        return NoGpuError(message, "restart the machine after an upgrade of the driver", broken=True)
-    return NoGpuError(f"NVIDIA's driver reports an error: {error}", "see nvidia-smi and dmesg", broken=True)
+        return NoGpuError(message, "Restart the machine after an upgrade of the driver.", broken=True)
+    return NoGpuError(f"NVIDIA's driver reports an error: {error}", "See nvidia-smi and dmesg.", broken=True)

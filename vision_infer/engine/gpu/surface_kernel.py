@@ -174,7 +174,7 @@ def compiled(architecture: str) -> bytes:
 
         known = [int(number) for number in _done(nvrtc, nvrtc.nvrtcGetSupportedArchs())]
     except (ImportError, RuntimeError) as error:
-        raise EngineError("NVRTC is not installed", "pip install nvidia-cuda-nvrtc") from error
+        raise EngineError("NVRTC is not installed", "Run: pip install nvidia-cuda-nvrtc") from error
     number = int(architecture.removeprefix("sm_"))
     older = [version for version in known if version <= number]
     exact = number in known

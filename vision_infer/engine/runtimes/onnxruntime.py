@@ -124,15 +124,17 @@ def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, 
     providers: list[Any] = ["CPUExecutionProvider"]
     if settings.device == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise EngineError("this ONNX Runtime has no CUDA support", "pip install 'vision-infer[gpu]', or --device cpu")
+            raise EngineError("this ONNX Runtime has no CUDA support", "Run: pip install 'vision-infer[gpu]', or --device cpu")
         providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
     try:
         session = onnxruntime.InferenceSession(str(path) if optimised is None else optimised, options, providers=providers)
     except Exception as error:  # the runtime's errors have no common base class
-        raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "check that the file is complete") from error
+        raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "Check that the file is complete.") from error
     if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         # ONNX Runtime falls back to the CPU with only a line in its log.
-        raise EngineError(f"cuda:{settings.device_index} cannot be used", "check the driver, CUDA and cuDNN, or use --device cpu")
+        raise EngineError(
+            f"cuda:{settings.device_index} cannot be used", "Check the driver, CUDA and cuDNN, or use --device cpu."
+        )
     return session
 
 

@@ -43,7 +43,7 @@ class RawSession:
         except Exception as error:  # the runtime's errors have no common base class
             raise ModelError(
                 f"{path.name}: ONNX Runtime cannot load it: {summarize_error(error)}",
-                "export it with known operators, opset 17 to 20",
+                "Export it with known operators, opset 17 to 20.",
             ) from error
         self.inputs: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
             entry.name: (
@@ -65,5 +65,5 @@ class RawSession:
         except Exception as error:  # as above
             count = next(iter(feeds.values())).shape[0]
             message = f"{self._where}: fails on a batch of {count}: {summarize_error(error)}"
-            raise ModelError(message, "export it again, with a dynamic batch") from error
+            raise ModelError(message, "Export it again, with a dynamic batch.") from error
         return dict(zip(names, values, strict=True))

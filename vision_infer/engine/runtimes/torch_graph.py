@@ -48,7 +48,7 @@ class TorchGraph:
         try:
             model = onnx.load(str(path))
         except Exception as error:  # the library's errors have no common base class
-            raise ModelError(f"{path} cannot be loaded: {type(error).__name__}", "check that the file is complete") from error
+            raise ModelError(f"{path} cannot be loaded: {type(error).__name__}", "Check that the file is complete.") from error
         graph = model.graph
         self._path = path
         self._device = torch.device(device)
@@ -86,7 +86,7 @@ class TorchGraph:
         unknown = sorted({node.op_type for node in nodes if node.op_type not in OPERATORS and node.op_type != "Constant"})
         if unknown:
             raise ModelError(
-                f"{self._path} has operators that are not supported with PyTorch: {', '.join(unknown)}", "use another engine"
+                f"{self._path} has operators that are not supported with PyTorch: {', '.join(unknown)}", "Use another engine."
             )
         # Compute what depends on constants only, and find the last reader of each value.
         left = [node for node in nodes if not self._fold(node)]

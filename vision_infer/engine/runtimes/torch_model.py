@@ -93,7 +93,7 @@ class TorchModel:
     def __init__(self, path: Path, device: str, compiled: bool = False) -> None:
         self._device = torch.device(device)
         if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise EngineError("this PyTorch sees no CUDA device", "install its build for CUDA, or use --device cpu")
+            raise EngineError("this PyTorch sees no CUDA device", "Install its build for CUDA, or use --device cpu.")
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         try:

@@ -76,7 +76,7 @@ class TuningStore:
                 old.unlink(missing_ok=True)
         except OSError as error:
             message = f"{path.parent}: the choice cannot be saved: {error.strerror}"
-            raise EngineError(message, "free disk space, or name another folder with --engine-dir") from error
+            raise EngineError(message, "Free disk space, or name another folder with --engine-dir.") from error
 
     def failure(self, candidate: EngineCandidate) -> str:
         """Return why an engine is left out; empty if it is to be tried."""

@@ -145,7 +145,7 @@ class EngineCache:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             message = f"{self.folder}: {key.engine} cannot be stored: {error.strerror}"
-            raise EngineError(message, "free disk space, or name another folder with --engine-dir") from error
+            raise EngineError(message, "Free disk space, or name another folder with --engine-dir.") from error
         self.prune(self._limit, keep=folder)
         return folder
 

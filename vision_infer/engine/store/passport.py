@@ -234,7 +234,7 @@ def parse_passport(text: str, where: str) -> Passport:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "passport"
-        raise EngineError(f"{where}: field '{field}': {first['msg']}", "build the engine again") from error
+        raise EngineError(f"{where}: field '{field}': {first['msg']}", "Build the engine again.") from error
 
 
 def read_passport(path: Path) -> Passport:
@@ -246,9 +246,9 @@ def read_passport(path: Path) -> Passport:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}", "build the engine again") from error
+        raise EngineError(f"cannot read {path}: {error.strerror}", "Build the engine again.") from error
     except UnicodeDecodeError as error:
-        raise EngineError(f"{path} is not a passport", "build the engine again") from error
+        raise EngineError(f"{path} is not a passport", "Build the engine again.") from error
     return parse_passport(text, str(path))
 
 

@@ -20,7 +20,7 @@ def make_trusted_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise EngineError(f"cannot create {folder}: {error.strerror}", "name another folder with --engine-dir") from error
+        raise EngineError(f"cannot create {folder}: {error.strerror}", "Name another folder with --engine-dir.") from error
     refuse_untrusted(folder)
 
 
@@ -33,11 +33,13 @@ def refuse_untrusted(path: Path) -> None:
     try:
         found = path.lstat()
     except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}", "name another folder with --engine-dir") from error
+        raise EngineError(f"cannot read {path}: {error.strerror}", "Name another folder with --engine-dir.") from error
     if stat.S_ISLNK(found.st_mode):
         # The folder itself may be reached through a link of its owner; its content may not.
         raise EngineError(f"{path} is a symbolic link", "engines are loaded only from the folder itself")
     if found.st_uid not in (os.geteuid(), 0):
-        raise EngineError(f"{path} belongs to another user (user {found.st_uid})", "name a folder of your own with --engine-dir")
+        raise EngineError(f"{path} belongs to another user (user {found.st_uid})", "Name a folder of your own with --engine-dir.")
     if found.st_mode & WRITABLE_BY_OTHERS:
-        raise EngineError(f"{path}: other users may write there", f"chmod go-w {path}, or name another folder with --engine-dir")
+        raise EngineError(
+            f"{path}: other users may write there", f"Run chmod go-w {path}, or name another folder with --engine-dir."
+        )

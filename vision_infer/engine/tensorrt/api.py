@@ -63,14 +63,14 @@ def load_api(runtime: PlanRuntime) -> Api:
     Raises:
         EngineError: It is not installed, or its libraries cannot be loaded.
     """
-    hint = f"pip install 'vision-infer[{runtime}]'"
+    hint = f"Run: pip install 'vision-infer[{runtime}]'"
     if find_spec(MODULES[runtime]) is None:
         raise EngineError(f"{TITLES[runtime]} is not installed", hint)
     try:
         module = import_module(MODULES[runtime])
     except (ImportError, OSError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, and a driver for CUDA 13") from error
+        raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, and install a driver for CUDA 13.") from error
     ahead = hasattr(module.IBuilderConfig, "set_compute_capability")
     return Api(runtime, module, str(module.__version__), ahead, has_timings=runtime == "tensorrt")
 

@@ -56,10 +56,10 @@ def check_options(api: Api, options: PlanOptions) -> None:
     """
     if api.builds_ahead and options.version_compatible:
         raise UsageError(
-            f"--version-compatible is not valid for {api.title}: a plan fits the version that built it", "leave it out"
+            f"--version-compatible is not valid for {api.title}: a plan fits the version that built it", "Leave it out."
         )
     if api.builds_ahead and options.hardware_compatible:
-        raise UsageError(f"--hardware-compatible is not valid for {api.title}", "name the GPUs instead: --for sm_86 --for sm_89")
+        raise UsageError(f"--hardware-compatible is not valid for {api.title}", "Name the GPUs instead: --for sm_86 --for sm_89.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def compile_plan(
         plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
             why = parsed.messages.last_error() or "the builder gives no reason"
-            raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "try a smaller --batch or another precision")
+            raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "Try a smaller --batch or another precision.")
         return bytes(plan), parsed.outputs, layer_precisions(parsed), b"" if cache is None else bytes(cache.serialize())
 
     plan, outputs, layers, new_timings = _run_on_thread(work, cancelled)

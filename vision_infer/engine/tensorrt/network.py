@@ -59,15 +59,15 @@ def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
 
 def _refusal(api: Api, parser: Any, graph: Path, messages: Messages) -> EngineError:
     if parser.num_errors == 0:
-        return EngineError(f"{graph}: {api.title} cannot read it: {messages.last_error()}", "import the model again")
+        return EngineError(f"{graph}: {api.title} cannot read it: {messages.last_error()}", "Import the model again.")
     first = parser.get_error(0)
     operator, node = first.node_operator(), first.node_name()
     why = _reason(str(first.desc()))
     if not operator:
-        return EngineError(f"{graph}: {api.title} cannot read it: {why}", "import the model again")
-    hint = "run it with --engine onnxruntime, or use another precision"
+        return EngineError(f"{graph}: {api.title} cannot read it: {why}", "Import the model again.")
+    hint = "Run it with --engine onnxruntime, or use another precision."
     if operator in ("QuantizeLinear", "DequantizeLinear"):
-        hint = "it supports only one form of INT8: vision-infer model quantize MODEL --form tensorrt --data …"
+        hint = "Create its form of INT8 with: vision-infer model quantize MODEL --form tensorrt --data …"
     return EngineError(f"{graph}: {api.title} does not support the operator {operator} (node '{node}'): {why}", hint)
 
 
@@ -88,7 +88,7 @@ def _port(api: Api, tensor: Any) -> Port:
     try:
         sides = tuple(int(side) for side in tensor.shape)
     except ValueError as error:  # a shape that the runtime cannot determine has a negative length
-        raise EngineError(f"{api.title} cannot determine the shape of '{tensor.name}'", "import the model again") from error
+        raise EngineError(f"{api.title} cannot determine the shape of '{tensor.name}'", "Import the model again.") from error
     return Port(tensor.name, _dtype(tensor), tuple("?" if side < 0 else side for side in sides))
 
 

@@ -13,7 +13,7 @@ from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.tensorrt.api import Api, Messages, load_api
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 
-_BUILD_AGAIN = "build it again on this machine: vision-infer engine build"
+_BUILD_AGAIN = "Build it again on this machine: vision-infer engine build"
 
 
 class TensorRtModel:
@@ -106,7 +106,7 @@ def sizes_of(plan: PlanFile, batch: int) -> tuple[int, ...]:
     smallest, largest = plan.batch_sizes[0], min(batch, plan.batch_sizes[-1])
     if smallest > largest:
         raise EngineError(
-            f"the plan runs batches of {smallest} and more", f"use --batch {smallest}, or build it for smaller ones"
+            f"the plan runs batches of {smallest} and more", f"Use --batch {smallest}, or build it for smaller ones."
         )
     return tuple(sorted({size for size in (*plan.batch_sizes, *batch_sizes_up_to(largest)) if smallest <= size <= largest}))
 

@@ -29,7 +29,7 @@ MAGIC = b"VIPLAN\r\n"
 """Its line end detects programs that copy files as text and convert line ends."""
 MAX_HEADER_BYTES = 16_000_000
 """The maximum size of the header; a card with 20,000 labels has less than 1 MB."""
-_HINT = "build it again: vision-infer engine build"
+_HINT = "Build it again: vision-infer engine build"
 _PREFIX = struct.Struct("<8sI32s")
 
 

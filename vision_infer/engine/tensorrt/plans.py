@@ -129,7 +129,7 @@ def plan_for_gpu(
     """
     api, gpu = load_api(runtime), find_gpu(index)
     if gpu is None:
-        raise EngineError(f"cuda:{index} does not exist, or has no driver", "see 'nvidia-smi', or use --device cpu")
+        raise EngineError(f"cuda:{index} does not exist, or has no driver", "See 'nvidia-smi', or use --device cpu.")
     target = choose_target(api, (), anywhere=options.hardware_compatible, index=index, find=lambda _: gpu)
     return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message)
 
@@ -227,6 +227,6 @@ def graph_of(path: Path, model: str, precision: Precision) -> Path:
     found = [graph for graph in (path, *variants(path)) if read_graph_facts(graph).precision == precision]
     if not found:
         form = " --form tensorrt" if precision == "int8" else ""
-        hint = f"vision-infer model quantize {model} --precision {precision}{form} --data VIDEO makes one"
+        hint = f"Create one with: vision-infer model quantize {model} --precision {precision}{form} --data VIDEO"
         raise EngineError(f"{model} has no graph in {precision}", hint)
     return min(found, key=lambda graph: "tensorrt" not in graph.name)

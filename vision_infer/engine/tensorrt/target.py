@@ -90,19 +90,19 @@ def choose_target(
     possible = api.capabilities()
     for capability in named:
         if api.builds_ahead and capability not in possible:
-            raise UsageError(f"--for {capability}: {api.title} does not support it", f"use {', '.join(possible)}")
+            raise UsageError(f"--for {capability}: {api.title} does not support it", f"Use {', '.join(possible)}.")
     if api.builds_ahead and named:
         return GpuTarget(named)
     gpu = find(index)
     if gpu is None:
         if api.builds_ahead:
-            raise EngineError("this machine has no NVIDIA GPU, or no driver", f"name one with --for: {', '.join(possible)}")
+            raise EngineError("this machine has no NVIDIA GPU, or no driver", f"Name one with --for: {', '.join(possible)}.")
         raise EngineError(
             f"{api.title} builds on the target GPU, and this machine has none, or no driver",
-            "build on the target machine, or use --runtime tensorrt-rtx",
+            "Build on the target machine, or use --runtime tensorrt-rtx.",
         )
     if named and named != (gpu.capability,):
-        hint = "omit --for, or use --runtime tensorrt-rtx"
+        hint = "Omit --for, or use --runtime tensorrt-rtx."
         raise UsageError(f"--for {' '.join(named)}: {api.title} builds only for this machine's GPU ({gpu.capability})", hint)
     if not api.builds_ahead:
         if anywhere:
@@ -110,7 +110,7 @@ def choose_target(
         return GpuTarget((gpu.capability,), gpu.name, gpu.mig, index)
     if gpu.capability not in possible:
         message = f"{api.title} does not run on {gpu.name} ({gpu.capability})"
-        raise EngineError(message, f"it runs on {', '.join(possible)}; use --runtime tensorrt, or --engine onnxruntime")
+        raise EngineError(message, f"It runs on {', '.join(possible)}. Use --runtime tensorrt, or --engine onnxruntime.")
     return GpuTarget((gpu.capability,))
 
 
@@ -129,6 +129,6 @@ def _parse(wanted: Sequence[str]) -> tuple[str, ...]:
     found = set()
     for text in wanted:
         if not re.fullmatch(r"sm_[0-9]{2,3}", text):
-            raise UsageError(f"--for {text}: not a compute capability", "write it as sm_89 (RTX 40, L4) or sm_120 (RTX 50)")
+            raise UsageError(f"--for {text}: not a compute capability", "Write it as sm_89 (RTX 40, L4) or sm_120 (RTX 50).")
         found.add(text)
     return tuple(sorted(found, key=capability_number))

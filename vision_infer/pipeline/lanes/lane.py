@@ -110,7 +110,7 @@ def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int
     for name, score in per_class.items():
         number = class_id(card, name)
         if number in scores:
-            raise UsageError(f"--per-class: {name} is given twice", "give one confidence for each class")
+            raise UsageError(f"--per-class: {name} is given twice", "Give one confidence for each class.")
         scores[number] = score
     return scores
 
@@ -125,11 +125,11 @@ def class_id(card: ModelCard, name: str) -> int:
     if labels is None:
         if name.isdecimal():
             return int(name)
-        raise UsageError(f"unknown class {name!r}: {card.name} has no labels", "give class numbers")
+        raise UsageError(f"unknown class {name!r}: {card.name} has no labels", "Give class numbers.")
     by_name = {label.casefold(): number for number, label in enumerate(labels)}
     found = by_name.get(name.casefold())
     if found is not None:
         return found
     near = difflib.get_close_matches(name.casefold(), by_name, 3, 0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"'vision-infer model show {card.name}' lists them"
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Run 'vision-infer model show {card.name}' to list them."
     raise UsageError(f"unknown class {name!r} for {card.name}", hint)

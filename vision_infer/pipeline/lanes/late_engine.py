@@ -71,10 +71,10 @@ class LateEngine:
         except VisionInferError as error:
             self._give_up(error)
         except MemoryError:
-            self._give_up(EngineError(f"{self._path.name}: not enough memory", "use a smaller model or batch"))
+            self._give_up(EngineError(f"{self._path.name}: not enough memory", "Use a smaller model or batch."))
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: images wait for the outcome
             message = redact(f"{self._path.name}: unexpected {type(error).__name__}: {error}")
-            self._give_up(EngineError(message, "please report this"))
+            self._give_up(EngineError(message, "Please report this."))
 
     def _open(self) -> None:
         engine, quick = self._open_it(self._path, self._request, self._on_message)

@@ -215,7 +215,7 @@ class Pipeline:
         """
         found = find_sources(str(source) for source in sources)
         if not found.specs:
-            raise found.errors[0] if found.errors else UsageError("no source given", "call run('video.mp4')")
+            raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
         settings = self.settings
         region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
         channel = ResultChannel()

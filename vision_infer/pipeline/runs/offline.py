@@ -131,4 +131,4 @@ def _wait(
 
 
 def _nothing_found(found: FoundSources) -> StreamError:
-    return StreamError(f"nothing to read: {'; '.join(error.message for error in found.errors)}", "give video files or images")
+    return StreamError(f"nothing to read: {'; '.join(error.message for error in found.errors)}", "Give video files or images.")

@@ -124,7 +124,7 @@ class Journal:
         changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
         if changed:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            hint = "give the same options, or --overwrite instead of --resume to start again"
+            hint = "Give the same options, or --overwrite instead of --resume to start again."
             raise UsageError(f"--resume: these options differ from the earlier run: {options}", hint)
         earlier = _EarlierRun()
         for entry in entries[1:]:
@@ -228,14 +228,14 @@ def check_resumable(plan: OutputPlan) -> None:
         UsageError: Names the output.
     """
     if not plan.paths():
-        raise UsageError("--resume: no file is written", "add --out FILE.jsonl or --out FOLDER/")
+        raise UsageError("--resume: no file is written", "Add --out FILE.jsonl or --out FOLDER/")
     for output in plan.shared:
         if output.path == "-":
-            raise UsageError("--resume: standard output cannot be continued", "write --out FILE.jsonl")
+            raise UsageError("--resume: standard output cannot be continued", "Write --out FILE.jsonl")
         if output.kind not in RESUMABLE:
-            raise UsageError(f"--resume: {output.path} cannot be continued", "write --out FOLDER/ for a file for each source")
+            raise UsageError(f"--resume: {output.path} cannot be continued", "Write --out FOLDER/ for a file for each source.")
     if any(output.rotate_bytes is not None for output in plan.specs()):
-        raise UsageError("--resume: cannot be combined with --rotate-mb", "leave one of them out")
+        raise UsageError("--resume: cannot be combined with --rotate-mb", "Leave one of them out.")
 
 
 def _take_back(output: OutputSpec) -> None:
@@ -293,7 +293,7 @@ def _json_rows(file: Any, where: str) -> Iterator[tuple[str, str, int]]:
             yield line, str(row["stream"]), int(row["frame"])
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"{where}: line {number} is not a result", "the file was changed; start again with --overwrite"
+                f"{where}: line {number} is not a result", "The file was changed. Start again with --overwrite."
             ) from error
 
 

@@ -55,7 +55,7 @@ class InferenceWorker:
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             if isinstance(error, EngineError):
                 return Failed(batch, lane, error)
-            failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "please report this")
+            failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "Please report this.")
             failure.__cause__ = error
             return Failed(batch, lane, failure)
         finally:

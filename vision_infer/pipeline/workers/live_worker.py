@@ -156,7 +156,7 @@ class LiveWorker:
             failure = error
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             failure = StreamError(
-                f"{self.record.name}: unexpected {type(error).__name__}: {redact(str(error))}", "please report this"
+                f"{self.record.name}: unexpected {type(error).__name__}: {redact(str(error))}", "Please report this."
             )
             failure.__cause__ = error
         # A frame of this connection, long enough after it was opened: forget the earlier failures.

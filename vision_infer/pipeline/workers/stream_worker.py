@@ -76,7 +76,7 @@ class StreamWorker:
         except StreamError as failure:
             error = failure
         except Exception as failure:  # noqa: BLE001 - the boundary of a thread: every error must be reported
-            error = StreamError(f"{self.record.name}: unexpected {type(failure).__name__}: {failure}", "please report this")
+            error = StreamError(f"{self.record.name}: unexpected {type(failure).__name__}: {failure}", "Please report this.")
             error.__cause__ = failure
         finally:
             self.record.present_ns = self._clock.monotonic_ns() - started

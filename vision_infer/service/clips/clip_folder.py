@@ -88,7 +88,7 @@ class ClipFolder:
         free = disk.f_bavail * disk.f_frsize
         if free < self._keep_free_bytes:
             space = f"{free / 1e6:.0f} MB free, but clips.keep_free_mb requires {self._keep_free_bytes / 1e6:.0f} MB"
-            raise OutputError(f"{self.folder}: the disk has {space}", "free disk space, or lower clips.keep_free_mb")
+            raise OutputError(f"{self.folder}: the disk has {space}", "Free disk space, or lower clips.keep_free_mb.")
 
     def write_sidecar(self, clip: Path, records: list[EventRecord], about: dict[str, Any]) -> None:
         """Write the events of a clip that is about to be complete.

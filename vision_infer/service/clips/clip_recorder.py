@@ -167,7 +167,7 @@ class Clips:
                 except Exception as error:  # noqa: BLE001 - an error of one clip must not affect the others
                     done = True
                     failure = f"unexpected {type(error).__name__}: {error}"
-                    self._failed(tap, clip, OutputError(f"{tap.stream}: {failure}", "please report this"))
+                    self._failed(tap, clip, OutputError(f"{tap.stream}: {failure}", "Please report this."))
                 if done:
                     with self._changed:
                         self._open.remove((tap, clip))

@@ -76,7 +76,8 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
         digest = digest_of(settings.token.get_secret_value())
         if digest in roles:
             raise UsageError(
-                "service.view_token: is the same as service.token", "choose a different token, or viewers would have admin rights"
+                "service.view_token: is the same as service.token",
+                "Choose a different token, or viewers would have admin rights.",
             )
         roles[digest] = "admin"
         return TokenSet(Tokens(roles))

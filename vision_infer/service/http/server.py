@@ -146,7 +146,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"cannot listen on {where}: unknown host", "set --host to an address of this machine") from error
+        raise UsageError(f"cannot listen on {where}: unknown host", "Set --host to an address of this machine.") from error
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -164,12 +164,14 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _refused(where: str, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
-        return UsageError(f"cannot listen on {where}: the port is in use", "choose another --port, or 0 for any free port")
+        return UsageError(f"cannot listen on {where}: the port is in use", "Choose another --port, or 0 for any free port.")
     if error.errno == errno.EADDRNOTAVAIL:
-        return UsageError(f"cannot listen on {where}: not an address of this machine", "set --host to an address of this machine")
+        return UsageError(
+            f"cannot listen on {where}: not an address of this machine", "Set --host to an address of this machine."
+        )
     if error.errno == errno.EACCES:
-        return UsageError(f"cannot listen on {where}: permission denied", "choose a --port above 1023")
-    return UsageError(f"cannot listen on {where}: {error.strerror or error}", "choose another --host or --port")
+        return UsageError(f"cannot listen on {where}: permission denied", "Choose a --port above 1023.")
+    return UsageError(f"cannot listen on {where}: {error.strerror or error}", "Choose another --host or --port.")
 
 
 def _check_certificate(tls: TlsSettings) -> None:
@@ -179,5 +181,5 @@ def _check_certificate(tls: TlsSettings) -> None:
     except (OSError, ValueError) as error:
         unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
         reason = str(getattr(error, "strerror", "")) if unread else "not a certificate with its private key"
-        hint = "use a matching pair of PEM files; the key must not have a password"
+        hint = "Use a matching pair of PEM files; the key must not have a password."
         raise UsageError(f"service.tls: {tls.certificate}, {tls.key}: {reason}", hint) from error

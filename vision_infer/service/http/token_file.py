@@ -35,13 +35,13 @@ def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
         _write(path, {"sha256": digest_of(token).hex(), "created": utc(clock.wall_ns())})
         return digest_of(token), token
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read: {error}", "check its permissions") from error
+        raise OutputError(f"{path}: cannot be read: {error}", "Check its permissions.") from error
     try:
         digest = bytes.fromhex(json.loads(text)["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path}: contains no valid token hash", "delete it; the next start generates a new token") from error
+        raise UsageError(f"{path}: contains no valid token hash", "Delete it; the next start generates a new token.") from error
     if len(digest) != 32:
-        raise UsageError(f"{path}: contains no valid token hash", "delete it; the next start generates a new token")
+        raise UsageError(f"{path}: contains no valid token hash", "Delete it; the next start generates a new token.")
     return digest, None
 
 
@@ -56,4 +56,4 @@ def _write(path: Path, values: dict[str, str]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}", "set state_dir, or service.token") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}", "Set state_dir, or service.token.") from error

@@ -17,45 +17,45 @@ MAX_FRAMES = 400
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     DropReason.GATED.value: (
         "the motion gate found no motion, and their rows repeat the previous detections",
-        "if there was motion, it was too small or too faint for the motion gate: remove gate from this stream's settings",
+        "If there was motion, it was too small or too faint for the motion gate. Remove gate from this stream's settings.",
     ),
-    DropReason.PACED.value: ("they exceeded the configured rate", "raise fps to infer more frames"),
+    DropReason.PACED.value: ("they exceeded the configured rate", "Raise fps to infer more frames."),
     DropReason.SUPERSEDED.value: (
         "newer frames replaced them while they waited for the engine",
-        "the engine is busy: check its utilization; lower the fps of some streams, or use a faster engine",
+        "The engine is busy. Check its utilization, lower the fps of some streams, or use a faster engine.",
     ),
     DropReason.OUTDATED.value: (
         "they waited for the engine for longer than max_age_ms",
-        "the engine is overloaded: lower the fps of some streams, or use a faster engine",
+        "The engine is overloaded. Lower the fps of some streams, or use a faster engine.",
     ),
     DropReason.STALE.value: (
         "they arrived or were decoded too late and were older than max_age_ms",
-        "the network or the decoder is too slow for the camera: check the CPU load, or use the camera's substream",
+        "The network or the decoder is too slow for the camera. Check the CPU load, or use the camera's substream.",
     ),
     DropReason.LATE.value: (
         "all frames were older than max_age_ms for longer than the stall timeout",
-        "the network is too slow for the camera, or the camera's clock is wrong: try clock: arrival, or the camera's substream",
+        "The network is too slow for the camera, or the camera's clock is wrong. Try clock: arrival, or the camera's substream.",
     ),
     DropReason.NO_KEYFRAME.value: (
         "keyframes_only is set, and the camera sent no key frame",
-        "configure a shorter key frame interval in the camera, or turn keyframes_only off",
+        "Configure a shorter key frame interval in the camera, or turn keyframes_only off.",
     ),
     DropReason.NOT_REFERENCED.value: (
         "decoding fell behind, and frames that no other frame refers to were skipped",
-        "the CPU is too slow for the camera: use the camera's substream",
+        "The CPU is too slow for the camera. Use the camera's substream.",
     ),
     DropReason.TO_KEYFRAME.value: (
         "nothing could be decoded until the next key frame",
-        "this is normal after connecting; otherwise configure a shorter key frame interval in the camera",
+        "This is normal after connecting; otherwise configure a shorter key frame interval in the camera.",
     ),
-    DropReason.UNDECODED.value: ("the stream's settings exclude them from decoding", "check keyframes_only and skip_nonref"),
+    DropReason.UNDECODED.value: ("the stream's settings exclude them from decoding", "Check keyframes_only and skip_nonref."),
     DropReason.BACKLOGGED.value: (
         "too many frames were already in the pipeline: the stages after the engine were too slow",
-        "check the hook, the secondary model and the sinks",
+        "Check the hook, the secondary model and the sinks.",
     ),
     DropReason.STOPPED.value: ("the service was stopping", ""),
-    DropReason.FAILED.value: ("the engine failed", "check the engine's error and the log"),
-    DropReason.HOOK.value: ("the hook discarded their rows after inference", "check the hook"),
+    DropReason.FAILED.value: ("the engine failed", "Check the engine's error and the log."),
+    DropReason.HOOK.value: ("the hook discarded their rows after inference", "Check the hook."),
 }
 _CONFIGURED = frozenset(reason.value for reason in (DropReason.PACED, DropReason.UNDECODED))
 """The outcomes that the settings ask for."""
@@ -99,7 +99,7 @@ def _explain(
     minute: Minute | None,
 ) -> tuple[str, str]:
     if at_ns > now_ns:
-        return "This time is in the future.", "choose a time in the past"
+        return "This time is in the future.", "Choose a time in the past."
     if state is not None and state.state is not StreamState.LIVE:
         reason = f": {state.reason}" if state.reason else ""
         after = "" if until is None else f" The state changed to {until.state.value} {_span(until.at_ns - at_ns)} later."
@@ -109,12 +109,12 @@ def _explain(
         return _of_frames(frames)
     kept = flight.frames.frames_since_ns
     if kept is not None and kept <= at_ns:
-        return "No frames arrived: the camera sent no usable video.", "check the camera and the network"
+        return "No frames arrived: the camera sent no usable video.", "Check the camera and the network."
     if minute is not None:
         return _of_minute(minute)
     if state is None:
         return "No data for this time: the stream was not running yet, or it was more than a day ago.", ""
-    return "No frames arrived in this minute, although the stream was connected.", "check the camera and the network"
+    return "No frames arrived in this minute, although the stream was connected.", "Check the camera and the network."
 
 
 def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
@@ -130,7 +130,7 @@ def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
     )
     hint = ""
     if not with_objects:
-        hint = "no detection matched the stream's confidence, classes and regions"
+        hint = "No detection matched the stream's confidence, classes and regions."
     lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome != EMITTED})
     if lost:
         outcome, count = _commonest(lost)

@@ -108,7 +108,7 @@ class ResultHub:
             if self._closed:
                 raise HubClosedError("the service is stopping")
             if len(self._readers) >= self._max_readers:
-                hint = "close one of them, or raise service.max_clients"
+                hint = "Close one of them, or raise service.max_clients."
                 raise TooManyReadersError(f"{len(self._readers)} clients already read results", hint)
             if self._readers and self._loop is not loop:
                 raise RuntimeError("all readers must be on one event loop")

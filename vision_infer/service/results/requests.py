@@ -74,10 +74,10 @@ class Requests:
         future: Future[Result] = Future()
         with self._lock:
             if self._ended.is_set():
-                raise TooManyRequestsError("no more images are accepted", "try again in a moment")
+                raise TooManyRequestsError("no more images are accepted", "Try again in a moment.")
             waiting = max(len(self._futures), self._submitted.qsize())  # cancelled images remain in the queue
             if waiting >= MAX_WAITING:
-                raise TooManyRequestsError(f"{waiting} images are already waiting", "try again in a moment")
+                raise TooManyRequestsError(f"{waiting} images are already waiting", "Try again in a moment.")
             # The frame's index is its position in the queue, so that both are assigned under the lock.
             number = next(self._numbers)
             self._futures[number] = future
@@ -102,7 +102,7 @@ class Requests:
         if future is None:
             return
         if result is None:
-            future.set_exception(VisionInferError("the image has no result", "try again"))
+            future.set_exception(VisionInferError("the image has no result", "Try again."))
         else:
             future.set_result(result)
 
@@ -119,7 +119,7 @@ class Requests:
         self.end()
         for future in list(self._futures.values()):
             with suppress(InvalidStateError):
-                future.set_exception(VisionInferError("the image has no result", "try again"))
+                future.set_exception(VisionInferError("the image has no result", "Try again."))
 
     def __enter__(self) -> Requests:
         return self
@@ -145,7 +145,7 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
     try:
         rgb = decode_image(np.frombuffer(data, np.uint8), "the image", MAX_PIXELS)
     except StreamError as error:
-        raise UsageError(error.message, "send a JPEG, PNG or WebP image") from None
+        raise UsageError(error.message, "Send a JPEG, PNG or WebP image.") from None
     trace.decode_end_ns = clock.monotonic_ns()
     try:
         future = requests.submit(ArrayImage(rgb), trace)
@@ -157,7 +157,7 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
         raise UnavailableError(error.message, error.hint) from None
     except (TimeoutError, CancelledError):
         future.cancel()
-        raise UnavailableError("the image has no result", "check the status of the engines") from None
+        raise UnavailableError("the image has no result", "Check the status of the engines.") from None
     # The lane's threshold is lower. NMS is not affected: detections below the caller's threshold suppress none above it.
     detections = result.detections
     keep = detections.scores >= np.float32(selector.confidence)

@@ -42,7 +42,7 @@ def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, R
         return future.result(timeout_s)
     except (TimeoutError, CancelledError):
         future.cancel()
-        raise UnavailableError(f"{stream}: no frame within {timeout_s:g} s", "try again") from None
+        raise UnavailableError(f"{stream}: no frame within {timeout_s:g} s", "Try again.") from None
 
 
 def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
@@ -72,7 +72,7 @@ def of_view(
         UnavailableError: The main stream delivers no frames, or too many are open.
     """
     if not _views.acquire(timeout=1.0):
-        raise UnavailableError(f"{spec.name}: {MAX_VIEWS} main streams are already open for snapshots", "try again")
+        raise UnavailableError(f"{spec.name}: {MAX_VIEWS} main streams are already open for snapshots", "Try again.")
     stopping = threading.Event()
     live = spec.live
     hurried = replace(
@@ -82,7 +82,7 @@ def of_view(
         with open_source(replace(spec, live=hurried), 1, stopping) as source, _stopped_after(timeout_s, stopping):
             frame = next(source.frames(), None)
             if frame is None:
-                raise UnavailableError(f"{spec.name}: the main stream delivers no frames", "check the stream's 'view' URL")
+                raise UnavailableError(f"{spec.name}: the main stream delivers no frames", "Check the stream's 'view' URL.")
             rgb = frame.image.to_rgb()
             captured_ns = frame.trace.captured_ns
     except StreamError as error:
@@ -119,5 +119,5 @@ def _wall_ns(clock: Clock, monotonic_ns: int) -> int:
 def _encode(rgb: NDArray[np.uint8], captured_wall_ns: int) -> Snapshot:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
-        raise UnavailableError("the image cannot be encoded as JPEG", "please report this")
+        raise UnavailableError("the image cannot be encoded as JPEG", "Please report this.")
     return Snapshot(data.tobytes(), captured_wall_ns, rgb.shape[1], rgb.shape[0])

@@ -83,7 +83,7 @@ def check_capacity(
         if other != name and stream.settings.enabled and stream.settings.fps is not None and not stream.settings.best_effort
     }
     measured = cost()
-    hint = "lower the fps of this or other streams, or set best_effort: true"
+    hint = "Lower the fps of this or other streams, or set best_effort: true."
     if measured.undegraded is None:
         raise ConflictError(f"{name}: needs {wanted:g} fps; the remaining capacity is unknown: {measured.unknown}", hint)
     spare = spare_capacity(measured, promised, joins)

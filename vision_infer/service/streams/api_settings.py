@@ -40,6 +40,6 @@ def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: Se
         known = None if before is None else getattr(before, field)
         if known is None or url != redact(known):
             problem = ValidationProblem((name,), "the password is hidden, but the URL differs from the stored one")
-            raise SettingsError([problem], "write the URL with its password")
+            raise SettingsError([problem], "Write the URL with its password.")
         settings[name] = known
     return stream_from_api(settings, service)

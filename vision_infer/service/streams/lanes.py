@@ -36,7 +36,7 @@ REQUEST_CONFIDENCE = 0.05
 """The minimum confidence of detections that single images can return."""
 SWAP_TIMEOUT_S = 10.0
 """The time limit for the last batch in a replaced engine, in seconds; single images wait meanwhile."""
-_STOPPING = ("the service is stopping", "try again after the restart")
+_STOPPING = ("the service is stopping", "Try again after the restart.")
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -192,7 +192,7 @@ class Lanes:
             if requests is None:
                 lane = self._lanes.get(model)
                 if lane is None:
-                    raise UnavailableError(f"{model} is not loaded", "use a model that a stream uses")
+                    raise UnavailableError(f"{model} is not loaded", "Use a model that a stream uses.")
                 card = lane.engine.card
                 self._opened += 1
                 requests = Requests(f"{PREFIX}{self._opened}")
@@ -295,4 +295,4 @@ class Lanes:
         except EngineError:
             raise
         except MemoryError as error:
-            raise EngineError(f"{path.name}: not enough memory", "use a smaller model or batch") from error
+            raise EngineError(f"{path.name}: not enough memory", "Use a smaller model or batch.") from error

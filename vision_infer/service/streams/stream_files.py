@@ -145,7 +145,7 @@ class StreamFiles:
 
 def _checked(name: str) -> str:
     if not re.fullmatch(STREAM_NAME.strip("^$"), name):
-        raise UsageError(f"{printable(name)!r} is not a valid stream name", "use letters, digits, '.', '_', '-'")
+        raise UsageError(f"{printable(name)!r} is not a valid stream name", "Use letters, digits, '.', '_', '-'.")
     return name
 
 
@@ -169,5 +169,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: the stream cannot be stored: {error.strerror or error}", "the stored settings are unchanged; check state_dir"
+        f"{path}: the stream cannot be stored: {error.strerror or error}", "The stored settings are unchanged. Check state_dir."
     )

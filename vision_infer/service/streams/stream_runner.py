@@ -71,7 +71,7 @@ class StreamRunner:
             self.stop(name, settings)
             if self._supervisor.status(name) is not None:
                 message = f"{name}: an engine still holds frames of the previous stream with this name"
-                raise UnavailableError(message, "choose another name, or restart the service") from None
+                raise UnavailableError(message, "Choose another name, or restart the service.") from None
             self._supervisor.add(command)
         self._clips.configure(name, settings.clips)
 
@@ -84,7 +84,7 @@ class StreamRunner:
                 error = raised
             else:
                 error = VisionInferError(
-                    f"{name}: unexpected {type(raised).__name__}: {redact(str(raised))}", "please report this"
+                    f"{name}: unexpected {type(raised).__name__}: {redact(str(raised))}", "Please report this."
                 )
                 error.__cause__ = raised
             stream.problem = error

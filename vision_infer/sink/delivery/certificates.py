@@ -53,8 +53,8 @@ def tls_problem(where: str, error: BaseException) -> UndeliveredError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = cause.verify_message.rstrip(".")
         hint = (
-            "set ca to the certificate of the authority that issued it" if "self-signed" in reason or "issuer" in reason else ""
+            "Set ca to the certificate of the authority that issued it." if "self-signed" in reason or "issuer" in reason else ""
         )
         return UndeliveredError(f"{where}: the certificate is not accepted: {reason}", hint, patient=True)
     reason = (cause.reason or "no reason given").replace("_", " ").lower()
-    return UndeliveredError(f"{where}: the TLS handshake failed: {reason}", "check that the port uses TLS", patient=True)
+    return UndeliveredError(f"{where}: the TLS handshake failed: {reason}", "Check that the port uses TLS.", patient=True)

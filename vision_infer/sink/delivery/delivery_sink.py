@@ -231,7 +231,7 @@ class Delivery:
                 failures += 1
             except Exception as raised:  # noqa: BLE001 - the boundary of a thread: no error may get lost
                 self._note_failure(
-                    UndeliveredError(f"unexpected {type(raised).__name__}", "please report this bug", patient=True)
+                    UndeliveredError(f"unexpected {type(raised).__name__}", "Please report this bug.", patient=True)
                 )
                 _log.debug("%s", self.name, exc_info=raised)
                 failures += 1

@@ -163,11 +163,11 @@ class MqttCarrier:
         if answer:
             reason = _REFUSALS.get(answer, f"code {answer}")
             raise UndeliveredError(
-                f"{self._where}: the broker refused the connection: {reason}", "check username and password", patient=True
+                f"{self._where}: the broker refused the connection: {reason}", "Check username and password.", patient=True
             )
         if answer is None:
             problem = f"no answer within {CONNECT_S:g} s" if lost is None else "the connection was closed instead of an answer"
-            raise UndeliveredError(f"{self._where}: {problem}", "check that it is an MQTT broker and the right port")
+            raise UndeliveredError(f"{self._where}: {problem}", "Check that it is an MQTT broker and the right port.")
         self._publish_all({self._topics.availability: "online"}, retain=True)
         return True
 
@@ -186,7 +186,7 @@ class MqttCarrier:
         if isinstance(error, TimeoutError):
             return UndeliveredError(f"{self._where}: no answer within {CONNECT_S:g} s")
         reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
-        hint = "check that the port uses TLS" if self._tls and isinstance(error, ConnectionResetError) else ""
+        hint = "Check that the port uses TLS." if self._tls and isinstance(error, ConnectionResetError) else ""
         return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
 
     def close(self) -> None:

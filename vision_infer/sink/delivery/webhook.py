@@ -99,9 +99,9 @@ class WebhookCarrier:
         if status in UNWANTED:
             raise UnwantedError(answer, f"rejected_{status}")
         if status < 400:
-            raise UndeliveredError(answer, "redirections are not followed; set url to the final URL", patient=True)
+            raise UndeliveredError(answer, "Redirects are not followed. Set url to the final URL.", patient=True)
         if status in _REFUSED:
-            raise UndeliveredError(answer, "check url and token", patient=True)
+            raise UndeliveredError(answer, "Check url and token.", patient=True)
         raise UndeliveredError(answer, after_s=_seconds(after, self._clock.wall_ns) if status in _WAITS else None)
 
     def _post(self, batch: str, body: bytes) -> tuple[int, str | None]:

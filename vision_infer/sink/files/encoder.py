@@ -48,7 +48,7 @@ def choose_encoder(size: Size, rate: Fraction, time_base: Fraction, encoders: Se
         else:
             return encoder
     tried = ", ".join(encoder.name for encoder in encoders)
-    raise OutputError(f"no H.264 encoder works here for {size} (tried {tried}): {reason}", "choose a .jsonl output") from reason
+    raise OutputError(f"no H.264 encoder works here for {size} (tried {tried}): {reason}", "Choose a .jsonl output.") from reason
 
 
 def _try(encoder: Encoder, size: Size, rate: Fraction, time_base: Fraction) -> None:

@@ -129,7 +129,7 @@ class JsonlSink:
 
     def _named(self, error: OutputError) -> OutputError:
         if isinstance(error.__cause__, BrokenPipeError):
-            return OutputError("standard output was closed by its reader", "check the program that reads it")
+            return OutputError("standard output was closed by its reader", "Check the program that reads it.")
         return error
 
 

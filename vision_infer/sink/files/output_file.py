@@ -19,7 +19,7 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
     """Return the error for an output that the system refuses."""
     if is_full(error):
         return NoSpaceError(path)
-    return OutputError(f"{path}: cannot be written: {error.strerror or error}", "choose another path with --out")
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}", "Choose another path with --out.")
 
 
 class OutputFile:
@@ -65,7 +65,7 @@ class OutputFile:
             if not self._is_ours():
                 raise OutputError(
                     f"{self.path}: the temporary file {self.partial.name} was removed or replaced during the run",
-                    "check whether another run writes the same output",
+                    "Check whether another run writes the same output.",
                 )
             if self._overwrite:
                 os.replace(self.partial, self.path)
@@ -123,13 +123,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     except OSError as error:  # a name that is too long, links in a circle
         raise output_error(path, error) from error
     if folder:
-        raise OutputError(f"{path}: is a folder", f"for a set of outputs for each source, write --out {path}/")
+        raise OutputError(f"{path}: is a folder", f"For a set of outputs for each source, write --out {path}/.")
     if there and not overwrite:
-        raise OutputError(f"{path}: exists already", "add --overwrite to replace it")
+        raise OutputError(f"{path}: exists already", "Add --overwrite to replace it.")
     parent = path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
-        raise OutputError(f"{path}: {parent} is not a folder", "choose another path with --out")
+        raise OutputError(f"{path}: {parent} is not a folder", "Choose another path with --out.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {parent} is not writable", "choose another path with --out")
+        raise OutputError(f"{path}: the folder {parent} is not writable", "Choose another path with --out.")

@@ -29,7 +29,7 @@ def check_requirements() -> None:
         OutputError: pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
-        raise OutputError(".parquet needs pyarrow, which is not installed", "pip install 'vision-infer[parquet]'")
+        raise OutputError(".parquet needs pyarrow, which is not installed", "Run: pip install 'vision-infer[parquet]'")
 
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> ParquetSink:  # noqa: ARG001

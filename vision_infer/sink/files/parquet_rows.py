@@ -216,7 +216,7 @@ class ParquetRows:
             if len(embedding) != size:
                 raise OutputError(
                     f"an embedding has {len(embedding)} values, earlier ones have {size}",
-                    "return embeddings of one length from the hook",
+                    "Return embeddings of one length from the hook.",
                 )
             values[row], missing[row] = embedding, False
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size, mask=pa.array(missing))

@@ -222,7 +222,9 @@ class VideoSink:
             if is_full(error):
                 return self._no_space("the video could not be finished and is removed")
             return output_error(self._file.path, error)
-        return OutputError(f"{self._file.path}: cannot be encoded: {error}", "choose a .jsonl output, or another path with --out")
+        return OutputError(
+            f"{self._file.path}: cannot be encoded: {error}", "Choose a .jsonl output, or another path with --out."
+        )
 
 
 def _fewer(fps: float | None, rate: Fraction) -> Fraction | None:
