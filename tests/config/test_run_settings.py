@@ -85,18 +85,17 @@ def test_an_invalid_setting_names_its_option(option: str, value: object) -> None
     given: dict[str, Any] = {"sources": ("a.mp4",)} | {option: value}
     with pytest.raises(UsageError) as caught:
         run_settings(**given)
-    assert caught.value.message.startswith(f"--{option.replace('_', '-')}: ")
+    assert caught.value.message.startswith(option)
     assert caught.value.exit_status == 2
-    assert "--help" in caught.value.hint
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("end", [3.0, 5.0])
 def test_the_end_must_be_after_the_start(end: float) -> None:
-    with pytest.raises(UsageError, match=r"^--end: .*must be after the start, 5\.0 s"):
+    with pytest.raises(UsageError, match=r"^end: must be after the start, 5\.0 s"):
         run_settings(sources=("a.mp4",), start=5.0, end=end)
 
 
-def test_the_first_invalid_option_is_named() -> None:
-    with pytest.raises(UsageError, match=r"^--workers: "):
+def test_all_invalid_settings_are_named() -> None:
+    with pytest.raises(UsageError, match=r"^2 problems: workers: .*; every: "):
         run_settings(sources=("a.mp4",), every=0, workers=0)

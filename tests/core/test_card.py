@@ -91,7 +91,7 @@ def test_an_error_names_the_file_and_the_field(field: str, changed: dict[str, An
 def test_the_error_of_a_missing_field_has_no_other_input() -> None:
     with pytest.raises(ModelError) as caught:
         parse_card({"name": "net"}, "card")
-    assert caught.value.message == "card: field 'input': Field required"
+    assert caught.value.message == "card: field 'input': is missing"
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 7])

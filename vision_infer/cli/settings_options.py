@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vision_infer.config.fields import may_be_none, unwrapped
+from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.errors import UsageError
 
 
@@ -44,7 +45,12 @@ def command_with_settings(
 
     def run(**values: Any) -> int:
         given = {name: _value(name, values.pop(name), field, name in several) for name, field in fields.items()}
-        return command(given, **values)
+        try:
+            return command(given, **values)
+        except SettingsError as error:
+            problems = [(problem.location, problem.message) for problem in error.problems]
+            texts = [" ".join((_option(str(where[0])), *map(str, where[1:]))) + f": {what}" for where, what in problems if where]
+            raise UsageError("; ".join(texts) or error.message, "See 'vision-infer run --help'.") from error
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options, *extra)]
     run.__doc__ = command.__doc__

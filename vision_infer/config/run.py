@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
-from vision_infer.core.errors import UsageError
+from vision_infer.config.validation_errors import SettingsError, problems_of
 
 DEFAULT_MODEL = "nanodet-416"
 
@@ -57,7 +57,7 @@ def run_settings(**values: Any) -> RunSettings:
     """Validate settings.
 
     Raises:
-        UsageError: An option is invalid; names the first one.
+        SettingsError: The settings are invalid; lists all problems.
     """
     return validated(RunSettings, values)
 
@@ -66,11 +66,9 @@ def validated(model: type[RunSettings], values: dict[str, Any]) -> RunSettings:
     """Validate values as settings of this class.
 
     Raises:
-        UsageError: An option is invalid; names the first one.
+        SettingsError: The settings are invalid; lists all problems.
     """
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
-        raise UsageError(f"{option}: {first['msg']}", "See 'vision-infer run --help'.") from error
+        raise SettingsError(problems_of(error, model), "") from error

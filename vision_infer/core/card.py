@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vision_infer.core.errors import ModelError
+from vision_infer.core.field_problem import field_problem
 from vision_infer.core.geometry import Fit, Size
 
 CARD_KEY = "vision_infer.card"
@@ -102,9 +103,8 @@ def parse_card(data: Any, where: str) -> ModelCard:
         return ModelCard.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "card"
         given = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
-        message = f"{where}: field '{field}': {first['msg']}{given}"
+        message = f"{where}: {field_problem(error, 'card')}{given}"
         raise ModelError(message, "See docs/reference/results.md for the card's fields.") from error
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vision_infer.core.errors import EngineError
+from vision_infer.core.field_problem import field_problem
 from vision_infer.engine.registry import buildable_runtimes, find_runtime
 from vision_infer.engine.runtime import Compute
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
@@ -92,9 +93,7 @@ def read_recipe(path: Path) -> EngineRecipe:
     try:
         recipe = EngineRecipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise EngineError(f"{path}: field '{field}': {first['msg']}", HINT) from error
+        raise EngineError(f"{path}: {field_problem(error, 'recipe')}", HINT) from error
     wrong = _misplaced(recipe)
     if wrong:
         raise EngineError(f"{path}: field '{wrong}' is not valid for {recipe.runtime}", HINT)

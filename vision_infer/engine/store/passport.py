@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
+from vision_infer.core.field_problem import field_problem
 
 SUFFIX = ".passport.json"
 """The end of the name of a passport's file next to a graph."""
@@ -232,9 +233,7 @@ def parse_passport(text: str, where: str) -> Passport:
     try:
         return Passport.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "passport"
-        raise EngineError(f"{where}: field '{field}': {first['msg']}", "Build the engine again.") from error
+        raise EngineError(f"{where}: {field_problem(error, 'passport')}", "Build the engine again.") from error
 
 
 def read_passport(path: Path) -> Passport:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
+from vision_infer.core.field_problem import field_problem
 from vision_infer.engine.contract import DTYPES, OutputShapes
 from vision_infer.engine.graph_facts import Precision
 from vision_infer.engine.tensorrt.names import PlanRuntime
@@ -139,9 +140,7 @@ def parse_plan(content: bytes, where: str) -> PlanFile:
     try:
         header = _PlanHeader.model_validate_json(bytes(view[:length]))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "header"
-        raise EngineError(f"{where}: the plan's field '{field}': {first['msg']}", _HINT) from error
+        raise EngineError(f"{where}: the plan's {field_problem(error, 'header')}", _HINT) from error
     plan = bytes(view[length:])
     if len(plan) != header.plan_bytes:
         raise EngineError(f"{where}: the plan has {len(plan)} bytes, not {header.plan_bytes}", _HINT)
