@@ -56,6 +56,6 @@ def check_secondary(where: str, primary: ModelCard | None = None, secondary: Mod
     """
     if primary is not None and primary.task != "detect":
         message = f"{where}: {primary.name} is a model for '{primary.task}' and has no detections"
-        raise UsageError(message, "leave it out, or choose a primary model for 'detect'")
+        raise UsageError(message, "Leave it out, or choose a primary model for 'detect'.")
     if secondary is not None and secondary.task == "detect":
-        raise UsageError(f"{where}: {secondary.name} is a model for 'detect'", "choose a model for 'classify' or 'embed'")
+        raise UsageError(f"{where}: {secondary.name} is a model for 'detect'", "Choose a model for 'classify' or 'embed'.")

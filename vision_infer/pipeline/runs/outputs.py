@@ -99,7 +99,7 @@ class _Planner:
             self._add_single(found, out)
         else:
             known = ", ".join(f".{entry.suffix}" for entry in FORMATS if entry.shared or entry.file is not None)
-            raise UsageError(f"--out {out}: unknown format", f"write --out FILE{known}, FOLDER/ or -")
+            raise UsageError(f"--out {out}: unknown format", f"Write --out FILE{known}, FOLDER/ or -.")
 
     def add_crops(self) -> None:
         """Plan ``--crops``."""
@@ -111,7 +111,7 @@ class _Planner:
     def check_options(self, outs: Sequence[str], plan: OutputPlan) -> None:
         """Refuse an option that has no effect."""
         if self._options.formats is not None and not any(_is_folder(out) for out in outs):
-            raise UsageError("--formats: no --out is a folder", "add --out FOLDER/")
+            raise UsageError("--formats: no --out is a folder", "Add --out FOLDER/")
         used = {name for output in plan.specs() if output.path != "-" for name in format_of(output.kind).options}
         for option, name, output, suffix in (
             ("--preview-fps", "fps", "annotated video", "mp4"),
@@ -119,16 +119,16 @@ class _Planner:
             ("--rotate-mb", "rotate_bytes", "JSONL file", "jsonl"),
         ):
             if self._options.of(name) is not None and name not in used:
-                raise UsageError(f"{option}: no {output} is written", f"add --out FILE.{suffix} or --out FOLDER/")
+                raise UsageError(f"{option}: no {output} is written", f"Add --out FILE.{suffix} or --out FOLDER/")
 
     def _add_single(self, found: OutputFormat, out: str) -> None:
         if len(self._sources) != 1:
             formats = "" if found.suffix in _DEFAULT else f" --formats {found.suffix}"
             message = f"{out}: one {found.file} cannot hold {len(self._sources)} sources"
-            raise UsageError(message, f"write --out FOLDER/{formats} for one each")
+            raise UsageError(message, f"Write --out FOLDER/{formats} for one each.")
         (source,) = self._sources
         if found.sources not in (None, source.kind):
-            raise UsageError(f"{out}: images have no frame rate", "write --out FOLDER/ for annotated images")
+            raise UsageError(f"{out}: images have no frame rate", "Write --out FOLDER/ for annotated images.")
         self.by_stream[source.name].append(self._spec(found, out, self._sources))
 
     def _set_of(self, source: SourceSpec, folder: str) -> list[OutputSpec]:
@@ -166,7 +166,7 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
         if card.task not in format_of(output.kind).tasks:
             raise UsageError(
                 f"{output.path}: {output.kind.upper()} cannot hold its results: {card.name} is a model for '{card.task}'",
-                "write --out FILE.jsonl or --out FILE.parquet",
+                "Write --out FILE.jsonl or --out FILE.parquet",
             )
 
 
@@ -229,7 +229,7 @@ def _paths(output: OutputSpec) -> list[str]:
 def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec], overwrite: bool) -> None:
     """Refuse outputs that collide with each other, with a source, or with what exists."""
     if list(outs).count("-") > 1:
-        raise UsageError("--out -: given twice", "give it once")
+        raise UsageError("--out -: given twice", "Give it once.")
     inputs = {os.path.realpath(path) for source in sources for path in source.paths}
     folders = {
         output.path for source in sources if source.folder for output in plan.by_stream[source.name] if output.kind == "images"
@@ -252,11 +252,11 @@ def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec],
 def _check_path(path: str, inputs: set[str], seen: set[str], is_folder: bool) -> None:
     real = os.path.realpath(path)
     if is_folder and real in {os.path.dirname(source) for source in inputs}:
-        raise UsageError(f"--out {path}: the images of this run are read from there", "choose another folder")
+        raise UsageError(f"--out {path}: the images of this run are read from there", "Choose another folder.")
     if real in seen:
-        raise UsageError(f"--out {path}: given twice", "give each output once")
+        raise UsageError(f"--out {path}: given twice", "Give each output once.")
     if real in inputs:
-        raise UsageError(f"--out {path}: is a source of this run", "choose another name")
+        raise UsageError(f"--out {path}: is a source of this run", "Choose another name.")
     seen.add(real)
 
 
@@ -266,9 +266,9 @@ def _check_crops(output: OutputSpec, stream: str, inputs: set[str], overwrite: b
     folder = crops_folder(output.path, stream)
     real = os.path.realpath(folder)
     if any(path.startswith(real + os.sep) for path in inputs):
-        raise UsageError(f"--crops {output.path}: the images of this run are read from {folder}", "choose another folder")
+        raise UsageError(f"--crops {output.path}: the images of this run are read from {folder}", "Choose another folder.")
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
-        raise OutputError(f"{folder}: exists already", "add --overwrite to write into it, or choose another --crops")
+        raise OutputError(f"{folder}: exists already", "Add --overwrite to write into it, or choose another --crops.")
     check_output(folder / "label" / "crop.jpg", overwrite)
 
 
@@ -282,5 +282,5 @@ def _check_parts(output: OutputSpec, plan: OutputPlan) -> None:
     for other in filter(part.fullmatch, sorted(os.path.realpath(path) for path in plan.paths())):
         raise UsageError(
             f"--rotate-mb: a part of {output.path} would be called {os.path.basename(other)}, as another output is",
-            "leave --rotate-mb out, or run these sources separately",
+            "Leave --rotate-mb out, or run these sources separately.",
         )

@@ -124,11 +124,11 @@ class Streams:
         self._check_running()
         with self.changing:
             if name in self._streams:
-                raise ConflictError(f"stream {name} already exists", "choose another name, or replace the stream")
+                raise ConflictError(f"stream {name} already exists", "Choose another name, or replace the stream.")
             check_capacity(name, settings, self._streams, self._cost, joins=True)
             max_streams = self._settings.service.max_streams
             if len(self._streams) >= max_streams:
-                raise ConflictError(f"the limit of {max_streams} streams is reached", "remove one, or raise service.max_streams")
+                raise ConflictError(f"the limit of {max_streams} streams is reached", "Remove one, or raise service.max_streams.")
             return self._put(name, ConfiguredStream(settings, "api"), None)
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
@@ -200,12 +200,12 @@ class Streams:
 
     def _check_running(self) -> None:
         if self._ended.is_set():  # checked without the lock, because close() holds it until all streams have ended
-            raise UnavailableError("the service is stopping", "try again after the restart")
+            raise UnavailableError("the service is stopping", "Try again after the restart.")
 
     def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
         models = (stream.settings.model, stream.settings.secondary, stream.settings.degrade_model)
         if any(model is not None and model.endswith(".onnx") for model in models):
-            raise UsageError("the API accepts model names only, not files", "see /api/v1/models")
+            raise UsageError("the API accepts model names only, not files", "See /api/v1/models.")
         self._check_running()
         try:
             if self.begun:
@@ -233,11 +233,13 @@ class Streams:
     def _known(self, name: str) -> ConfiguredStream:
         stream = self._streams.get(name)
         if stream is None:
-            raise UnknownStreamError(f"stream {name} does not exist", "see /api/v1/streams")
+            raise UnknownStreamError(f"stream {name} does not exist", "See /api/v1/streams.")
         return stream
 
     def _editable(self, name: str) -> ConfiguredStream:
         stream = self._known(name)
         if stream.origin == "file":
-            raise ConflictError(f"stream {name} is defined in the configuration file", "change it there; the file is watched")
+            raise ConflictError(
+                f"stream {name} is defined in the configuration file", "Change it there; the service reloads the file."
+            )
         return stream
