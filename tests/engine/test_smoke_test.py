@@ -48,7 +48,7 @@ def test_an_engine_error_is_passed_on(image: NDArray[np.uint8]) -> None:
     ("code", "says"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "(SIGILL): it was built for another CPU"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "(SIGILL). It was built for another CPU."),
         ("raise SystemError('no such driver')", "ended with status 1: SystemError: no such driver"),
         ("print('hello')", "ended with status 0: no message"),
         ("print('[1]')", "ended with status 0: no message"),

@@ -17,7 +17,7 @@ from vision_infer.engine.selection.candidates import EngineCandidate
 from vision_infer.engine.tensorrt.compile import PlanOptions
 from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 
-HINT = "see docs/reference/results.md for the fields of a recipe"
+HINT = "See docs/reference/results.md for the fields of a recipe."
 _CPU_FIELDS = ("compute", "batch", "workers", "threads", "budget")
 _PLAN_FIELDS = ("batch_sizes", "gpus", "workspace_mb", "version_compatible", "hardware_compatible")
 
@@ -87,7 +87,7 @@ def read_recipe(path: Path) -> EngineRecipe:
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}", "give a recipe, or the name of a model") from error
+        raise EngineError(f"cannot read {path}: {error.strerror}", "Give a recipe, or the name of a model.") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise EngineError(f"{path}: is not YAML", HINT) from error
     try:
@@ -129,9 +129,9 @@ def candidate_of(recipe: EngineRecipe, possible: tuple[EngineCandidate, ...]) ->
         raise runtime.missing()
     found = [one for one in installed if one.facts.precision == recipe.precision]
     if not found:
-        hint = f"vision-infer model quantize {recipe.model} --precision {recipe.precision} makes one"
+        hint = f"Create one with: vision-infer model quantize {recipe.model} --precision {recipe.precision}"
         raise EngineError(f"{recipe.model} has no graph in {recipe.precision}", hint)
     fitting = [one for one in found if one.compute == recipe.compute]
     if not fitting:
-        raise EngineError(f"this CPU has no instructions for {recipe.compute}", "use compute: f32")
+        raise EngineError(f"this CPU has no instructions for {recipe.compute}", "Use compute: f32.")
     return fitting[0]

@@ -63,7 +63,7 @@ def run_smoke_test(
     try:
         done = subprocess.run(command, input=image.tobytes(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        raise EngineError(f"{runtime} hangs: no answer within {limit_s:g} s", "choose another one with --engine") from None
+        raise EngineError(f"{runtime} hangs: no answer within {limit_s:g} s", "Choose another one with --engine.") from None
     except OSError as error:
         raise EngineError(f"{runtime} cannot be tested: {error.strerror}") from None
     try:
@@ -79,7 +79,7 @@ def run_smoke_test(
 def _crashed(runtime: str, status: int, stderr: str) -> EngineError:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        hint = "it was built for another CPU" if -status == signal.SIGILL else "reinstall it, or install another version"
+        hint = "It was built for another CPU." if -status == signal.SIGILL else "Reinstall it, or install another version."
         return EngineError(f"{runtime} crashed ({name})", hint)
     lines = stderr.strip().splitlines()
     return EngineError(f"{runtime} ended with status {status}: {lines[-1][:200] if lines else 'no message'}")

@@ -53,10 +53,10 @@ class OpenVinoEngine(HostEngine):
         refuse_external_data_outside(path)
         facts = read_graph_facts(path)
         if settings.compute == "bf16" and facts.precision != "fp32":
-            raise EngineError(f"{path} is a graph in {facts.precision}: only fp32 graphs can be computed in bf16", "use f32")
+            raise EngineError(f"{path} is a graph in {facts.precision}: only fp32 graphs can be computed in bf16", "Use f32.")
         core = load_openvino().Core()
         if settings.compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise EngineError("this CPU does not compute in bfloat16", "use f32")
+            raise EngineError("this CPU does not compute in bfloat16", "Use f32.")
         if compiled is None:
             model = _read(core, path)
             outputs = check_contract(_ports(model.inputs), _ports(model.outputs), facts.card, path)
@@ -174,7 +174,7 @@ def _read(core: Any, path: Path) -> Any:
     try:
         return core.read_model(str(path))
     except Exception as error:  # the runtime's errors have no common base class
-        raise ModelError(f"{path} cannot be loaded by OpenVINO: {summarize_error(error)}", "use --engine onnxruntime") from error
+        raise ModelError(f"{path} cannot be loaded by OpenVINO: {summarize_error(error)}", "Use --engine onnxruntime.") from error
 
 
 def _compile(core: Any, model: Any, path: Path, settings: EngineSettings, size: Size) -> Any:
@@ -184,7 +184,7 @@ def _compile(core: Any, model: Any, path: Path, settings: EngineSettings, size: 
         return core.compile_model(model, "CPU", _configuration(settings))
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be compiled by OpenVINO: {summarize_error(error)}", "use --engine onnxruntime"
+            f"{path} cannot be compiled by OpenVINO: {summarize_error(error)}", "Use --engine onnxruntime."
         ) from error
 
 
@@ -192,7 +192,7 @@ def _import(core: Any, compiled: bytes, settings: EngineSettings) -> Any:
     try:
         return core.import_model(compiled, "CPU", _configuration(settings))
     except Exception as error:
-        raise EngineError(f"the compiled graph cannot be loaded: {summarize_error(error)}", "build it again") from error
+        raise EngineError(f"the compiled graph cannot be loaded: {summarize_error(error)}", "Build it again.") from error
 
 
 def _ports(ports: Any) -> list[Port]:
