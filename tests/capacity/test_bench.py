@@ -103,7 +103,7 @@ def test_an_interrupted_benchmark_keeps_its_measurements(at: str, capsys: pytest
 def test_an_unavailable_engine_fails_before_any_measurement() -> None:
     said: list[str] = []
     settings = REQUEST.settings.model_copy(update={"engine": "onnxruntim"})
-    with pytest.raises(EngineError, match=r"unknown engine 'onnxruntim'\. Use auto, or onnxruntime"):
+    with pytest.raises(EngineError, match=r"unknown engine 'onnxruntim'\. Use auto, onnxruntime, "):
         run_bench(replace(REQUEST, settings=settings, streams=False), said.append, threading.Event())
     assert not said
 

@@ -43,16 +43,20 @@ def parse_engine_name(name: str) -> tuple[Runtime, str | None, str]:
     """
     for runtime in sorted(RUNTIMES, key=lambda runtime: -len(runtime.name)):
         parts = name.removeprefix(runtime.name).split("-")
-        if name.startswith(runtime.name) and parts[0] == "" and len(parts) in (1, 3):
-            return (runtime, None, "") if len(parts) == 1 else (runtime, parts[1], parts[2])
-    examples = [
+        if name == runtime.name:
+            return runtime, None, ""
+        if name.startswith(runtime.name) and parts[0] == "" and len(parts) == 3 and parts[1] in ("cpu", "cuda"):
+            return runtime, parts[1], parts[2]
+    usable = [runtime for runtime in RUNTIMES if runtime != null.RUNTIME]
+    names = [runtime.name for runtime in usable]
+    full_names = [
         runtime.engine_name("fp32", compute, device)
-        for runtime in RUNTIMES
+        for runtime in usable
         for device in runtime.devices
         for compute in runtime.computes
     ]
-    similar = difflib.get_close_matches(name, [*runtime_names(), *examples], 3, 0.4)
-    raise EngineError(f"unknown engine {name!r}", f"Use auto, or {' or '.join(similar or runtime_names())}.")
+    *first, last = difflib.get_close_matches(name, [*names, *full_names], 3, 0.4) or names
+    raise EngineError(f"unknown engine {name!r}", f"Use {', '.join(['auto', *first])}, or {last}.")
 
 
 def find_runtime(name: str) -> Runtime:
