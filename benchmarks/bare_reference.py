@@ -95,8 +95,8 @@ class Worker:
         width, height = round(frame.width * scale), round(frame.height * scale)
         if self.card["fit"] == "stretch":
             width, height = self.width, self.height
-        centred = self.card["fit"] == "center"
-        x, y = ((self.width - width) // 2, (self.height - height) // 2) if centred else (0, 0)
+        centered = self.card["fit"] == "center"
+        x, y = ((self.width - width) // 2, (self.height - height) // 2) if centered else (0, 0)
         if self.layout != (x, y, width, height):
             self.layout = (x, y, width, height)
             self.images[:] = self.card["fill"]

@@ -3,7 +3,7 @@
     make precision-table                    the three models of ASSETS, into benchmarks/results/precision.md
     python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]
 
-A model is a name in the catalogue, a deployment graph, or a raw model (NAME=FILE.onnx), which is imported first. If INT8 with all
+A model is a name in the catalog, a deployment graph, or a raw model (NAME=FILE.onnx), which is imported first. If INT8 with all
 layers exceeds the budget, a second row shows the result of the search for layers to keep. Calibration and search use separate
 frames, and neither uses the annotated images. Times are measured in turn with FP32 on ONNX Runtime.
 """
@@ -28,11 +28,11 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.registry import runtime_version
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
-from vision_infer.precision.labelled import LabelledJudge
+from vision_infer.precision.labeled import LabeledJudge
 from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.quantization.int8 import FORMS, Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
@@ -60,7 +60,7 @@ class Judges:
 
     video: Judge
     images: Judge
-    labels: LabelledJudge
+    labels: LabeledJudge
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def _measure(model: str, source: Path, options: argparse.Namespace) -> Iterator[
             judges = Judges(
                 Judge(fp32, frames.evaluation),
                 Judge(fp32, _joined(all_images)),
-                LabelledJudge(fp32, read_annotations(options.labels), options.images),
+                LabeledJudge(fp32, read_annotations(options.labels), options.images),
             )
             _log(model, f"{judges.labels.compare(fp32).figures['map_fp32']:.2f} mAP in FP32")
             for what, graph in _graphs(model, source, frames, fp32, Path(folder)):

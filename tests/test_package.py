@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_contains_the_bundled_model_and_the_licences(wheel: Path) -> None:
+def test_the_wheel_contains_the_bundled_model_and_the_licenses(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "vision_infer/bundled/nanodet-416/model.onnx" in names

@@ -27,11 +27,11 @@ def _time_code():
 code = _time_code()
 
 
-def read(grey: np.ndarray) -> int | None:
-    """Return the time code of an image, milliseconds; None if it cannot be read. ``grey`` is uint8 [H, W]."""
-    columns = code.middles(code.column_edges(grey.shape[1]))
-    rows = code.middles(code.row_edges(grey.shape[0]))
-    means = [grey[row.start : row.stop : 4, column.start : column.stop : 4].mean() for row in rows for column in columns]
+def read(gray: np.ndarray) -> int | None:
+    """Return the time code of an image, milliseconds; None if it cannot be read. ``gray`` is uint8 [H, W]."""
+    columns = code.middles(code.column_edges(gray.shape[1]))
+    rows = code.middles(code.row_edges(gray.shape[0]))
+    means = [gray[row.start : row.stop : 4, column.start : column.stop : 4].mean() for row in rows for column in columns]
     levels = np.array(means)
     white, black = levels[list(code.WHITE_GUARDS)].min(), levels[list(code.BLACK_GUARDS)].max()
     if white - black < code.GUARD_CONTRAST:
@@ -56,10 +56,10 @@ class Meter:
         """Whether the time is over."""
         return bool(self._ends) and time.monotonic() >= self._ends
 
-    def done(self, camera: str, grey: np.ndarray) -> None:
+    def done(self, camera: str, gray: np.ndarray) -> None:
         """Record that the result of a frame is complete."""
         now = time.monotonic()
-        moment = read(grey)
+        moment = read(gray)
         with self._lock:
             self._ends = self._ends or now + self._seconds
             if moment is not None:

@@ -169,7 +169,7 @@ def _burn(builder: GraphBuilder, pixels: str, times: int) -> str:
     values = builder.add("Transpose", values, name="channels_first", perm=[0, 3, 1, 2])
     spread = builder.constant("spread", np.full((BURN_CHANNELS, 3, 1, 1), 1 / 3, np.float32))
     values = builder.add("Conv", values, spread, name="burn")
-    # Repeated means over the neighbourhood stay within the range of the image.
+    # Repeated means over the neighborhood stay within the range of the image.
     mean = np.full((BURN_CHANNELS, BURN_CHANNELS, 3, 3), 1 / (9 * BURN_CHANNELS), np.float32)
     weights = builder.constant("mean", mean)
     for _ in range(times):

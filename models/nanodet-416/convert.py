@@ -234,7 +234,7 @@ class Converter:
     def _resize(self, name: str, inputs: list[str], attr: dict[str, Any]) -> Tensor:
         tensor, size = self._tensor(inputs[0], "NHWC"), self._constant(inputs[1]).tolist()
         mode = (bool(attr["half_pixel_centers"]["b"]), bool(attr["align_corners"]["b"]))
-        need(mode == (True, False), f"{name} has other sampling points than half-pixel centres")
+        need(mode == (True, False), f"{name} has other sampling points than half-pixel centers")
         scales = np.array([1, 1, size[0] / tensor.shape[2], size[1] / tensor.shape[3]], dtype=np.float32)
         store = self._store(f"{short(name)}.scales", scales)  # and not the sizes, which would name the batch
         half_pixel = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
@@ -299,7 +299,7 @@ def read_weights(manifest: list[dict[str, Any]], data: bytes) -> dict[str, Array
 
 
 def convert_network(topology: bytes, weights: bytes) -> onnx.ModelProto:
-    """Return the raw model: ``input_1`` float32 [1, 3, 416, 416], normalised BGR; class scores and distributions per stride."""
+    """Return the raw model: ``input_1`` float32 [1, 3, 416, 416], normalized BGR; class scores and distributions per stride."""
     graph = json.loads(topology)
     nodes, outputs = graph["modelTopology"]["node"], [name.partition(":")[0] for name in graph["signature"]["outputs"]]
     return Converter(nodes, read_weights(graph["weightsManifest"], weights)).convert(outputs)

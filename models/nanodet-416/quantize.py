@@ -111,7 +111,7 @@ def time_again() -> str:
 
 
 def words(passport: Passport) -> str:
-    """Summarise a passport."""
+    """Summarize a passport."""
     accuracy, speed = passport.accuracy[0], passport.speed[0]
     count = "" if accuracy.drift is None else f"{accuracy.drift.count:+.1f} % detections, "
     return f"{accuracy.value:+.2f} points lost, {count}{speed.fp32_ratio}× FP32"

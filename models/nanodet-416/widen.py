@@ -22,7 +22,7 @@ from shared_weights import share_weights
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.geometry import Size
 from vision_infer.model.building import CANDIDATES, join
-from vision_infer.model.catalogue import GRAPH_FILE, graph_file
+from vision_infer.model.catalog import GRAPH_FILE, graph_file
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import PREFIX, opset_of
 from vision_infer.model.network import NETWORK_PREFIX, prepare_network

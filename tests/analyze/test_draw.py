@@ -1,4 +1,4 @@
-"""Drawing: the changed pixels, their colours, and very small images."""
+"""Drawing: the changed pixels, their colors, and very small images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 
 PURPLE = [0xA3, 0x51, 0xFB]
-"""The first colour of supervision's palette, RGB."""
+"""The first color of supervision's palette, RGB."""
 RED = [0xFF, 0x40, 0x40]
-"""The second colour."""
-GREY = [0x80, 0x80, 0x80]
+"""The second color."""
+GRAY = [0x80, 0x80, 0x80]
 
 
 def one_box(box: tuple[float, ...], class_id: int = 0, track_id: int | None = None, label: str = "person") -> Detections:
@@ -42,9 +42,9 @@ def test_pixels_change_only_near_the_box() -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_id", "track_id", "color"), [(0, None, PURPLE), (1, None, RED), (1, 1, PURPLE), (0, 2, RED), (0, 0, GREY)]
+    ("class_id", "track_id", "color"), [(0, None, PURPLE), (1, None, RED), (1, 1, PURPLE), (0, 2, RED), (0, 0, GRAY)]
 )
-def test_the_colour_is_that_of_the_track_or_the_class(class_id: int, track_id: int | None, color: list[int]) -> None:
+def test_the_color_is_that_of_the_track_or_the_class(class_id: int, track_id: int | None, color: list[int]) -> None:
     image = Drawer()(black(480, 640), one_box((200.0, 200.0, 400.0, 300.0), class_id, track_id))
     assert image[300, 300].tolist() == color
 
@@ -114,13 +114,13 @@ def red(score: float = 0.8, class_id: int = 1) -> Description:
 
 def test_the_label_has_the_class_of_a_secondary_model() -> None:
     found = one_box((200.0, 200.0, 400.0, 300.0))
-    alone, labelled, other, nothing, embedded = (
+    alone, labeled, other, nothing, embedded = (
         Drawer()(black(480, 640), replace(found, descriptions=descriptions))
         for descriptions in (None, (red(),), (red(0.7),), (None,), (Description(embedding=np.ones(3, np.float32)),))
     )
-    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, labelled)]
+    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, labeled)]
     assert widths[1] > 1.5 * (widths[0] - 200) + 200
-    assert (labelled != other).any()
+    assert (labeled != other).any()
     assert (nothing == alone).all()
     assert (embedded == alone).all()
 

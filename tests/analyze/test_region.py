@@ -68,8 +68,8 @@ def test_both_sides_of_a_box_must_have_the_minimum_size() -> None:
     assert kept(None, *boxes) == [0, 1, 2, 3]
 
 
-def test_a_box_counts_by_its_lower_edge_or_its_centre() -> None:
-    standing, hanging = (15.0, 0.0, 25.0, 20.0), (15.0, 20.0, 25.0, 50.0)  # centres at y = 10 and 35
+def test_a_box_counts_by_its_lower_edge_or_its_center() -> None:
+    standing, hanging = (15.0, 0.0, 25.0, 20.0), (15.0, 20.0, 25.0, 50.0)  # centers at y = 10 and 35
     assert kept(Region(look=(SQUARE,)), standing, hanging) == [0]
     assert kept(Region(look=(((10, 32), (30, 32), (30, 40), (10, 40)),), anchor="center"), standing, hanging) == [1]
 

@@ -16,7 +16,7 @@ from vision_infer.analyze import select as module
 from vision_infer.analyze.select import Selector, select
 from vision_infer.core.geometry import Size, letterbox
 
-GREY = (114, 114, 114)
+GRAY = (114, 114, 114)
 # Few different values, so that equal boxes, equal scores, touching edges and empty boxes are common, not rare.
 EDGE = st.sampled_from([0.0, 1.0, 2.0, 3.0, 10.0, 10.5, 20.0, float("nan"), float("inf")])
 SCORE = st.sampled_from([0.0, 0.2, 0.5, 0.5, 0.7, 0.9, 1.0, float("nan"), float("inf")])
@@ -124,7 +124,7 @@ def test_the_position_of_the_candidates_does_not_matter(places: range) -> None:
 def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozenset[int] | None) -> None:
     # Releasing the GIL in between switches threads for each image, which costs more than the selection.
     outputs = batch_of([(10.0 * at, 10.0, 10.0 * at + 8, 20.0, 0.9 - 0.1 * at, at % 2) for at in range(8)])
-    place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6, classes)
+    place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GRAY), Selector(0.35, 0.6, classes)
     turns = 0
     done = threading.Event()
 
@@ -172,7 +172,7 @@ def test_classes_are_filtered_before_suppression_and_the_limit() -> None:
 
 
 def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
-    place = letterbox(Size(200, 100), Size(100, 100), "center", GREY)  # content at y 25–75, half size
+    place = letterbox(Size(200, 100), Size(100, 100), "center", GRAY)  # content at y 25–75, half size
     outputs = batch_of(
         [
             (10.0, 35.0, 30.0, 45.0, 0.9, 0),
@@ -191,13 +191,13 @@ def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
 
 def test_the_padding_of_a_batch_is_ignored() -> None:
     candidate: Candidate = (0.0, 0.0, 10.0, 10.0, 0.9, 0)
-    places = [letterbox(Size(10, 10), Size(20, 20), "top_left", GREY), letterbox(Size(40, 40), Size(20, 20), "stretch", GREY)]
+    places = [letterbox(Size(10, 10), Size(20, 20), "top_left", GRAY), letterbox(Size(40, 40), Size(20, 20), "stretch", GRAY)]
     found = select(batch_of([candidate], [candidate], [candidate]), places, Selector(0.1, 0.5))
     assert [one.boxes.tolist() for one in found] == [[[0, 0, 5, 5]], [[0, 0, 20, 20]]]
 
 
 def test_no_candidate_above_the_minimum_gives_no_detection() -> None:
-    place = letterbox(Size(10, 10), Size(20, 20), "center", GREY)
+    place = letterbox(Size(10, 10), Size(20, 20), "center", GRAY)
     (found,) = select(batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)]), [place], Selector(0.5, 0.5, classes=frozenset({0})))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
@@ -216,7 +216,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 1\) and \(1, 2\)"):
         Selector(0.5, 0.5)(boxes, scores, np.zeros((1, 2), np.int32))
     with pytest.raises(ValueError, match="cannot hold 2 images"):
-        select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GREY)] * 2, Selector(0.5, 0.5))
+        select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GRAY)] * 2, Selector(0.5, 0.5))
 
 
 def test_the_limit_holds_without_suppression() -> None:

@@ -11,7 +11,7 @@ from vision_infer.analyze.track import LOW_SCORE, Tracker, selection_confidence
 from vision_infer.core.detections import Detections
 
 Seen = tuple[float, float, float, int]
-"""The centre x, centre y (pixels), score and class."""
+"""The center x, center y (pixels), score and class."""
 
 
 def frame(seen: Iterable[Seen], width: float = 40, height: float = 80) -> Detections:

@@ -45,7 +45,7 @@ def engine_row(
         p99_ms=ms * batch * 1.2,
         fps=about(fps),
         cpu_ms=about(0.2 if on_gpu else ms),
-        utilisation=0.98,
+        utilization=0.98,
         spread=(0.95, 1.0, 1.05, 1.3),
         memory_bytes=memory,
         buffer_bytes=2_000_000,

@@ -205,7 +205,7 @@ def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr("vision_infer.telemetry.machine.disk", lambda _: Disk(1_000_000_000, ""))
     assert [one.severity for one in checks.check_disks()] == ["warning"] * 3
     for kept, severity in ((True, "ok"), (False, "warning"), (None, "note")):
-        monkeypatch.setattr("vision_infer.telemetry.machine.clock_synchronised", lambda kept=kept: kept)
+        monkeypatch.setattr("vision_infer.telemetry.machine.clock_synchronized", lambda kept=kept: kept)
         assert [one.severity for one in checks.check_clock()] == [severity]
     monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path))
     assert [one.severity for one in checks.check_home()] == ["ok"]

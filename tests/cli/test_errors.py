@@ -181,11 +181,11 @@ def test_a_closed_standard_output_is_not_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_engine_names_the_package_to_install(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 8, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((8, 8, 3), 90, np.uint8))
     hide = (
         "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None; from vision_infer.cli.main import main; main()"
     )
-    words = [sys.executable, "-c", hide, "run", str(tmp_path / "grey.png")]
+    words = [sys.executable, "-c", hide, "run", str(tmp_path / "gray.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     one_line(done, 4, "pip install 'vision-infer[cpu]'")
 

@@ -36,9 +36,9 @@ MAIN = """
 import sys
 from pathlib import Path
 from vision_infer.model.pull import available, download, http_file
-available.available_dir = lambda: Path("catalogue")
+available.available_dir = lambda: Path("catalog")
 url, sys.argv[1:2] = sys.argv[1], []
-download.ask = lambda _, *rest: http_file.ask(url, *rest)  # the catalogue takes https:// only, and the server has no certificate
+download.ask = lambda _, *rest: http_file.ask(url, *rest)  # the catalog takes https:// only, and the server has no certificate
 from vision_infer.cli.main import main
 main()
 """
@@ -47,12 +47,12 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Start ``vision-infer model pull mine`` with a separate catalogue."""
+    """Start ``vision-infer model pull mine`` with a separate catalog."""
 
     def run(server: BadServer, how: str, checksum: str, *options: str) -> subprocess.Popen[str]:
-        (tmp_path / "catalogue").mkdir(exist_ok=True)
+        (tmp_path / "catalog").mkdir(exist_ok=True)
         file = f'file: {{ url: "https://example.org/mine.bin", read_in: README.md, checksum: "{checksum}" }}'
-        (tmp_path / "catalogue" / "mine.yaml").write_text(f"{CARD}{file}\n{how}\n")
+        (tmp_path / "catalog" / "mine.yaml").write_text(f"{CARD}{file}\n{how}\n")
         words = [sys.executable, "-c", MAIN, server.url, "model", "pull", "mine", *options]
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         environment["VISION_INFER_HOME"] = str(tmp_path / "home")
@@ -139,7 +139,7 @@ def test_a_manually_downloaded_file_works_offline(in_process: Command, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["yolox-nan"], "'yolox-nan' is not in the catalogue. Did you mean yolox-nano"),
+        (["yolox-nan"], "'yolox-nan' is not in the catalog. Did you mean yolox-nano"),
         (["deimv2-n"], "deimv2-n: can only be downloaded from a web page: https://huggingface.co/"),
         (["yolox-s", "--file", "nothing.onnx"], "nothing.onnx: no such file"),
         (["deimv2-n", "--file", "nothing.onnx"], "nothing.onnx: cannot be read"),
@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_downloaded_is_a_one_line_error(arguments: list[s
     assert str(done.exception).startswith(expected)
 
 
-def test_the_catalogue_is_listed_and_shown() -> None:
+def test_the_catalog_is_listed_and_shown() -> None:
     def shown(*words: str) -> str:
         return CliRunner().invoke(app, ["model", *words], standalone_mode=False).stdout
 

@@ -171,16 +171,16 @@ def test_the_memory_for_a_row_is_a_few_bytes(tmp_path: Path) -> None:
 def test_images_show_a_on_the_left_and_b_on_the_right(tmp_path: Path) -> None:
     a, b = [row("s", 3, person(0), person(300))], [row("s", 3, person(0), person(500))]
     report = compared(tmp_path, a, b)
-    grey = np.full((272, 640, 3), 90, np.uint8)
-    drawn = side_by_side(grey, report.most_different[0], report.labels.names)
-    assert (grey == 90).all()
+    gray = np.full((272, 640, 3), 90, np.uint8)
+    drawn = side_by_side(gray, report.most_different[0], report.labels.names)
+    assert (gray == 90).all()
     height = drawn.shape[0] - 272
     assert drawn.shape == (272 + height, 2 * 640 + 4, 3)
     left, right = drawn[height:, :640], drawn[height:, 644:]
     changed = [(half[50:90] != 90).any(axis=(0, 2)) for half in (left, right)]
     assert [bool(one[290:350].any()) for one in changed] == [True, False]
     assert [bool(one[490:550].any()) for one in changed] == [False, True]
-    for half in (left, right):  # detections of both are grey, others are not
+    for half in (left, right):  # detections of both are gray, others are not
         assert (half[50:90, :60].max(axis=2) - half[50:90, :60].min(axis=2) == 0).all()
     assert (left[50:90, 290:350].max(axis=2) != left[50:90, 290:350].min(axis=2)).any()
 
@@ -224,7 +224,7 @@ def test_the_best_class_of_a_secondary_model_is_compared_and_embeddings_are_not(
     assert not report.same
     assert report.to_dict()["secondary_changed"] == 1
     assert [(one.frame, one.secondary_changed) for one in report.most_different] == [(0, 1)]
-    assert report.classes.keys() == {0}  # persons; the colours are not counted as classes
+    assert report.classes.keys() == {0}  # persons; the colors are not counted as classes
     assert compared(tmp_path, both, [plain, row("s", 1, person(0))]).same  # only one run had a secondary model
 
 

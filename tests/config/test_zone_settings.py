@@ -49,7 +49,7 @@ def test_the_example_in_the_docstring_is_valid() -> None:
         ({"polygon": SQUARE, "dwell_s": 0}, "dwell_s", "greater than 0"),
         ({"polygon": SQUARE, "dwell_s": float("inf")}, "dwell_s", "finite"),
         ({"polygon": SQUARE, "min_s": -1}, "min_s", "greater than or equal to 0"),
-        ({"polygon": SQUARE, "colour": "red"}, "colour", "not permitted"),
+        ({"polygon": SQUARE, "color": "red"}, "color", "not permitted"),
     ],
 )
 def test_an_invalid_zone_names_its_field(values: dict[str, Any], field: str, words: str) -> None:

@@ -77,7 +77,7 @@ def test_labels_are_by_class_number() -> None:
         ("precision", {"precision": "fp8"}),
         ("weights.sha256", {"weights": {"sha256": "abc"}}),
         ("accuracy.0.value", {"accuracy": [{"metric": "mAP", "dataset": "COCO"}]}),
-        ("colour", {"colour": "rgb"}),
+        ("hue", {"hue": "rgb"}),
     ],
 )
 def test_an_error_names_the_file_and_the_field(field: str, changed: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from vision_infer.core.trace import Trace
 
 
 @dataclass
-class Grey:
+class Gray:
     """An image of one shade."""
 
     size: Size
@@ -39,7 +39,7 @@ class Place:
 
 
 def test_an_image_writes_itself_into_the_letterbox() -> None:
-    image: Image = Grey(Size(4, 2), 9)
+    image: Image = Gray(Size(4, 2), 9)
     slot = Place()
     layout = letterbox(image.size, Size(8, 8), "center", (0, 0, 0))
     image.write_into(slot, layout)
@@ -50,7 +50,7 @@ def test_an_image_writes_itself_into_the_letterbox() -> None:
 
 
 def test_a_frame_is_frozen_but_its_trace_is_mutable() -> None:
-    frame = Frame("door", 3, None, Grey(Size(1, 1), 0), Trace())
+    frame = Frame("door", 3, None, Gray(Size(1, 1), 0), Trace())
     frame.trace.decode_end_ns = 5
     assert frame.trace.decode_end_ns == 5
     assert frame.file is None

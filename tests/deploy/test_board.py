@@ -82,7 +82,7 @@ def test_panels_do_not_overlap() -> None:
 
 @pytest.mark.parametrize("part", ["state", "outcome", "stage"])
 def test_fixed_label_values_exist(part: str) -> None:
-    """The dashboard shows all label values; only those with a fixed colour are listed in it."""
+    """The dashboard shows all label values; only those with a fixed color are listed in it."""
     fixed = set(re.findall(rf'{part}=~?\\"([^\\"$]*)', json.dumps(BOARD)))
     known = {labels.get(part) for family in written().values() for labels in family}
     assert {value for values in fixed for value in values.split("|")} <= known

@@ -12,7 +12,7 @@ from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.graph_facts import GraphFacts
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
-from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
+from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarize
 
 ORT, OPENVINO, BF16, INT8 = "onnxruntime-cpu-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16", "onnxruntime-cpu-int8"
 
@@ -48,7 +48,7 @@ def passport(
     )
     fields: dict[str, Any] = {
         "engine": one.engine,
-        "card": summarise(one.facts.card),
+        "card": summarize(one.facts.card),
         "sources": Sources(graph=one.key().graph_sha256),
         "runtime": one.runtime.name,
         "runtime_version": one.key().runtime_version,

@@ -78,7 +78,7 @@ def tiny_graph(
     return path
 
 
-def externalise(path: Path, location: str) -> Path:
+def externalize(path: Path, location: str) -> Path:
     """Declare that the tensor ``ones`` is in another file; write that file if it is in the same folder or below."""
     model = onnx.load(str(path))
     for tensor in model.graph.initializer:
@@ -95,7 +95,7 @@ def externalise(path: Path, location: str) -> Path:
     return path
 
 
-def colour_graph(path: Path, task: Literal["classify", "embed"] = "classify", side: int = 16) -> Path:
+def color_graph(path: Path, task: Literal["classify", "embed"] = "classify", side: int = 16) -> Path:
     """Write a graph that returns the amounts of red, green and blue in an image, as probabilities or as an embedding.
 
     Args:
@@ -104,7 +104,7 @@ def colour_graph(path: Path, task: Literal["classify", "embed"] = "classify", si
         side: The side of its square input, pixels.
     """
     labels = ("red", "green", "blue") if task == "classify" else None
-    card = ModelCard(name=f"colour-{task}", task=task, input=InputSize(width=side, height=side), fit="stretch", labels=labels)
+    card = ModelCard(name=f"color-{task}", task=task, input=InputSize(width=side, height=side), fit="stretch", labels=labels)
     output = "scores" if task == "classify" else "embedding"
     if task == "classify":
         whole = helper.make_node("ReduceSum", ["positive", "axis"], ["whole"], keepdims=1)
@@ -120,7 +120,7 @@ def colour_graph(path: Path, task: Literal["classify", "embed"] = "classify", si
     constants = {"little": np.float32(1e-3), "axis": np.array([1], np.int64)}
     graph = helper.make_graph(
         nodes,
-        "colour",
+        "color",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ("batch", side, side, 3))],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ("batch", 3))],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],

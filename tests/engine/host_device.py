@@ -132,7 +132,7 @@ class HostDevice:
         number = event.recorded
         self.put(stream, lambda: None, lambda: event.passed >= number)
 
-    def synchronise(self, event: HostEvent) -> None:
+    def synchronize(self, event: HostEvent) -> None:
         """Do any possible work until the event has passed."""
         while event.passed < event.recorded:
             assert self._streams_that_can(), "deadlock between the streams"

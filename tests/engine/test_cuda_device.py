@@ -50,7 +50,7 @@ CALLS: list[Callable[[CudaDevice], Any]] = [
     lambda device: device.make_event(),
     lambda device: device.record(runtime.cudaEvent_t(0), runtime.cudaStream_t(0)),
     lambda device: device.wait(runtime.cudaStream_t(0), runtime.cudaEvent_t(0)),
-    lambda device: device.synchronise(runtime.cudaEvent_t(0)),
+    lambda device: device.synchronize(runtime.cudaEvent_t(0)),
     lambda device: device.elapsed_ms(runtime.cudaEvent_t(0), runtime.cudaEvent_t(0)),
     lambda device: device.copy_in(4096, np.zeros(10, np.uint8), runtime.cudaStream_t(0)),
     lambda device: device.copy_out(np.zeros(10, np.uint8), 4096, runtime.cudaStream_t(0)),
@@ -120,7 +120,7 @@ def test_copies_events_and_graphs_on_a_gpu() -> None:
     device.record(first, stream)
     device.launch(graph, stream)
     device.record(last, stream)
-    device.synchronise(last)
+    device.synchronize(last)
     assert (out == 7).all()
     assert device.elapsed_ms(first, last) > 0
     with pytest.raises(ZeroDivisionError):

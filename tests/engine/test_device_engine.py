@@ -64,7 +64,7 @@ class World:
 
     @contextmanager
     def surface(self, value: int) -> Iterator[Surface]:
-        """Return a grey full-range frame on the device."""
+        """Return a gray full-range frame on the device."""
         luma, chroma = np.full((18, 26), value, np.uint8), np.full((9, 13, 2), 128, np.uint8)
         if self.kind == "host":
             yield make_surface(luma, chroma, full_range=True)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.engine.graphs import externalise, tiny_graph
+from tests.engine.graphs import externalize, tiny_graph
 from tests.engine.runtimes import RUNTIMES, open_with
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
@@ -142,7 +142,7 @@ def test_a_truncated_file(runtime: str, tmp_path: Path, card: ModelCard) -> None
 
 @pytest.mark.parametrize("location", ["weights.bin", "below/weights.bin", "./weights.bin", "below/../weights.bin"])
 def test_data_inside_the_folder_is_accepted(runtime: str, tmp_path: Path, card: ModelCard, location: str) -> None:
-    path = externalise(tiny_graph(tmp_path / "x.onnx", card), location)
+    path = externalize(tiny_graph(tmp_path / "x.onnx", card), location)
     refuse_external_data_outside(path)
     if ".." not in location:  # the runtimes do not accept such a path
         with open_with(runtime, path) as engine:
@@ -156,14 +156,14 @@ def test_data_outside_the_folder_is_refused(runtime: str, tmp_path: Path, card: 
         location = f"{tmp_path}{location}"
     folder = tmp_path / "model"
     (folder / "below").mkdir(parents=True)
-    path = externalise(tiny_graph(folder / "x.onnx", card), location)
+    path = externalize(tiny_graph(folder / "x.onnx", card), location)
     assert "outside its folder" in refusal(runtime, path).message
 
 
 def test_data_behind_a_link_is_refused(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    path = externalise(tiny_graph(folder / "x.onnx", card), "weights.bin")
+    path = externalize(tiny_graph(folder / "x.onnx", card), "weights.bin")
     (folder / "weights.bin").rename(tmp_path / "elsewhere.bin")
     (folder / "weights.bin").symlink_to(tmp_path / "elsewhere.bin")
     assert "outside its folder" in refusal(runtime, path).message

@@ -22,7 +22,7 @@ from vision_infer.engine.store.passport import (
     passport_file,
     passports_beside,
     read_passport,
-    summarise,
+    summarize,
 )
 
 DEVICE = DeviceFacts(name="A Processor", instructions=("avx2", "avx512_vnni"), cores=2)
@@ -41,7 +41,7 @@ def speed(fps: float, workers: int = 2) -> MeasuredSpeed:
 def passport(card: ModelCard) -> Passport:
     return Passport(
         engine="onnxruntime-cpu-int8",
-        card=summarise(card),
+        card=summarize(card),
         sources=Sources(graph="a" * 64),
         runtime="onnxruntime",
         runtime_version="1.32.0",

@@ -12,7 +12,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.graph_facts import GraphFacts
 from vision_infer.engine.recipe import EngineRecipe, candidate_of, find_recipe, read_recipe, recipes_dir
 from vision_infer.engine.selection.candidates import EngineCandidate
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 
 RECIPES = sorted((ROOT / "engines").glob("*.yaml"))
 

@@ -14,7 +14,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu import gpus
 from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
 from vision_infer.engine.smoke_test import run_smoke_test
-from vision_infer.model.catalogue import bundled_dir
+from vision_infer.model.catalog import bundled_dir
 from vision_infer.stream.time_code_reader import draw
 
 CLOCK = bundled_dir() / "clock" / "model.onnx"

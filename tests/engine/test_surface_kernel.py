@@ -100,7 +100,7 @@ def test_the_kernel_agrees_with_the_scaler_of_ffmpeg(library: Any, target: Size)
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", [1, 6, 9, 2])
-def test_black_white_and_grey_are_preserved(matrix: int, full: bool) -> None:
+def test_black_white_and_gray_are_preserved(matrix: int, full: bool) -> None:
     zero, gain, *_ = coefficients(matrix, full)
     black, white = (0, 255) if full else (16, 235)
     assert ((black - zero) * gain, (white - zero) * gain) == pytest.approx((0, 255))
@@ -133,7 +133,7 @@ def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
         device.write_surface(address, there, box, stream)
         device.copy_out(slot, address, stream)
         device.record(event, stream)
-        device.synchronise(event)
+        device.synchronize(event)
         assert np.abs(slot.astype(int) - reference(here, box)).max() <= 1
         for place in (*places, address):
             device.free(place)

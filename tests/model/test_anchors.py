@@ -14,7 +14,7 @@ from vision_infer.model.anchors import Grids, fcos_points, halving_grids, retina
 
 
 def from_torchvision(generator: Any, size: Size, grids: Grids) -> NDArray[np.float64]:
-    """What a generator gives for an input and its grids: centre, width and height."""
+    """What a generator gives for an input and its grids: center, width and height."""
     torch = load("torch")
     images = load("torchvision.models.detection.image_list").ImageList(
         torch.zeros(1, 3, size.height, size.width), [(size.height, size.width)]

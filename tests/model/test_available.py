@@ -1,4 +1,4 @@
-"""The catalogue: every card is loaded, and says what a person has to know before he fetches."""
+"""The catalog: every card is loaded, and says what a person has to know before he fetches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.model.export.families import find_family
 from vision_infer.model.heads import head_names
 from vision_infer.model.pull.available import (
@@ -62,14 +62,14 @@ def test_models_to_export_have_an_export_family(card: AvailableModel) -> None:
     assert card.input == InputSize(**asdict(family.input_size(card.export.family.partition("/")[2])))
 
 
-def test_the_catalogue_has_each_family() -> None:
+def test_the_catalog_has_each_family() -> None:
     cards = list_available()
     assert {card.family for card in cards} == FAMILIES
     assert len({card.file.url for card in cards if card.file.url}) == sum(bool(card.file.url) for card in cards)
     assert [card.name for card in cards] == list(available_names())
 
 
-def test_the_catalogue_is_part_of_the_wheel() -> None:
+def test_the_catalog_is_part_of_the_wheel() -> None:
     assert available_dir().parent.joinpath("nanodet-416").is_dir()
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.model.decode import grid, grid_counts, normalise_images, top_pairs
+from vision_infer.model.decode import grid, grid_counts, normalize_images, top_pairs
 from vision_infer.model.graph import GraphBuilder, tensor_info
 
 
@@ -57,12 +57,12 @@ def test_top_pairs_are_the_exact_k_best_of_all_pairs(
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
 @pytest.mark.parametrize(("mean", "std"), [((0, 0, 0), (1, 1, 1)), ((1, 2, 3), (10, 20, 30))])
-def test_normalise_images(run: Any, color: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def test_normalize_images(run: Any, color: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     card = ModelCard.model_validate(
         {"name": "x", "input": InputSize(width=5, height=4), "color": color, "mean": mean, "std": std}
     )
     builder = GraphBuilder()
-    name = normalise_images(builder, "images", card, TensorProto.FLOAT)
+    name = normalize_images(builder, "images", card, TensorProto.FLOAT)
     model = graph_of(
         builder, tensor_info("images", TensorProto.UINT8, 2, 4, 5, 3), [tensor_info(name, TensorProto.FLOAT, 2, 3, 4, 5)]
     )

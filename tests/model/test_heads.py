@@ -21,7 +21,7 @@ from vision_infer.model import heads
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.network import prepare_network
 from vision_infer.model.reading import read_onnx
-from vision_infer.model.recognise import recognise_head
+from vision_infer.model.recognize import recognize_head
 
 ONES = np.ones((2, 64, 64, 3), np.uint8)
 SIZES = helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, ["n", 2])
@@ -57,8 +57,8 @@ def test_nanodet_pairs_outputs_and_infers_strides_and_bins(
     found = run(deployment_graph(path, card("nanodet"), candidates=len(strides)), {"images": ONES})
     for index in range(2):
         for rank, stride in enumerate(reversed(strides)):
-            centre = (64 // stride - 0.5) * stride
-            expected = [centre - 2 * stride, centre - 2 * stride, centre + stride, centre + stride]
+            center = (64 // stride - 0.5) * stride
+            expected = [center - 2 * stride, center - 2 * stride, center + stride, center + stride]
             np.testing.assert_allclose(found["boxes"][index, rank], expected, atol=1e-3)
             np.testing.assert_allclose(found["scores"][index, rank], 1 / (1 + np.exp(-stride / 10)), rtol=1e-6)
     assert (found["class_ids"] == 1).all()
@@ -206,29 +206,29 @@ def test_the_number_of_labels_must_match_the_classes(fabricate: Any, head: str) 
     ("name", "outputs"),
     [("nanodet", nanodet_outputs(3, 8)), ("yolox", {"output": np.ones((84, 8))}), ("detr", detr_outputs())],
 )
-def test_a_head_is_recognised_with_the_reason(fabricate: Any, name: str, outputs: dict[str, NDArray[Any]]) -> None:
+def test_a_head_is_recognized_with_the_reason(fabricate: Any, name: str, outputs: dict[str, NDArray[Any]]) -> None:
     parts = {"output": ((4, "MatMul"), (1, "Sigmoid"), (3, "Sigmoid"))} if name == "yolox" else {}
     path = fabricate(outputs, extra_inputs=(SIZES,) if name == "detr" else (), parts=parts)
-    head, reason = recognise_head(prepare_network(read_onnx(path), path.name))
+    head, reason = recognize_head(prepare_network(read_onnx(path), path.name))
     assert head == name
     assert "output" in reason
 
 
-def test_an_unrecognised_model_lists_the_heads(fabricate: Any) -> None:
+def test_an_unrecognized_model_lists_the_heads(fabricate: Any) -> None:
     path = fabricate({"output": np.ones((7, 7))})
     with pytest.raises(ModelError, match=r"no head fits its outputs output\[1, 7, 7\].*classify, detr, embed, end2end"):
-        recognise_head(prepare_network(read_onnx(path), path.name))
+        recognize_head(prepare_network(read_onnx(path), path.name))
 
 
 def test_several_heads_that_fit_are_named(fabricate: Any) -> None:
     """Nothing in this graph says whether boxes are decoded, and whether the fifth value is objectness."""
     path = fabricate({"output": np.ones((84, 8))})
     with pytest.raises(ModelError, match=r"several heads fit.*Choose one: --head yolov5 if.*--head yolov8 if.*--head yolox if"):
-        recognise_head(prepare_network(read_onnx(path), path.name))
+        recognize_head(prepare_network(read_onnx(path), path.name))
 
 
 def test_a_head_is_a_file_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "made_up_family.py").write_text("from vision_infer.model.heads.yolox import DEFAULTS, append, recognise\n")
+    (tmp_path / "made_up_family.py").write_text("from vision_infer.model.heads.yolox import DEFAULTS, append, recognize\n")
     (tmp_path / "_not_a_head.py").write_text("")
     # In a process of its own, so that no module of a folder that goes away stays behind in this one.
     code = (

@@ -43,8 +43,8 @@ def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: An
     card = card_of(head)
     seen = image[:, :, ::-1] if card.color == "bgr" else image
     # In float32 and with the reciprocal, as in the graph: a deep network makes 2e-5 of the last bit of its input.
-    centred = seen.astype(np.float32) - np.array(card.mean, np.float32)
-    tensor = (centred * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
+    centered = seen.astype(np.float32) - np.array(card.mean, np.float32)
+    tensor = (centered * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
     out = run(raw, {raw.graph.input[0].name: tensor})
     pairs = find_head(head).reference(RawOutputs(out, SIZE, 80, None))
     assert isinstance(pairs, ReferenceBoxes)
@@ -59,7 +59,7 @@ def greatest_differences(found: Arrays, expected: Arrays) -> tuple[float, float]
         assert same.any(), f"class {one_class} with score {one_score} is not in the reference"
         boxes = np.abs(expected["boxes"][same] - one_box).max(axis=1)
         scores = np.abs(expected["scores"][same] - one_score)
-        best = np.argmin(boxes / 0.01 + scores / 1e-5)  # neighbours may have nearly the same box
+        best = np.argmin(boxes / 0.01 + scores / 1e-5)  # neighbors may have nearly the same box
         box, score = max(box, float(boxes[best])), max(score, float(scores[best]))
     return box, score
 

@@ -14,7 +14,7 @@ from tests.support.assets import RAW_MODELS, raw_model
 from tests.support.raw_networks import deployment_graph
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.model.catalogue import read_card_file, resolve_model
+from vision_infer.model.catalog import read_card_file, resolve_model
 from vision_infer.model.graph import read_card
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.labels import read_labels
@@ -217,7 +217,7 @@ def test_the_data_file_of_labels_is_inside_the_package() -> None:
 
 
 @pytest.mark.parametrize("head", RAW_MODELS)
-def test_raw_models_are_recognised(models: Path, head: str) -> None:
+def test_raw_models_are_recognized(models: Path, head: str) -> None:
     import_model(ImportRequest(raw_model(head), "mine", labels="coco", model_dir=models))
     card = read_card_file(models / "mine" / "model.yaml")
     assert (card.head, card.input_size, card.labels) == (head, Size(416, 416), read_labels("coco"))

@@ -53,7 +53,7 @@ def test_boxes_and_scores_against_anchors(family: str) -> None:
         assert found.first_class == 0
 
 
-def test_distances_and_centredness() -> None:
+def test_distances_and_centerness() -> None:
     torch, detection = load("torch"), load("torchvision.models.detection")
     grids = halving_grids(SIZE, 8, 5)
     sizes = tuple((side,) for side in (8, 16, 32, 64, 128))

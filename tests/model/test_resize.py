@@ -16,7 +16,7 @@ from tests.support.assets import raw_model
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.model.catalogue import model_inputs, read_card_file, resolve_model
+from vision_infer.model.catalog import model_inputs, read_card_file, resolve_model
 from vision_infer.model.graph import read_card
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import prepare_network

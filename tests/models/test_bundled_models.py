@@ -81,7 +81,7 @@ def test_card_names_its_folder_and_its_source(folder: Path) -> None:
 
 
 @each_model
-def test_the_readme_has_licence_and_source(folder: Path) -> None:
+def test_the_readme_has_license_and_source(folder: Path) -> None:
     assert len((folder / "LICENSE").read_text(encoding="utf-8")) > 500
     assert folder.name in (folder / "README.md").read_text(encoding="utf-8")
 
@@ -199,8 +199,8 @@ def test_the_converted_model_equals_the_reference(convert: ModuleType, package: 
     inputs = [rng.normal(size=(1, 3, 416, 416)).astype(np.float32) for _ in range(2)]
     for path in sorted(photographs().glob("*.jpg"))[:5]:
         bgr = fit(read_image(path.name), card)[0][..., ::-1].astype(np.float32)
-        normalised = (bgr - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
-        inputs.append(np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]))
+        normalized = (bgr - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
+        inputs.append(np.ascontiguousarray(normalized.transpose(2, 0, 1)[None]))
     for each in inputs:
         for left, right in zip(made.run(names, {"input_1": each}), reference.run(names, {"input_1": each}), strict=True):
             np.testing.assert_allclose(left, right, atol=1e-4, rtol=0)

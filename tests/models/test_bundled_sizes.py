@@ -17,7 +17,7 @@ from tests.support.serve_process import ServeProcess
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.external_data import external_files
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.model.catalogue import model_card, model_inputs
+from vision_infer.model.catalog import model_card, model_inputs
 from vision_infer.precision.frames import FrameNeeds, Frames
 from vision_infer.precision.verification.agreement import Judge
 from vision_infer.precision.verification.engine_check import open_reference
@@ -85,7 +85,7 @@ def test_wide_images_use_the_wide_graph(image: Size, size: Size) -> None:
 
 
 def test_the_wide_model_detects_the_same_objects_as_the_square_one() -> None:
-    """The pictures are shown as large in both: what differs is how much grey is around them."""
+    """The pictures are shown as large in both: what differs is how much gray is around them."""
     counts = {}
     for size, path in model_inputs("nanodet-416", None, {}).items():
         with open_reference(path) as engine, Frames([str(media.bikes())], engine.card, FrameNeeds(5, 5, 20)) as frames:

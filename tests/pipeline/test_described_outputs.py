@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.engine.graphs import colour_graph
+from tests.engine.graphs import color_graph
 from tests.support import media
 from vision_infer import Detector, Pipeline
 from vision_infer.compare.runs import DiffSettings, diff
@@ -41,31 +41,31 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_outputs_that_cannot_hold_the_results_are_refused_before_any_work(
     tmp_path: Path, task: Literal["classify", "embed"], out: str, formats: tuple[str, ...] | None
 ) -> None:
-    options = settings(tmp_path, out, formats=formats, model=str(colour_graph(tmp_path / "colour.onnx", task)))
+    options = settings(tmp_path, out, formats=formats, model=str(color_graph(tmp_path / "color.onnx", task)))
     if out == "a.csv" and task == "classify":
         run(options, threading.Event())
         return
-    with pytest.raises(UsageError, match=f"colour-{task} is a model for '{task}'") as caught:
+    with pytest.raises(UsageError, match=f"color-{task} is a model for '{task}'") as caught:
         run(options, threading.Event())
     assert "jsonl" in str(caught.value.hint)
-    assert [path.name for path in tmp_path.iterdir()] == ["colour.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["color.onnx"]
 
 
 def test_crops_without_detections_are_refused(tmp_path: Path) -> None:
-    options = settings(tmp_path, "a.jsonl", crops=tmp_path / "crops", model=str(colour_graph(tmp_path / "colour.onnx")))
+    options = settings(tmp_path, "a.jsonl", crops=tmp_path / "crops", model=str(color_graph(tmp_path / "color.onnx")))
     with pytest.raises(UsageError, match="CROPS"):
         run(options, threading.Event())
 
 
 def test_a_secondary_model_needs_detections(tmp_path: Path) -> None:
-    graph = str(colour_graph(tmp_path / "colour.onnx"))
-    with pytest.raises(UsageError, match="--secondary: colour-classify"):
+    graph = str(color_graph(tmp_path / "color.onnx"))
+    with pytest.raises(UsageError, match="--secondary: color-classify"):
         run(settings(tmp_path, "a.jsonl", model=graph, secondary=graph), threading.Event())
 
 
 def test_all_outputs_of_a_run_with_a_secondary_model_agree(tmp_path: Path) -> None:
     formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
-    secondary = str(colour_graph(tmp_path / "colour.onnx"))
+    secondary = str(color_graph(tmp_path / "color.onnx"))
     run(settings(tmp_path, "out/", formats=formats, secondary=secondary, track=True, confidence=0.3), threading.Event())
     files = {path.suffix: path for path in (tmp_path / "out").iterdir() if not path.name.endswith(".images.json")}
     jsonl = [(row["frame"], one) for row in rows(files[".jsonl"]) for one in row["detections"]]
@@ -91,7 +91,7 @@ def test_all_outputs_of_a_run_with_a_secondary_model_agree(tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_interrupted_run_continues(tmp_path: Path, suffix: str, alone: bool) -> None:
-    graph = str(colour_graph(tmp_path / "colour.onnx"))
+    graph = str(color_graph(tmp_path / "color.onnx"))
     options: dict[str, Any] = {"model": graph} if alone else {"secondary": graph, "confidence": 0.3}
     run(settings(tmp_path, f"whole.{suffix}", **options), threading.Event())
     run(settings(tmp_path, f"cut.{suffix}", resume=True, **options), threading.Event())
@@ -111,7 +111,7 @@ def test_an_interrupted_run_continues(tmp_path: Path, suffix: str, alone: bool) 
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
 def test_descriptions_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
-    graph = colour_graph(tmp_path / "colour.onnx", task)
+    graph = color_graph(tmp_path / "color.onnx", task)
     pipeline = Pipeline(Detector(device="cpu", confidence=0.3), secondary=graph, top=2, workers=2)
     found: list[Result] = list(pipeline.run(clip()))
     assert len(found) == FRAMES

@@ -216,11 +216,11 @@ def _visitor(path: Path) -> None:
         stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23", "g": "50"})
         stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
         for number in range(250):
-            grey = ground + random.normal(0, 3, ground.shape)
+            gray = ground + random.normal(0, 3, ground.shape)
             if 100 <= number < 150:
                 left = (number - 100) * 5
-                grey[80:120, left : left + 25] = 220
-            frame = av.VideoFrame.from_ndarray(np.clip(grey, 0, 255).astype(np.uint8), "gray").reformat(format="yuv420p")
+                gray[80:120, left : left + 25] = 220
+            frame = av.VideoFrame.from_ndarray(np.clip(gray, 0, 255).astype(np.uint8), "gray").reformat(format="yuv420p")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

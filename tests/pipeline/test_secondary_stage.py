@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.engine.graphs import colour_graph
+from tests.engine.graphs import color_graph
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_lane
 from tests.support import media
 from tests.support.result_schema import validate_row
@@ -114,7 +114,7 @@ def test_the_crops_of_a_frame_are_one_batch_and_return_to_their_detections() -> 
         assert number == index
         assert result is not None
         assert result.detections.descriptions is not None
-        # The crops of an image of one colour have this colour: the number of its frame.
+        # The crops of an image of one color have this color: the number of its frame.
         reported = [one.classes[0].class_id for one in result.detections.descriptions if one is not None and one.classes]
         assert reported == [number] * BOXES
         assert result.latency.secondary_ns > 0
@@ -173,7 +173,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_with_a_secondary_model_on_a_real_clip(tmp_path: Path) -> None:
-    run(settings(tmp_path, secondary=str(colour_graph(tmp_path / "colour.onnx")), confidence=0.3), threading.Event())
+    run(settings(tmp_path, secondary=str(color_graph(tmp_path / "color.onnx")), confidence=0.3), threading.Event())
     frames = media.decoded(media.excerpt(100, FRAMES, 640, 272))
     found = 0
     for row in rows_of(tmp_path):
@@ -193,7 +193,7 @@ def test_a_run_with_a_secondary_model_on_a_real_clip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
 def test_a_run_with_a_classifier_or_embedder_alone(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
-    run(settings(tmp_path, model=str(colour_graph(tmp_path / "colour.onnx", task)), top=2), threading.Event())
+    run(settings(tmp_path, model=str(color_graph(tmp_path / "color.onnx", task)), top=2), threading.Event())
     rows = rows_of(tmp_path)
     assert len(rows) == FRAMES
     for row in rows:

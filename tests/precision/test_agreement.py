@@ -170,9 +170,9 @@ def test_embeddings() -> None:
     fp32 = other_judge(EMBEDDER, made(vectors))
     same, near = (fp32.compare(ScriptedEngine(EMBEDDER, made(rows))) for rows in (vectors, noisy))
     assert same.figures["cosine"] == pytest.approx(1, abs=1e-6)
-    assert same.figures["neighbour_overlap"] == 100
+    assert same.figures["neighbor_overlap"] == 100
     assert 0.98 < near.figures["cosine"] < 1
-    assert 50 < near.figures["neighbour_overlap"] < 100
+    assert 50 < near.figures["neighbor_overlap"] < 100
     assert near.lost.value == pytest.approx(100 * (1 - near.figures["cosine"]))
 
 

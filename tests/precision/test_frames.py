@@ -34,8 +34,8 @@ def pictures(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(exist_ok=True)
     chance = np.random.default_rng(seed)
     for number in range(count):
-        colour = np.broadcast_to(chance.integers(0, 256, 3, np.uint8), (40, 60, 3))
-        media.write_jpeg(folder / f"{number:03}.jpg", np.ascontiguousarray(colour))
+        color = np.broadcast_to(chance.integers(0, 256, 3, np.uint8), (40, 60, 3))
+        media.write_jpeg(folder / f"{number:03}.jpg", np.ascontiguousarray(color))
     return folder
 
 
@@ -153,7 +153,7 @@ def test_a_live_camera_is_read(named: str, tmp_path: Path, monkeypatch: pytest.M
         with Frames([source], CARD, FrameNeeds(10, 10, 30), on_message=said.append) as found:
             sets = (found.calibration, found.search, found.evaluation)
             assert sum(map(len, sets)) >= 20, "50 at least where the machine is not busy"
-            assert all(pixels.std() > 10 for one in sets for pixels in one.pixels), "pictures, and not grey"
+            assert all(pixels.std() > 10 for one in sets for pixels in one.pixels), "pictures, and not gray"
     assert "secret" not in str((said, [one.names for one in sets]))
 
 
@@ -182,11 +182,11 @@ def test_sources_in_words(tmp_path: Path) -> None:
 
 
 def test_thumbnails() -> None:
-    def grey(level: int) -> NDArray[np.uint8]:
+    def gray(level: int) -> NDArray[np.uint8]:
         return np.full((48, 64, 3), level, np.uint8)
 
-    assert thumbnail(grey(100)).shape == (256,)
-    assert np.allclose(thumbnail(grey(100)), 100, atol=0.1)
+    assert thumbnail(gray(100)).shape == (256,)
+    assert np.allclose(thumbnail(gray(100)), 100, atol=0.1)
 
 
 def test_frames_are_fitted_as_the_card_specifies() -> None:

@@ -62,7 +62,7 @@ from vision_infer.model.heads import embed
 DEFAULTS = replace(embed.DEFAULTS, fit="center")
 
 
-def recognise(network):
+def recognize(network):
     return "an output named 'toy'" if network.outputs[0].name == "toy" else None
 
 

@@ -95,7 +95,7 @@ def test_the_graph_gives_the_corrected_scores(tmp_path: Path, card: ModelCard) -
     assert read_card(corrected, "tiny") == card
     check_contract(corrected, card, "tiny")
     onnx.save(corrected, tmp_path / "corrected.onnx")
-    given = [_outputs(tmp_path / name, grey) for name in ("plain.onnx", "corrected.onnx") for grey in (0, 90, 200, 255)]
+    given = [_outputs(tmp_path / name, gray) for name in ("plain.onnx", "corrected.onnx") for gray in (0, 90, 200, 255)]
     for first, second in zip(given[:4], given[4:], strict=True):
         inside = np.clip(first["scores"], 1e-6, 1 - 1e-6)
         np.testing.assert_allclose(second["scores"], sigmoid(1.2 * logit(inside) - 0.5), atol=1e-5)
@@ -104,8 +104,8 @@ def test_the_graph_gives_the_corrected_scores(tmp_path: Path, card: ModelCard) -
         assert np.isfinite(second["scores"]).all()
 
 
-def _outputs(path: Path, grey: int) -> dict[str, NDArray[Any]]:
+def _outputs(path: Path, gray: int) -> dict[str, NDArray[Any]]:
     with open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1)) as engine:
         loan = engine.lend(1)
-        loan.slots[0].pixels[:] = grey
+        loan.slots[0].pixels[:] = gray
         return dict(engine.collect(engine.submit(loan)).outputs)

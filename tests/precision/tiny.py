@@ -88,7 +88,7 @@ def _mean_logits(model: onnx.ModelProto) -> NDArray[np.float32]:
 
 
 def write_tiny(folder: Path, scale: float = 1.0) -> Path:
-    """The classifier as a model of the catalogue; the path of its graph."""
+    """The classifier as a model of the catalog; the path of its graph."""
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "model.yaml").write_text(card_to_yaml(CARD))
     path = folder / "tiny" / "model.onnx"
@@ -97,7 +97,7 @@ def write_tiny(folder: Path, scale: float = 1.0) -> Path:
 
 
 def noise_frames(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Pictures of blocks in any colours."""
+    """Pictures of blocks in any colors."""
     chance = np.random.default_rng(seed)
     small = chance.integers(0, 256, (count, 2, 2, 3), np.uint8)
     return [np.kron(one, np.ones((SIDE // 2, SIDE // 2, 1), np.uint8)).astype(np.uint8) for one in small]

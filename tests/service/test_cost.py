@@ -24,7 +24,7 @@ def stream(name: str, thread: float, convert: float, engine: float, fps: float =
 
 def lane(engine: str) -> LaneStatus:
     """Return a lane with up to two concurrent batches."""
-    return replace(FakeBackend().lanes()[0], engine=engine, in_flight=2, utilisation=0.5)
+    return replace(FakeBackend().lanes()[0], engine=engine, in_flight=2, utilization=0.5)
 
 
 CPU, GPU = lane("openvino-cpu-int8"), lane("tensorrt-cuda0-fp16")
@@ -115,7 +115,7 @@ def test_degraded_streams_count_at_full_cost() -> None:
 
 def test_degraded_streams_count_at_full_accelerator_cost() -> None:
     streams = [stream("a", 0.0, 0.0, 0.4), stream("b", 0.0, 0.0, 0.04)]
-    gpu = replace(GPU, utilisation=0.22)
+    gpu = replace(GPU, utilization=0.22)
     cost = cost_of(streams, [gpu], MachineUsage(64, 0.1, 0))
     full = cost_of(streams, [gpu], MachineUsage(64, 0.1, 0), {"b": replace(cost.streams[0], name="b")})
     assert (cost.more_streams, full.more_streams) == (int((HEADROOM - 0.22) / 0.11), int((HEADROOM - 0.22 - 0.18) / 0.2))
@@ -184,5 +184,5 @@ def test_invalid_rates_are_rejected(fps: str) -> None:
 def test_metrics_of_cost() -> None:
     text = Api(priced(1)).get("/metrics").text
     assert 'vision_infer_stream_cpu_cores{part="decode",stream="yard"} 0.1' in text
-    assert 'vision_infer_machine_cpu_cores{by="nobody"} 1.4' in text
+    assert 'vision_infer_machine_cpu_cores{by="unused"} 1.4' in text
     assert "vision_infer_more_streams" in text

@@ -197,8 +197,8 @@ def status(**more: Any) -> StreamStatus:
     return StreamStatus(**{"name": "front", "source": MAIN, "state": StreamState.LIVE, **fixed, **more})
 
 
-def lane(utilisation: float) -> LaneStatus:
-    return LaneStatus("one", "one", "onnxruntime-cpu-fp32", (1, 1), (1,), 2, 0, 0, {}, 0, 0, utilisation, {}, 0, 0)
+def lane(utilization: float) -> LaneStatus:
+    return LaneStatus("one", "one", "onnxruntime-cpu-fp32", (1, 1), (1,), 2, 0, 0, {}, 0, 0, utilization, {}, 0, 0)
 
 
 def test_which_drops_count_as_overload(engines: Engines) -> None:

@@ -94,7 +94,7 @@ def test_the_number_of_streams_is_limited() -> None:
     [
         ({}, "detect"),
         ({"detect": URL, "fps": -1}, "fps"),
-        ({"detect": URL, "colour": "red"}, "colour"),
+        ({"detect": URL, "color": "red"}, "color"),
         ({"detect": URL, "zones": {"a": {"polygon": []}}}, "zones.a.polygon"),
         ({"detect": "file:///etc/passwd"}, "detect"),
         ({"detect": "/etc/passwd"}, "detect"),

@@ -61,7 +61,7 @@ def test_a_removed_stream_has_no_metrics() -> None:
 def test_metrics_of_engines_clients_and_the_process() -> None:
     api = Api()
     samples = scrape(api)
-    assert value(samples, "vision_infer_engine_utilisation_ratio", lane="main", model="tiny", engine="null-cpu-none") == 0.25
+    assert value(samples, "vision_infer_engine_utilization_ratio", lane="main", model="tiny", engine="null-cpu-none") == 0.25
     assert value(samples, "vision_infer_engine_waiting_frames") == 3
     assert value(samples, "vision_infer_engine_batch_frames_bucket", le="1.0") == 10
     assert value(samples, "vision_infer_engine_batch_frames_bucket", le="4.0") == 15

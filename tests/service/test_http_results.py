@@ -112,7 +112,7 @@ def test_filters_of_a_websocket(serve: Callable[..., Served]) -> None:
         assert (got[0]["frame"], got[1]["state"], got[1]["reason"]) == (1, "stalled", "no frame for 5 s")
 
 
-@pytest.mark.parametrize("query", ["?min_score=2", "?colour=red", "?states=perhaps", "?streams="])
+@pytest.mark.parametrize("query", ["?min_score=2", "?color=red", "?states=perhaps", "?streams="])
 def test_an_invalid_query_is_rejected_before_the_websocket_opens(serve: Callable[..., Served], query: str) -> None:
     served = serve()
     with pytest.raises(InvalidStatus) as refused:

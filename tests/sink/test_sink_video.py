@@ -76,7 +76,7 @@ def test_the_frames_are_those_of_the_source(tmp_path: Path) -> None:
         assert np.abs(seen[57, :101].astype(int) - seen[56, :101].astype(int)).mean() < 8  # the last row again
 
 
-def test_the_colour_space_is_marked(tmp_path: Path) -> None:
+def test_the_color_space_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     copy(media.clip(media.H264), path)
     with av.open(str(path)) as container:
@@ -86,10 +86,10 @@ def test_the_colour_space_is_marked(tmp_path: Path) -> None:
 
 def test_boxes_are_drawn(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    grey = np.full((120, 160, 3), 90, np.uint8)
+    gray = np.full((120, 160, 3), 90, np.uint8)
     sink = sink_to(path)
     for index in range(6):
-        one = frame(index, index / 25, grey.copy())
+        one = frame(index, index / 25, gray.copy())
         sink.write(one, result_of(one, found(1, (20, 40, 140, 110))))
     sink.close(True)
     frames = [one.to_ndarray(format="rgb24") for one in media.decoded(path)]

@@ -430,7 +430,7 @@ def test_order_is_kept_and_every_loss_is_counted(
             wal = folder / (FILE + "-wal")
             if step == "tear" and wal.exists():
                 os.truncate(wal, max(0, wal.stat().st_size - count))
-                last_sent = 0  # the acknowledgement may be in the torn part
+                last_sent = 0  # the acknowledgment may be in the torn part
             spool = Spool(folder, 256 * 1024)
             assert step == "tear" or spool.waiting == waiting
         assert spool.size_bytes <= 256 * 1024

@@ -319,7 +319,7 @@ def test_a_gpu_writes_decoded_frames_into_its_own_memory() -> None:
             found = np.empty_like(host)
             device.copy_out(found, address, stream)
             device.record(event, stream)
-            device.synchronise(event)
+            device.synchronize(event)
             expected = HostSlot(np.zeros_like(host))
             other.image.write_into(expected, box)
             assert np.abs(found.astype(int) - expected.pixels).mean() < 1.5

@@ -25,7 +25,7 @@ TARGET = Size(64, 48)
 
 
 def slot(size: Size = TARGET) -> HostSlot:
-    """Return a slot in the middle of a batch, filled with an older image; its neighbours must not change."""
+    """Return a slot in the middle of a batch, filled with an older image; its neighbors must not change."""
     batch = np.full((3, size.height, size.width, 3), 99, np.uint8)
     return HostSlot(batch[1])
 
@@ -61,7 +61,7 @@ def parts(pixels: NDArray[np.uint8], box: Letterbox) -> tuple[NDArray[np.uint8],
 @pytest.mark.parametrize("fit", ["center", "top_left", "stretch"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("make", MAKERS)
-def test_the_fill_is_exact_and_neighbouring_slots_are_unchanged(
+def test_the_fill_is_exact_and_neighboring_slots_are_unchanged(
     make: Callable[..., Image], size: tuple[int, int], fit: Fit
 ) -> None:
     image = make(*size)

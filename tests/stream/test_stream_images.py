@@ -46,7 +46,7 @@ def test_exif_orientation_is_followed(tmp_path: Path, orientation: int) -> None:
     seen = read_image(str(path))
     expected = UPRIGHT[orientation](quarters())
     assert seen.shape == expected.shape
-    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 12  # the artefacts of JPEG at edges
+    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 12  # the artifacts of JPEG at edges
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".jpg"])
@@ -62,7 +62,7 @@ def test_every_format_is_rgb(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "stored", [np.full((9, 7), 130, np.uint8), np.full((9, 7, 4), 130, np.uint8), np.full((9, 7, 3), 130 * 257, np.uint16)]
 )
-def test_grey_alpha_and_sixteen_bits_become_rgb(tmp_path: Path, stored: NDArray[np.uint8]) -> None:
+def test_gray_alpha_and_sixteen_bits_become_rgb(tmp_path: Path, stored: NDArray[np.uint8]) -> None:
     path = tmp_path / "image.png"
     assert cv2.imwrite(str(path), stored)
     seen = read_image(str(path))

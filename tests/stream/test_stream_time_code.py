@@ -52,8 +52,8 @@ def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
 @settings(max_examples=40)
 @example(0, 160, 90, False)
 @example(MODULUS - 1, 160, 90, True)
-def test_a_drawn_time_code_can_be_read(moment: int, width: int, height: int, grey: bool) -> None:
-    image = np.full((height, width) if grey else (height, width, 3), 90, np.uint8)
+def test_a_drawn_time_code_can_be_read(moment: int, width: int, height: int, gray: bool) -> None:
+    image = np.full((height, width) if gray else (height, width, 3), 90, np.uint8)
     assert read(image) is None
     draw(image, moment + 3 * MODULUS)
     assert read(image) == moment

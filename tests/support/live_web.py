@@ -77,7 +77,7 @@ class _Outlet(io.RawIOBase):
 
 
 def painted(milliseconds: int) -> av.VideoFrame:
-    """Return a grey image with a time code."""
+    """Return a gray image with a time code."""
     image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
     time_code_reader.draw(image, milliseconds)
     return av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -139,7 +139,7 @@ def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4
 
 
 def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """Return image ``number``: grey, with a bright moving square; uint8 [H, W, 3] RGB."""
+    """Return image ``number``: gray, with a bright moving square; uint8 [H, W, 3] RGB."""
     image = np.full((height, width, 3), (40 + number * 5 % 160, 90, 140), np.uint8)
     side = max(4, height // 4)
     left = (number * 7) % max(1, width - side)

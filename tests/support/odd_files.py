@@ -136,13 +136,13 @@ BARS = np.array(
     [(235, 235, 235), (200, 200, 20), (20, 200, 200), (20, 200, 20), (200, 20, 200), (200, 20, 20), (20, 20, 200), (20, 20, 20)],
     np.float64,
 )
-"""The eight colour bars, RGB."""
+"""The eight color bars, RGB."""
 WEIGHTS = {"bt709": (0.2126, 0.0722), "bt601": (0.299, 0.114), "bt2020": (0.2627, 0.0593)}
 """The weights of red and blue in the luma, by standard."""
 
 
 def bars_frame(width: int, height: int, matrix: str, full: bool, bits: int) -> av.VideoFrame:
-    """Return colour bars as YUV 4:2:0, computed from the formula of the standard, not by FFmpeg's scaler, without metadata."""
+    """Return color bars as YUV 4:2:0, computed from the formula of the standard, not by FFmpeg's scaler, without metadata."""
     red, blue = WEIGHTS[matrix]
     r, g, b = BARS.T / 255
     y = red * r + (1 - red - blue) * g + blue * b
@@ -162,7 +162,7 @@ def bars_frame(width: int, height: int, matrix: str, full: bool, bits: int) -> a
 
 
 def bars_seen(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the colours in the middle of the bars, float64 [8, 3]."""
+    """Return the colors in the middle of the bars, float64 [8, 3]."""
     height, width = rgb.shape[:2]
     return rgb[height // 2, width // 16 :: width // 8].astype(np.float64)
 
@@ -171,7 +171,7 @@ _AVC = {"bt709": 1, "bt601": 6, "bt2020": 9}
 
 
 def bars_clip(width: int, height: int, matrix: str, full: bool, bits: int, marked: bool, transfer: int = 1) -> Path:
-    """Return a clip of colour bars, lossless H.264.
+    """Return a clip of color bars, lossless H.264.
 
     Args:
         marked: Whether the stream declares its matrix and range.

@@ -152,8 +152,8 @@ def yolov8(
     if count == -1:
         anchors, strides = net.computed_cells(maps)
     low, high = net.op("Sub", anchors, near), net.op("Add", anchors, far)
-    centre = net.op("Div", net.op("Add", low, high), net.floats(2))
-    box = net.op("Mul", net.op("Concat", centre, net.op("Sub", high, low), axis=1), strides)
+    center = net.op("Div", net.op("Add", low, high), net.floats(2))
+    box = net.op("Mul", net.op("Concat", center, net.op("Sub", high, low), axis=1), strides)
     parts, outputs = [box, net.op("Sigmoid", scores)], {}
     behind = {"pose": 51, "obb": 1, "segment": 32}.get(more, 0)
     if behind:

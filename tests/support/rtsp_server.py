@@ -26,7 +26,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 
 ROOT = Path(__file__).resolve().parents[2]
-BLACK, GREY, WHITE = 16, 70, 235
+BLACK, GRAY, WHITE = 16, 70, 235
 SIDE_UNITS = 4
 """The height of the moving square, relative to the frame height."""
 
@@ -118,7 +118,7 @@ class ClockFeed(Feed):
 
 
 class Canvas:
-    """A grey I420 frame with the time code and a moving square.
+    """A gray I420 frame with the time code and a moving square.
 
     Args:
         width: The width in pixels, even.
@@ -129,7 +129,7 @@ class Canvas:
         self.width, self.height = width, height
         self.columns, self.rows = time_code.column_edges(width), time_code.row_edges(height)
         chroma = (width // 2) * (height // 2)
-        self.empty = bytearray(bytes([GREY]) * (width * height) + bytes([120]) * chroma + bytes([140]) * chroma)
+        self.empty = bytearray(bytes([GRAY]) * (width * height) + bytes([120]) * chroma + bytes([140]) * chroma)
 
     def caps(self, fps):
         return f"video/x-raw,format=I420,width={self.width},height={self.height},framerate={fps}/1"

@@ -1,4 +1,4 @@
-"""A small web server for tests with configurable misbehaviour."""
+"""A small web server for tests with configurable misbehavior."""
 
 from __future__ import annotations
 

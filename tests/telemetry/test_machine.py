@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_infer.telemetry.machine import Grants, clock_synchronised, disk, grants, memory, nvidia_devices
+from vision_infer.telemetry.machine import Grants, clock_synchronized, disk, grants, memory, nvidia_devices
 
 GIB = 1 << 30
 
@@ -73,12 +73,12 @@ def test_a_disk(tmp_path: Path) -> None:
 
 
 def test_the_clock_state_is_known() -> None:
-    assert clock_synchronised() in (True, False, None)
+    assert clock_synchronized() in (True, False, None)
 
 
 def test_the_clock_of_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
-    assert clock_synchronised() is None
+    assert clock_synchronized() is None
 
 
 def test_graphics_devices_on_the_bus(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Draws detections on images with supervision's annotators, in its familiar style.
 
-supervision expects BGR images, ours are RGB: its palette is passed with red and blue exchanged, so that the colours are right.
+supervision expects BGR images, ours are RGB: its palette is passed with red and blue exchanged, so that the colors are right.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Annotators(NamedTuple):
     boxes: supervision.BoxAnnotator
     labels: supervision.LabelAnnotator
     colors: int
-    """The number of colours in rotation; the last one, after them, is for detections without a track."""
+    """The number of colors in rotation; the last one, after them, is for detections without a track."""
 
 
 class Drawer:
     """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` with the class
     of a secondary model. The class of a whole image, from a model for classification, is in the upper left corner.
 
-    Each track has a colour (grey without a track); without tracking, each class has one. The same number has the same colour in
+    Each track has a color (gray without a track); without tracking, each class has one. The same number has the same color in
     every image of every run. Sizes follow the size of the image.
     """
 
@@ -145,6 +145,6 @@ def _annotators(size: Size) -> _Annotators:
 
 
 def _is_bright(rgb: tuple[int, int, int]) -> bool:
-    """Return whether black letters are easier to read on a colour than white ones (by its luma, ITU-R BT.601)."""
+    """Return whether black letters are easier to read on a color than white ones (by its luma, ITU-R BT.601)."""
     red, green, blue = rgb
     return 0.299 * red + 0.587 * green + 0.114 * blue > 140

@@ -1,12 +1,12 @@
 """The motion of tracked boxes: a Kalman filter with constant velocity, for all tracks at once.
 
-The state of a track is its centre, aspect ratio (width / height) and height, and the velocity of each of the four; the noise
+The state of a track is its center, aspect ratio (width / height) and height, and the velocity of each of the four; the noise
 grows with the height of the box, as in Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric"
 (2017), which ByteTrack adopted. No noise term there couples two of the four quantities, so the 8×8 covariance separates into
 four 2×2 ones and the filter into closed formulas: no matrix is inverted.
 
 All tracks are one float64 array [5, T, 4]: position, velocity, variance of the position, covariance of both, variance of the
-velocity; each for T tracks and the quantities (centre x, centre y, aspect, height). Lengths are in pixels, time is in steps.
+velocity; each for T tracks and the quantities (center x, center y, aspect, height). Lengths are in pixels, time is in steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STEP_S = 1 / 30
 """The duration of a step, seconds: the noise figures below are for one frame at the rate of the paper's benchmarks."""
 
 _POSITION_NOISE = 1 / 20
-"""The standard deviation of centre and height, as a fraction of the height, for one step and for one measurement."""
+"""The standard deviation of center and height, as a fraction of the height, for one step and for one measurement."""
 _VELOCITY_NOISE = 1 / 160
 """The standard deviation of their velocities, as a fraction of the height, for one step."""
 _MIN_SIDE = 1e-3
@@ -97,9 +97,9 @@ def correct(motion: Motion, boxes: NDArray[np.floating]) -> Motion:
 
 def to_boxes(motion: Motion) -> NDArray[np.float64]:
     """Return the present boxes of the tracks, float64 [T, 4] xyxy, pixels."""
-    centre, aspect, height = motion[0, :, :2], motion[0, :, 2], motion[0, :, 3]
+    center, aspect, height = motion[0, :, :2], motion[0, :, 2], motion[0, :, 3]
     half = np.stack((aspect * height, height), axis=1) / 2
-    return np.concatenate((centre - half, centre + half), axis=1)
+    return np.concatenate((center - half, center + half), axis=1)
 
 
 def _measured(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -109,7 +109,7 @@ def _measured(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _variance(height: NDArray[np.float64], part: float, aspect_deviation: float) -> NDArray[np.float64]:
-    """Return variances, float64 [T, 4]: centre and height vary in proportion to the height, the aspect by a constant."""
+    """Return variances, float64 [T, 4]: center and height vary in proportion to the height, the aspect by a constant."""
     variance = np.empty((len(height), 4))
     variance[:] = ((height * part) ** 2)[:, None]
     variance[:, 2] = aspect_deviation**2

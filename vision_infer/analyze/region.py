@@ -107,7 +107,7 @@ def anchors(boxes: NDArray[np.float32], center: bool) -> NDArray[np.float64]:
 
     Args:
         boxes: The boxes, float32 [N, 4] xyxy, pixels.
-        center: Whether to use the centre; otherwise the middle of the lower edge, where an object touches the ground.
+        center: Whether to use the center; otherwise the middle of the lower edge, where an object touches the ground.
 
     Returns:
         float64 [N, 2].

@@ -104,10 +104,10 @@ def _streams(report: BenchReport) -> Any:
     streams = [row.streams for row in rows]
     for name, style in (("age_p50_ms", ":"), ("age_p95_ms", "--"), ("age_p99_ms", "-")):
         axes.plot(streams, [getattr(row, name) for row in rows], style, color=INK, label=name[4:7], linewidth=1.2)
-    for holds, colour in ((True, GOOD), (False, BAD)):
+    for holds, color in ((True, GOOD), (False, BAD)):
         those = [row for row in rows if row.holds == holds]
         label = "target met" if holds else "target missed"
-        axes.plot([row.streams for row in those], [row.age_p99_ms for row in those], "o", color=colour, label=label)
+        axes.plot([row.streams for row in those], [row.age_p99_ms for row in those], "o", color=color, label=label)
     for row in rows:
         if row.delivered < 0.995:
             at = (row.streams, row.age_p99_ms)

@@ -122,7 +122,7 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
     }
     first = engine.rows[0]
     # Without the last quantile: the slowest of some hundred batches depends on the machine, not the engine.
-    spread = first.spread[:-1] if first.utilisation > 0.8 or engine.accelerator else ()
+    spread = first.spread[:-1] if first.utilization > 0.8 or engine.accelerator else ()
     return StepCosts(
         decode_ms=decode,
         convert_ms=convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0),

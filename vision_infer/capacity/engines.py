@@ -163,7 +163,7 @@ def _row(trial: _EngineTrial, engine: Engine, rounds: SpeedRounds, memory: int |
         p99_ms=round(rounds.percentile_ms(0.99), 4),
         fps=BenchInterval.of(estimate(rounds.fps)),
         cpu_ms=BenchInterval.of(estimate(rounds.cpu_ms)),
-        utilisation=round(statistics.median(rounds.shares), 4),
+        utilization=round(statistics.median(rounds.shares), 4),
         spread=tuple(round(value, 4) for value in spread),
         memory_bytes=memory,
         buffer_bytes=engine.buffer_bytes,

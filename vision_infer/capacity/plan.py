@@ -84,7 +84,7 @@ def _notes(report: BenchReport, need: Need, load: Load) -> list[str]:
         )
     if load.assumed:
         notes.append("The benchmark ran no streams. The cost per frame besides decoding, conversion and engine is an assumption.")
-    busy = [row for row in report.engines if row.utilisation < 0.7]
+    busy = [row for row in report.engines if row.utilization < 0.7]
     if busy and all(row.engine.count("-cpu-") for row in busy):
         notes.append("Other programs used the CPU while engines were measured. The estimate uses CPU time instead of speed.")
     return notes

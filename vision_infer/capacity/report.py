@@ -115,7 +115,7 @@ class EngineRow(SettingsBase):
     p99_ms: float
     fps: BenchInterval = Field(description="The images per second of all batches together.")
     cpu_ms: BenchInterval = Field(description="The CPU time per image, in milliseconds.")
-    utilisation: float = Field(description="The utilization of the cores that the engine may use, 0–1.")
+    utilization: float = Field(description="The utilization of the cores that the engine may use, 0–1.")
     spread: tuple[float, ...] = Field(description="Evenly spaced quantiles of the batch latency, relative to its median.")
     memory_bytes: int | None = Field(default=None, description="The growth of the process when the engine was opened, in bytes.")
     buffer_bytes: int = 0

@@ -113,7 +113,7 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     import numpy as np
 
     from vision_infer.engine.smoke_test import run_smoke_test
-    from vision_infer.model.catalogue import bundled_dir
+    from vision_infer.model.catalog import bundled_dir
     from vision_infer.stream.time_code_reader import draw
 
     image = np.zeros((180, 320, 3), np.uint8)
@@ -190,7 +190,7 @@ def check_packages() -> Iterator[Finding]:
 
 def check_disks() -> Iterator[Finding]:
     """Check the disks of models and engines, of temporary files, and of outputs."""
-    from vision_infer.model.catalogue import home_dir
+    from vision_infer.model.catalog import home_dir
     from vision_infer.telemetry.machine import disk
 
     for what, folder in (("home", home_dir(os.environ)), ("temporary files", Path(gettempdir())), ("outputs", Path.cwd())):
@@ -218,10 +218,10 @@ def check_disks() -> Iterator[Finding]:
 
 def check_clock() -> Iterator[Finding]:
     """Check whether the clock is synchronized, because results contain times."""
-    from vision_infer.telemetry.machine import clock_synchronised
+    from vision_infer.telemetry.machine import clock_synchronized
 
-    synchronized = clock_synchronised()
-    facts = {"synchronised": synchronized}
+    synchronized = clock_synchronized()
+    facts = {"synchronized": synchronized}
     if synchronized is None:
         yield Finding("clock", "note", "this system does not report whether its clock is synchronized", facts=facts)
     elif synchronized:
@@ -236,7 +236,7 @@ def check_clock() -> Iterator[Finding]:
 def check_home() -> Iterator[Finding]:
     """Check the user's models and engines, and look for leftovers."""
     from vision_infer.engine.store.cache import EngineCache, engine_dir
-    from vision_infer.model.catalogue import home_dir, list_models
+    from vision_infer.model.catalog import home_dir, list_models
 
     home, engines = home_dir(os.environ), engine_dir(None, os.environ)
     entries = list_models()

@@ -90,7 +90,7 @@ def serve_command(
 
 def _check(settings: ServeSettings) -> int:
     from vision_infer.config.warnings import warnings_of
-    from vision_infer.model.catalogue import model_card
+    from vision_infer.model.catalog import model_card
     from vision_infer.pipeline.add_stream import check_secondary
 
     for warning in warnings_of(settings):

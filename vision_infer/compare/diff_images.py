@@ -99,7 +99,7 @@ class DiffImages:
 
 
 def side_by_side(rgb: NDArray[np.uint8], frame: FrameReport, label_names: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Draw the detections of A on the left and of B on the right: grey if both have them, in colour otherwise.
+    """Draw the detections of A on the left and of B on the right: gray if both have them, in color otherwise.
 
     Args:
         rgb: The image, uint8 [H, W, 3] RGB.
@@ -126,7 +126,7 @@ def _mark(rgb: NDArray[np.uint8], row: IndexedRow, single: NDArray[np.intp], lab
     alone = np.zeros(len(found), np.bool_)
     alone[single] = True
     draw = Drawer()
-    # Objects without a track are drawn in grey: used here for detections that both have.
+    # Objects without a track are drawn in gray: used here for detections that both have.
     both = found[~alone]
     nothing = np.zeros(len(both), np.int32)
     draw(rgb, Detections(both.boxes * scale, both.scores, both.class_ids, label_names, nothing))

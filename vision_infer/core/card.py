@@ -32,7 +32,7 @@ class Weights(_CardPart):
 
     source: str = Field(default="", description="The file, package or page that they were taken from.")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="The checksum of the original model.")
-    attribution: str = Field(default="", description="The attribution that the licence requires.")
+    attribution: str = Field(default="", description="The attribution that the license requires.")
 
 
 class Accuracy(_CardPart):
@@ -51,13 +51,11 @@ class ModelCard(_CardPart):
     task: Literal["detect", "classify", "embed"] = "detect"
     head: str = Field(default="", description="The model family of the decoder: a module of vision_infer/model/heads.")
     input: InputSize
-    color: Literal["rgb", "bgr"] = Field(
-        default="rgb", description="The colour order of the original model; the graph takes RGB."
-    )
-    mean: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), description="Subtracted in the graph, in colour order.")
-    std: tuple[float, float, float] = Field(default=(1.0, 1.0, 1.0), description="The divisor in the graph, in colour order.")
+    color: Literal["rgb", "bgr"] = Field(default="rgb", description="The color order of the original model; the graph takes RGB.")
+    mean: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), description="Subtracted in the graph, in color order.")
+    std: tuple[float, float, float] = Field(default=(1.0, 1.0, 1.0), description="The divisor in the graph, in color order.")
     fit: Fit = Field(default="center", description="How an image is fitted into the input.")
-    fill: tuple[Byte, Byte, Byte] = Field(default=(114, 114, 114), description="The RGB colour around the image.")
+    fill: tuple[Byte, Byte, Byte] = Field(default=(114, 114, 114), description="The RGB color around the image.")
     labels: tuple[str, ...] | None = Field(default=None, description="The labels by class number; null: the number is the label.")
     confidence: float = Field(default=0.35, ge=0, le=1, description="The default minimum confidence.")
     iou: float | None = Field(default=0.6, gt=0, le=1, description="The default IoU threshold of NMS; null: no NMS is needed.")

@@ -200,7 +200,7 @@ RESULT_SCHEMA: dict[str, Any] = {
             "properties": {
                 "decode": _milliseconds("Decoding"),
                 "queue": _milliseconds("All waiting between the stages"),
-                "preprocess": _milliseconds("Colour conversion and resize into the engine's buffer"),
+                "preprocess": _milliseconds("Color conversion and resize into the engine's buffer"),
                 "inference": _milliseconds("Inference of the whole batch"),
                 "postprocess": _milliseconds("Selection (NMS), tracking and the hook"),
                 "secondary": _milliseconds(

@@ -31,7 +31,7 @@ GUARD_CONTRAST = 64
 _BITS = 24
 _POLYNOMIAL = 0x07
 _CHECKSUM_OF_ZERO = 0b1010_0101
-"""Not zero, so that an image of one colour is not a moment."""
+"""Not zero, so that an image of one color is not a moment."""
 
 
 def _crc8(moment: int) -> int:

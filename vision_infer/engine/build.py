@@ -15,7 +15,7 @@ from vision_infer.engine.runtime import package_version
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.store.cache import EngineCache, OnMessage
-from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
+from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarize
 
 TOOLS = ("vision-infer", "numpy", "onnx")
 
@@ -83,7 +83,7 @@ def build_engine(
         )
     passport = Passport(
         engine=candidate.engine,
-        card=summarise(candidate.facts.card),
+        card=summarize(candidate.facts.card),
         sources=Sources(graph=key.graph_sha256, source=candidate.facts.card.weights.sha256),
         runtime=candidate.runtime.name,
         runtime_version=key.runtime_version,

@@ -70,7 +70,7 @@ def ssd_layouts(size: Size) -> tuple[SsdLayout, ...]:
 
 
 def ssd_boxes(size: Size, layout: SsdLayout) -> NDArray[np.float64]:
-    """Return the default boxes, float64 [N, 4], centre, width and height in input pixels."""
+    """Return the default boxes, float64 [N, 4], center, width and height in input pixels."""
     found = []
     for level, (rows, wide) in enumerate(layout.grids):
         scale, next_scale = layout.scales[level], layout.scales[level + 1]
@@ -81,13 +81,13 @@ def ssd_boxes(size: Size, layout: SsdLayout) -> NDArray[np.float64]:
         sides = np.clip(np.array(shapes), 0, 1) * (size.width, size.height)
         step = (layout.steps[level],) * 2 if layout.steps else (size.width / wide, size.height / rows)
         row, column = np.indices((rows, wide))
-        centres = (np.stack([column.ravel(), row.ravel()], axis=1) + 0.5) * step
-        found.append(np.concatenate([np.repeat(centres, len(sides), axis=0), np.tile(sides, (rows * wide, 1))], axis=1))
+        centers = (np.stack([column.ravel(), row.ravel()], axis=1) + 0.5) * step
+        found.append(np.concatenate([np.repeat(centers, len(sides), axis=0), np.tile(sides, (rows * wide, 1))], axis=1))
     return np.concatenate(found)
 
 
 def retina_anchors(size: Size, grids: Grids) -> NDArray[np.float64]:
-    """Return RetinaNet's anchors, nine in each cell, float64 [N, 4], centre, width and height in input pixels."""
+    """Return RetinaNet's anchors, nine in each cell, float64 [N, 4], center, width and height in input pixels."""
     found = []
     for level, (rows, wide) in enumerate(grids):
         smallest = 32 * 2**level
@@ -95,8 +95,8 @@ def retina_anchors(size: Size, grids: Grids) -> NDArray[np.float64]:
         tall = np.sqrt(np.array([0.5, 1.0, 2.0]))
         half_high, half_wide = (np.outer(side, scales).ravel() / 2 for side in (tall, 1 / tall))
         sides = 2 * np.stack([np.round(half_wide), np.round(half_high)], axis=1)
-        centres = _corner_points(size, rows, wide)
-        found.append(np.concatenate([np.repeat(centres, len(sides), axis=0), np.tile(sides, (rows * wide, 1))], axis=1))
+        centers = _corner_points(size, rows, wide)
+        found.append(np.concatenate([np.repeat(centers, len(sides), axis=0), np.tile(sides, (rows * wide, 1))], axis=1))
     return np.concatenate(found)
 
 
@@ -110,7 +110,7 @@ def fcos_points(size: Size, grids: Grids) -> NDArray[np.float64]:
 
 
 def _corner_points(size: Size, rows: int, wide: int) -> NDArray[np.float64]:
-    """Return the centres of a cell's anchors, which torchvision places on the upper left corner of the cell."""
+    """Return the centers of a cell's anchors, which torchvision places on the upper left corner of the cell."""
     row, column = np.indices((rows, wide))
     return np.stack([column.ravel() * (size.width // wide), row.ravel() * (size.height // rows)], axis=1).astype(np.float64)
 
@@ -123,8 +123,8 @@ def decode_deltas(
     Args:
         builder: Takes the nodes.
         deltas: The differences, float32 [B, N, 4].
-        anchors: The anchors, [N, 4], centre, width and height in input pixels.
-        weights: The weights of the centre and of the sides.
+        anchors: The anchors, [N, 4], center, width and height in input pixels.
+        weights: The weights of the center and of the sides.
         top: The anchors to decode.
 
     Returns:
@@ -139,8 +139,8 @@ def decode_deltas(
     growth = _divided(builder, columns(builder, rows, 2, 4, "dwh"), weights[1], "dwh_scaled")
     most = builder.constant("largest_growth", np.array(LARGEST_GROWTH, np.float32))
     growth = builder.add("Exp", builder.add("Min", growth, most, name="dwh_cut"), name="dwh_exp")
-    centre = builder.add("Add", builder.add("Mul", move, side, name="xy_move"), place, name="xy")
-    return corners(builder, centre, builder.add("Mul", growth, side, name="wh"))
+    center = builder.add("Add", builder.add("Mul", move, side, name="xy_move"), place, name="xy")
+    return corners(builder, center, builder.add("Mul", growth, side, name="wh"))
 
 
 def _divided(builder: GraphBuilder, tensor: str, weight: float, name: str) -> str:

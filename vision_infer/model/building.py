@@ -7,11 +7,11 @@ from onnx import TensorProto
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
-from vision_infer.model.decode import normalise_images
+from vision_infer.model.decode import normalize_images
 from vision_infer.model.graph import BATCH, OUTPUTS, GraphBuilder, finish, opset_of, tensor_info
 from vision_infer.model.heads import find_head
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.recognise import refuse_other_tasks
+from vision_infer.model.recognize import refuse_other_tasks
 
 CANDIDATES = 300
 """The default of K, the maximum number of boxes per image."""
@@ -39,7 +39,7 @@ def join(network: RawNetwork, card: ModelCard, candidates: int) -> tuple[onnx.Mo
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     builder = GraphBuilder(opset_of(model))
-    tensor = normalise_images(builder, "images", card, network.image.dtype)
+    tensor = normalize_images(builder, "images", card, network.image.dtype)
     builder.rename(tensor, network.image.inside)
     before = builder.take_nodes()
     made = find_head(card.head).append(builder, network, card, candidates)

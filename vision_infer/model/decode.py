@@ -1,4 +1,4 @@
-"""What heads share: normalisation, the exact multi-label top K, and the grid of anchor points."""
+"""What heads share: normalization, the exact multi-label top K, and the grid of anchor points."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class TopPairs:
     """K."""
 
 
-def normalise_images(builder: GraphBuilder, images: str, card: ModelCard, dtype: int) -> str:
+def normalize_images(builder: GraphBuilder, images: str, card: ModelCard, dtype: int) -> str:
     """Add the conversion of a batch of images to the input of the raw model.
 
     Args:
         builder: Takes the nodes.
         images: The images, uint8 [B, H, W, 3], RGB.
-        card: The colour order, mean and standard deviation.
+        card: The color order, mean and standard deviation.
         dtype: The ONNX element type of the model's input.
 
     Returns:
@@ -170,10 +170,10 @@ def columns(builder: GraphBuilder, tensor: str, start: int, stop: int, name: str
     return builder.add("Slice", tensor, *bounds, name=name)
 
 
-def corners(builder: GraphBuilder, centre: str, size: str) -> str:
-    """Return boxes xyxy [B, K, 4] from their centres and sizes, [B, K, 2] each."""
+def corners(builder: GraphBuilder, center: str, size: str) -> str:
+    """Return boxes xyxy [B, K, 4] from their centers and sizes, [B, K, 2] each."""
     half = builder.add("Mul", size, builder.constant("half", np.array(0.5, np.float32)), name="wh_half")
-    ends = (builder.add("Sub", centre, half, name="box_min"), builder.add("Add", centre, half, name="box_max"))
+    ends = (builder.add("Sub", center, half, name="box_min"), builder.add("Add", center, half, name="box_max"))
     return builder.add("Concat", *ends, name="box", axis=2)
 
 

@@ -26,15 +26,15 @@ class HeadDefaults:
     """The defaults for models of a family."""
 
     color: Literal["rgb", "bgr"]
-    """The colour order of the model's input."""
+    """The color order of the model's input."""
     mean: tuple[float, float, float]
-    """The value to subtract from each channel, 0–255, in colour order."""
+    """The value to subtract from each channel, 0–255, in color order."""
     std: tuple[float, float, float]
-    """The value to divide each channel by, in colour order."""
+    """The value to divide each channel by, in color order."""
     fit: Fit
     """How images are fitted into the input."""
     fill: tuple[int, int, int]
-    """The colour of the padding, RGB, 0–255."""
+    """The color of the padding, RGB, 0–255."""
     confidence: float
     """The minimum confidence."""
     iou: float | None
@@ -68,7 +68,7 @@ class Head(Protocol):
     def DEFAULTS(self) -> HeadDefaults:  # noqa: N802 - a constant of the module
         """The defaults of the family."""
 
-    def recognise(self, network: RawNetwork) -> str | None:
+    def recognize(self, network: RawNetwork) -> str | None:
         """Return why a raw model is of this family, as an object of "because it has"; None if it is not."""
 
     def append(self, builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:

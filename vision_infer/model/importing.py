@@ -1,4 +1,4 @@
-"""Import of models: recognise a raw model, add its card and head, verify it, and write the folder ``NAME/``."""
+"""Import of models: recognize a raw model, add its card and head, verify it, and write the folder ``NAME/``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vision_infer.core.card import InputSize, ModelCard, parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.building import CANDIDATES, join
-from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, graph_file
+from vision_infer.model.catalog import CARD_FILE, GRAPH_FILE, graph_file
 from vision_infer.model.graph import check_contract, read_card, write_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.labels import labels_of_file, read_labels
@@ -22,7 +22,7 @@ from vision_infer.model.model_folder import card_to_yaml, new_folder, refuse_tak
 from vision_infer.model.network import RawNetwork, ScoreKind, find_image, fixed_size, prepare_network
 from vision_infer.model.pull.checksum import hash_file
 from vision_infer.model.reading import read_onnx
-from vision_infer.model.recognise import recognise_head
+from vision_infer.model.recognize import recognize_head
 
 _Three = tuple[float, float, float]
 OnMessage = Callable[[str], None]
@@ -45,13 +45,13 @@ class ImportRequest:
     fit: Fit | None = None
     """How images are fitted into the input."""
     fill: tuple[int, int, int] | None = None
-    """The colour of the padding, RGB, 0–255."""
+    """The color of the padding, RGB, 0–255."""
     color: Literal["rgb", "bgr"] | None = None
-    """The colour order of the model's input."""
+    """The color order of the model's input."""
     mean: _Three | None = None
-    """The value to subtract from each channel, 0–255, in colour order."""
+    """The value to subtract from each channel, 0–255, in color order."""
     std: _Three | None = None
-    """The value to divide each channel by, in colour order."""
+    """The value to divide each channel by, in color order."""
     inputs: tuple[Size, ...] = ()
     """The input sizes, with a graph for each, the model's own first; empty: the file's size, or the family's."""
     scores: ScoreKind | None = None
@@ -61,7 +61,7 @@ class ImportRequest:
     overwrite: bool = False
     """Whether to replace a model of the same name."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Additional fields of the card: licence, accuracy, origin of the weights."""
+    """Additional fields of the card: license, accuracy, origin of the weights."""
     others: Mapping[Size, Path] = field(default_factory=dict)
     """Files of the same model for other input sizes; for sizes without one, the file is rewritten."""
 
@@ -121,7 +121,7 @@ def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None,
     card = read_card(model, file.name)
     if card is not None:
         if request.has_options:
-            message = f"{file.name}: the file is already a deployment graph, so its head, labels and normalisation are fixed"
+            message = f"{file.name}: the file is already a deployment graph, so its head, labels and normalization are fixed"
             raise ModelError(message, "Remove these options, or import the raw model.")
         check_contract(model, card, file.name)
         card = card.model_copy(update={"name": request.name})
@@ -152,10 +152,10 @@ def _prepare_all(model: onnx.ModelProto, request: ImportRequest) -> tuple[dict[S
 
 
 def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessage) -> ModelCard:
-    """Build the card of a model; its head is recognised if the request does not name it."""
+    """Build the card of a model; its head is recognized if the request does not name it."""
     file, head = request.file, request.head
     if head is None:
-        head, reason = recognise_head(network)
+        head, reason = recognize_head(network)
         on_message(f"{file.name}: head '{head}', because it has {reason}")
     defaults = find_head(head).DEFAULTS
     values = {

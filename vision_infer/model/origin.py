@@ -25,7 +25,7 @@ _DEPTH = 64
 
 @dataclass(frozen=True, slots=True)
 class ColumnGroup:
-    """Neighbouring columns with one origin."""
+    """Neighboring columns with one origin."""
 
     width: int
     """The number of columns."""

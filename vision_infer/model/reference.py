@@ -82,13 +82,13 @@ def class_scores(values: NDArray[Any], raw: RawOutputs, logits: str) -> NDArray[
 
 
 def corners_of(xywh: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the corners of boxes that are centre and size, [..., 4]."""
+    """Return the corners of boxes that are center and size, [..., 4]."""
     xy, wh = xywh[..., :2].astype(np.float64), xywh[..., 2:].astype(np.float64)
     return np.concatenate([xy - wh / 2, xy + wh / 2], axis=-1)
 
 
 def cells_of(count: int, size: Size) -> NDArray[np.float64]:
-    """Return column, row and stride of each cell, [N, 3], for the neighbouring strides that have ``count`` cells.
+    """Return column, row and stride of each cell, [N, 3], for the neighboring strides that have ``count`` cells.
 
     Of several sets of strides the one that begins nearest to 8 is used.
 
@@ -131,17 +131,17 @@ def _find_named(arrays: Arrays, *words: str) -> NDArray[Any]:
     return found[0]
 
 
-def boxes_from_anchors(anchors: NDArray[np.float64], deltas: NDArray[Any], centre: float, side: float) -> NDArray[np.float64]:
+def boxes_from_anchors(anchors: NDArray[np.float64], deltas: NDArray[Any], center: float, side: float) -> NDArray[np.float64]:
     """Return the corners of boxes that are differences to anchors.
 
     Args:
         anchors: The anchors, [N, 4], xyxy.
         deltas: The differences, [P, N, 4].
-        centre: The weight of the differences of centres.
+        center: The weight of the differences of centers.
         side: The weight of the differences of sizes.
     """
     low, high = anchors[:, :2], anchors[:, 2:]
-    moved = (low + high) / 2 + deltas[..., :2].astype(np.float64) / centre * (high - low)
+    moved = (low + high) / 2 + deltas[..., :2].astype(np.float64) / center * (high - low)
     sides = np.exp(np.minimum(deltas[..., 2:].astype(np.float64) / side, math.log(62.5))) * (high - low)
     return corners_of(np.concatenate([moved, sides], axis=-1))
 

@@ -105,7 +105,7 @@ def _reshaped(target: list[int], before: tuple[int | None, ...], after: tuple[in
     old, new = [dim or 0 for dim in before], [dim or 0 for dim in after]
     if len(old) != len(new):
         return None
-    # A number may be the product of neighbouring dimensions of the input.
+    # A number may be the product of neighboring dimensions of the input.
     meaning: dict[int, set[int]] = {}
     for start in range(len(old)):
         for stop in range(start + 1, len(old) + 1):

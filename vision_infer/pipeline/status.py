@@ -167,7 +167,7 @@ class LaneStatus:
     """The number of frames inferred so far."""
     busy_ns: int
     """The engine time so far, over all batches."""
-    utilisation: float
+    utilization: float
     """The fraction of the engine's batch slots in use over the last ten seconds or so, 0–1."""
     inference_ms: Mapping[str, float]
     """``p50``, ``p95``, ``p99`` of the engine's time for a batch in the last minute or so."""

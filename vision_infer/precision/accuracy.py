@@ -17,7 +17,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.core.result import Result
 from vision_infer.engine.open import open_engine
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.runs.run_factories import engine_request, make_lane, make_supervisor

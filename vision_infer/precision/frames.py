@@ -1,7 +1,7 @@
 """Frames of the user's videos, for calibration, search and evaluation.
 
 They are written into slots as in a run, once, and stored in an unnamed file on disk. A video is cut into segments with gaps
-between them, and each segment goes into one of the three sets: neighbouring frames are nearly equal, so a set with one of them
+between them, and each segment goes into one of the three sets: neighboring frames are nearly equal, so a set with one of them
 would not be independent of a set with the other.
 
 Calibration uses the frames that differ most. Search and evaluation use frames spread evenly, so that their results hold for the

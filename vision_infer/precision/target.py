@@ -18,7 +18,7 @@ from pathlib import Path
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.store.passport import SUFFIX
-from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, bundled_dir
+from vision_infer.model.catalog import CARD_FILE, GRAPH_FILE, bundled_dir
 
 _HIDDEN = ".quantizing-"
 _COPIED = frozenset({CARD_FILE, "LICENSE"})

@@ -201,7 +201,7 @@ class Viewer:
             self.restart(group)
 
     async def _run(self, codec: Any) -> None:
-        """Send frames until cancelled. Like aiortc's loop, it sets the events for its start and end."""
+        """Send frames until canceled. Like aiortc's loop, it sets the events for its start and end."""
         sender: Any = self._sender
         sender._RTCRtpSender__rtp_started.set()
         self.sending = True

@@ -13,7 +13,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
-from vision_infer.model.catalogue import list_models
+from vision_infer.model.catalog import list_models
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.pipeline.supervisor import Supervisor

@@ -11,7 +11,7 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import tokens_for
 from vision_infer.service.http.server import WebServer

@@ -31,7 +31,7 @@ class ModelView:
     """The width and height in pixels."""
     labels: tuple[str, ...]
     """The labels by class number; empty if the number is the label."""
-    licence: str
+    license: str
     loaded: bool
     """Whether an engine has loaded the model."""
 

@@ -9,6 +9,6 @@ The way of a packet, from the outside in:
   all of these; ``backoff`` computes the wait before the next connection. ``pattern_source`` draws frames instead.
 - ``files/``: ``open_video`` opens a file, ``video_file`` reads and decodes it, ``gap_watch`` finds missing frames, and
   ``ordered_times`` restores the times of AVI. ``images`` reads still images.
-- ``nvdec``, ``image``, ``colour``, ``orientation``, ``crop``: from a decoded frame to the pixels of a slot.
+- ``nvdec``, ``image``, ``color``, ``orientation``, ``crop``: from a decoded frame to the pixels of a slot.
 - ``ffmpeg_log`` and ``redact``: what the user sees, without secrets. ``discovery/``: finds and probes cameras.
 """

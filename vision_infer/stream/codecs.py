@@ -56,10 +56,10 @@ def _try_encoder(name: str, decoder: str) -> str:
         writer.framerate, writer.time_base = Fraction(25), Fraction(1, 25)
         reader = av.CodecContext.create(decoder, "r")
         assert isinstance(reader, av.VideoCodecContext)
-        grey = np.full((_SIDE, _SIDE, 3), 128, np.uint8)
+        gray = np.full((_SIDE, _SIDE, 3), 128, np.uint8)
         packets = []
         for number in range(_FRAMES):
-            image = av.VideoFrame.from_ndarray(grey, "rgb24").reformat(format=writer.pix_fmt)
+            image = av.VideoFrame.from_ndarray(gray, "rgb24").reformat(format=writer.pix_fmt)
             image.pts, image.time_base = number, writer.time_base
             packets += writer.encode(image)
         packets += writer.encode(None)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Slot
-from vision_infer.stream.colour import set_matrix
+from vision_infer.stream.color import set_matrix
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 
 _REFORMATTERS_PER_THREAD = 16

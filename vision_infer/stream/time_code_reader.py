@@ -25,7 +25,7 @@ def draw(image: NDArray[np.uint8], milliseconds: int) -> None:
     """Draw a time over the top of an image.
 
     Args:
-        image: uint8 [H, W, 3] RGB or [H, W] grey, at least 160×90; it is changed.
+        image: uint8 [H, W, 3] RGB or [H, W] gray, at least 160×90; it is changed.
         milliseconds: The monotonic time; taken modulo 2**24.
 
     Raises:
@@ -46,7 +46,7 @@ def read(image: NDArray[np.uint8]) -> int | None:
     """Read the time in an image, which may have been compressed and scaled. Of a letterboxed image, pass the content.
 
     Args:
-        image: uint8 [H, W, 3] RGB or [H, W] grey.
+        image: uint8 [H, W, 3] RGB or [H, W] gray.
 
     Returns:
         The time in milliseconds, 0 to 2**24 - 1; None if guards, cells or checksum are wrong.

@@ -1,4 +1,4 @@
-"""The resources of the machine that are available to the process: CPU time, memory, disk space, and a synchronised clock."""
+"""The resources of the machine that are available to the process: CPU time, memory, disk space, and a synchronized clock."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def memory(proc: Path = PROC, cgroup: Path = CGROUP) -> MemorySize | None:
     return MemorySize(total, max(0, available))
 
 
-def clock_synchronised() -> bool | None:
-    """Return whether the kernel considers the clock synchronised; None if unknown."""
+def clock_synchronized() -> bool | None:
+    """Return whether the kernel considers the clock synchronized; None if unknown."""
     if not sys.platform.startswith("linux"):
         return None
 
@@ -96,8 +96,8 @@ def clock_synchronised() -> bool | None:
             return None
     except (OSError, AttributeError):
         return None
-    unsynchronised = 0x0040
-    return not timex.status & unsynchronised
+    unsynchronized = 0x0040
+    return not timex.status & unsynchronized
 
 
 def disk(folder: Path) -> Disk:

@@ -49,7 +49,7 @@ def bench_command(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.core.geometry import best_input
     from vision_infer.engine.store.cache import engine_dir as folder_of_engines
-    from vision_infer.model.catalogue import home_dir, model_inputs
+    from vision_infer.model.catalog import home_dir, model_inputs
 
     settings = _settings(model, engine, size, codec, source_fps, fps, target_ms, quick)
     inputs = model_inputs(model, model_dir)

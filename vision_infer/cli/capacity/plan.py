@@ -141,7 +141,7 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
     from vision_infer.capacity.need import THIS_MACHINE
     from vision_infer.capacity.this_machine import this_machine
     from vision_infer.core.geometry import Size
-    from vision_infer.model.catalogue import home_dir
+    from vision_infer.model.catalog import home_dir
 
     key = this_machine().key
     reports = reversed(read_history(history or home_dir(os.environ) / "bench.jsonl"))

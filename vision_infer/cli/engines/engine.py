@@ -261,7 +261,7 @@ def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[EngineC
     """Return the deployment graph of each input size of a model, its own size first, with its engines on this machine."""
     from vision_infer.engine.registry import no_runtime
     from vision_infer.engine.selection.candidates import candidates
-    from vision_infer.model.catalogue import model_inputs, resolve_model
+    from vision_infer.model.catalog import model_inputs, resolve_model
 
     paths = [resolve_model(model, model_dir)] if model.endswith(".onnx") else list(model_inputs(model, model_dir).values())
     found = [(path, candidates(path)) for path in paths]

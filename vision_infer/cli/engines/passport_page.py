@@ -48,7 +48,7 @@ def page(passport: Passport) -> str:
     gpu = device.kind == "cuda"
     lines = [
         f"{passport.engine} of {card.name}",
-        f"  model      {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
+        f"  model      {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no license'}",
         f"  graph      sha256 {passport.sources.graph}",
         f"  runtime    {passport.runtime} {passport.runtime_version}" + ("" if gpu else f", computes in {passport.compute}"),
         f"  device     {device.name}" + ("" if gpu else f" ({' '.join(device.instructions)}), {device.cores} cores"),

@@ -165,7 +165,7 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
     from vision_infer.engine.tensorrt.api import load_api
     from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, graph_of
     from vision_infer.engine.tensorrt.target import choose_target
-    from vision_infer.model.catalogue import model_inputs
+    from vision_infer.model.catalog import model_inputs
 
     def on_message(text: str) -> None:
         typer.echo(text, err=True)

@@ -55,7 +55,7 @@ def export_command(
     """
     import os
 
-    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.catalog import model_dir as user_folder
     from vision_infer.model.export.exporting import ExportRequest, export_model
     from vision_infer.model.export.to_onnx import OPSET
     from vision_infer.precision.verification.comparison import read_images

@@ -17,7 +17,7 @@ from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
-    from vision_infer.model.catalogue import ModelEntry
+    from vision_infer.model.catalog import ModelEntry
     from vision_infer.model.pull.available import AvailableModel
 
 app = typer.Typer(help="List, show, download, import, export, quantize and evaluate models.", no_args_is_help=True)
@@ -28,12 +28,12 @@ app.command("export")(export_command)
 
 @app.command("list")
 def list_command(
-    available: Annotated[bool, Option("--available", help="List the models of the catalogue, which can be downloaded.")] = False,
+    available: Annotated[bool, Option("--available", help="List the models of the catalog, which can be downloaded.")] = False,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
     """List the models that can be run by name."""
-    from vision_infer.model.catalogue import list_models
+    from vision_infer.model.catalog import list_models
 
     entries = list_models(model_dir)
     if available:
@@ -50,7 +50,7 @@ def list_command(
         labels = f"{len(card.labels)} labels" if card.labels else "no labels"
         accuracy = "".join(f", {figure.metric} {figure.value:g} on {figure.dataset}" for figure in card.accuracy[:1])
         sizes = " and ".join(str(size) for size in _sizes_of(entry))
-        typer.echo(f"{entry.name}  {entry.origin}  {card.task}, {sizes}, {labels}{accuracy}, {card.license or 'no licence'}")
+        typer.echo(f"{entry.name}  {entry.origin}  {card.task}, {sizes}, {labels}{accuracy}, {card.license or 'no license'}")
 
 
 @app.command()
@@ -59,8 +59,8 @@ def show(
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Show the card of a model, or its catalogue entry if it is not installed."""
-    from vision_infer.model.catalogue import list_models, model_card, resolve_model
+    """Show the card of a model, or its catalog entry if it is not installed."""
+    from vision_infer.model.catalog import list_models, model_card, resolve_model
     from vision_infer.model.pull.available import available_names, find_available
 
     if model in available_names() and model not in {entry.name for entry in list_models(model_dir)}:
@@ -85,10 +85,10 @@ def import_command(
     fit: Annotated[
         str | None, Option(metavar="center|top_left|stretch", help="How images fit the input. Default: the family's.")
     ] = None,
-    fill: Annotated[int | None, Option(min=0, max=255, help="The grey level of the padding. Default: the family's.")] = None,
-    color: Annotated[str | None, Option(metavar="rgb|bgr", help="The colour order of the input. Default: the family's.")] = None,
-    mean: Annotated[str | None, Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in colour order.")] = None,
-    std: Annotated[str | None, Option(metavar="A,B,C", help="The standard deviation per channel, in colour order.")] = None,
+    fill: Annotated[int | None, Option(min=0, max=255, help="The gray level of the padding. Default: the family's.")] = None,
+    color: Annotated[str | None, Option(metavar="rgb|bgr", help="The color order of the input. Default: the family's.")] = None,
+    mean: Annotated[str | None, Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in color order.")] = None,
+    std: Annotated[str | None, Option(metavar="A,B,C", help="The standard deviation per channel, in color order.")] = None,
     inputs: Annotated[
         str | None, Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the file's.")
     ] = None,
@@ -110,7 +110,7 @@ def import_command(
     """
     import os
 
-    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.catalog import model_dir as user_folder
     from vision_infer.model.importing import ImportRequest, Proposal, import_model
     from vision_infer.precision.verification.comparison import read_images
     from vision_infer.precision.verification.import_check import verify_import

@@ -1,4 +1,4 @@
-"""``vision-infer model pull``: download a model of the catalogue from its authors and import it."""
+"""``vision-infer model pull``: download a model of the catalog from its authors and import it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def pull_command(
-    model: Annotated[str, Argument(metavar="MODEL", help="A name from the catalogue; 'model list --available' lists them.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="A name from the catalog; 'model list --available' lists them.")],
     file: Annotated[Path | None, Option(metavar="PATH", help="Use this file instead of downloading it.")] = None,
     name: Annotated[str | None, Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Download a model of the catalogue from its authors and convert it to a deployment graph.
+    """Download a model of the catalog from its authors and convert it to a deployment graph.
 
     An interrupted download is resumed. Proxies are read from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
-    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.catalog import model_dir as user_folder
     from vision_infer.model.model_folder import refuse_taken
     from vision_infer.model.pull.available import find_available
     from vision_infer.model.pull.download import forget
@@ -72,7 +72,7 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]
     Raises:
         ModelError: The file cannot be downloaded, or has the wrong checksum.
     """
-    from vision_infer.model.catalogue import home_dir
+    from vision_infer.model.catalog import home_dir
     from vision_infer.model.pull.checksum import check_file, read_first_seen
     from vision_infer.model.pull.download import download
 

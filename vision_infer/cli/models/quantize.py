@@ -47,9 +47,9 @@ def quantize_command(
         raise UsageError("--labels and --images must be used together", "Write --labels instances.json --images DIR")
     judge = None
     if labels is not None and images is not None:
-        from vision_infer.precision.labelled import labelled_judge
+        from vision_infer.precision.labeled import labeled_judge
 
-        judge = labelled_judge(labels, images)
+        judge = labeled_judge(labels, images)
     request = QuantizeRequest(
         model,
         tuple(data),

@@ -31,7 +31,7 @@ class DeviceMemoryError(EngineError):
 
 
 class Accelerator(Protocol):
-    """A device. Addresses are plain numbers; every method except :meth:`synchronise` only queues its work and returns."""
+    """A device. Addresses are plain numbers; every method except :meth:`synchronize` only queues its work and returns."""
 
     @property
     def name(self) -> str:
@@ -79,7 +79,7 @@ class Accelerator(Protocol):
     def wait(self, stream: Stream, event: Event) -> None:
         """Let later work of the stream begin after the event, as it was recorded last."""
 
-    def synchronise(self, event: Event) -> None:
+    def synchronize(self, event: Event) -> None:
         """Block the calling thread until the stream has passed the event; raise EngineError if earlier work failed."""
 
     def elapsed_ms(self, first: Event, second: Event) -> float:

@@ -100,7 +100,7 @@ class CudaDevice:
         _done(runtime.cudaFreeHost(array.ctypes.data))
 
     def make_stream(self) -> Any:
-        """Create a stream that is not synchronised with the legacy stream."""
+        """Create a stream that is not synchronized with the legacy stream."""
         return _done(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
 
     def make_event(self) -> Any:
@@ -115,7 +115,7 @@ class CudaDevice:
         """Let later work of the stream begin after the event."""
         _done(runtime.cudaStreamWaitEvent(stream, event, 0))
 
-    def synchronise(self, event: Any) -> None:
+    def synchronize(self, event: Any) -> None:
         """Block the calling thread until the event."""
         _done(runtime.cudaEventSynchronize(event))
 

@@ -147,7 +147,7 @@ class DeviceEngine:
         try:
             self._refuse_closed()
             self.device.use()
-            self.device.synchronise(buffer.done)
+            self.device.synchronize(buffer.done)
             duration = int(self.device.elapsed_ms(buffer.begun, buffer.done) * NS_PER_MS)
             # The device's events give the end: a caller that collects late did not wait for it.
             ended = max(started, min(SYSTEM_CLOCK.monotonic_ns(), started + duration))
@@ -232,7 +232,7 @@ class DeviceEngine:
             self.device.use()
             for stream in (self._compute, buffer.stream):
                 self.device.record(buffer.done, stream)
-                self.device.synchronise(buffer.done)
+                self.device.synchronize(buffer.done)
 
     def _refuse_closed(self) -> None:
         if self._closed:

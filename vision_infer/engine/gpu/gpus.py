@@ -1,4 +1,4 @@
-"""Lists NVIDIA GPUs with their driver's management library (NVML); CUDA is not initialised."""
+"""Lists NVIDIA GPUs with their driver's management library (NVML); CUDA is not initialized."""
 
 from __future__ import annotations
 

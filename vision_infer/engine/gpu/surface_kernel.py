@@ -82,13 +82,13 @@ __device__ inline void write(
         return;
     }
     Plane brightness = {luma, luma_pitch, source_width, source_height};
-    Plane colour = {chroma, chroma_pitch, (source_width + 1) / 2, (source_height + 1) / 2};
+    Plane color = {chroma, chroma_pitch, (source_width + 1) / 2, (source_height + 1) / 2};
     float light, uv[2];
     Span across(x, content_width, source_width, 0.0f), down(y, content_height, source_height, 0.0f);
     mean<Sample, 1>(brightness, across, down, &light);
     // A chroma sample lies on the left one of its two columns, a quarter of its width to the left of their middle.
-    Span colour_across(x, content_width, colour.width, 0.25f), colour_down(y, content_height, colour.height, 0.0f);
-    mean<Sample, 2>(colour, colour_across, colour_down, uv);
+    Span color_across(x, content_width, color.width, 0.25f), color_down(y, content_height, color.height, 0.0f);
+    mean<Sample, 2>(color, color_across, color_down, uv);
     light = (light - luma_zero) * luma_gain;
     float u = uv[0] - 128.0f, v = uv[1] - 128.0f;
     pixel[0] = byte(light + red_v * v);

@@ -34,19 +34,19 @@ class OnnxRuntimeEngine(HostEngine):
     """A deployment graph in ONNX Runtime.
 
     Args:
-        optimised: The result of :func:`optimise` for the same file, runtime and CPU; it loads in a quarter of the time.
+        optimized: The result of :func:`optimize` for the same file, runtime and CPU; it loads in a quarter of the time.
 
     Raises:
         EngineError: The runtime is not installed, or the device is not available.
         ModelError: The file cannot be loaded, or is not a deployment graph.
     """
 
-    def __init__(self, path: Path, settings: EngineSettings, optimised: bytes | None = None) -> None:
+    def __init__(self, path: Path, settings: EngineSettings, optimized: bytes | None = None) -> None:
         refuse_external_data_outside(path)
         facts = read_graph_facts(path)
         cuda = settings.device == "cuda"
         sessions = 1 if settings.threads == 1 or cuda else settings.workers
-        self._sessions = [_load(path, settings, optimised) for _ in range(sessions)]
+        self._sessions = [_load(path, settings, optimized) for _ in range(sessions)]
         first = self._sessions[0]
         outputs = check_contract(_ports(first.get_inputs()), _ports(first.get_outputs()), facts.card, path)
         sizes = tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else range(1, settings.batch + 1)
@@ -88,8 +88,8 @@ class OnnxRuntimeEngine(HostEngine):
         return binding
 
 
-def optimise(path: Path) -> bytes:
-    """Return the graph as ONNX Runtime optimises it for this CPU before running it.
+def optimize(path: Path) -> bytes:
+    """Return the graph as ONNX Runtime optimizes it for this CPU before running it.
 
     Raises:
         EngineError: The runtime is not installed, or cannot write the result.
@@ -97,20 +97,20 @@ def optimise(path: Path) -> bytes:
     """
     refuse_external_data_outside(path)
     with tempfile.TemporaryDirectory(prefix="vision-infer-") as folder:
-        file = Path(folder) / "optimised.onnx"
+        file = Path(folder) / "optimized.onnx"
         _load(path, EngineSettings(), None, file)
         try:
             return file.read_bytes()
         except OSError as error:
-            raise EngineError(f"{path}: ONNX Runtime did not write the optimised graph: {error.strerror}") from error
+            raise EngineError(f"{path}: ONNX Runtime did not write the optimized graph: {error.strerror}") from error
 
 
-def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, write_to: Path | None = None) -> Any:
+def _load(path: Path, settings: EngineSettings, optimized: bytes | None = None, write_to: Path | None = None) -> Any:
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
-    if optimised is not None:
+    if optimized is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # The optimised graph still refers to external data next to the original file.
+        # The optimized graph still refers to external data next to the original file.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
     if write_to is not None:
         options.optimized_model_filepath = str(write_to)
@@ -127,7 +127,7 @@ def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, 
             raise EngineError("this ONNX Runtime has no CUDA support", "Run: pip install 'vision-infer[gpu]', or --device cpu")
         providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
     try:
-        session = onnxruntime.InferenceSession(str(path) if optimised is None else optimised, options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path) if optimized is None else optimized, options, providers=providers)
     except Exception as error:  # the runtime's errors have no common base class
         raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "Check that the file is complete.") from error
     if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
@@ -175,11 +175,11 @@ def _open(path: Path, settings: EngineSettings, cache: EngineCache | None, on_me
         return OnnxRuntimeEngine(path, settings)
 
     def build() -> tuple[Engine, bytes]:
-        optimised = optimise(path)
-        return OnnxRuntimeEngine(path, settings, optimised), optimised
+        optimized = optimize(path)
+        return OnnxRuntimeEngine(path, settings, optimized), optimized
 
     key = RUNTIME.cpu_key(path, read_graph_facts(path), "f32", settings.batch)
-    return open_cached(key, cache, on_message, lambda optimised: OnnxRuntimeEngine(path, settings, optimised), build)
+    return open_cached(key, cache, on_message, lambda optimized: OnnxRuntimeEngine(path, settings, optimized), build)
 
 
 def _choose_device() -> str:

@@ -1,7 +1,7 @@
 """Engines that start sooner because the cache keeps what their runtime compiled.
 
-OpenVINO compiles a graph in 0.4–1.7 s and loads the compiled one in 0.2–0.7 s; ONNX Runtime optimises one in 0.13–0.24 s and
-loads the optimised one in 0.03–0.08 s (three small models, one core). The results are the same bit for bit.
+OpenVINO compiles a graph in 0.4–1.7 s and loads the compiled one in 0.2–0.7 s; ONNX Runtime optimizes one in 0.13–0.24 s and
+loads the optimized one in 0.03–0.08 s (three small models, one core). The results are the same bit for bit.
 """
 
 from __future__ import annotations

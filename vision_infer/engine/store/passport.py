@@ -211,7 +211,7 @@ def why_short(value: float, low: float, high: float, frames: int, drift: Measure
     return f"{loss}, but {why}" if why else ""
 
 
-def summarise(card: ModelCard) -> CardSummary:
+def summarize(card: ModelCard) -> CardSummary:
     """Return the summary of a card."""
     return CardSummary(
         name=card.name,

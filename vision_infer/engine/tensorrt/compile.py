@@ -1,4 +1,4 @@
-"""Compiles a deployment graph into a plan: one call of the runtime's builder, which reports progress and can be cancelled."""
+"""Compiles a deployment graph into a plan: one call of the runtime's builder, which reports progress and can be canceled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vision_infer.engine.tensorrt.target import GpuTarget, use_gpu
 
 _NS_PER_S = 1_000_000_000
 GIVE_UP_S = 0.5
-"""The time to wait for a cancelled builder, seconds: TensorRT-RTX may not check for seconds."""
+"""The time to wait for a canceled builder, seconds: TensorRT-RTX may not check for seconds."""
 _T = TypeVar("_T")
 
 
@@ -30,7 +30,7 @@ class PlanOptions:
     """How a plan is built."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """The batch sizes that it runs, ascending. Its optimisation profile reaches from the first to the last and is tuned for the
+    """The batch sizes that it runs, ascending. Its optimization profile reaches from the first to the last and is tuned for the
     last: under high load batches are full."""
     workspace_bytes: int | None = None
     """The GPU memory for intermediate results of a layer, bytes; None: all."""
@@ -87,7 +87,7 @@ def compile_plan(
 ) -> CompiledPlan:
     """Compile a deployment graph.
 
-    The runtime works on its own thread, so that Ctrl-C works at once: the builder is cancelled, and abandoned if it does not end
+    The runtime works on its own thread, so that Ctrl-C works at once: the builder is canceled, and abandoned if it does not end
     within half a second.
 
     Args:
@@ -99,7 +99,7 @@ def compile_plan(
         ModelError: The file is not a deployment graph.
     """
     facts = read_graph_facts(graph)
-    cancelled = threading.Event()
+    canceled = threading.Event()
     phases = Phases(report, clock, expected_s, estimates_by_steps=api.has_timings)
     started_ns = clock.monotonic_ns()
 
@@ -109,14 +109,14 @@ def compile_plan(
         parsed = parse_network(api, graph, facts.card)
         config = _configure(api, parsed, target, options)
         cache = _use_timings(api, config, timings)
-        config.progress_monitor = _monitor(api, phases, cancelled)
+        config.progress_monitor = _monitor(api, phases, canceled)
         plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
             why = parsed.messages.last_error() or "the builder gives no reason"
             raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "Try a smaller --batch or another precision.")
         return bytes(plan), parsed.outputs, layer_precisions(parsed), b"" if cache is None else bytes(cache.serialize())
 
-    plan, outputs, layers, new_timings = _run_on_thread(work, cancelled)
+    plan, outputs, layers, new_timings = _run_on_thread(work, canceled)
     phases.end()
     made = PlanFile(
         plan,
@@ -156,7 +156,7 @@ def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: Plan
 
 
 def profile_of(batch_sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the smallest batch of the optimisation profile, the one that it is tuned for, and the largest."""
+    """Return the smallest batch of the optimization profile, the one that it is tuned for, and the largest."""
     return min(batch_sizes), max(batch_sizes), max(batch_sizes)
 
 
@@ -171,7 +171,7 @@ def _use_timings(api: Api, config: Any, timings: bytes) -> Any:
     return cache
 
 
-def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
+def _monitor(api: Api, phases: Phases, canceled: threading.Event) -> Any:
     trt = api.module
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
@@ -185,7 +185,7 @@ def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             self._forward(lambda: phases.step(phase, step))
-            return not cancelled.is_set()
+            return not canceled.is_set()
 
         def phase_finish(self, phase: str) -> None:
             self._forward(lambda: phases.finish(phase))
@@ -194,13 +194,13 @@ def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
             try:
                 report()
             except Exception:  # noqa: BLE001 — the report may write to a broken pipe, for instance
-                cancelled.set()
+                canceled.set()
 
     return Monitor()
 
 
-def _run_on_thread(work: Callable[[], _T], cancelled: threading.Event) -> _T:
-    """Run a function on a new thread; an interrupt of the wait sets ``cancelled``, and abandons the thread after a short wait."""
+def _run_on_thread(work: Callable[[], _T], canceled: threading.Event) -> _T:
+    """Run a function on a new thread; an interrupt of the wait sets ``canceled``, and abandons the thread after a short wait."""
     results: list[_T] = []
     errors: list[BaseException] = []
 
@@ -215,7 +215,7 @@ def _run_on_thread(work: Callable[[], _T], cancelled: threading.Event) -> _T:
     try:
         thread.join()
     except BaseException:
-        cancelled.set()
+        canceled.set()
         thread.join(GIVE_UP_S)
         raise
     if errors:

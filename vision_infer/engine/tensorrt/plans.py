@@ -14,7 +14,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.graph_facts import Precision, read_graph_facts, variants
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
-from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, summarise
+from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, summarize
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
 from vision_infer.engine.tensorrt.cached_plans import why_not_here
@@ -206,7 +206,7 @@ def _passport(job: PlanJob, key: EngineKey, compiled: CompiledPlan | None, clock
     facts = read_graph_facts(job.graph)
     return Passport(
         engine=key.engine,
-        card=summarise(facts.card),
+        card=summarize(facts.card),
         sources=Sources(graph=key.graph_sha256, source=facts.card.weights.sha256),
         runtime=job.api.runtime,
         runtime_version=key.runtime_version,

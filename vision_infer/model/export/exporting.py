@@ -29,7 +29,7 @@ RECORD_FILE = "export.json"
 """The record next to the graph: source and versions of the export, and its differences to PyTorch."""
 _SEED = 0
 Run = Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
-"""Takes normalised images, float32 [B, 3, H, W], and returns the outputs of the model in PyTorch by name."""
+"""Takes normalized images, float32 [B, 3, H, W], and returns the outputs of the model in PyTorch by name."""
 VerifyExport = Callable[[Proposal, Mapping[Size, Run]], list[dict[str, Any]]]
 """Compares a proposed model with PyTorch, returns the records of the verification, and raises ModelError if they differ."""
 

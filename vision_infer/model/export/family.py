@@ -34,10 +34,10 @@ class Built:
     """A PyTorch model in eval mode."""
 
     module: Any
-    """The ``torch.nn.Module``; takes normalised images, float32 [B, 3, H, W], and returns a tensor for each of ``outputs``."""
+    """The ``torch.nn.Module``; takes normalized images, float32 [B, 3, H, W], and returns a tensor for each of ``outputs``."""
     outputs: tuple[str, ...]
     card: Mapping[str, Any] = field(default_factory=dict)
-    """The fields of the card that differ from the head's defaults: labels, licence, accuracy, normalisation."""
+    """The fields of the card that differ from the head's defaults: labels, license, accuracy, normalization."""
     strict: bool = False
     """Whether torch.export needs ``strict``, because tracing one run would fix the batch."""
     notes: tuple[str, ...] = ()

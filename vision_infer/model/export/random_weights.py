@@ -40,7 +40,7 @@ def spread(network: Any, size: Size) -> None:
 
     with torch.no_grad():
         for layer in layers:
-            if not layer.weight.any():  # initialised with zeros
+            if not layer.weight.any():  # initialized with zeros
                 torch.nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
         hooks = [layer.register_forward_hook(scale) for layer in layers]
         areas = torch.nn.functional.interpolate(torch.randn(2, 3, _COARSE, _COARSE), (size.height, size.width), mode="bilinear")

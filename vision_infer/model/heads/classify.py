@@ -30,7 +30,7 @@ EMBEDDING_WORDS = ("embed", "feature", "descriptor")
 CLASS_WORDS = ("logit", "prob", "class", "score", "softmax", "cls")
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a classifier; None if it is not."""
     found = only_vector(network)
     if found is None:

@@ -2,7 +2,7 @@
 
 With post-processing the model has a second input ``orig_target_sizes`` (width, height) and gives labels, boxes in pixels of that
 size, and scores. The head sets it to the input size, so that boxes are in input pixels as those of other heads. Without it, the
-model gives class scores [B, Q, C] and boxes [B, Q, 4] of centre and size, as fractions of the input.
+model gives class scores [B, Q, C] and boxes [B, Q, 4] of center and size, as fractions of the input.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _count_of_top_k(network: RawNetwork, scores: Tensor) -> int | None:
     return int(count.reshape(-1)[0]) if count is not None else None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is of DETR's kind; None if it is not."""
     if _find_outputs(network) is not None:
         return f"labels, boxes and scores as outputs, and the image size as input '{network.other_inputs[0].name}'"

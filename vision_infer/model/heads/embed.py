@@ -23,7 +23,7 @@ SMALLEST_LENGTH = 1e-12
 """The minimum divisor; a shorter vector keeps its direction and stays shorter than 1."""
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is an embedder; None if it is not."""
     found = only_vector(network)
     if found is None:

@@ -17,7 +17,7 @@ DEFAULTS = USUAL
 _CHOICE = ("TopK", "NonMaxSuppression")
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is of this kind; None if it is not."""
     tensor = only_output(network)
     chosen = [op for op in _CHOICE if network.has_op(op)]

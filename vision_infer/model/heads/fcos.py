@@ -1,7 +1,7 @@
-"""torchvision's FCOS, exported without post-processing: class logits, four distances, and the centredness of each point.
+"""torchvision's FCOS, exported without post-processing: class logits, four distances, and the centerness of each point.
 
 ``cls_logits`` [B, N, C], ``bbox_regression`` [B, N, 4] (left, top, right, bottom in units of the level), ``bbox_ctrness``
-[B, N, 1]; score = √(sigmoid(class)·sigmoid(centredness)). NMS is not part of the model.
+[B, N, 1]; score = √(sigmoid(class)·sigmoid(centerness)). NMS is not part of the model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULTS = HeadDefaults(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     fit="top_left",
-    fill=(124, 116, 104),  # torchvision pads with zeros after the normalisation
+    fill=(124, 116, 104),  # torchvision pads with zeros after the normalization
     confidence=0.4,
     iou=0.6,
     input_size=Size(800, 800),
@@ -39,12 +39,12 @@ def _find_grids(network: RawNetwork) -> Grids | None:
     return grids if fits else None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is an FCOS; None if it is not."""
     if _find_grids(network) is None:
         return None
     count = network.outputs[0].shape[1]
-    return f"outputs of class scores, boxes and centredness of {count} points, the cells of the strides 8 to 128"
+    return f"outputs of class scores, boxes and centerness of {count} points, the cells of the strides 8 to 128"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:
@@ -53,15 +53,15 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     if found is None or grids is None:
         count = sum(rows * wide for rows, wide in halving_grids(network.size, 8, 5))
         raise network.refuse(
-            "fcos", f"it needs class logits [1, {count}, classes], boxes [1, {count}, 4], centredness [1, {count}, 1]"
+            "fcos", f"it needs class logits [1, {count}, classes], boxes [1, {count}, 4], centerness [1, {count}, 1]"
         )
-    logits, boxes, centredness = found
+    logits, boxes, centerness = found
     classes = logits.shape[2] or 0
     check_labels(network, card, classes)
     kind, note = find_score_kind(network, logits, classes, "sigmoid")
-    near, _ = find_score_kind(network, centredness, 1, "sigmoid")
+    near, _ = find_score_kind(network, centerness, 1, "sigmoid")
     scores = as_probabilities(builder, as_float(builder, logits), kind)
-    scores = builder.add("Mul", scores, as_probabilities(builder, as_float(builder, centredness), near), name="scores_near")
+    scores = builder.add("Mul", scores, as_probabilities(builder, as_float(builder, centerness), near), name="scores_near")
     scores = builder.add("Sqrt", scores, name="scores_all")
     top = top_pairs(builder, scores, logits.shape[1] or 0, classes, candidates)
 

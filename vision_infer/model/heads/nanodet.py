@@ -1,4 +1,4 @@
-"""NanoDet: class scores and, for each side of a box, a distribution over distances from the centre of a cell.
+"""NanoDet: class scores and, for each side of a box, a distribution over distances from the center of a cell.
 
 Each stride has two outputs, scores [B, n, C] and distributions [B, n, 4·bins], in any order; n pairs them and identifies the
 stride. NanoDet-Plus has one output [B, N, C + 4·bins] for all strides. The distance of a side is the mean of its distribution:
@@ -39,7 +39,7 @@ DEFAULTS = HeadDefaults(
     mean=(103.53, 116.28, 123.675),
     std=(57.375, 57.12, 58.395),
     fit="center",
-    fill=(114, 114, 114),  # trained with black; grey is slightly more accurate (models/nanodet-416/README.md)
+    fill=(114, 114, 114),  # trained with black; gray is slightly more accurate (models/nanodet-416/README.md)
     confidence=0.35,
     iou=0.6,
     input_size=Size(416, 416),
@@ -129,7 +129,7 @@ def _find_one(network: RawNetwork, labels: int | None) -> _SingleOutput | None:
     return _SingleOutput(strides, classes, bins, has_sigmoid) if bins >= 2 and classes + 4 * bins == width else None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a NanoDet; None if it is not."""
     one = _find_one(network, None)
     if one is not None:
@@ -167,12 +167,12 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     distance = builder.add("ReduceSum", weighted, builder.ints("bin_axis", 3), name="distances", keepdims=0)
 
     cells, steps = grid(network.size, found.strides)
-    centres = np.tile((cells + np.float32(0.5)) * steps, (1, 2))
+    centers = np.tile((cells + np.float32(0.5)) * steps, (1, 2))
     signed_steps = steps * np.array([-1, -1, 1, 1], np.float32)
-    centre = builder.add("Gather", builder.constant("centres", centres), top.anchors, name="centres_top", axis=0)
+    center = builder.add("Gather", builder.constant("centres", centers), top.anchors, name="centres_top", axis=0)
     step = builder.add("Gather", builder.constant("signed_strides", signed_steps), top.anchors, name="strides_top", axis=0)
     offset = builder.add("Mul", distance, step, name="box_offset")
-    return detections(builder.add("Add", centre, offset, name="box"), top.scores, top.class_ids)
+    return detections(builder.add("Add", center, offset, name="box"), top.scores, top.class_ids)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:
@@ -191,8 +191,8 @@ def reference(raw: RawOutputs) -> ReferenceBoxes:
     share = softmax(bins.reshape(*bins.shape[:2], 4, -1))
     cells = cells_of(bins.shape[1], raw.size)
     distance = (share * np.arange(share.shape[-1])).sum(axis=-1) * cells[:, 2:]
-    centre = (cells[:, :2] + 0.5) * cells[:, 2:]
-    boxes = np.concatenate([centre - distance[..., :2], centre + distance[..., 2:]], axis=-1)
+    center = (cells[:, :2] + 0.5) * cells[:, 2:]
+    boxes = np.concatenate([center - distance[..., :2], center + distance[..., 2:]], axis=-1)
     return ReferenceBoxes(boxes, class_scores(scores, raw, "sigmoid"))
 
 

@@ -33,7 +33,7 @@ DEFAULTS = HeadDefaults(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     fit="top_left",
-    fill=(124, 116, 104),  # torchvision pads with zeros after the normalisation
+    fill=(124, 116, 104),  # torchvision pads with zeros after the normalization
     confidence=0.4,
     iou=0.5,
     input_size=Size(800, 800),
@@ -47,7 +47,7 @@ def _find_grids(network: RawNetwork) -> Grids | None:
     return grids if fits else None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a RetinaNet; None if it is not."""
     grids = _find_grids(network)
     if grids is None:

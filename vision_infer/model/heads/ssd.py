@@ -49,7 +49,7 @@ def _find_layout(network: RawNetwork) -> SsdLayout | None:
     return next((layout for layout in ssd_layouts(network.size) if layout.count == found[0].shape[1]), None)
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is an SSD; None if it is not."""
     layout = _find_layout(network)
     if layout is None:

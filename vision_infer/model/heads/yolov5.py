@@ -1,6 +1,6 @@
 """YOLOv5 and similar models (v6, v7; YOLOX with decoded boxes): decoded boxes, objectness and classes, without NMS.
 
-One output [B, N, 5 + C]: centre and size in input pixels, objectness, classes; score = objectness·class. N is three anchors
+One output [B, N, 5 + C]: center and size in input pixels, objectness, classes; score = objectness·class. N is three anchors
 for each cell of the strides, or one.
 """
 
@@ -33,7 +33,7 @@ def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, int] | None:
     return None if each is None else (tensor, anchors, width, each)
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a YOLOv5; None if it is not."""
     layout = _find_layout(network)
     if layout is None:

@@ -1,6 +1,6 @@
 """YOLOv8 and its successors (v9, v10's one-to-many branch, 11, …): decoded boxes, classes without objectness, without NMS.
 
-One output [B, 4 + C, N], or [B, N, 4 + C]: centre and size in input pixels, then the class scores after a sigmoid.
+One output [B, 4 + C, N], or [B, N, 4 + C]: center and size in input pixels, then the class scores after a sigmoid.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, bool] | None:
     return None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a YOLOv8; None if it is not."""
     layout = _find_layout(network)
     if layout is None:

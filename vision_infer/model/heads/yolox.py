@@ -1,4 +1,4 @@
-"""YOLOX: one output [B, N, 5 + C] of centre, size, objectness and classes for each cell of the strides 8, 16, 32 (and 64).
+"""YOLOX: one output [B, N, 5 + C] of center, size, objectness and classes for each cell of the strides 8, 16, 32 (and 64).
 
 xy = (xy + cell)·stride, wh = exp(wh)·stride, score = objectness·class.
 """
@@ -42,7 +42,7 @@ def _find_layout(network: RawNetwork) -> tuple[tuple[int, ...], int, int] | None
     return None
 
 
-def recognise(network: RawNetwork) -> str | None:
+def recognize(network: RawNetwork) -> str | None:
     """Return why a raw model is a YOLOX; None if it is not."""
     layout = _find_layout(network)
     if layout is None:

@@ -1,4 +1,4 @@
-"""The catalogue: openly licensed models that can be downloaded from their authors, with a card each in ``models/catalogue``."""
+"""The catalog: openly licensed models that can be downloaded from their authors, with a card each in ``models/catalog``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vision_infer.core.card import Accuracy, InputSize, Weights
 from vision_infer.core.errors import ModelError
-from vision_infer.model.catalogue import AVAILABLE_FOLDER, bundled_dir
+from vision_infer.model.catalog import AVAILABLE_FOLDER, bundled_dir
 from vision_infer.model.pull.checksum import Checksum, parse_checksum
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class _CatalogueModel(BaseModel):
+class _CatalogModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class RemoteFile(_CatalogueModel):
+class RemoteFile(_CatalogModel):
     """The file to download."""
 
     url: str = Field(default="", description="The address of the file; empty: its authors offer it on a page only.")
@@ -62,20 +62,20 @@ class RemoteFile(_CatalogueModel):
         return last if _FILE_NAME.fullmatch(last) else "weights"
 
 
-class Import(_CatalogueModel):
+class Import(_CatalogModel):
     """An ONNX file, which ``model import`` converts to a deployment graph."""
 
     head: str = Field(description="The model family: a file in vision_infer/model/heads.")
     labels: Literal["coco", ""] = ""
 
 
-class Export(_CatalogueModel):
+class Export(_CatalogModel):
     """Weights, from which ``model export`` builds a deployment graph."""
 
     family: str = Field(description="FAMILY/VARIANT of `model export`.")
 
 
-class AvailableModel(_CatalogueModel):
+class AvailableModel(_CatalogModel):
     """A model that can be downloaded and converted by ``import``, by ``export``, or with manual steps first."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -106,12 +106,12 @@ class AvailableModel(_CatalogueModel):
 
 
 def available_dir() -> Path:
-    """Return the folder of the catalogue's cards."""
+    """Return the folder of the catalog's cards."""
     return bundled_dir() / AVAILABLE_FOLDER
 
 
 def list_available(folder: Path | None = None) -> list[AvailableModel]:
-    """Return all models of the catalogue, sorted by name.
+    """Return all models of the catalog, sorted by name.
 
     Raises:
         ModelError: A card is invalid.
@@ -120,26 +120,26 @@ def list_available(folder: Path | None = None) -> list[AvailableModel]:
 
 
 def find_available(name: str, folder: Path | None = None) -> AvailableModel:
-    """Return a model of the catalogue.
+    """Return a model of the catalog.
 
     Raises:
-        ModelError: The catalogue has no model of this name.
+        ModelError: The catalog has no model of this name.
     """
     names = available_names(folder)
     if name in names:
         return read_available((folder or available_dir()) / f"{name}.yaml")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise ModelError(f"'{name}' is not in the catalogue", f"{hint}Run 'vision-infer model list --available' to list all.")
+    raise ModelError(f"'{name}' is not in the catalog", f"{hint}Run 'vision-infer model list --available' to list all.")
 
 
 def available_names(folder: Path | None = None) -> tuple[str, ...]:
-    """Return the names in the catalogue, without reading the cards."""
+    """Return the names in the catalog, without reading the cards."""
     return tuple(sorted(path.stem for path in (folder or available_dir()).glob("*.yaml")))
 
 
 def read_available(path: Path) -> AvailableModel:
-    """Read a card of the catalogue.
+    """Read a card of the catalog.
 
     Raises:
         ModelError: The card cannot be read, or is invalid.

@@ -155,7 +155,7 @@ def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: in
         batches=load.batches,
         frames=load.frames,
         busy_ns=load.engine_ns,
-        utilisation=min(1.0, round(load.rate.per_second[0] / 1e9 / engine.in_flight, 4)),
+        utilization=min(1.0, round(load.rate.per_second[0] / 1e9 / engine.in_flight, 4)),
         inference_ms=load.times.quantiles_ms(now_ns),
         padded=load.padded,
         buffer_bytes=engine.buffer_bytes,

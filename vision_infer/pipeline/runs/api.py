@@ -25,7 +25,7 @@ from vision_infer.core.result import Result
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import open_engine
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane

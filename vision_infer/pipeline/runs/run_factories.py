@@ -16,7 +16,7 @@ from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import engine_dir
-from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.model.catalog import model_inputs, resolve_model
 from vision_infer.pipeline.add_stream import add_stream, check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook

@@ -14,7 +14,7 @@ from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.opening import LaneOpening

@@ -96,7 +96,7 @@ def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArr
 
 
 def _widened(blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the blocks and their neighbours."""
+    """Return the blocks and their neighbors."""
     padded = np.pad(blocks, 1)
     rows, columns = blocks.shape
     wider: NDArray[np.bool_] = np.logical_or.reduce([padded[y : y + rows, x : x + columns] for y in range(3) for x in range(3)])

@@ -45,7 +45,7 @@ class Int8Recipe:
 
 
 def simplify(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """Apply ONNX Runtime's basic optimisations, which fold constants and batch normalisations.
+    """Apply ONNX Runtime's basic optimizations, which fold constants and batch normalizations.
 
     Raises:
         ModelError: The runtime refuses the graph.

@@ -22,7 +22,7 @@ from vision_infer.engine.device import cpu_facts
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import Passport, passport_file
-from vision_infer.model.catalogue import CARD_FILE, model_dir, model_inputs, resolve_model
+from vision_infer.model.catalog import CARD_FILE, model_dir, model_inputs, resolve_model
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card, write_card
 from vision_infer.model.model_folder import card_to_yaml

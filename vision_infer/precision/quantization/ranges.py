@@ -175,15 +175,15 @@ def _slopes_behind(model: onnx.ModelProto) -> dict[str, float]:
 
 
 def _divergence(counts: NDArray[np.int64], edges: NDArray[np.float64], low: float, high: float) -> float:
-    centres = (edges[:-1] + edges[1:]) / 2
-    kept = (centres >= low) & (centres <= high)
+    centers = (edges[:-1] + edges[1:]) / 2
+    kept = (centers >= low) & (centers <= high)
     inner = counts[kept]
     if not inner.any():
         return np.inf
     clipped = inner.astype(np.float64)
-    clipped[0] += counts[centres < low].sum()
-    clipped[-1] += counts[centres > high].sum()
-    level = np.minimum(((centres[kept] - low) * (LEVELS / (high - low))).astype(np.int64), LEVELS - 1)
+    clipped[0] += counts[centers < low].sum()
+    clipped[-1] += counts[centers > high].sum()
+    level = np.minimum(((centers[kept] - low) * (LEVELS / (high - low))).astype(np.int64), LEVELS - 1)
     filled = inner > 0
     total = np.bincount(level, inner, LEVELS)
     bins = np.bincount(level, filled, LEVELS)

@@ -130,7 +130,7 @@ def fit_images(images: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard)
     return fitted
 
 
-def normalise(image: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
+def normalize(image: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
     """Return a fitted image [H, W, 3] as the raw model expects it, [3, H, W].
 
     The arithmetic is that of the graph: in float32, and with the reciprocal. Otherwise the last bit of the input would differ,
@@ -162,7 +162,7 @@ def require_numbers(outputs: Arrays, where: str) -> Arrays:
     """
     for name, array in outputs.items():
         if np.isnan(array).any():
-            hint = "The model or its weights are damaged, or it needs another normalisation; see --mean and --std."
+            hint = "The model or its weights are damaged, or it needs another normalization; see --mean and --std."
             raise ModelError(f"{where}: the output '{name}' contains NaN", hint)
     return outputs
 

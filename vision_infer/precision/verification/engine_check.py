@@ -20,7 +20,7 @@ from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.registry import auto_runtimes, runtime_version
 from vision_infer.engine.selection.candidates import this_device
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.engine.store.passport import MeasuredSpeed, Passport, Sources, summarise
+from vision_infer.engine.store.passport import MeasuredSpeed, Passport, Sources, summarize
 from vision_infer.precision.verification.agreement import Agreement
 
 NS_PER_S = 1_000_000_000
@@ -151,7 +151,7 @@ def make_passport(graph: Path, verified: EngineVerification, origin: Origin, clo
             tools[name] = importlib.metadata.version(name)
     return Passport(
         engine=verified.engine,
-        card=summarise(card),
+        card=summarize(card),
         sources=Sources(graph=graph_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
         runtime=runtime,
         runtime_version=runtime_version(runtime),

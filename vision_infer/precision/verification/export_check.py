@@ -24,7 +24,7 @@ from vision_infer.precision.verification.comparison import (
     decode,
     fit_images,
     nearest,
-    normalise,
+    normalize,
     require_numbers,
     run_batches,
 )
@@ -56,7 +56,7 @@ def verify_export(
     verified = []
     for size, run in runs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        rows = [run(normalise(image, proposal.card)[None]) for image in fitted]
+        rows = [run(normalize(image, proposal.card)[None]) for image in fitted]
         outputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         expected = decode(proposal, size, require_numbers(outputs, f"{proposal.where} in PyTorch"))
         total = _Comparison(proposal.card.task, BOX_TOLERANCE * max(size.width, size.height))

@@ -25,7 +25,7 @@ from vision_infer.precision.verification.comparison import (
     decode,
     fit_images,
     nearest,
-    normalise,
+    normalize,
     require_numbers,
     run_batches,
 )
@@ -105,7 +105,7 @@ def _expected(
 
 def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
     """Return the raw model's inputs for one image."""
-    values = normalise(image, card)
+    values = normalize(image, card)
     feeds: Arrays = {}
     for name, (shape, dtype) in session.inputs.items():
         value = values[None].astype(dtype) if len(shape) == 4 else np.array([[size.width, size.height]]).astype(dtype)
@@ -118,7 +118,7 @@ def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:
     where = proposal.where
     if "embedding" in alone[0]:
         if not all(np.allclose(np.linalg.norm(found["embedding"]), 1, atol=1e-4) for found in alone):
-            hint = "Check that the model is an embedder, and its normalisation."
+            hint = "Check that the model is an embedder, and its normalization."
             raise ModelError(f"{where}: the embedding is a vector of zeros", hint)
         return
     low, high = (float(best([best(found["scores"]) for found in alone])) for best in (np.min, np.max))

@@ -13,7 +13,7 @@ Outputs = Mapping[str, NDArray[Any]]
 """The outputs of one frame, as in :class:`vision_infer.engine.engine.RawResults`, with B = 1."""
 WORST = 6
 _TOP = 5
-_NEIGHBOURS = 5
+_NEIGHBORS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def compare_scores(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Vector
 
 
 def compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> VectorComparison:
-    """Compare the directions of embeddings, and their neighbours among the frames.
+    """Compare the directions of embeddings, and their neighbors among the frames.
 
     Args:
         ours: FP32's outputs, ``embedding`` float32 [1, D] of length 1 each.
@@ -66,15 +66,15 @@ def compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Ve
     """
     a, b = (np.concatenate([one["embedding"] for one in side]).astype(np.float64) for side in (ours, theirs))
     cosine = (a * b).sum(axis=1)
-    overlap = 100 * float(_neighbour_overlap(a, b).mean())
-    figures = {"cosine": float(cosine.mean()), "least_cosine": float(cosine.min()), "neighbour_overlap": overlap}
+    overlap = 100 * float(_neighbor_overlap(a, b).mean())
+    figures = {"cosine": float(cosine.mean()), "least_cosine": float(cosine.min()), "neighbor_overlap": overlap}
     metric = "per cent by which the cosine of both embeddings is below 1"
     return VectorComparison(100 * (1 - cosine), metric, figures, tuple(np.argsort(cosine)[:WORST].tolist()))
 
 
-def _neighbour_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each frame's nearest neighbours that is the same."""
-    count = min(_NEIGHBOURS, len(a) - 1)
+def _neighbor_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each frame's nearest neighbors that is the same."""
+    count = min(_NEIGHBORS, len(a) - 1)
     if count < 1:
         return np.ones(len(a))
     near = []

@@ -107,7 +107,7 @@ class EngineAnswer(ApiModel):
     batches: dict[str, int] = Field(description="The number of batches so far, by batch size.")
     frames: int
     busy_s: float = Field(description="The engine time over all batches so far, seconds.")
-    utilisation: float = Field(description="The utilization over about ten seconds, 0–1.")
+    utilization: float = Field(description="The utilization over about ten seconds, 0–1.")
     inference_ms: dict[str, float] = Field(description="The p50, p95 and p99 batch time over about one minute.")
     padded: int = Field(description="The number of batch slots that were filled with padding so far.")
     buffer_bytes: int
@@ -123,7 +123,7 @@ class ModelAnswer(ApiModel):
     task: str
     input_size: ImageSize
     labels: list[str] = Field(description="The labels by class number; empty if the number is the label.")
-    licence: str
+    license: str
     loaded: bool = Field(description="Whether an engine has loaded the model.")
 
 
@@ -226,7 +226,7 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
             "input_size": _size(lane.input_size),
             "batches": {str(size): count for size, count in sorted(lane.batches.items())},
             "busy_s": round(lane.busy_ns / 1e9, 6),
-            "utilisation": round(lane.utilisation, 4),
+            "utilization": round(lane.utilization, 4),
             "inference_ms": {name: round(value, 3) for name, value in lane.inference_ms.items()},
         }
     )

@@ -89,9 +89,9 @@ def _cost(cost: Cost) -> Iterable[Metric]:
     text = "The larger of the stream's CPU and accelerator shares, 0-1."
     shares = [((stream.name,), stream.share) for stream in cost.streams]
     yield _filled(GaugeMetricFamily("vision_infer_stream_machine_share", text, labels=("stream",)), shares)
-    text = "CPU cores of the machine: used by this service, by others, or unused (`nobody`)."
+    text = "CPU cores of the machine: used by this service, by others, or unused (`unused`)."
     used, others = cost.machine.used, cost.machine.others
-    by = (("service", used), ("others", others), ("nobody", cost.machine.cores - (used + others)))
+    by = (("service", used), ("others", others), ("unused", cost.machine.cores - (used + others)))
     machine = GaugeMetricFamily("vision_infer_machine_cpu_cores", text, labels=("by",))
     yield _filled(machine, [((name,), max(0.0, value)) for name, value in by])
     if cost.more_streams is not None:
@@ -213,9 +213,9 @@ def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
 
 def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
     labels, names = ("lane", "model", "engine"), [(lane.name, lane.model, lane.engine) for lane in lanes]
-    utilisation = "Utilization of the engine's batch slots over about ten seconds, 0-1."
+    utilization = "Utilization of the engine's batch slots over about ten seconds, 0-1."
     for name, text, values in (
-        ("utilisation_ratio", utilisation, [lane.utilisation for lane in lanes]),
+        ("utilization_ratio", utilization, [lane.utilization for lane in lanes]),
         ("batches_in_flight", "Number of batches in the engine now.", [lane.flying for lane in lanes]),
         ("waiting_frames", "Number of frames that wait for the engine now.", [lane.waiting for lane in lanes]),
         ("buffer_bytes", "Size of the input and output buffers.", [lane.buffer_bytes for lane in lanes]),
@@ -224,7 +224,7 @@ def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
     for name, text, values in (
         ("busy_seconds", "Engine time over all batches.", [lane.busy_ns / 1e9 for lane in lanes]),
         ("frames", "Number of inferred frames.", [lane.frames for lane in lanes]),
-        ("padded_places", "Number of batch slots filled with padding.", [lane.padded for lane in lanes]),
+        ("padded_slots", "Number of batch slots filled with padding.", [lane.padded for lane in lanes]),
         ("failures", "Number of failed batches.", [lane.failures for lane in lanes]),
     ):
         yield _filled(CounterMetricFamily(f"vision_infer_engine_{name}", text, labels=labels), zip(names, values, strict=True))

@@ -12,7 +12,7 @@ from vision_infer.engine.selection.candidates import candidates, this_device
 from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.cache import engine_dir
 from vision_infer.engine.store.passport import Passport
-from vision_infer.model.catalogue import model_inputs
+from vision_infer.model.catalog import model_inputs
 from vision_infer.pipeline.status import LaneStatus
 
 

@@ -51,11 +51,11 @@ const theme = h(
 const banner = h("div.banner", { role: "alert", hidden: true });
 const content = h("main", { id: "main", tabIndex: -1 });
 
-// Colours that canvases read. Registration makes getComputedStyle() return the colour of the theme, not the text "light-dark(…)".
-const CANVAS_COLOURS = ["--line", "--accent", "--good", "--idle", "--warn", "--bad"];
+// Colors that canvases read. Registration makes getComputedStyle() return the color of the theme, not the text "light-dark(…)".
+const CANVAS_COLORS = ["--line", "--accent", "--good", "--idle", "--warn", "--bad"];
 
 function build() {
-  for (const name of CANVAS_COLOURS)
+  for (const name of CANVAS_COLORS)
     CSS.registerProperty({ name, syntax: "<color>", inherits: true, initialValue: "transparent" });
   applyTheme();
   const logo = h(

@@ -75,7 +75,7 @@ class Requests:
         with self._lock:
             if self._ended.is_set():
                 raise TooManyRequestsError("no more images are accepted", "Try again in a moment.")
-            waiting = max(len(self._futures), self._submitted.qsize())  # cancelled images remain in the queue
+            waiting = max(len(self._futures), self._submitted.qsize())  # canceled images remain in the queue
             if waiting >= MAX_WAITING:
                 raise TooManyRequestsError(f"{waiting} images are already waiting", "Try again in a moment.")
             # The frame's index is its position in the queue, so that both are assigned under the lock.

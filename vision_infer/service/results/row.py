@@ -94,7 +94,7 @@ def _choose(result: Result, wanted: ResultFilter) -> Result:
     detections, classes = result.detections, wanted.classes
     keep = detections.scores >= np.float32(wanted.min_score)
     if classes is not None:
-        keep &= _labelled(detections.labels, classes)
+        keep &= _labeled(detections.labels, classes)
         if detections.descriptions is not None:  # the class of the secondary model may match as well
             keep |= np.fromiter((_is_described(one, wanted) for one in detections.descriptions), np.bool_, len(detections))
     return replace(
@@ -121,5 +121,5 @@ def _is_wanted(score: ClassScore, wanted: ResultFilter) -> bool:
     return score.score >= wanted.min_score and (wanted.classes is None or score.label in wanted.classes)
 
 
-def _labelled(labels: Iterable[str], classes: frozenset[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _labeled(labels: Iterable[str], classes: frozenset[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.fromiter((label in classes for label in labels), np.bool_)

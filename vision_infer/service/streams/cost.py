@@ -171,7 +171,7 @@ def cost_of(
         per_result = cores / fps * 1000 if fps >= EPSILON else None
         share = min(1.0, max(cores / machine.cores, accelerator or 0.0))
         costs.append(StreamCost(stream.name, usage.thread, shared * part, accelerator, fps, per_result, share))
-    others = [lane.utilisation for lane in lanes if not _on_cpu(lane.engine)]
+    others = [lane.utilization for lane in lanes if not _on_cpu(lane.engine)]
     owed = {stream.name: full_costs[stream.name] for stream in live if full_costs and stream.name in full_costs}
     return Cost(machine, tuple(costs), max(others) if others else None, owed)
 

@@ -64,7 +64,7 @@ def observe_streams(
         lanes: The engines.
         cost: The measured costs.
     """
-    engines = min(1.0, sum(lane.utilisation for lane in lanes))  # lanes share one device
+    engines = min(1.0, sum(lane.utilization for lane in lanes))  # lanes share one device
     machine = max(cost.busy, engines)
     observed: dict[str, StreamLoad] = {}
     for status in statuses:

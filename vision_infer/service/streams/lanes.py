@@ -19,7 +19,7 @@ from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.model.catalog import model_inputs, resolve_model
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
@@ -207,7 +207,7 @@ class Lanes:
         return self._sources.get(name)
 
     def end_requests(self) -> None:
-        """Accept no more single images; those that wait are cancelled."""
+        """Accept no more single images; those that wait are canceled."""
         for requests in list(self._sources.values()):
             requests.end()
 

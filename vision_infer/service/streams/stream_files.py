@@ -18,7 +18,7 @@ from vision_infer.config.api_stream import stream_from_api
 from vision_infer.config.serve import STREAM_NAME, ServiceSettings, StreamSettings
 from vision_infer.config.yaml_lines import YamlError, compose, plain, read_text
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.model.catalogue import model_dir
+from vision_infer.model.catalog import model_dir
 from vision_infer.stream.redact import printable
 
 FOLDER = "streams"

@@ -21,10 +21,10 @@ from vision_infer.sink.delivery.stream_snapshot import PeakCounts, StreamSnapsho
 CONNECT_S = 10.0
 """The timeout for the broker to answer, seconds."""
 ACKNOWLEDGE_S = 20.0
-"""The timeout for acknowledgements, seconds."""
+"""The timeout for acknowledgments, seconds."""
 KEEPALIVE_S = 30
 MAX_IN_FLIGHT = 200
-"""The maximum number of messages without acknowledgement."""
+"""The maximum number of messages without acknowledgment."""
 POLL_NS = 1_000_000_000
 _TOPIC_OF = {"detections": "detections", "events": "events", "states": "state", "degraded": "degraded"}
 _REFUSALS = {
@@ -239,7 +239,7 @@ class MqttCarrier:
         self._publish([(topic, payload, retain) for topic, payload in messages.items()])
 
     def _publish(self, messages: Sequence[tuple[str, str, bool]]) -> None:
-        """Publish messages, and wait for the acknowledgements of the broker.
+        """Publish messages, and wait for the acknowledgments of the broker.
 
         Raises:
             UndeliveredError: They do not arrive.
@@ -257,7 +257,7 @@ class MqttCarrier:
                 self._acknowledged -= wanted
                 lost = self._lost
             if missing:
-                problem = f"the connection is lost: {lost}" if lost else f"no acknowledgement within {ACKNOWLEDGE_S:g} s"
+                problem = f"the connection is lost: {lost}" if lost else f"no acknowledgment within {ACKNOWLEDGE_S:g} s"
                 raise UndeliveredError(f"{self._where}: {problem}", hung_up=lost is not None)
 
     def poll(self) -> None:

@@ -90,7 +90,7 @@ def _published(official: Any) -> dict[str, Any]:
 
 
 def _raw(detector: Any, outputs: tuple[str, ...]) -> Any:
-    """Return a detector's backbone and head without normalisation, anchors and NMS."""
+    """Return a detector's backbone and head without normalization, anchors and NMS."""
     module: Any = load("torch").nn.Module
 
     class RawDetector(module):  # type: ignore[misc]

@@ -50,7 +50,7 @@ export function flag(element, name, on) {
 }
 
 /**
- * A labelled control of a form.
+ * A labeled control of a form.
  * @param {string} label
  * @param {HTMLElement} control
  * @param {string} hint

@@ -1,5 +1,5 @@
 // @ts-check
-// The loaded engines: their utilisation, batch sizes and benchmark records (passports).
+// The loaded engines: their utilization, batch sizes and benchmark records (passports).
 
 import { getJson, messageOf } from "../transport/http.js";
 import { h, setText } from "./dom.js";
@@ -10,7 +10,7 @@ const POLL_MS = 2000;
 /** @import { Quantiles, Size, View } from "../transport/api.js" */
 /**
  * @typedef {{
- *   name: string, engine: string, model: string, input_size: Size, utilisation: number, frames: number, padded: number, flying: number,
+ *   name: string, engine: string, model: string, input_size: Size, utilization: number, frames: number, padded: number, flying: number,
  *   in_flight: number, waiting: number, buffer_bytes: number, inference_ms: Quantiles, batches: Record<string, number>,
  *   error: string | null, failing: boolean
  * }} Engine
@@ -32,7 +32,7 @@ export function engines() {
       h(
         "tr",
         null,
-        ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)),
+        ["Model", "Task", "Input", "Labels", "License", ""].map((text) => h("th", { scope: "col" }, text)),
       ),
     ),
     models,
@@ -100,7 +100,7 @@ function modelRow(model) {
     model.task,
     `${model.input_size.width}×${model.input_size.height}`,
     count(model.labels.length),
-    model.licence,
+    model.license,
     model.loaded ? "loaded" : "",
   ];
   return h(
@@ -115,7 +115,7 @@ class EngineCard {
   constructor(engine) {
     /** @type {{ frames: number, at: number } | null} */
     this.before = null;
-    this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.9, optimum: 0, "aria-label": "Utilisation" });
+    this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.9, optimum: 0, "aria-label": "Utilization" });
     this.used = h("strong");
     this.facts = h("dl.facts");
     this.bars = h("div.bars", { role: "img" });
@@ -127,7 +127,7 @@ class EngineCard {
       h("h2", null, engine.name),
       h("p.quiet", null, engine.engine),
       this.failure,
-      h("div.line", null, h("span.key", null, "utilisation"), this.meter, this.used),
+      h("div.line", null, h("span.key", null, "utilization"), this.meter, this.used),
       this.facts,
       h("h3", null, "Batches by size"),
       this.bars,
@@ -149,8 +149,8 @@ class EngineCard {
     const before = this.before;
     const fps = before ? ((engine.frames - before.frames) * 1000) / (now - before.at) : null;
     this.before = { frames: engine.frames, at: now };
-    this.meter.value = engine.utilisation;
-    setText(this.used, `${Math.round(engine.utilisation * 100)} %`);
+    this.meter.value = engine.utilization;
+    setText(this.used, `${Math.round(engine.utilization * 100)} %`);
     this.failure.hidden = !engine.error;
     setText(this.failure, engine.error ? `${engine.failing ? "Failing" : "Last failure"}: ${engine.error}` : "");
     const [runtime, device, precision] = engine.engine.split("-");

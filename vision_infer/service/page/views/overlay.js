@@ -21,7 +21,7 @@ const empty = new WeakSet(); // canvases that are cleared
 /** @param {number} number */
 const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
 /** @param {number} classId */
-export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
+export const colorOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
 
 /**
  * The scale and offset of an image that is fitted into an element. All in CSS pixels.
@@ -87,7 +87,7 @@ function drawBox({ context, x, y, width }, detection) {
   context.strokeStyle = "rgb(0 0 0 / 0.45)"; // a dark outline, visible on any image
   context.strokeRect(...sides);
   context.lineWidth = width;
-  context.strokeStyle = colourOf(detection.class_id);
+  context.strokeStyle = colorOf(detection.class_id);
   context.strokeRect(...sides);
 }
 
@@ -97,25 +97,25 @@ function drawLabel(pen, detection, options) {
   if (options.labels) words.push(detection.label, detection.track_id ? `#${detection.track_id}` : "");
   if (options.scores) words.push(`${Math.round(detection.score * 100)}%`);
   const top = pen.y(detection.box[1]) - pen.text - 5;
-  tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colourOf(detection.class_id));
+  tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colorOf(detection.class_id));
 }
 
 /**
- * A text on a coloured background, kept inside the image.
+ * A text on a colored background, kept inside the image.
  * @param {Pen} pen
  * @param {string} words
  * @param {number} left
  * @param {number} top
- * @param {string} colour
+ * @param {string} color
  */
-function tag({ context, text, edge }, words, left, top, colour) {
+function tag({ context, text, edge }, words, left, top, color) {
   context.font = `600 ${text}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   const width = Math.min(context.measureText(words).width + 8, edge.right - edge.left);
   const height = text + 5;
   const x = Math.max(edge.left, Math.min(left - 1, edge.right - width));
   const y = Math.max(edge.top, Math.min(top, edge.bottom - height));
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.fillRect(x, y, width, height);
   context.fillStyle = "#0b1120";
   context.fillText(words, x + 4, y + height / 2 + 0.5, width - 8);
@@ -123,12 +123,12 @@ function tag({ context, text, edge }, words, left, top, colour) {
 
 /** @param {Pen} pen @param {Scene} scene */
 function drawTrails({ context, x, y, width }, { trails, found }) {
-  const colours = new Map(found.map(({ track_id, class_id }) => [track_id, colourOf(class_id)]));
+  const colors = new Map(found.map(({ track_id, class_id }) => [track_id, colorOf(class_id)]));
   context.lineJoin = "round";
   for (const [track, points] of trails) {
-    const colour = colours.get(track);
-    if (!colour || points.length < 2) continue;
-    context.strokeStyle = colour;
+    const color = colors.get(track);
+    if (!color || points.length < 2) continue;
+    context.strokeStyle = color;
     for (let index = 1; index < points.length; index++) {
       context.globalAlpha = (0.8 * index) / points.length;
       context.lineWidth = width + 1;
@@ -151,14 +151,14 @@ function drawShapes(pen, { shapes, region, status, options, small }, size) {
     if (closed) context.closePath();
   };
   context.lineWidth = width;
-  for (const { polygons, colour } of [
-    { polygons: region.look, colour: "rgb(148 163 184 / 0.9)" },
-    { polygons: region.ignore, colour: "rgb(248 113 113 / 0.9)" },
+  for (const { polygons, color } of [
+    { polygons: region.look, color: "rgb(148 163 184 / 0.9)" },
+    { polygons: region.ignore, color: "rgb(248 113 113 / 0.9)" },
   ]) {
     for (const polygon of polygons) {
       trace(polygon, true);
       context.setLineDash([6, 5]);
-      context.strokeStyle = colour;
+      context.strokeStyle = color;
       context.stroke();
       context.setLineDash([]);
     }

@@ -7,7 +7,7 @@ import { h } from "./dom.js";
 /** @import { Bucket, History } from "../state/history.js" */
 
 /** @type {Record<string, string>} */
-const COLOURS = {
+const COLORS = {
   decode: "#38bdf8",
   queue: "#f59e0b",
   preprocess: "#a78bfa",
@@ -34,8 +34,8 @@ export class StagesPlot {
     this.resized = new ResizeObserver(() => this.plot?.setSize({ width: this.element.clientWidth, height: HEIGHT }));
     this.onTheme = () => this.#make();
     addEventListener("theme", this.onTheme);
-    this.colours = matchMedia("(prefers-color-scheme: dark)");
-    this.colours.addEventListener("change", this.onTheme);
+    this.colors = matchMedia("(prefers-color-scheme: dark)");
+    this.colors.addEventListener("change", this.onTheme);
     import("../vendor/uplot.js").then(({ default: UPlot }) => {
       /** @type {any} the class has no types */
       this.UPlot = UPlot;
@@ -59,7 +59,7 @@ export class StagesPlot {
   close() {
     this.closed = true;
     removeEventListener("theme", this.onTheme);
-    this.colours.removeEventListener("change", this.onTheme);
+    this.colors.removeEventListener("change", this.onTheme);
     this.resized.disconnect();
     this.plot?.destroy();
   }
@@ -102,7 +102,7 @@ export class StagesPlot {
         series: [
           { label: "time", value: (/** @type {unknown} */ _, /** @type {number} */ at) => (at ? time(at) : "–") },
           { label: "age", stroke: text, width: 2, value: format },
-          ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: format })),
+          ...this.shown.map((stage) => ({ label: stage, stroke: COLORS[stage], width: 1.5, value: format })),
         ],
         axes: [
           { ...axis, space: 90, values: times },

@@ -14,7 +14,7 @@ const UNSETTLED_MS = 5000; // the outcome of newer frames may still change
 const MAX_FRAMES = 4096;
 const KINDS = ["good", "skipped", "lost", "failed"]; // from bottom to top
 /** @type {Record<string, string>} */
-const COLOURS = { good: "--good", skipped: "--idle", lost: "--warn", failed: "--bad" };
+const COLORS = { good: "--good", skipped: "--idle", lost: "--warn", failed: "--bad" };
 
 export class Timeline {
   /** @param {string} name */
@@ -73,8 +73,8 @@ export class Timeline {
     this.resized.observe(this.strip);
     this.onTheme = () => this.#draw();
     addEventListener("theme", this.onTheme);
-    this.colours = matchMedia("(prefers-color-scheme: dark)");
-    this.colours.addEventListener("change", this.onTheme);
+    this.colors = matchMedia("(prefers-color-scheme: dark)");
+    this.colors.addEventListener("change", this.onTheme);
   }
 
   /** @param {boolean} running whether the stream runs; if not, nothing is requested */
@@ -91,7 +91,7 @@ export class Timeline {
     this.leaving.abort();
     this.resized.disconnect();
     removeEventListener("theme", this.onTheme);
-    this.colours.removeEventListener("change", this.onTheme);
+    this.colors.removeEventListener("change", this.onTheme);
   }
 
   get #now() {
@@ -231,7 +231,7 @@ export class Timeline {
           0,
         );
         const barHeight = (number / max) * (height - 2);
-        context.fillStyle = style.getPropertyValue(COLOURS[kind]);
+        context.fillStyle = style.getPropertyValue(COLORS[kind]);
         context.fillRect(index * barWidth, bottom - barHeight, Math.max(1, barWidth - 1), barHeight);
         bottom -= barHeight;
       }

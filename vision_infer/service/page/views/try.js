@@ -3,7 +3,7 @@
 
 import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
-import { colourOf, drawOverlay } from "./overlay.js";
+import { colorOf, drawOverlay } from "./overlay.js";
 import { milliseconds } from "./words.js";
 
 const KINDS = ["image/jpeg", "image/png", "image/webp"];
@@ -145,7 +145,7 @@ class TryOut {
     this.found.replaceChildren(
       ...sorted.map((detection) => {
         const swatch = h("span.swatch");
-        swatch.style.backgroundColor = colourOf(detection.class_id);
+        swatch.style.backgroundColor = colorOf(detection.class_id);
         return h(
           "li",
           null,

@@ -58,7 +58,7 @@ export function wall(store) {
       }
       tile.update(stream);
     });
-    summarise(summary, store.streams);
+    summarize(summary, store.streams);
     grid.hidden = store.streams.length === 0;
     empty.hidden = !grid.hidden;
     if (!empty.hidden && !empty.firstChild) empty.append(...placeholder(store));
@@ -94,7 +94,7 @@ export function wall(store) {
 }
 
 /** @param {HTMLElement} summary @param {Stream[]} streams */
-function summarise(summary, streams) {
+function summarize(summary, streams) {
   const live = streams.filter((stream) => stream.status?.state === "live").length;
   const paused = streams.filter((stream) => !stream.status).length;
   const away = streams.length - live - paused;

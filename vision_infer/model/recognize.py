@@ -13,7 +13,7 @@ _TASKS = {"segment": "a segmentation model", "pose": "a pose model", "obb": "a m
 """The unsupported tasks, by their names in an exporter's metadata."""
 
 
-def recognise_head(network: RawNetwork) -> tuple[str, str]:
+def recognize_head(network: RawNetwork) -> tuple[str, str]:
     """Find the head of a raw model by its inputs and outputs.
 
     Returns:
@@ -23,7 +23,7 @@ def recognise_head(network: RawNetwork) -> tuple[str, str]:
         ModelError: The model is for another task, or no head or several heads fit.
     """
     refuse_other_tasks(network)
-    fitting = {name: reason for name in head_names() if (reason := find_head(name).recognise(network)) is not None}
+    fitting = {name: reason for name in head_names() if (reason := find_head(name).recognize(network)) is not None}
     if len(fitting) == 1:
         return fitting.popitem()
     shown = ", ".join(str(tensor) for tensor in network.outputs)

@@ -20,7 +20,7 @@ from vision_infer.core.geometry import Size
 
 CARD_FILE = "model.yaml"
 GRAPH_FILE = "model.onnx"
-AVAILABLE_FOLDER = "catalogue"
+AVAILABLE_FOLDER = "catalog"
 """The folder among the bundled models with a card for each model that can be downloaded."""
 HOME_VARIABLE = "VISION_INFER_HOME"
 _OTHER_GRAPH = re.compile(r"model-([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\.onnx")

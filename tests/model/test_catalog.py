@@ -10,7 +10,7 @@ import pytest
 
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.model.catalogue import bundled_dir, graph_file, list_models, model_dir, model_inputs, resolve_model
+from vision_infer.model.catalog import bundled_dir, graph_file, list_models, model_dir, model_inputs, resolve_model
 
 CARD = "name: {name}\ninput: {{width: 32, height: 32}}\n"
 
@@ -53,9 +53,7 @@ def test_the_environment_of_the_process_is_read_when_asked(user: Path, bundled: 
 def test_bundled_models_are_in_the_package_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).resolve().parents[2]
     assert bundled_dir() in (root / "models", root / "vision_infer" / "bundled")
-    monkeypatch.setattr(
-        "vision_infer.model.catalogue.__file__", str(tmp_path / "site" / "vision_infer" / "model" / "catalogue.py")
-    )
+    monkeypatch.setattr("vision_infer.model.catalog.__file__", str(tmp_path / "site" / "vision_infer" / "model" / "catalog.py"))
     assert bundled_dir() == tmp_path / "site" / "models"
     (tmp_path / "site" / "vision_infer" / "bundled").mkdir(parents=True)
     assert bundled_dir() == tmp_path / "site" / "vision_infer" / "bundled"
@@ -148,7 +146,7 @@ def test_a_file_has_the_size_of_its_card() -> None:
 
 def test_listing_models_does_not_import_onnx() -> None:
     """It takes longer to import than the rest of a command to run."""
-    code = "import sys, vision_infer.model.catalogue as c; c.list_models(); print('onnx' in sys.modules)"
+    code = "import sys, vision_infer.model.catalog as c; c.list_models(); print('onnx' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""Colours for each matrix, range and depth, declared or not, compared with bars computed from the formulas of the standards."""
+"""Colors for each matrix, range and depth, declared or not, compared with bars computed from the formulas of the standards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_hdr_gets_the_correct_matrix_and_no_tone_mapping(transfer: int) -> None:
     assert np.abs(bars_seen(frame.image.to_rgb()) - BARS).max() <= LEVELS
 
 
-def test_the_slot_has_the_same_colours() -> None:
+def test_the_slot_has_the_same_colors() -> None:
     (frame,) = read(bars_clip(1280, 720, "bt709", False, 8, marked=False))[1]
     slot = HostSlot(np.zeros((320, 320, 3), np.uint8))
     box = letterbox(frame.image.size, Size(320, 320), "center", (0, 0, 0))

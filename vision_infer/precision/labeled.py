@@ -32,7 +32,7 @@ from vision_infer.stream.files.images import read_image
 from vision_infer.stream.image import ArrayImage
 
 
-def labelled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Compare, str]]:
+def labeled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Compare, str]]:
     """Return a judge by annotations, for :class:`vision_infer.precision.quantization.quantize.QuantizeRequest`.
 
     Args:
@@ -46,13 +46,13 @@ def labelled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Co
 
     def make(fp32: Path) -> tuple[Compare, str]:
         with open_reference(fp32) as engine:
-            judge = LabelledJudge(engine, truth, images)
+            judge = LabeledJudge(engine, truth, images)
         return judge.compare, f"{annotations.name} ({len(judge.layouts)} annotated images)"
 
     return make
 
 
-class LabelledJudge:
+class LabeledJudge:
     """The mAP of FP32 on annotated images, with which other engines are compared; boxes of crowds are ignored.
 
     Args:

@@ -16,7 +16,7 @@ from tests.support.assets import BOXES, IMAGES, photographs
 from vision_infer.core.errors import ModelError, OutputError, StreamError, UsageError
 from vision_infer.precision import pictures as module
 from vision_infer.precision.accuracy import read_annotations
-from vision_infer.precision.labelled import LabelledJudge, labelled_judge
+from vision_infer.precision.labeled import LabeledJudge, labeled_judge
 from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.verification.engine_check import EngineVerification, open_reference
 
@@ -24,7 +24,7 @@ from vision_infer.precision.verification.engine_check import EngineVerification,
 def test_the_map_is_that_of_coco(bundled: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = photographs().parent
-    compare, data = labelled_judge(folder / "instances.json", folder / "images")(bundled)
+    compare, data = labeled_judge(folder / "instances.json", folder / "images")(bundled)
     assert data == f"instances.json ({IMAGES} annotated images)"
     with open_reference(bundled) as engine:
         agreement = compare(engine)
@@ -37,13 +37,13 @@ def test_annotations_that_do_not_fit_the_model(bundled: Path, tmp_path: Path) ->
     pytest.importorskip("pycocotools")
     folder = photographs().parent
     with pytest.raises(UsageError, match="cannot be read"):
-        labelled_judge(tmp_path / "none.json", folder)
+        labeled_judge(tmp_path / "none.json", folder)
     truth = read_annotations(folder / "instances.json")
     with open_reference(bundled) as engine, pytest.raises(StreamError, match="no such file"):
-        LabelledJudge(engine, truth, tmp_path)
+        LabeledJudge(engine, truth, tmp_path)
     classifier = CARD.model_copy(update={"task": "classify"})
     with pytest.raises(ModelError, match="the task is 'classify'"):
-        LabelledJudge(ScriptedEngine(classifier, []), truth, folder)
+        LabeledJudge(ScriptedEngine(classifier, []), truth, folder)
 
 
 def drawn(folder: Path | None, overwrite: bool = False) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from vision_infer.model.heads import find_head
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import RawNetwork, prepare_network
 from vision_infer.model.reading import read_onnx
-from vision_infer.model.recognise import recognise_head
+from vision_infer.model.recognize import recognize_head
 
 
 def prepared(path: Path) -> RawNetwork:
@@ -47,18 +47,18 @@ def prepared(path: Path) -> RawNetwork:
         (raw.vector, {"name": "image_embeds", "spatial": True}, "embed", "name contains 'embed'"),
     ],
 )
-def test_a_raw_model_is_recognised_with_the_reason(
+def test_a_raw_model_is_recognized_with_the_reason(
     make: Callable[..., Path], options: dict[str, Any], head: str, reason: str, tmp_path: Path
 ) -> None:
-    found, why = recognise_head(prepared(make(tmp_path / "raw.onnx", **options)))
+    found, why = recognize_head(prepared(make(tmp_path / "raw.onnx", **options)))
     assert found == head
     assert re.search(reason, why), why
 
 
 @pytest.mark.parametrize(("name", "head"), [*zip(NAMES, ["ssd", "retinanet", "fcos", "classify", "embed"], strict=True)])
-def test_torchvision_models_are_recognised(name: str, head: str) -> None:
+def test_torchvision_models_are_recognized(name: str, head: str) -> None:
     network = prepared(exported(name))
-    assert recognise_head(network)[0] == head
+    assert recognize_head(network)[0] == head
     assert network.image.shape[0] == 1
 
 
@@ -103,21 +103,21 @@ def test_models_for_other_tasks_are_refused(more: Any, word: str, seen: str, hea
 def test_the_task_in_the_file_is_used(task: str, word: str, tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": task})
     with pytest.raises(ModelError, match=rf"{word}.*the task in the file is '{task}'"):
-        recognise_head(prepared(path))
+        recognize_head(prepared(path))
 
 
 def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
     net = raw.Network()
     path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
     with pytest.raises(ModelError, match=r"a segmentation model.*a value for each pixel"):
-        recognise_head(prepared(path))
+        recognize_head(prepared(path))
 
 
 @pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])
 def test_selected_boxes_with_additional_values_are_refused(fabricate: Any, width: int, word: str) -> None:
     chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
     with pytest.raises(ModelError, match=word):
-        recognise_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
+        recognize_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
 
 
 def test_labels_in_the_file_are_used(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_probabilities_get_no_second_function(tmp_path: Path) -> None:
 def test_separate_scores_and_boxes_in_pixels_are_not_a_detr(fabricate: Any) -> None:
     path = fabricate({"boxes": np.ones((30, 4)), "scores": np.ones((30, 5))})
     with pytest.raises(ModelError, match="no head fits"):
-        recognise_head(prepared(path))
+        recognize_head(prepared(path))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_separate_scores_and_boxes_in_pixels_are_not_a_detr(fabricate: Any) -> N
         ("nanodet", raw.nanodet_plus, {"sigmoid": False}, "or C labels"),
         ("ssd", raw.yolov8, {}, r"where N is 510 \(SSDLite\)"),
         ("retinanet", raw.yolov8, {}, r"class logits \[1, 2907, classes\]"),
-        ("fcos", raw.yolov8, {}, r"centredness \[1, 323, 1\]"),
+        ("fcos", raw.yolov8, {}, r"centerness \[1, 323, 1\]"),
         ("classify", raw.yolov8, {}, r"one output \[1, classes\]"),
         ("embed", raw.yolov8, {}, r"one output \[1, D\]"),
     ],
@@ -193,17 +193,17 @@ def test_a_specified_head_must_fit(
 def test_torchvision_outputs_of_equal_shape_are_identified_by_name(
     fabricate: Any, classes: int, head: str, each: int, more: bool
 ) -> None:
-    """One class is as narrow as centredness, four are as wide as a box."""
+    """One class is as narrow as centerness, four are as wide as a box."""
     count = each * (64 + 16 + 4 + 1 + 1)
     outputs = {"cls_logits": np.ones((count, classes)), "bbox_regression": np.ones((count, 4))}
     if more:
         outputs["bbox_ctrness"] = np.ones((count, 1))
     network = prepared(fabricate(outputs))
-    assert recognise_head(network)[0] == head
+    assert recognize_head(network)[0] == head
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("cls_logits", "logits")])
 def test_ambiguous_output_names_are_refused(fabricate: Any, names: tuple[str, str]) -> None:
     path = fabricate({name: np.ones((774, 4)) for name in names})
     with pytest.raises(ModelError, match="no head fits"):
-        recognise_head(prepared(path))
+        recognize_head(prepared(path))

@@ -1,7 +1,7 @@
 """Chooses the matrix that converts a frame from YUV to RGB.
 
 A stream should declare it, but many do not. Players then infer it from the size: standard-definition television has always been
-BT.601, and high definition BT.709. FFmpeg's scaler assumes BT.601 for all of them, which shifts the colours of unmarked HD video
+BT.601, and high definition BT.709. FFmpeg's scaler assumes BT.601 for all of them, which shifts the colors of unmarked HD video
 (https://trac.ffmpeg.org/wiki/colorspace). The scaler takes range (limited or full) and bit depth from the frame.
 
 PQ and HLG (HDR) get the correct matrix but no tone mapping, so their RGB looks flat and dim.
