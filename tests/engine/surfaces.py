@@ -44,7 +44,7 @@ def make_surface(luma: NDArray[Any], chroma: NDArray[Any], matrix: int = 1, full
     )
 
 
-def on_the_processor(folder: Path) -> Any:
+def on_the_cpu(folder: Path) -> Any:
     """Return the library of the kernel, with sequential threads; skip the test without a compiler."""
     compiler = shutil.which("g++")
     if compiler is None:

@@ -160,7 +160,7 @@ def int8(graph: Path, card: ModelCard) -> EngineCandidate:
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_accuracy_that_was_verified_on_another_processor(graph: Path, int8: EngineCandidate, tmp_path: Path, alike: bool) -> None:
+def test_accuracy_that_was_verified_on_another_cpu(graph: Path, int8: EngineCandidate, tmp_path: Path, alike: bool) -> None:
     """It counts if INT8 is computed in the same way: then INT8 is tried without frames; otherwise it is left out."""
     here = set(this_device().instructions)
     without = tuple(sorted(here - ARITHMETIC["int8"]))

@@ -94,7 +94,7 @@ CPU part\t: 0xd40
 """
 
 
-def test_the_name_and_instructions_of_a_processor(tmp_path: Path) -> None:
+def test_the_name_and_instructions_of_a_cpu(tmp_path: Path) -> None:
     (tmp_path / "x86").write_text(X86)
     assert cpu_facts(tmp_path / "x86") == ("A Processor family 6 model 207", ("avx2", "avx512f", "avx512_vnni"))
     (tmp_path / "arm").write_text(ARM)

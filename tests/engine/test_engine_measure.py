@@ -142,7 +142,7 @@ def test_the_interval_of_the_median() -> None:
 
 
 @pytest.mark.parametrize(("share", "times"), [(0.95, 2.0), (0.5, 1.5)])
-def test_on_a_busy_machine_processor_time_is_compared(share: float, times: float) -> None:
+def test_on_a_busy_machine_cpu_time_is_compared(share: float, times: float) -> None:
     mine = SpeedRounds(1, fps=[20, 40, 60], cpu_ms=[10, 20, 10], shares=[0.9, 0.9, 0.9])
     other = SpeedRounds(1, fps=[10, 20, 30], cpu_ms=[15, 30, 15], shares=[share, share, 0.1])
     compared = faster(mine, other)

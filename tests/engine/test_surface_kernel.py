@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.engine.surfaces import make_surface, on_the_processor, reference, write_with
+from tests.engine.surfaces import make_surface, on_the_cpu, reference, write_with
 from tests.support.gpu import needs_gpu
 from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import Fit, Size, letterbox
@@ -24,7 +24,7 @@ FITS: list[Fit] = ["center", "top_left", "stretch"]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return on_the_processor(tmp_path_factory.mktemp("kernel"))
+    return on_the_cpu(tmp_path_factory.mktemp("kernel"))
 
 
 def noise(size: Size, kind: type[np.unsignedinteger[Any]], seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:

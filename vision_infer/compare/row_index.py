@@ -193,5 +193,5 @@ def _row(row: dict[str, Any], labels: Labels) -> IndexedRow:
     scores = np.array([item["score"] for item in found], np.float32)
     if boxes.shape != (len(found), 4) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("a box must be four finite numbers, and a score a finite number")
-    second = [labels.number(str(item["classes"][0]["label"])) if item.get("classes") else -1 for item in found]
-    return IndexedRow(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(second, np.int32))
+    secondary = [labels.number(str(item["classes"][0]["label"])) if item.get("classes") else -1 for item in found]
+    return IndexedRow(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(secondary, np.int32))

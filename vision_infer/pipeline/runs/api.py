@@ -201,8 +201,8 @@ class Pipeline:
     ) -> None:
         self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
-        second = None if secondary is None else str(secondary)
-        own = {"every": every, "track": track, "secondary": second, "top": top, "workers": workers, "batch": batch}
+        model = None if secondary is None else str(secondary)
+        own = {"every": every, "track": track, "secondary": model, "top": top, "workers": workers, "batch": batch}
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
 
     def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
