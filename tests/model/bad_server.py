@@ -1,4 +1,4 @@
-"""A web server for downloads, whose every reply is told beforehand."""
+"""A web server for downloads with scripted replies."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ ETAG = '"first"'
 
 @dataclass
 class Asked:
-    """A request that came."""
+    """A received request."""
 
     path: str
     range: str
-    """empty where it asks for all"""
+    """The requested range; empty for the complete file."""
     if_range: str
 
 
 @dataclass
 class Reply:
-    """How one request is answered; by default as a good server does."""
+    """The reply to one request; the defaults are those of a correct server."""
 
     status: int | None = None
-    """None: 206 where a part is asked for of the version that there is, else 200"""
+    """The status; None: 206 for a part of the current version, otherwise 200."""
     etag: str = ETAG
     ranges: bool = True
     length: int | None = None
-    """what it announces; None: the truth, -1: nothing"""
+    """The announced length; None: the actual length, -1: none."""
     content_range: str | None = None
     first: int | None = None
-    """where the body begins, whatever was asked for"""
+    """The position at which the body begins, independently of the request."""
     send: int | None = None
-    """bytes that are sent before the connection is closed; None: all"""
+    """The number of bytes sent before the connection is closed; None: all."""
     drip: bool = False
-    """sends all but the last byte, and then nothing for as long as the test lasts"""
+    """Whether the server sends all but the last byte, and then nothing until the test ends."""
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes | None = None
-    """None: the server's file"""
+    """The content; None: the server's file."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves is no news."""
+        """Ignore clients that disconnect."""
 
 
 class BadServer:
-    """A context manager: answers each request with the next reply, and well when there is none left.
+    """A context manager that answers each request with the next reply, and correctly after the last one.
 
     Args:
         data: the file, under every path.

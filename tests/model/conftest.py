@@ -1,4 +1,4 @@
-"""What the tests of the model floor share: real networks and pictures, and networks made up to the byte."""
+"""What the tests of the model package share: photographs, and synthetic raw models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fabricate = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def letterboxed() -> Callable[[int, Size, Fit, tuple[int, int, int]], NDArray[np.uint8]]:
-    """Real photographs as uint8 [n, H, W, 3] RGB, fitted into an input."""
+    """Return photographs as uint8 [n, H, W, 3] RGB, fitted into an input."""
     files = sorted(photographs().glob("*.jpg"))
 
     def load(count: int, size: Size, fit: Fit, fill: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -41,7 +41,7 @@ def letterboxed() -> Callable[[int, Size, Fit, tuple[int, int, int]], NDArray[np
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Run a graph with ONNX Runtime; outputs by name."""
+    """Run a graph with ONNX Runtime and return its outputs by name."""
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -62,7 +62,7 @@ def run() -> Run:
 def put_together(
     node: onnx.NodeProto, parts: tuple[tuple[int, str], ...], initializers: list[onnx.TensorProto], kind: Any
 ) -> list[onnx.NodeProto]:
-    """In place of a node that copies: its columns apart, an operator on each part, and together again."""
+    """Replace an Identity by a Split of its columns, an operator on each part, and a Concat."""
     name, source = node.output[0], node.input[0]
     initializers.append(numpy_helper.from_array(np.array([width for width, _ in parts]), f"{name}_widths"))
     pieces = [f"{name}_piece{number}" for number in range(len(parts))]
@@ -78,10 +78,10 @@ def put_together(
 
 @pytest.fixture
 def fabricate(tmp_path: Path) -> Fabricate:
-    """Write a raw network whose outputs are given values times the mean of the picture (as the network sees it).
+    """Write a raw model whose outputs are given values times the mean of the normalised image.
 
-    The batch is fixed at 1 by a Reshape, as in real exports. ``parts`` are the columns of an output as its network makes them:
-    how many, and by which operator, MatMul (which changes nothing), Sigmoid or Mul.
+    The batch is fixed at 1 by a Reshape, as in real exports. ``parts`` are the column groups of an output: the
+    number of columns and their operator, MatMul (with an identity matrix), Sigmoid or Mul.
     """
 
     def make(

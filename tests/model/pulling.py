@@ -1,4 +1,4 @@
-"""One download from a server of the test's, and what it told."""
+"""One download from a test server, and its messages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ QUICK = Limits(timeout_s=0.3, attempts=3)
 
 
 class Pull:
-    """One download, and what it told."""
+    """One download and its messages."""
 
     def __init__(self, folder: Path) -> None:
         self.target = folder / "downloads" / "network.onnx"
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.waited: list[float] = []
         self.progress: list[tuple[int, int | None]] = []
 
@@ -34,7 +34,7 @@ class Pull:
             self.target,
             parse_checksum(checksum),
             limits=limits,
-            on_message=self.said.append,
+            on_message=self.messages.append,
             wait=self.waited.append,
             report=lambda done, total: self.progress.append((done, total)),
             **more,

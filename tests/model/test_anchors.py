@@ -1,4 +1,4 @@
-"""Default boxes, anchors and points are torchvision's own, at square and other inputs."""
+"""Default boxes, anchors and points equal those of torchvision, for square and other inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vision_infer.model.anchors import Grids, fcos_points, halving_grids, retina
 
 
 def from_torchvision(generator: Any, size: Size, grids: Grids) -> NDArray[np.float64]:
-    """What a generator gives for an input and its grids: center, width and height."""
+    """Return a generator's boxes for an input and its grids: center, width and height."""
     torch = load("torch")
     images = load("torchvision.models.detection.image_list").ImageList(
         torch.zeros(1, 3, size.height, size.width), [(size.height, size.width)]

@@ -1,4 +1,4 @@
-"""The catalog: every card is loaded, and says what a person has to know before he fetches."""
+"""The catalog: every card is valid and complete."""
 
 from __future__ import annotations
 

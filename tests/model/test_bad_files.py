@@ -1,4 +1,4 @@
-"""Files that are broken, foreign, too new or too old: a clear error each, and nothing left behind."""
+"""Damaged, foreign, too new or too old files: a clear error each, and no files left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_incomplete_file_is_refused(share: float, tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_between_two_parts_is_refused(tmp_path: Path) -> None:
-    """Protobuf reads it without complaint."""
+    """Protobuf reads such a file without an error."""
     path = raw.yolov8(tmp_path / "raw.onnx")
     model = onnx.load(path)
     del model.graph.output[:]

@@ -1,4 +1,4 @@
-"""Where models are found."""
+"""Search for models."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_file_has_the_size_of_its_card() -> None:
 
 
 def test_listing_models_does_not_import_onnx() -> None:
-    """It takes longer to import than the rest of a command to run."""
+    """Importing onnx takes longer than the rest of the command."""
     code = "import sys, vision_infer.model.catalog as c; c.list_models(); print('onnx' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""A download from a server that breaks in all the usual ways."""
+"""Downloads from servers with common failures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_broken_download_continues_from_its_part(pull: Pull) -> None:
     pull.is_right()
     assert [one.range for one in server.asked] == ["", f"bytes={CUT}-", f"bytes={CUT + 50_000}-"]
     assert {one.if_range for one in server.asked[1:]} == {ETAG}
-    assert pull.said[0] == "network.onnx: the connection broke at 0.2 of 0.3 MB; retrying in 1 s"
+    assert pull.messages[0] == "network.onnx: the connection broke at 0.2 of 0.3 MB; retrying in 1 s"
     assert pull.waited == [1.0, 2.0], "the second brought too little to count as one that got on"
 
 
@@ -57,7 +57,7 @@ def test_a_download_that_cannot_continue_restarts(pull: Pull, second: Reply, why
     with BadServer(DATA, Reply(send=CUT, data=old if second.etag != ETAG else None), second) as server:
         pull(server.url)
     pull.is_right()
-    assert f"network.onnx: restarting: {why}" in pull.said
+    assert f"network.onnx: restarting: {why}" in pull.messages
 
 
 def test_parts_without_a_validator_are_not_joined(pull: Pull) -> None:
@@ -148,13 +148,13 @@ def test_a_silent_server_times_out(pull: Pull) -> None:
     with BadServer(DATA, Reply(drip=True)) as server:
         pull(server.url)
     pull.is_right()
-    assert pull.said[0] == "network.onnx: no data arrived within the time-out; retrying in 1 s"
+    assert pull.messages[0] == "network.onnx: no data arrived within the time-out; retrying in 1 s"
     assert server.asked[1].range == f"bytes={len(DATA) - 1}-"
 
 
 def test_a_slow_connection_is_closed_and_retried(pull: Pull) -> None:
     class Hours:
-        """A clock on which an hour passes between the first look and the second."""
+        """A clock on which an hour passes between two readings."""
 
         times = itertools.chain([0], itertools.repeat(3_600_000_000_000))
 
@@ -167,7 +167,7 @@ def test_a_slow_connection_is_closed_and_retried(pull: Pull) -> None:
     with BadServer(DATA) as server:
         pull(server.url, clock=Hours())
     pull.is_right()
-    assert pull.said[0].startswith("network.onnx: too slow: ")
+    assert pull.messages[0].startswith("network.onnx: too slow: ")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://nowhere.invalid/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])

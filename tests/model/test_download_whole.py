@@ -1,4 +1,4 @@
-"""A file has its name only when it is whole and the right one: lengths, checksums, disks, and two at once."""
+"""A file appears only when it is complete and correct: lengths, checksums, full disks, and concurrent downloads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_wrong_or_missing_length(pull: Pull, length: int) -> None:
             pull.is_right()
         else:
             assert "the length of the part differs from the range" in pull.refused(server.url)
-            assert pull.said[0].startswith("network.onnx: the connection broke at 0.3 of 0.3 MB")
+            assert pull.messages[0].startswith("network.onnx: the connection broke at 0.3 of 0.3 MB")
 
 
 def test_the_checksum_detects_a_length_that_is_too_small(pull: Pull) -> None:
@@ -130,7 +130,7 @@ def test_an_interrupted_download_keeps_its_part(pull: Pull) -> None:
 
 def test_the_second_of_two_downloads_waits_for_the_first(pull: Pull, tmp_path: Path) -> None:
     second, waiting = Pull(tmp_path), threading.Event()
-    second.said = _Signal(waiting)
+    second.messages = _Signal(waiting)
 
     def hold() -> Reply:
         other.start()
@@ -143,11 +143,11 @@ def test_the_second_of_two_downloads_waits_for_the_first(pull: Pull, tmp_path: P
         other.join(20)
         assert len(server.asked) == 1
     pull.is_right()
-    assert second.said[0] == "waiting for another process that downloads network.onnx"
+    assert second.messages[0] == "waiting for another process that downloads network.onnx"
 
 
 class _Signal(list[str]):
-    """Sets an event at the first line."""
+    """Set an event at the first message."""
 
     def __init__(self, event: threading.Event) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Heads on networks that are made up: layouts, refusals, and how a head is found."""
+"""Heads on synthetic models: layouts, refusals, and how heads are found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, ["
 
 
 def card(head: str, **fields: Any) -> ModelCard:
-    """A card that leaves the pictures' values as they are."""
+    """Return a card without normalisation."""
     return parse_card({"name": "made-up", "head": head, "input": {"width": 64, "height": 64}} | fields, "test")
 
 
@@ -110,7 +110,7 @@ def test_detr_gives_all_boxes_or_the_best(fabricate: Any, run: Any, candidates: 
 
 
 def test_detr_boxes_are_in_input_pixels(fabricate: Any, run: Any) -> None:
-    """The sizes that the network asks for are the input's own: width first."""
+    """The second input of the model gets the input size, width first."""
     outputs = detr_outputs()
     boxes = outputs.pop("boxes")
     steps = (
@@ -129,7 +129,7 @@ def test_detr_boxes_are_in_input_pixels(fabricate: Any, run: Any) -> None:
 
 
 def hide_count(path: Path, constant: bool) -> None:
-    """Let the scores come out of a TopK over a number of values that nobody can infer."""
+    """Compute the scores with a TopK over a number of values that cannot be inferred."""
     model = onnx.load(path)
     graph = model.graph
     scores = next(node for node in graph.node if node.output[0] == "scores")
@@ -221,7 +221,7 @@ def test_an_unrecognized_model_lists_the_heads(fabricate: Any) -> None:
 
 
 def test_several_heads_that_fit_are_named(fabricate: Any) -> None:
-    """Nothing in this graph says whether boxes are decoded, and whether the fifth value is objectness."""
+    """This graph does not show whether boxes are decoded, or whether the fifth value is objectness."""
     path = fabricate({"output": np.ones((84, 8))})
     with pytest.raises(ModelError, match=r"several heads fit.*Choose one: --head yolov5 if.*--head yolov8 if.*--head yolox if"):
         recognize_head(prepare_network(read_onnx(path), path.name))
@@ -230,7 +230,7 @@ def test_several_heads_that_fit_are_named(fabricate: Any) -> None:
 def test_a_head_is_a_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "made_up_family.py").write_text("from vision_infer.model.heads.yolox import DEFAULTS, append, recognize\n")
     (tmp_path / "_not_a_head.py").write_text("")
-    # In a process of its own, so that no module of a folder that goes away stays behind in this one.
+    # In a separate process, so that no module of a temporary folder stays imported.
     code = (
         "import sys; from vision_infer.model import heads; heads.__path__.append(sys.argv[1]);"
         "print(*heads.head_names(), heads.find_head('made_up_family').DEFAULTS.iou)"

@@ -1,4 +1,4 @@
-"""Each head against a NumPy reference of it, on real photographs and real networks.
+"""Each head against its NumPy reference, on photographs and real models.
 
 Detections are matched by class and box, never by rank: equal scores may come in any order.
 """
@@ -39,7 +39,7 @@ def card_of(head: str) -> ModelCard:
 
 
 def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: Any) -> Arrays:
-    """All pairs of anchor and class of one picture, best first: what the deployment graph has to choose from."""
+    """Return all pairs of anchor and class of one image, best first."""
     card = card_of(head)
     seen = image[:, :, ::-1] if card.color == "bgr" else image
     # In float32 and with the reciprocal, as in the graph: a deep network makes 2e-5 of the last bit of its input.
@@ -52,7 +52,7 @@ def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: An
 
 
 def greatest_differences(found: Arrays, expected: Arrays) -> tuple[float, float]:
-    """The greatest difference of boxes and scores over all of ``found``, each matched with its nearest in ``expected``."""
+    """Return the largest difference of boxes and scores between ``found`` and the nearest boxes in ``expected``."""
     box, score = 0.0, 0.0
     for one_box, one_score, one_class in zip(found["boxes"], found["scores"], found["class_ids"], strict=True):
         same = expected["class_ids"] == one_class

@@ -1,4 +1,4 @@
-"""Which head a network is given, by what is inside its graph; and which networks are refused or asked about."""
+"""Recognition of heads from the graph; and models that are refused or need an option."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ def test_selected_boxes_with_additional_values_are_refused(fabricate: Any, width
 
 
 def test_labels_in_the_file_are_used(tmp_path: Path) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     names = {number: f"thing  {number}" for number in range(7)}
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": str(names)})
-    graph = import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
-    assert "raw.onnx: 7 labels from the file" in heard
+    graph = import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=messages.append)
+    assert "raw.onnx: 7 labels from the file" in messages
     assert '"thing 6"' in {entry.key: entry.value for entry in onnx.load(graph).metadata_props}["vision_infer.card"]
 
 
@@ -133,10 +133,10 @@ def test_labels_in_the_file_are_used(tmp_path: Path) -> None:
     "names", ["{0: 'a', 2: 'b'}", "__import__('os')", "[", "[1, 2]", "{}", "'text'", "{'a': 1}", "(" * 99999]
 )
 def test_unreadable_labels_are_ignored(names: str, tmp_path: Path) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
-    import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
-    assert [line for line in heard if "labels" in line] == [
+    import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=messages.append)
+    assert [line for line in messages if "labels" in line] == [
         "raw.onnx: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco"
     ]
 

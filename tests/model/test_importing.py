@@ -1,4 +1,4 @@
-"""Import: the folder that it writes, the card in it, and each way it can fail."""
+"""Import: the written folder, its card, and all failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ YOLOX = {"output": np.ones((84, 8))}
 
 
 def raw_yolox(fabricate: Any, *size: Any, **options: Any) -> Path:
-    """A YOLOX: boxes straight from linear layers, objectness and classes behind a Sigmoid each."""
+    """A YOLOX: boxes straight from linear layers, objectness and classes after a Sigmoid each."""
     parts = {"output": ((4, "MatMul"), (1, "Sigmoid"), (3, "Sigmoid"))}
     path: Path = fabricate(YOLOX, *size, parts=parts, **options)
     return path
@@ -41,10 +41,10 @@ def folders(models: Path) -> list[str]:
 
 def test_a_raw_model_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
     file = raw_yolox(fabricate)
-    heard: list[str] = []
-    graph = import_model(ImportRequest(file, "mine", model_dir=models), on_message=heard.append)
+    messages: list[str] = []
+    graph = import_model(ImportRequest(file, "mine", model_dir=models), on_message=messages.append)
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
-    assert heard == [
+    assert messages == [
         "raw.onnx: head 'yolox', because it has one output of 84 anchors, for the strides 8/16/32, with 5 + 3 values each, "
         "boxes straight from convolutions",
         "raw.onnx: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco",
@@ -209,7 +209,7 @@ def test_labels(tmp_path: Path) -> None:
 
 
 def test_the_data_file_of_labels_is_inside_the_package() -> None:
-    """The wheel takes every file of the package, and nothing beside it."""
+    """The wheel contains the files of the package only."""
     from vision_infer.model import labels
 
     assert labels.COCO_FILE.is_file()

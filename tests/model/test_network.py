@@ -1,4 +1,4 @@
-"""Raw files: what is refused, and what is made of the rest."""
+"""Raw models: refusals and preparation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_missing_file_and_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def with_external_data(path: Path, location: str) -> Path:
-    """Move the network's values out of the file."""
+    """Move the values of the model to an external file."""
     model = onnx.load(path)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "output_values")
     (path.parent / "weights.bin").write_bytes(tensor.raw_data)
@@ -77,7 +77,7 @@ def test_a_link_to_another_folder_is_refused(fabricate: Any, tmp_path_factory: p
 
 
 def test_external_data_is_found_in_all_parts_of_a_file(fabricate: Any) -> None:
-    """A tensor may hide in a branch of a node, in a function, or in a sparse constant."""
+    """A tensor may be in a branch of a node, in a function, or in a sparse constant."""
     stray = TensorProto(name="stray", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     stray.external_data.add(key="location", value="/etc/passwd")
     constant = helper.make_node("Constant", [], ["c"], value=stray)
@@ -140,7 +140,7 @@ def test_an_opset_that_cannot_be_converted(fabricate: Any) -> None:
 
 
 def test_only_a_reshape_of_the_batch_becomes_dynamic(fabricate: Any, run: Any) -> None:
-    """A constant of weights and a shape that only happens to begin with 1 stay; a shared shape is not changed for others."""
+    """Weights and other shapes that begin with 1 do not change, nor does a shared shape for other nodes."""
     extra = (
         helper.make_node("Constant", [], ["row"], value=numpy_helper.from_array(np.array([1, 672]))),
         helper.make_node("Reshape", ["output_values", "row"], ["weights_row"]),

@@ -1,4 +1,4 @@
-"""One network at several input sizes: what is rewritten, what cannot be, and that it still sees the same things."""
+"""A model at several input sizes: rewriting, its limits, and equal detections."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_open_size_comes_from_the_metadata(tmp_path: Path) -> None:
 def test_a_wide_model_detects_the_same_objects_as_the_square_one(
     letterboxed: Callable[..., NDArray[np.uint8]], run: Any, tmp_path: Path
 ) -> None:
-    """The square input without its lower part: what stands well above is seen alike by both."""
+    """The wide input is the square one without its lower part: both detect the same objects well above the edge."""
     wide, square = Size(416, 256), Size(416, 416)
     options: dict[str, Any] = {"fit": "top_left", "model_dir": tmp_path, "labels": "coco"}
     import_model(ImportRequest(raw_model("nanodet"), "mine", inputs=(square, wide), **options))

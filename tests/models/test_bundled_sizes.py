@@ -1,4 +1,4 @@
-"""The bundled network for wide pictures: made from the square one, whose weights it reads, and taken for wide pictures."""
+"""The bundled model for wide images: built from the square one, whose weights it reads, and used for wide images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_wide_file_is_built_from_the_square_one(widen: ModuleType, capsys: p
 
 
 def test_the_extracted_raw_model_gives_the_same_results(widen: ModuleType, tmp_path: Path) -> None:
-    """Deployed again at its own size it gives the same numbers."""
+    """Converted again at its own size, it gives the same results."""
     again = tmp_path / "again.onnx"
     onnx.save(widen.deploy(media.BUNDLED.read_bytes(), SQUARE), again)
     pixels = np.random.default_rng(0).integers(0, 256, (416, 416, 3), np.uint8)
@@ -85,7 +85,7 @@ def test_wide_images_use_the_wide_graph(image: Size, size: Size) -> None:
 
 
 def test_the_wide_model_detects_the_same_objects_as_the_square_one() -> None:
-    """The pictures are shown as large in both: what differs is how much gray is around them."""
+    """Images have the same scale in both; only the padding differs."""
     counts = {}
     for size, path in model_inputs("nanodet-416", None, {}).items():
         with open_reference(path) as engine, Frames([str(media.bikes())], engine.card, FrameNeeds(5, 5, 20)) as frames:

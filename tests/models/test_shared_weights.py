@@ -1,4 +1,4 @@
-"""Graphs of one network hold its weights once: the others read them in the first one's file, in every runtime."""
+"""Shared weights: graphs of one model read them from the first one's file, in every runtime."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A graph, and one that reads its weights there."""
+    """A graph, and another that reads its weights from it."""
     model = tiny_model()
     grown = np.random.default_rng(0).normal(0, 0.1, (16, 8, 4, 4)).astype(np.float32)  # large enough to be worth sharing
     for tensor in model.graph.initializer:
@@ -47,7 +47,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def tensors_in(message: Any, kinds: Mapping[str, Mapping[int, str]], kind: str, seen: set[str]) -> None:
-    """Every way to a tensor that ONNX has, beginning at a kind of message, has to be known by its number."""
+    """Each field of ONNX that leads to a tensor must be known by its number."""
     for field in message.fields:
         reached = field.message_type
         if reached is not None and leads_to_tensor(reached, set()):

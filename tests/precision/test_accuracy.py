@@ -1,4 +1,4 @@
-"""Accuracy on annotated pictures: the floors of three real networks, and what is said where there is nothing to measure."""
+"""Accuracy on annotated images: the minimum of three models, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_imported_models(pictures: Path, tmp_path: Path, file: str, least: float
 
 @pytest.fixture
 def small(pictures: Path, tmp_path: Path) -> Path:
-    """Three of the pictures, with their annotations, to be spoiled."""
+    """Three of the images with their annotations, for changes."""
     data = json.loads((pictures / "instances.json").read_text())
     data["images"] = sorted(data["images"], key=lambda image: str(image["file_name"]))[:3]
     ids = {image["id"] for image in data["images"]}

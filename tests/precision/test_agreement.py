@@ -1,4 +1,4 @@
-"""Agreement of an engine with FP32, on outputs that are told beforehand."""
+"""Agreement of an engine with FP32, on scripted outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNT = 120
 def outputs(
     shift: float = 0.0, score: float = 0.9, lost: int = 0, mirrored: bool = False, seed: int = 0
 ) -> list[dict[str, NDArray[Any]]]:
-    """Two objects a frame, as boxes [1, 3, 4] with one candidate that is nothing.
+    """Two objects per frame, as boxes [1, 3, 4] with one empty candidate.
 
     Args:
         shift: of all boxes, pixels.

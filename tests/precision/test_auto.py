@@ -1,4 +1,4 @@
-"""A trial with frames of the user's: FP32 runs them once, bfloat16 proves itself or stays out."""
+"""Autotuning with the user's frames: FP32 runs them once, and bfloat16 is used only within the budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture
 def alone(bundled: Path, tmp_path: Path) -> Path:
-    """The bundled network without its variants and their passports."""
+    """The bundled model without its variants and their passports."""
     return Path(shutil.copy(bundled, tmp_path / "alone.onnx"))
 
 

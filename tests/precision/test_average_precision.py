@@ -1,4 +1,4 @@
-"""Average precision: the same figures as pycocotools, and a weight is a repetition."""
+"""Average precision: the same figures as pycocotools, and a weight counts as a repetition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAMES, CLASSES = 12, 3
 
 
 def scene(seed: int, frames: int = FRAMES) -> tuple[list[Detections], list[Detections]]:
-    """Objects, and detections around them with a few that belong to nothing."""
+    """Objects, detections around them, and a few false detections."""
     chance = np.random.default_rng(seed)
     truth, found = [], []
     for _ in range(frames):

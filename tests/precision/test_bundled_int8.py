@@ -1,4 +1,4 @@
-"""The INT8 form of the bundled network: it is small, its passports are its own, and it finds what FP32 finds."""
+"""The INT8 form of the bundled model: size, passports, and the same detections as FP32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FP16 graphs: what computes in half precision, what does not, and that the results stay."""
+"""FP16 graphs: which nodes compute in half precision, and equal results."""
 
 from __future__ import annotations
 

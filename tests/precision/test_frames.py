@@ -1,4 +1,4 @@
-"""Frames for calibration, search and evaluation: disjoint, also in time; as a run writes them; bounded; enough or an error."""
+"""Frames for calibration, search and evaluation: disjoint in time, written as in a run, bounded, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEEDS = FrameNeeds(20, 30, 60)
 
 
 def numbers(names: tuple[str, ...]) -> list[int]:
-    """Of frames, from names such as ``clip 17``."""
+    """Return the numbers of frames with names such as ``clip 17``."""
     return [int(name.split()[-1]) for name in names]
 
 

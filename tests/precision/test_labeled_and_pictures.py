@@ -1,4 +1,4 @@
-"""Annotations as the judge, on real pictures; the frames that differ most, as pictures."""
+"""Accuracy against annotations; images of the frames that differ most."""
 
 from __future__ import annotations
 

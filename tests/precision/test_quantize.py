@@ -1,4 +1,4 @@
-"""``model quantize`` from end to end on a small network: what is written, what is refused, and that nothing is left half done."""
+"""``model quantize`` from end to end on a small model: written files, refusals, and no partial files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast anything is does not matter here."""
+    """Shorten the speed measurements, whose results are not used."""
     monkeypatch.setattr(engine_check, "measure_speed", partial(measure_speed, rounds=3, round_s=0.01))
 
 

@@ -1,4 +1,4 @@
-"""INT8: ranges by four methods, both forms, what is left alone, the layers that hurt, and the search of what to keep."""
+"""INT8: ranges by four methods, both forms, excluded nodes, sensitive layers, and the search for layers to keep."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made(form: Form = "cpu", **options: object) -> onnx.ModelProto:
 
 
 def kinds(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of each constant that a DequantizeLinear reads."""
+    """Return the element types of the constants that a DequantizeLinear reads."""
     read = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return {tensor.name: tensor.data_type for tensor in model.graph.initializer if tensor.name in read}
 
@@ -137,7 +137,7 @@ def test_entropy_is_not_min_max() -> None:
 
 
 def _error(values: NDArray[np.float32], ends: tuple[float, float], slope: float) -> float:
-    """Mean squared error of what 256 levels make of values, seen behind an activation function."""
+    """Return the mean squared error of 256 levels after an activation function."""
     low, high = ends
     scale = (high - low) / 255
     zero = round(-low / scale)

@@ -1,4 +1,4 @@
-"""Scores of a quantized detector, brought back to FP32's: what is fitted, what is refused, what the graph then gives."""
+"""Correction of the scores of a quantized detector: the fit, its limits, and the results of the graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sigmoid(values: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def frames(scores: NDArray[np.floating], count: int = 10) -> list[Detections]:
-    """The scores, dealt out to frames."""
+    """Distribute scores over frames."""
     dealt = []
     for part in np.array_split(np.asarray(scores, np.float32), count):
         boxes = np.tile(np.array([1, 1, 9, 9], np.float32), (len(part), 1))

@@ -1,4 +1,4 @@
-"""A small classifier as a deployment graph, and frames for it: what the tests of conversions share."""
+"""A small classifier as a deployment graph, and frames for it, for tests of conversions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _mean_logits(model: onnx.ModelProto) -> NDArray[np.float32]:
 
 
 def write_tiny(folder: Path, scale: float = 1.0) -> Path:
-    """The classifier as a model of the catalog; the path of its graph."""
+    """Write the classifier as a model and return the path of its graph."""
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "model.yaml").write_text(card_to_yaml(CARD))
     path = folder / "tiny" / "model.onnx"
@@ -97,21 +97,21 @@ def write_tiny(folder: Path, scale: float = 1.0) -> Path:
 
 
 def noise_frames(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Pictures of blocks in any colors."""
+    """Return images of colored blocks."""
     chance = np.random.default_rng(seed)
     small = chance.integers(0, 256, (count, 2, 2, 3), np.uint8)
     return [np.kron(one, np.ones((SIDE // 2, SIDE // 2, 1), np.uint8)).astype(np.uint8) for one in small]
 
 
 def frame_set(pixels: list[NDArray[np.uint8]]) -> FrameSet:
-    """Frames that fill their slots."""
+    """Return frames without padding."""
     size = Size(pixels[0].shape[1], pixels[0].shape[0])
     layout = letterbox(size, size, "stretch", (0, 0, 0))
     return FrameSet(pixels, (layout,) * len(pixels), tuple(f"frame {number}" for number in range(len(pixels))))
 
 
 class ScriptedEngine:
-    """An engine whose outputs are told beforehand, frame by frame, and begin again at the end."""
+    """An engine with scripted outputs for each frame, which repeat at the end."""
 
     name = "scripted-cpu-fp32"
     batch_sizes = (1,)

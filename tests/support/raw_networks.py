@@ -1,4 +1,4 @@
-"""Networks as other people export them, small and with random weights: what the importer has to find out is in their graphs."""
+"""Small raw models with random weights, with the graphs of common exporters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Network:
         self.initializers: list[onnx.TensorProto] = []
         self.random = np.random.default_rng(seed)
         self.first = batch if isinstance(batch, int) else 0
-        """for Reshape: the batch, or 'as it comes'"""
+        """The batch for Reshape; 0: copied from the input."""
         self.sides: tuple[int | str, int | str] = ("height", "width") if open_size else (size.height, size.width)
 
     def constant(self, values: Any) -> str:
@@ -84,7 +84,7 @@ class Network:
         return math.ceil(self.size.height / stride), math.ceil(self.size.width / stride)
 
     def cells(self, offset: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Places (x, y) and strides of all cells, [N, 2] and [N, 1]."""
+        """Return the positions (x, y) and strides of all cells, [N, 2] and [N, 1]."""
         places, steps = [], []
         for stride in STRIDES:
             rows, columns = np.indices(self.grid(stride))
@@ -93,7 +93,7 @@ class Network:
         return np.concatenate(places).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
     def computed_cells(self, maps: list[str]) -> tuple[str, str]:
-        """The same cells, offset by a half, as exporters compute them from the maps' own shapes: [1, 2, N] and [1, 1, N]."""
+        """The same cells, offset by a half, as exporters compute them from the shapes of the maps: [1, 2, N] and [1, 1, N]."""
         places, steps = [], []
         for tensor, stride in zip(maps, STRIDES, strict=True):
             shape = self.op("Shape", tensor)
@@ -110,7 +110,7 @@ class Network:
         return self.op("Concat", *places, axis=2), self.op("Concat", *steps, axis=2)
 
     def save(self, path: Path, outputs: dict[str, str], opset: int = 17, metadata: dict[str, str] | None = None) -> Path:
-        """Write the graph; outputs are named, and their shapes left to inference."""
+        """Write the graph; the shapes of the outputs are inferred."""
         infos = []
         for name, tensor in outputs.items():
             self.nodes.append(helper.make_node("Identity", [tensor], [name], name=f"out_{name}"))
@@ -132,7 +132,7 @@ def yolov8(
     metadata: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
-    """Distributions of distances decoded inside, classes behind a sigmoid; perhaps key points, an angle or masks besides."""
+    """Decoded distributions of distances, classes after a sigmoid; optionally key points, an angle or masks."""
     net = Network(**options)
     levels = []
     maps = net.features()
@@ -171,7 +171,7 @@ def yolov8(
 
 
 def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:
-    """The best anchors, with the corners of their boxes, their best score and its class: [B, count, 6]."""
+    """Select the best anchors, with corners, best score and class: [B, count, 6]."""
     box, scores = net.op("Split", rows, net.constant(np.array([4, classes])), outputs=2, axis=2)
     best = net.op("ReduceMax", scores, axes=[2], keepdims=1)
     kind = net.op("Cast", net.op("ArgMax", scores, axis=2, keepdims=1), to=TensorProto.FLOAT)
@@ -183,7 +183,7 @@ def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:
 
 
 def yolov5(path: Path, classes: int = 7, maps: bool = False, **options: Any) -> Path:
-    """Three anchors a cell, everything behind a sigmoid, boxes decoded; older exports give each stride's map as well."""
+    """Three anchors per cell, all values after a sigmoid, decoded boxes; optionally the map of each stride."""
     net = Network(**options)
     width, levels, raw = 5 + classes, [], {}
     for tensor, stride in zip(net.features(), STRIDES, strict=True):
@@ -202,7 +202,7 @@ def yolov5(path: Path, classes: int = 7, maps: bool = False, **options: Any) -> 
 
 
 def yolox(path: Path, classes: int = 7, decoded: bool = False, **options: Any) -> Path:
-    """Raw boxes, or decoded inside by cells and an exponential."""
+    """Raw boxes, or boxes decoded with cells and an exponential."""
     net = Network(**options)
     levels = []
     for tensor in net.features():
@@ -233,7 +233,7 @@ def nanodet_plus(path: Path, classes: int = 7, bins: int = 8, sigmoid: bool = Tr
 
 
 def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, **options: Any) -> Path:
-    """Queries with class scores (logits, or behind ``end``) and boxes as shares of the input, behind a sigmoid."""
+    """Queries with class scores (logits, or after ``end``) and boxes as fractions of the input, after a sigmoid."""
     net = Network(**options)
     rows = net.op("Transpose", net.reshape(net.features()[1], net.first, 16, -1), perm=[0, 2, 1])
     rows = net.op("Relu", net.linear(rows, 16, 32))
@@ -245,7 +245,7 @@ def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, **op
 
 
 def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spatial: bool = False, **options: Any) -> Path:
-    """A vector for each picture; behind a Softmax, a Sigmoid, or divided by its length."""
+    """A vector for each image, after a Softmax, a Sigmoid, or a division by its length."""
     net = Network(**options)
     pooled = net.op("GlobalAveragePool", net.features()[2])
     values = net.conv(pooled, 16, width) if spatial else net.linear(net.op("Flatten", pooled, axis=1), 16, width)

@@ -1,4 +1,4 @@
-"""Deployment graphs of the smallest networks of torchvision: a detector, a classifier, an embedder, made once a session."""
+"""Deployment graphs of small torchvision models: a detector, a classifier, an embedder, built once per session."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _EXPORTED: dict[Kind, tuple[str, str]] = {
     "classifier": ("mobilenet", "classify"),
     "embedder": ("embedder", "embed"),
 }
-"""name in tests.support.exported, and head"""
+"""The name in tests.support.exported, and the head."""
 
 
 @cache
 def deployment_graph(kind: Kind) -> Path:
-    """The deployment graph of a network with random weights; skips the test, by name, where torch or torchvision is not here.
+    """Return the deployment graph of a model with random weights; skip the test if torch or torchvision is not installed.
 
     SSDLite at 320 x 320 with 5 classes (0.3 MB), MobileNetV3-small at 96 x 96 with 20 classes (6 MB), and three convolutions at
     96 x 96 that give a vector of 48. The raw network is exported once a machine (seconds), the graph is made of it once a

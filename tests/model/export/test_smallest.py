@@ -1,4 +1,4 @@
-"""The graphs that other tests build engines of: each is of its task, holds the contract, and is made once."""
+"""The graphs from which other tests build engines: task, contract, and caching."""
 
 from __future__ import annotations
 
