@@ -78,7 +78,7 @@ def put_together(
 
 @pytest.fixture
 def fabricate(tmp_path: Path) -> Fabricate:
-    """Write a raw model whose outputs are given values times the mean of the normalised image.
+    """Write a raw model whose outputs are given values times the mean of the normalized image.
 
     The batch is fixed at 1 by a Reshape, as in real exports. ``parts`` are the column groups of an output: the
     number of columns and their operator, MatMul (with an identity matrix), Sigmoid or Mul.

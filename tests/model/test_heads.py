@@ -28,7 +28,7 @@ SIZES = helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, ["
 
 
 def card(head: str, **fields: Any) -> ModelCard:
-    """Return a card without normalisation."""
+    """Return a card without normalization."""
     return parse_card({"name": "made-up", "head": head, "input": {"width": 64, "height": 64}} | fields, "test")
 
 
