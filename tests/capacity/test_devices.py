@@ -50,7 +50,7 @@ def test_requirements_are_read_from_a_file(tmp_path: Path) -> None:
     )
     need = read_need(path)
     assert need.fps == 25, "at most the rate of the camera"
-    assert need.says() == "12 cameras, hevc 1280×720 at 25 frames/s, 25 results/s each, 99% within 100 ms"
+    assert need.summary() == "12 cameras, hevc 1280×720 at 25 frames/s, 25 results/s each, 99% within 100 ms"
     path.write_text("cameras: 12\nprices: {here: 0}\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"need.yaml:2: prices: the price of here is 0; leave it out if it is unknown"):
         read_need(path)

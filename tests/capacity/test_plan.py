@@ -173,8 +173,8 @@ def test_published_figures_are_bounds_and_not_estimates() -> None:
     device = PublishedDevice(name="card", kind="gpu", codecs=("h264",), published=(figure,))
     bound = bound_of(device, need())
     assert bound.cameras == 60
-    assert bound.says == "published, https://example.org/sheet, read 2026-01-02"
-    assert bound_of(device, need(video={"codec": "hevc"})).says == "it does not decode hevc"
+    assert bound.explanation == "published, https://example.org/sheet, read 2026-01-02"
+    assert bound_of(device, need(video={"codec": "hevc"})).explanation == "it does not decode hevc"
     assert bound_of(PublishedDevice(name="other", kind="gpu"), need()).cameras is None
     page = plan_page(need(), [planned(need())], [bound])
     assert "| card |  | 60, by decoding alone | published, https://example.org/sheet" in page

@@ -35,7 +35,7 @@ def test_invalid_options_are_one_line_errors(in_process: Command, tmp_path: Path
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("\nhello\n")
     one_line(in_process("diff", "a.jsonl", "gone.jsonl"), 2, "gone.jsonl", "cannot be read")
-    one_line(in_process("diff", "a.jsonl", "bad.jsonl"), 2, "bad.jsonl:2", "not a row of results")
+    one_line(in_process("diff", "a.jsonl", "bad.jsonl"), 2, "bad.jsonl: line 2 is not")
     one_line(in_process("diff", "a.jsonl", "a.jsonl", "--iou", "1.5"), 2, "--iou 1.5")
     one_line(in_process("diff", "a.jsonl", "a.jsonl", "--pictures", "out"), 2, "--pictures", "--video")
     one_line(in_process("diff", "a.jsonl", "a.jsonl", "--video", "x.mp4"), 2, "--pictures", "--video")

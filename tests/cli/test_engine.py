@@ -34,7 +34,7 @@ def test_list_build_show_and_prune(command: Command, in_process: Command, graph:
 
     built = command("engine", "build", graph, "--engine", "openvino-cpu-fp32", "--workers", "1", "--json")
     assert built.returncode == 0, built.stderr
-    assert "building openvino-cpu-fp32 of tiny: there is none yet" in built.stderr
+    assert "building openvino-cpu-fp32 for tiny (not cached yet)" in built.stderr
     (passport,) = json.loads(built.stdout)
     jsonschema.validate(passport, json.loads(in_process("schema", "passport").stdout))
     assert passport["speed"][0]["workers"] == 1

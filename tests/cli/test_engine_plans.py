@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> Path:
 def test_build_list_show_and_prune(command: Command, in_process: Command, model: Path) -> None:
     built = command("engine", "build", model, *WORDS, "--precision", "int8", "--batch", "3", "--json")
     assert built.returncode == 0, built.stderr
-    assert built.stderr == "building tensorrt-rtx-cuda-int8 of smallest-embedder: there is none yet\n"
+    assert built.stderr == "building tensorrt-rtx-cuda-int8 for smallest-embedder (not cached yet)\n"
     (passport,) = json.loads(built.stdout)
     jsonschema.validate(passport, json.loads(in_process("schema", "passport").stdout))
     assert (passport["device"]["compute_capabilities"], passport["device"]["mig"]) == (["sm_89"], "")

@@ -75,11 +75,11 @@ def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path
     assert done.returncode == 0, done.stderr
     listed = in_process("engine", "list", "mine").stdout
     taken = re.search(
-        r"auto selects ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× faster than onnxruntime-cpu-fp32, \S+ points", listed
+        r"auto selects ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× as fast as onnxruntime-cpu-fp32, \S+ points", listed
     )
     assert taken, listed
     rows, message = rows_of(in_process, videos[0], tmp_path)
     assert len(rows) == 250
     assert {row["engine"] for row in rows} <= {"onnxruntime-cpu-int8", "openvino-cpu-int8"}
     assert sum(len(row["detections"]) for row in rows) > 300
-    assert f"{taken[1]}: {taken[2]}× faster than onnxruntime-cpu-fp32" in message
+    assert f"{taken[1]}: {taken[2]}× as fast as onnxruntime-cpu-fp32" in message

@@ -48,11 +48,11 @@ def test_memory_is_printed_once_when_the_first_sources_are_open(capsys: pytest.C
     opening = [status("a", StreamState.RUNNING, 0, image_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
     assert memory_text(opening) is None
     both = [status(name, StreamState.RUNNING, 0, image_bytes=30_000_000) for name in "ab"]
-    assert memory_text(both) == "decoded images take at most 60 MB at a time"
+    assert memory_text(both) == "decoded images: at most 60 MB in memory"
     lines = PlainLines(HandClock(0))
     for _ in range(3):
         lines(both)
-    assert capsys.readouterr().err == "decoded images take at most 60 MB at a time\n"
+    assert capsys.readouterr().err == "decoded images: at most 60 MB in memory\n"
 
 
 def test_there_is_a_bar_for_each_running_source_and_one_for_all() -> None:

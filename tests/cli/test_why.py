@@ -40,7 +40,7 @@ def test_results_are_explained_with_their_frames(process: ServeProcess, capsys: 
     assert why_command("front", url=url(process)) == 0
     said = capsys.readouterr().out
     assert "frames had results, " in said
-    assert "state   live since" in said
+    assert "state       live since" in said
     assert "emitted" in said
     assert "milliseconds after capture" in said
 

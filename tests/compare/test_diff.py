@@ -119,8 +119,8 @@ def test_rows_of_other_programs_and_empty_lines_are_read(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"stream": "s", "frame": 1, "pts', "not a row of results"),
-        ("hello", "not a row of results"),
+        ('{"stream": "s", "frame": 1, "pts', "is not JSON"),
+        ("hello", "is not JSON"),
         ("[1]", "not a JSON object"),
         ('{"frame": 1}', "missing 'stream'"),
         ('{"stream": "s", "frame": -1}', "number from 0"),
@@ -131,7 +131,7 @@ def test_rows_of_other_programs_and_empty_lines_are_read(tmp_path: Path) -> None
         (row("s", 1, ("x", 0.5, [1, 2, 3, float("nan")])), "finite"),
         (row("s", 1, ("x", 0.5, [1, 2, 3, 4])).replace('"label"', '"name"'), "missing 'label'"),
         (row("s", 0), "duplicate frame 0 of 's'"),
-        ("[" * 100_000, "not a row of results"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -140,7 +140,7 @@ def test_an_invalid_line_is_named(tmp_path: Path, line: str, words: str, first: 
     bad = [*good[:2], line, good[2]]
     with pytest.raises(UsageError) as raised:
         compared(tmp_path, bad if first else good, good if first else bad)
-    assert str(raised.value).startswith(f"{tmp_path / ('a' if first else 'b')}.jsonl:3: ")
+    assert str(raised.value).startswith(f"{tmp_path / ('a' if first else 'b')}.jsonl: line 3")
     assert words in str(raised.value)
 
 
@@ -150,7 +150,7 @@ def test_inputs_that_are_not_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             diff(good, path, DiffSettings())
     (tmp_path / "video.mp4").write_bytes(bytes(range(256)) * 1000)
-    with pytest.raises(UsageError, match=r"video\.mp4:1: not a row"):
+    with pytest.raises(UsageError, match=r"video\.mp4: line 1 is not JSON"):
         diff(good, str(tmp_path / "video.mp4"), DiffSettings())
 
 

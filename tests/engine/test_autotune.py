@@ -84,7 +84,7 @@ def test_autotuning_chooses_the_faster_engine(possible: list[EngineCandidate], c
     openers = Openers(time, {ORT: 40, OPENVINO: 30}, card)
     choice, _ = tune(possible, openers, time, frames=FRAMES)
     assert choice.candidate.engine == OPENVINO
-    assert choice.reason.startswith(f"{OPENVINO}: 1.3× faster than {ORT} here (autotuned in 2.0 s")
+    assert choice.reason.startswith(f"{OPENVINO}: 1.3× as fast as {ORT} here (autotuned in 2.0 s")
     assert openers.opened == [ORT, OPENVINO]  # without a comparison neither bf16 nor INT8 is tried
     assert time.now_ns < 4 * 10**9
 
@@ -159,7 +159,7 @@ def test_the_choice_of_real_engines_is_saved(graph: Path, tmp_path: Path) -> Non
 def test_a_saved_choice_counts_for_the_same_candidates_only(possible: list[EngineCandidate], tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     assert TuningStore(folder, 1.0).choice(possible) is None
-    choice = EngineChoice(possible[1], "it is 1.3× faster")
+    choice = EngineChoice(possible[1], "it is 1.3× as fast")
     TuningStore(folder, 1.0).save_choice(possible, choice)
     assert TuningStore(folder, 1.0).choice(possible) == choice
     assert TuningStore(folder, 0.5).choice(possible) is None

@@ -47,7 +47,7 @@ def test_the_fastest_within_the_budget(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, *given)
     assert chosen is not None
     assert chosen.candidate == int8
-    assert chosen.reason == f"{INT8}: 2.6× faster than {ORT}, −0.4 points on 200 frames of my.mp4"
+    assert chosen.reason == f"{INT8}: 2.6× as fast as {ORT}, −0.4 points on 200 frames of my.mp4"
     for budget, expected in ((1.5, INT8), (0.8, OPENVINO), (0.0, OPENVINO)):
         chosen = by_passports(possible, *given, budget=budget)
         assert chosen is not None
@@ -118,7 +118,7 @@ def test_a_passport_of_a_similar_machine_is_an_estimate(graph: Path, tmp_path: P
     write_passport(passport(other, 1.6, device=elsewhere, runtime_version="0.9"), passport_file(graph, OPENVINO))
     choice = find_choice(graph, tmp_path)
     assert choice is not None
-    assert choice.reason == f"{OPENVINO}: 1.6× faster than {ORT} (as on Another, openvino 0.9)"
+    assert choice.reason == f"{OPENVINO}: 1.6× as fast as {ORT} (as on Another, openvino 0.9)"
     assert choice.estimated
     TuningStore(tmp_path / "engines", 1.0).save_choice(here, EngineChoice(here[0], "autotuned here"))
     choice = find_choice(graph, tmp_path / "engines")

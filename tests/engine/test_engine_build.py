@@ -37,7 +37,7 @@ def test_an_engine_is_cached_with_a_passport(
     said: list[str] = []
     one = by_name(possible, engine)
     passport = build_engine(one, possible[0], Profile(batch=1, workers=2), cache, said.append, SHORT)
-    assert any(f"building {engine} of tiny: there is none yet" in line for line in said)
+    assert any(f"building {engine} for tiny (not cached yet)" in line for line in said)
     assert cache.passport(one.key()) == passport
     assert cache.load(one.key()) is not None
     assert (passport.engine, passport.card.name, passport.compute) == (engine, "tiny", "f32")

@@ -112,12 +112,12 @@ def reason(cache: EngineCache, key: object = KEY) -> str:
 
 
 def test_the_message_says_why_an_engine_is_built(cache: EngineCache) -> None:
-    assert reason(cache) == "building openvino-cpu-fp32 of tiny: there is none yet"
+    assert reason(cache) == "building openvino-cpu-fp32 for tiny (not cached yet)"
     cache.store(KEY, b"engine")
-    assert reason(cache, replace(KEY, runtime_version="2026.2.0")).endswith("runtime version is 2026.2.0, was 2026.1.0")
-    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("the cached engine was built from another graph")
-    assert reason(cache, replace(KEY, device="B")).endswith("it was built for A Processor (avx2)")
-    assert reason(cache, replace(KEY, engine="onnxruntime-cpu-fp32")).endswith("there is none yet")
+    assert reason(cache, replace(KEY, runtime_version="2026.2.0")).endswith("runtime version is 2026.2.0, was 2026.1.0)")
+    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("the cached engine was built from another graph)")
+    assert reason(cache, replace(KEY, device="B")).endswith("it was built for A Processor (avx2))")
+    assert reason(cache, replace(KEY, engine="onnxruntime-cpu-fp32")).endswith("(not cached yet)")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "entry", "no JSON", "not there"])
@@ -129,7 +129,7 @@ def test_a_damaged_engine_is_built_again(cache: EngineCache, damage: str) -> Non
     else:
         file.write_bytes({"cut": b"engin", "changed": b"Engine", "empty": b"", "entry": b"[]", "no JSON": b"{"}[damage])
     assert cache.load(KEY) is None
-    assert damage == "not there" or reason(cache).endswith("the cached engine is damaged")
+    assert damage == "not there" or reason(cache).endswith("the cached engine is damaged)")
     cache.store(KEY, b"again")
     assert cache.load(KEY) == b"again"
 
@@ -156,7 +156,7 @@ def test_a_second_builder_waits_and_uses_what_the_first_built(cache: EngineCache
 
     with cache.building(KEY, on_message) as content:
         assert content == b"built by the first"
-    assert said == ["another process is building openvino-cpu-fp32 of tiny: waiting for it"]
+    assert said == ["another process is building openvino-cpu-fp32 for tiny: waiting for it"]
 
 
 def test_a_killed_builder_does_not_block_the_next_one(cache: EngineCache, builder: subprocess.Popen[str]) -> None:

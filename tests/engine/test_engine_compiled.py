@@ -41,7 +41,7 @@ def test_a_cached_engine_gives_the_same_results_bit_for_bit(runtime: str, bundle
     said: list[str] = []
     with open_engine(bundled, request, said.append) as engine:
         assert same(infer(engine), expected)
-    assert said == [f"building {runtime}-cpu-fp32 of nanodet-416: there is none yet"]
+    assert said == [f"building {runtime}-cpu-fp32 for nanodet-416 (not cached yet)"]
     with open_engine(bundled, request, no_news) as engine:
         assert engine.name == f"{runtime}-cpu-fp32"
         assert same(infer(engine), expected)

@@ -173,7 +173,7 @@ def test_shares_are_reported_without_a_price() -> None:
     answer = Api(priced(None)).get("/api/v1/cost").json()
     assert answer["machine_per_hour"] is answer["unused_per_month"] is None
     assert all(one["per_month"] is None and one["share"] >= 0 for one in answer["streams"])
-    assert re.match(r"CPU utilization is 30%.*\.", answer["says"])
+    assert re.match(r"CPU utilization is 30%.*\.", answer["summary"])
 
 
 @pytest.mark.parametrize("fps", ["0", "-1", "many", "nan"])

@@ -147,7 +147,7 @@ def test_an_image_is_inferred_together_with_the_streams(engines: Engines) -> Non
         site.service.create("s0", wanted(camera))
         site.give(camera)
         result = site.service.infer(png(), None, None, None)
-        assert (result.stream, result.model, result.size.width, result.live) == ("picture", "one", SIDE, None)
+        assert (result.stream, result.model, result.size.width, result.live) == ("image", "one", SIDE, None)
         assert len(result.detections) == 1
         site.give(camera)
         assert set(site.sink.indices("s0")) == {0, 1}

@@ -177,9 +177,9 @@ def test_why_over_the_api() -> None:
     name = api.backend.streams()[0].name
     path = f"/api/v1/streams/{name}/why"
     answer = api.get(path).json()
-    assert " had results" in answer["says"]
+    assert " had results" in answer["explanation"]
     assert answer["state"]["state"] == "live"
-    assert "No data" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["says"]
+    assert "No data" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["explanation"]
     for wrong in ("yesterday", "2001-01-01T00:00:00", "1e400"):
         problem(api.get(path, params={"at": wrong}), 422, "invalid")
     problem(api.get("/api/v1/streams/nobody/why"), 404, "unknown-stream")

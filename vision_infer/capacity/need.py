@@ -88,7 +88,7 @@ class Need(SettingsBase):
         """The results per second of each camera, at most its frame rate."""
         return min(self.target.fps, self.video.fps)
 
-    def says(self) -> str:
+    def summary(self) -> str:
         """Return one line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms``."""
         video = self.video
         cameras = f"{self.cameras} {'camera' if self.cameras == 1 else 'cameras'}"

@@ -35,7 +35,7 @@ def plan_page(
     """Return the page."""
     first = machines[0]
     parts = [
-        f"# {need.says()}\n",
+        f"# {need.summary()}\n",
         _answer(need, machines),
         _images(charts[:1]),
         "## Devices\n",
@@ -169,7 +169,7 @@ def _published(bounds: Sequence[PublishedBound]) -> str:
     for bound in bounds:
         memory = "" if bound.device.memory_gb is None else f"{bound.device.memory_gb:g} GB"
         limit = "unknown" if bound.cameras is None else f"{bound.cameras}, by decoding alone"
-        rows.append((bound.device.name, memory, limit, bound.says))
+        rows.append((bound.device.name, memory, limit, bound.explanation))
     table = markdown_table(("device", "memory", "maximum cameras", "source"), rows)
     return (
         table

@@ -15,7 +15,7 @@ class PublishedBound:
     device: PublishedDevice
     cameras: int | None
     """The maximum number of cameras by published decoding rates; None if unknown."""
-    says: str
+    explanation: str
 
 
 def bound_of(device: PublishedDevice, need: Need) -> PublishedBound:

@@ -116,7 +116,7 @@ def memory_text(statuses: Sequence[StreamStatus]) -> str | None:
     open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.image_bytes]
     if StreamState.OPENING in states or not open_now:
         return None
-    return f"decoded images take at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB at a time"
+    return f"decoded images: at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB in memory"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:

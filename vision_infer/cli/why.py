@@ -110,7 +110,7 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
         raise VisionInferError(
             f"{url}: the service does not respond: {reason}", "Check that vision-infer serve is running, or set --url."
         ) from None
-    if not isinstance(answer, dict) or "says" not in answer:
+    if not isinstance(answer, dict) or "explanation" not in answer:
         raise VisionInferError(f"{url}: is not a vision-infer service", "Check --url.")
     return answer
 
@@ -129,14 +129,14 @@ def _show(answer: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     state, until, minute = answer["state"], answer["until"], answer["minute"]
-    lines = [f"{answer['stream']} at {answer['at']}", answer["says"], answer["hint"]]
+    lines = [f"{answer['stream']} at {answer['at']}", answer["explanation"], answer["hint"]]
     if state is not None:
-        lines.append(f"state   {state['state']} since {state['at']}{_reason(state)}")
+        lines.append(f"state       {state['state']} since {state['at']}{_reason(state)}")
     if until is not None:
-        lines.append(f"until   {until['state']} at {until['at']}{_reason(until)}")
+        lines.append(f"next state  {until['state']} at {until['at']}{_reason(until)}")
     if minute is not None:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in minute["outcomes"].items())
-        lines.append(f"minute  {minute['from']}: {outcomes}; maximum age {minute['max_age_ms']} ms")
+        lines.append(f"minute      {minute['from']}: {outcomes}; maximum age {minute['max_age_ms']} ms")
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, markup=False)
     if answer["frames"]:

@@ -22,6 +22,8 @@ MAX_LINE_BYTES = 16_000_000
 _BEGIN = re.compile(rb'\{"stream": ("(?:[^"\\]|\\.)*"), "frame": (\d{1,18})[,}]')
 """The usual beginning of a row: with it, a row need not be parsed to be indexed."""
 
+_ROWS = "Give files of 'vision-infer run --out FILE.jsonl'; an interrupted run leaves an incomplete last line."
+
 
 class Labels:
     """Numbers for labels, which are the same for both files."""
@@ -147,14 +149,15 @@ class RowIndex:
             if len(twice):
                 place = int(twice[0]) + 1
                 line = self._line_at(int(begins[place]))
-                text = f"{self.path}:{line}: duplicate frame {numbers[place]} of {stream!r}"
+                text = f"{self.path}: line {line}: duplicate frame {numbers[place]} of {stream!r}"
                 raise UsageError(text, "Give files of a single run each.")
         return StreamRows(numbers, begins, sizes)
 
     def _wrong(self, line: int, error: Exception) -> UsageError:
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+            return UsageError(f"{self.path}: line {line} is not JSON", _ROWS)
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        hint = "Give files of 'vision-infer run --out FILE.jsonl'; an interrupted run leaves an incomplete last line."
-        return UsageError(f"{self.path}:{line}: not a row of results: {reason}", hint)
+        return UsageError(f"{self.path}: line {line} is not a row of results: {reason}", _ROWS)
 
     def _line_at(self, offset: int) -> int:
         self._file.seek(0)

@@ -37,7 +37,8 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
         raise SettingsError(problems_of(error, StreamSettings), "") from None
     problems = api_problems(settings, service)
     if problems:
-        raise SettingsError(problems, "See service.allow_schemes and service.allow_networks.")
+        urls_only = all(problem.location != ("hook",) for problem in problems)
+        raise SettingsError(problems, "See service.allow_schemes and service.allow_networks." if urls_only else "")
     return settings
 
 

@@ -45,7 +45,7 @@ class Accuracy(_CardPart):
 
 
 class ModelCard(_CardPart):
-    """The description of a model. All fields except ``name`` and ``input`` have defaults; unknown fields are refused."""
+    """The description of a model. All fields except ``name`` and ``input`` have defaults; unknown fields are rejected."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     task: Literal["detect", "classify", "embed"] = "detect"

@@ -106,7 +106,7 @@ def _refuse_loss(candidate: EngineCandidate, accuracy: tuple[MeasuredAccuracy, .
     for measured in accuracy:
         if measured.judged == "proven" and (why := measured.shortfall(budget)):
             what = f"{candidate.engine} of {candidate.facts.card.name}"
-            raise EngineError(f"{what} is refused: {why} (of {measured.data})", "Give a greater --budget, or --accept-loss.")
+            raise EngineError(f"{what} is rejected: {why} (of {measured.data})", "Give a greater --budget, or --accept-loss.")
 
 
 def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:

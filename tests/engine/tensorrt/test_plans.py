@@ -56,7 +56,7 @@ def test_a_plan_is_built_once_and_found_again(cache: EngineCache) -> None:
     said: list[str] = []
     reports: list[BuildProgress] = []
     plan, passport = build_plan(job(), cache, said.append, reports.append)
-    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: there is none yet"]
+    assert said == ["building tensorrt-rtx-cuda-fp16 for smallest-embedder (not cached yet)"]
     assert reports[-1].fraction == 1
     assert (passport.engine, passport.device.kind, passport.device.name) == ("tensorrt-rtx-cuda-fp16", "cuda", "sm_89")
     assert passport.precision["convolutions"] == "3 fp16"
@@ -75,7 +75,7 @@ def test_a_damaged_plan_is_built_again(cache: EngineCache) -> None:
     (entry.folder / "engine.bin").write_bytes(content)
     said: list[str] = []
     assert build_plan(job(), cache, said.append)[0].graph_sha256 == plan.graph_sha256
-    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: the cached engine is damaged"]
+    assert said == ["building tensorrt-rtx-cuda-fp16 for smallest-embedder (the cached engine is damaged)"]
 
 
 def test_an_invalid_plan_is_built_again(cache: EngineCache) -> None:
@@ -83,7 +83,7 @@ def test_an_invalid_plan_is_built_again(cache: EngineCache) -> None:
     said: list[str] = []
     build_plan(job(), cache, said.append)
     assert "is not a plan file of vision-infer" in said[0]
-    assert "there is none yet" in said[1]
+    assert "not cached yet" in said[1]
     build_plan(job(), cache, no_news)
 
 
@@ -101,7 +101,7 @@ def test_another_version_of_the_runtime_causes_a_build(cache: EngineCache) -> No
     assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, installed is {api().version}"
     said: list[str] = []
     build_plan(job(), cache, said.append)
-    assert said == [f"building tensorrt-rtx-cuda-fp16 of smallest-embedder: runtime version is {api().version}, was 1.6.0.1"]
+    assert said == [f"building tensorrt-rtx-cuda-fp16 for smallest-embedder (runtime version is {api().version}, was 1.6.0.1)"]
 
 
 def test_a_suitable_plan_is_found(cache: EngineCache) -> None:

@@ -240,7 +240,8 @@ def _plain(need: Need, plans: Sequence[MachinePlan], published: Sequence[Publish
             for plan in plans
         ],
         "published": [
-            {"device": one.device.model_dump(mode="json"), "cameras_at_most": one.cameras, "says": one.says} for one in published
+            {"device": bound.device.model_dump(mode="json"), "cameras_at_most": bound.cameras, "explanation": bound.explanation}
+            for bound in published
         ],
     }
 

@@ -200,7 +200,7 @@ def _choose_by_ratios(
     if ratio.times.low < CLEARLY_FASTER:
         others = ", ".join(f"{candidate.engine} {other.times.median:.1f}×" for candidate, other in ratios)
         return EngineChoice(reference, f"{reference.engine}: FP32 is fastest here ({others}; {how})")
-    return EngineChoice(best, f"{best.engine}: {ratio.times.median:.1f}× faster than {reference.engine} here ({how})")
+    return EngineChoice(best, f"{best.engine}: {ratio.times.median:.1f}× as fast as {reference.engine} here ({how})")
 
 
 def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, options: AutotuneOptions) -> str:

@@ -99,7 +99,7 @@ def choose_by_passports(
         details = f", {change} points on {loss.frames} frames of {loss.data}"
     if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
         details += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
-    reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {REFERENCE}{details}"
+    reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× as fast as {REFERENCE}{details}"
     return EngineChoice(best.candidate, reason)
 
 

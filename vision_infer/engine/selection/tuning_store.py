@@ -34,7 +34,7 @@ class EngineChoice:
 
     candidate: EngineCandidate
     reason: str
-    """One line: ``openvino-cpu-fp32: 1.3× faster than onnxruntime-cpu-fp32 here (autotuned in 2.0 s)``."""
+    """One line: ``openvino-cpu-fp32: 1.3× as fast as onnxruntime-cpu-fp32 here (autotuned in 2.0 s)``."""
     made_s: float = field(default=0.0, compare=False)
     """The time of the choice, seconds since 1970; 0: now."""
     estimated: bool = False

@@ -105,20 +105,20 @@ class EngineCache:
         Yields:
             The engine that another process has built meanwhile; None: the caller has to build it; ``on_message`` receives why.
         """
-        waiting = f"another process is building {key.engine} of {key.model}: waiting for it"
+        waiting = f"another process is building {key.engine} for {key.model}: waiting for it"
         with self._locked(key.digest(), lambda: on_message(waiting)):
             content = self.load(key)
             if content is None:
-                on_message(f"building {key.engine} of {key.model}: {self.why_missing(key)}")
+                on_message(f"building {key.engine} for {key.model} ({self.why_missing(key)})")
             yield content
 
     def why_missing(self, key: EngineKey) -> str:
-        """Return why an engine has to be built: there is none, it is damaged, or the differences to the most similar one."""
+        """Return why an engine has to be built: it is not cached, it is damaged, or the differences to the most similar one."""
         if (self.folder / key.digest() / "engine.bin").exists():
             return "the cached engine is damaged"
         alike = [entry.key for entry in self.entries() if (entry.key.model, entry.key.engine) == (key.model, key.engine)]
         nearest = min((key.differences(other) for other in alike if other != key), key=len, default=None)
-        return "there is none yet" if nearest is None else "; ".join(nearest)
+        return "not cached yet" if nearest is None else "; ".join(nearest)
 
     def store(self, key: EngineKey, engine: bytes | None, passport: str | None = None) -> Path:
         """Store an engine and its passport; None keeps the stored one. For an engine, the caller has to be in :meth:`building`.

@@ -51,7 +51,7 @@ class Requests:
 
     def __init__(self, name: str) -> None:
         self.spec = SourceSpec(name, "video", (name,))
-        self.info = StreamInfo(None, None, None, None, None, "pictures", False)
+        self.info = StreamInfo(None, None, None, None, None, "image", False)
         self.report = ReadReport()
         self._numbers = itertools.count()
         # Callers put images, the stream's thread takes them; submit() bounds it to MAX_WAITING.
@@ -163,4 +163,4 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
     keep = detections.scores >= np.float32(selector.confidence)
     if selector.classes is not None:
         keep &= np.isin(detections.class_ids, list(selector.classes))
-    return replace(result, stream="picture", detections=detections[keep])
+    return replace(result, stream="image", detections=detections[keep])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.pipeline.status import StreamEvent
@@ -233,7 +234,7 @@ class Streams:
     def _known(self, name: str) -> ConfiguredStream:
         stream = self._streams.get(name)
         if stream is None:
-            raise UnknownStreamError(f"stream {name} does not exist", "See /api/v1/streams.")
+            raise UnknownStreamError(f"stream {name} does not exist{near(name, self._streams)}")
         return stream
 
     def _editable(self, name: str) -> ConfiguredStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -127,7 +128,9 @@ class WebhookCarrier:
             return problem
         if isinstance(error, httpx.TimeoutException):
             return UndeliveredError(f"{self._host} did not answer within {self._timeout_s:g} s")
-        text = " ".join(str(error).split()).replace(self._url, self._host) or type(error).__name__
+        text = (
+            re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split())).replace(self._url, self._host) or type(error).__name__
+        )
         return UndeliveredError(f"{self._host} cannot be reached: {text}")
 
     def _signed(self, batch: str, body: bytes) -> dict[str, str]:

@@ -40,7 +40,7 @@ class StreamCostAnswer(ApiModel):
 class CostAnswer(ApiModel):
     """The resources that streams use, and the remaining capacity."""
 
-    says: str = Field(description="A summary in one sentence.")
+    summary: str = Field(description="A summary in one sentence.")
     cores: float = Field(description="The number of CPU cores available to the service.")
     cores_used: float = Field(description="The number of CPU cores that the service uses.")
     cores_others: float = Field(description="The number of CPU cores that other processes use.")
@@ -70,7 +70,7 @@ def get_cost(
     machine = cost.machine
     used = sum(stream.share for stream in cost.streams)
     return CostAnswer(
-        says=cost.summary,
+        summary=cost.summary,
         cores=machine.cores,
         cores_used=round(machine.used, 3),
         cores_others=round(machine.others, 3),

@@ -59,7 +59,7 @@ class WhyAnswer(ApiModel):
 
     stream: str
     at: str = Field(description="The time in question (UTC).")
-    says: str = Field(description="The explanation.")
+    explanation: str = Field(description="The explanation.")
     hint: str = Field(description="The recommended action; may be empty.")
     state: StateChange | None = Field(description="The stream's state at that time; null if unknown.")
     until: StateChange | None = Field(description="The next change of state; null if the state still applies.")
@@ -108,7 +108,7 @@ def get_why(
     return WhyAnswer(
         stream=name,
         at=_utc(at_ns, clock),
-        says=verdict.text,
+        explanation=verdict.text,
         hint=verdict.hint,
         state=None if verdict.state is None else state_change(verdict.state, clock),
         until=None if verdict.until is None else state_change(verdict.until, clock),

@@ -88,7 +88,7 @@ class Cost {
     /** @param {number | null} value */
     const money = (value) =>
       value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-    setText(this.summary, answer.says);
+    setText(this.summary, answer.summary);
     this.meter.value = answer.busy;
     setText(this.used, percent(answer.busy));
     setText(

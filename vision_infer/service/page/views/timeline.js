@@ -148,7 +148,7 @@ export class Timeline {
       if (this.turn !== turn) return;
       const at = new Date(verdict.at);
       if (this.selected === null) this.ahead = at.getTime() - Date.now();
-      setText(this.explanation, `${this.selected === null ? "Now" : clockTime(at)}: ${verdict.says}`);
+      setText(this.explanation, `${this.selected === null ? "Now" : clockTime(at)}: ${verdict.explanation}`);
       setText(this.hint, verdict.hint);
     } catch (error) {
       if (this.turn !== turn || !this.running) return;
