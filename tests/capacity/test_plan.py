@@ -120,7 +120,7 @@ def test_an_engine_with_unknown_or_large_loss_is_used_only_on_request() -> None:
     assert best(need(loss_points=0.5), report).engine == "onnxruntime-cpu-fp32"
     assert best(need(precision="bf16"), report).engine == "openvino-cpu-bf16"
     assert best(need(runtime="openvino", precision="bf16"), report).engine == "openvino-cpu-bf16"
-    with pytest.raises(UsageError, match=r"no engine of net qualifies .*measured: onnxruntime-cpu-fp32, .*: use another"):
+    with pytest.raises(UsageError, match=r"no engine of net qualifies .*measured: onnxruntime-cpu-fp32, .*\. Use another"):
         planned(need(runtime="tensorrt"), report)
 
 
