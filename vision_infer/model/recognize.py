@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vision_infer.core.errors import ModelError
+from vision_infer.model.column_origins import ColumnOrigins
 from vision_infer.model.decode import find_strides
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.heads._yolo import STRIDES
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import ColumnOrigins
 
 _TASKS = {"segment": "a segmentation model", "pose": "a pose model", "obb": "a model for oriented boxes"}
 """The unsupported tasks, by their names in an exporter's metadata."""

@@ -13,10 +13,10 @@ import pytest
 from tests.support.assets import photographs
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.model.export.custom_model import given_family
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
 from vision_infer.model.export.families import family_names, find_family, read_family
 from vision_infer.model.export.family import Built, Family, Refused
-from vision_infer.model.export.given import given_family
 from vision_infer.model.export.to_onnx import OPSET, to_onnx
 from vision_infer.model.importing import Proposal
 from vision_infer.precision.verification.comparison import BATCHES, read_images

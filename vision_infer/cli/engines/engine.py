@@ -209,7 +209,7 @@ def choose(
     """Autotune: measure the engines of a model on this machine. 'auto' then selects the fastest one."""
     from vision_infer.engine.open import EngineRequest
     from vision_infer.engine.selection.by_passport import BUDGET_POINTS
-    from vision_infer.precision.auto import choose_engine
+    from vision_infer.precision.autotune_with_accuracy import choose_engine
 
     request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
     allowed = BUDGET_POINTS if budget is None else budget

@@ -103,8 +103,8 @@ class _Verifier:
 
 
 def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
+    from vision_infer.model.export.custom_model import given_family
     from vision_infer.model.export.families import find_family
-    from vision_infer.model.export.given import given_family
 
     if family is None:
         raise UsageError("no family is given", "Run 'vision-infer model export --list' to list them.")

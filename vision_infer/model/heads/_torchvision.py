@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vision_infer.model.column_origins import ColumnOrigins
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import ColumnOrigins
 
 
 def raw_outputs(network: RawNetwork, extra: int = 0) -> tuple[Tensor, ...] | None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vision_infer.core.geometry import Size
+from vision_infer.model.column_origins import LINEAR, ColumnOrigins
 from vision_infer.model.head import HeadDefaults
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import LINEAR, ColumnOrigins
 
 USUAL = HeadDefaults(
     color="rgb",

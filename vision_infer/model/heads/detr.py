@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
+from vision_infer.model.column_origins import LINEAR, ColumnOrigins, find_score_kind
 from vision_infer.model.decode import (
     as_float,
     as_probabilities,
@@ -25,7 +26,6 @@ from vision_infer.model.decode import (
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
-from vision_infer.model.origin import LINEAR, ColumnOrigins, find_score_kind
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, boxes_and_scores, class_scores, corners_of
 
 DEFAULTS = HeadDefaults(

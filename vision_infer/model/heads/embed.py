@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
+from vision_infer.model.column_origins import ColumnOrigins
 from vision_infer.model.decode import as_float
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs
@@ -15,7 +16,6 @@ from vision_infer.model.heads import classify
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.origin import ColumnOrigins
 from vision_infer.model.reference import RawOutputs, only_array
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")

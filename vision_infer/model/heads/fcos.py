@@ -13,12 +13,12 @@ import numpy as np
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import Grids, fcos_points, halving_grids
+from vision_infer.model.column_origins import find_score_kind
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.origin import find_score_kind
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, boxes_and_scores, class_scores, halved_grids
 
 DEFAULTS = HeadDefaults(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
+from vision_infer.model.column_origins import LINEAR, ColumnOrigins
 from vision_infer.model.decode import (
     as_float,
     as_probabilities,
@@ -31,7 +32,6 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.origin import LINEAR, ColumnOrigins
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, class_scores, only_array, softmax
 
 DEFAULTS = HeadDefaults(

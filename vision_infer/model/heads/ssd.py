@@ -15,12 +15,12 @@ from onnx import TensorProto
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import SsdLayout, decode_deltas, ssd_boxes, ssd_layouts
+from vision_infer.model.column_origins import find_score_kind
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, columns, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
-from vision_infer.model.origin import find_score_kind
 from vision_infer.model.reference import (
     RawOutputs,
     ReferenceBoxes,

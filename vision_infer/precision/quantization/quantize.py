@@ -27,7 +27,6 @@ from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card, write_card
 from vision_infer.model.model_folder import card_to_yaml
 from vision_infer.precision.frames import FrameNeeds, Frames, in_words
-from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.quantization.int8 import FORMS, Form, Int8Recipe, calibrated_tensors, simplify
 from vision_infer.precision.quantization.ranges import collect_activations
@@ -42,6 +41,7 @@ from vision_infer.precision.verification.engine_check import (
     open_reference,
     verify_engines,
 )
+from vision_infer.precision.worst_images import write_worst
 
 OnMessage = Callable[[str], None]
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})

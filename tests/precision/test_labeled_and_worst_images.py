@@ -14,11 +14,11 @@ from tests.precision.test_agreement import CARD, COUNT, judge, outputs
 from tests.precision.tiny import ScriptedEngine
 from tests.support.assets import BOXES, IMAGES, photographs
 from vision_infer.core.errors import ModelError, OutputError, StreamError, UsageError
-from vision_infer.precision import pictures as module
+from vision_infer.precision import worst_images as module
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.labeled import LabeledJudge, labeled_judge
-from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.verification.engine_check import EngineVerification, open_reference
+from vision_infer.precision.worst_images import write_worst
 
 
 def test_the_map_is_that_of_coco(bundled: Path) -> None:

@@ -14,8 +14,8 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.candidates import candidates
 from vision_infer.engine.selection.lookup import find_choice
-from vision_infer.precision import auto as module
-from vision_infer.precision.auto import choose_engine
+from vision_infer.precision import autotune_with_accuracy as module
+from vision_infer.precision.autotune_with_accuracy import choose_engine
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.verification.agreement import Agreement, Judge
 from vision_infer.precision.verification.drift import BootstrapInterval
