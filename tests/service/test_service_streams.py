@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_streams_unchanged(engines: Engines, change: str)
         site.keep.full = True
         kept = dict(site.keep.kept)
         changes: dict[str, Callable[[], object]] = {
-            "create": lambda: site.service.create("s0", wanted(camera, model="two")),
+            "create": lambda: site.service.create("s0", wanted(camera, model="two", clips={})),
             "replace": lambda: site.service.replace("s0", wanted(camera, weight=5)),
             "replace url": lambda: site.service.replace("s0", wanted(elsewhere)),
             "replace model": lambda: site.service.replace("s0", wanted(camera, model="two")),
@@ -147,6 +147,7 @@ def test_a_full_disk_leaves_the_streams_unchanged(engines: Engines, change: str)
         assert engines.loaded == {"one"}
         if change == "create":
             assert site.service.streams() == []
+            assert site.service.clips.tap("s0")._settings is None
             wait_until(lambda: all(connection.closed.is_set() for connection in camera.opened))
         else:
             site.give(camera, 2)

@@ -217,6 +217,7 @@ class Streams:
                 except VisionInferError:
                     if old is None:
                         self._supervisor.remove(name)
+                        self._clips.forget(name)
                     elif self.begun:
                         self._runner.run_or_fail(name, old)
                     raise
