@@ -300,6 +300,11 @@ def test_the_child_process_compiles_an_engine_into_the_cache(wanted: Upgrade) ->
     assert list(wanted.request.engine_dir.iterdir())
 
 
+def test_no_command_is_made_without_an_engine_folder(wanted: Upgrade) -> None:
+    with pytest.raises(AssertionError, match="engine folder"):
+        autotune_command(replace(wanted, request=replace(wanted.request, engine_dir=None)))
+
+
 def test_the_child_process_reports_a_failure_in_one_line(wanted: Upgrade, tmp_path: Path) -> None:
     missing = replace(wanted, path=tmp_path / "missing.onnx")
     failure = run_child(autotune_command(missing), 0, lambda: False)

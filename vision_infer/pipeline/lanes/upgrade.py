@@ -208,6 +208,7 @@ def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
 
 def _profile(request: EngineRequest) -> list[str]:
     """Return the engine folder, and the batch size, workers and threads; 0 for a default."""
+    assert request.engine_dir is not None, "a warm start needs an engine folder"
     return [str(request.engine_dir), *(str(number or 0) for number in (request.batch, request.workers, request.threads))]
 
 
