@@ -105,7 +105,7 @@ def test_a_refusal_waits_long_and_is_reported() -> None:
     with Rig() as rig:
         rig.add(camera)
         status = rig.wait_state(S.REFUSED)
-        assert status.reason == "rtsp://cam/main: authentication failed (401). Check the password.; next attempt in 60.0 s"
+        assert status.reason == "rtsp://cam/main: authentication failed (401). Check the password. Next attempt in 60.0 s."
         assert camera.attempts == 1
     assert camera.attempts == 1
 

@@ -83,10 +83,11 @@ def test_frames_without_results_are_explained_by_their_outcome(story: Story, rea
     assert why._MEANINGS[reason.value][0] in verdict.text
 
 
-def test_a_disconnected_camera_is_explained_with_its_reason_and_return(story: Story) -> None:
+@pytest.mark.parametrize("end", ["", "."])
+def test_a_disconnected_camera_is_explained_with_its_reason_and_return(story: Story, end: str) -> None:
     story.state(StreamState.LIVE)
     story.frames(10)
-    story.state(StreamState.BACKING_OFF, "connection refused; next attempt in 4.0 s")
+    story.state(StreamState.BACKING_OFF, f"connection refused; next attempt in 4.0 s{end}")
     story.clock.now += 60 * SECOND
     story.state(StreamState.LIVE)
     story.frames(10)

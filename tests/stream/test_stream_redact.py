@@ -64,6 +64,14 @@ def test_other_text_is_unchanged(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
+@pytest.mark.parametrize("end", ["", ": connection refused", ". Check the port.", "; gone", "&a=1"])
+def test_hidden_secrets_keep_the_punctuation_after_them(end: str) -> None:
+    text = f"rtsp://host/x?token=***{end}"
+    assert redact(text) == text
+    assert redact(f"http://host/x?to%6Ben=***{end}") == f"http://host/x?to%6Ben=***{end}"
+    assert MARK not in redact(f"rtsp://host/x?token=***{MARK}{end}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -13,6 +13,8 @@ from urllib.parse import unquote
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\[][^/\s:]*:(?!\d*[/?#])\S*|:(?!\d*[/?#])\S*|[^/\s]*)@")
 # The same, percent-encoded, in a parameter of another URL.
 _ENCODED_CREDENTIALS = re.compile(r"(?i)(?<=%3A%2F%2F)[^&\s]*(?=%40)")
+# A value up to the next parameter. One that is hidden already ends before the punctuation of the sentence: "token=***: refused".
+_VALUE = r"(?:\*\*\*(?=[:.,;]?(?:\s|$))|[^&\s]*)"
 _WORDS = (
     r"(?:login|user|admin)?(?:pass?(?:word|wd|code|phrase)?|pa?swd?|pwd?)|token|secret|(?:api|access|stream|licen[cs]e)?key|auth|code"
     r"|sig(?:nature)?|hash|jwt|credentials?|session(?:id)?|sid|streamid"
@@ -23,9 +25,9 @@ _NAME = re.compile(
 # Some cameras take the password in the path: user=admin_password=secret_channel=1. An SRT stream ID may contain one anywhere.
 _SECRET_PARAMETER = re.compile(
     rf"((?:(?i:[?&;#,/_\s\"'{{=.-]|^)(?i:{_WORDS})|[a-z0-9](?:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?))"
-    r"(?i:=|%3D))[^&\s]*"
+    rf"(?i:=|%3D)){_VALUE}"
 )
-_ENCODED_NAME = re.compile(r"(?<=[?&;#])([^=&?;#\s]*%[0-9A-Fa-f]{2}[^=&?;#\s]*)=[^&\s]*")
+_ENCODED_NAME = re.compile(rf"(?<=[?&;#])([^=&?;#\s]*%[0-9A-Fa-f]{{2}}[^=&?;#\s]*)={_VALUE}")
 _JSON_MEMBER = re.compile(r"(?<=[\"'])([\w.-]+)([\"']\s*:\s*[\"'])[^\"']*")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

@@ -214,7 +214,8 @@ class LiveWorker:
             state, wait_s = StreamState.REFUSED, self._refusals.next_s()
         else:
             state, wait_s = StreamState.BACKING_OFF, self._backoff.next_s()
-        self._set_state(state, f"{_text(failure)}; next attempt in {wait_s:.1f} s")
+        text, wait = _text(failure), f"attempt in {wait_s:.1f} s"
+        self._set_state(state, f"{text} Next {wait}." if text.endswith(".") else f"{text}; next {wait}")
         self.stopping.wait(wait_s)
 
     def _set_state(self, state: StreamState, reason: str = "") -> None:

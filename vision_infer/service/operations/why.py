@@ -101,7 +101,7 @@ def _explain(
     if at_ns > now_ns:
         return "This time is in the future.", "Choose a time in the past."
     if state is not None and state.state is not StreamState.LIVE:
-        reason = f": {state.reason}" if state.reason else ""
+        reason = f": {state.reason.removesuffix('.')}" if state.reason else ""
         after = "" if until is None else f" The state changed to {until.state.value} {_span(until.at_ns - at_ns)} later."
         text = f"The stream had been {state.state.value} for {_span(at_ns - state.at_ns)}{reason}.{after}"
         return (f"{text} {_of_frames(frames)[0]}" if frames else text), ""
