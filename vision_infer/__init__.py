@@ -1,4 +1,4 @@
-"""Real-time video inference: decode, batch, detect, and say where the time went."""
+"""Real-time object detection for cameras and videos, with the age of every result and a reason for every dropped frame."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from vision_infer.cli.models import model
 
 app = typer.Typer(
     name="vision-infer",
-    help="Real-time video inference: run models on video files, images and live cameras.",
+    help="Real-time object detection for cameras and videos, with the age of every result and a reason for every dropped frame.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -83,6 +83,7 @@ def _parameter(name: str, field: FieldInfo, text: str, metavar: str | None, posi
         metavar = "|".join(get_args(unwrapped(kind)))
     low = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
     high = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
+    text += "".join(f" Greater than {bound.gt}." for bound in field.metadata if isinstance(bound, Gt))
     option: Any = typer.Option(min=low, max=high, metavar=metavar or _unit(name), help=text)  # type: ignore[arg-type]
     return _keyword(name, Annotated[kind, option], default)
 

@@ -120,7 +120,7 @@ def summarize(
         frames=sum(record.results for record in records),
         decoded=sum(record.decoded for record in records),
         detections=sum(record.detections for record in records),
-        seconds=(supervisor.last_written_ns - supervisor.first_open_ns) / 1e9,
+        seconds=(supervisor.last_written_ns - supervisor.first_open_ns) / 1e9 if supervisor.first_open_ns else 0.0,
         startup_seconds=spent.startup_seconds,
         cpu_seconds=spent.cpu_seconds,
         peak_rss_bytes=spent.peak_rss_bytes,
