@@ -92,6 +92,21 @@ def test_a_file_that_is_briefly_missing_counts_as_unchanged(path: Path) -> None:
     assert polls(3) == [False, True, False]
 
 
+def test_a_missing_file_is_logged_once_per_absence(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    polls = Polls(path)
+    path.unlink()
+    polls()
+    assert caplog.messages == [], "an editor may be replacing it"
+    polls(5)
+    warning = f"{path} is missing or cannot be read; the service continues with the last settings"
+    assert caplog.messages == [warning]
+    path.write_text("model: bb")
+    assert polls(2) == [False, True]
+    path.unlink()
+    polls(5)
+    assert caplog.messages == [warning] * 2
+
+
 def test_switched_symbolic_links_are_detected_as_in_kubernetes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

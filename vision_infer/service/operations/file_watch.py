@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from vision_infer.core.clock import Clock
 QUIET_NS = 200_000_000
 """The time without changes before the file is read, in nanoseconds: an editor may still be writing it."""
 
+_log = logging.getLogger("vision_infer.service")
+
 _Version = tuple[int, int, int, int, int]
 """The identity of a content: device, inode, size, modification time and status change time in nanoseconds."""
 
@@ -19,7 +23,7 @@ class FileWatch:
     """Detects changes of a file's content. It has no thread: the caller polls :meth:`changed`.
 
     The path is resolved each time, so that files replaced by renaming are detected, as are symbolic links that switch to another
-    folder, as Kubernetes does. A missing file counts as unchanged.
+    folder, as Kubernetes does. A missing file counts as unchanged, with a warning.
 
     Create the watch before reading the file, so that no change is missed in between.
     """
@@ -31,14 +35,23 @@ class FileWatch:
         self._reported = _version(path)
         self._new: _Version | None = None
         self._since_ns = 0
+        self._warn_ns: float | None = None  # the time from which a missing file is logged; endless once it was
 
     def changed(self) -> bool:
         """Return whether the content has changed and is stable; True once for each change."""
         now = _version(self.path)
-        if now is None or now == self._reported:
+        time_ns = self._clock.monotonic_ns()
+        if now is None:
+            self._new = None
+            self._warn_ns = self._warn_ns or time_ns + self._quiet_ns  # an editor may be replacing it
+            if time_ns >= self._warn_ns:
+                self._warn_ns = math.inf
+                _log.warning("%s is missing or cannot be read; the service continues with the last settings", self.path)
+            return False
+        self._warn_ns = None
+        if now == self._reported:
             self._new = None
             return False
-        time_ns = self._clock.monotonic_ns()
         if now != self._new:
             self._new, self._since_ns = now, time_ns
             return False
