@@ -69,6 +69,18 @@ def test_a_clip_gives_a_row_per_frame_and_correct_latencies(command: Command, sh
     assert summary["bound_by"] in {"decode", "preprocess", "inference", "postprocess", "write", "nothing"}
 
 
+def test_resuming_a_finished_run_reports_that_nothing_was_left(command: Command, short: Path, tmp_path: Path) -> None:
+    options = ("run", short, "--out", "rows.jsonl", "--every", "10", "--resume")
+    first = command(*options)
+    assert (first.returncode, "3 frames of 30 decoded" in first.stderr) == (0, True), first.stderr
+    assert "bound by nothing" not in first.stderr
+    again = command(*options, "--summary", "summary.json")
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (0, "all sources were finished by an earlier run")
+    assert "frames" not in again.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["frames"], summary["seconds"], summary["fps"]) == (0, 0, 0)
+
+
 def test_several_sources_give_the_same_results_as_separate_runs(command: Command, short: Path, tmp_path: Path) -> None:
     other = clip(Clip(sound=Sound()))
     image = tmp_path / "still.png"

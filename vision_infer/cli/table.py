@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vision_infer.pipeline.runs.summary import RunSummary
+from vision_infer.pipeline.runs.summary import FINISHED_EARLIER, RunSummary
 
 
 def print_summary(summary: RunSummary, console: Console | None = None) -> None:
@@ -13,6 +13,9 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     console = console or Console(stderr=True, highlight=False)
     if len(summary.sources) > 1:
         console.print(_sources(summary))
+    if all(source["state"] == FINISHED_EARLIER for source in summary.sources):
+        console.print("all sources were finished by an earlier run")
+        return
     console.print(_stages(summary))
     per_frame = 1000 * summary.cpu_seconds / summary.frames if summary.frames else 0.0
     every = f" of {summary.decoded} decoded" if summary.decoded != summary.frames else ""
@@ -27,7 +30,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     for reason in summary.engine_reasons:
         console.print(reason, soft_wrap=True, markup=False)
     busy = ", ".join(f"{stage} {fraction:.0%}" for stage, fraction in summary.busy.items())
-    console.print(f"bound by {summary.bound_by} (utilization: {busy})", soft_wrap=True)
+    bound_by = "no bottleneck" if summary.bound_by == "nothing" else f"bound by {summary.bound_by}"
+    console.print(f"{bound_by} (utilization: {busy})", soft_wrap=True)
     console.print(
         f"{per_frame:.1f} ms of CPU per frame, peak memory {summary.peak_rss_bytes / 1e6:.0f} MB, "
         f"started in {summary.startup_seconds:.2f} s",

@@ -19,6 +19,8 @@ from vision_infer.telemetry.account import Work
 
 MIN_BUSY = 0.5
 """A stage that was busy for less than this fraction of its time was not the bottleneck."""
+FINISHED_EARLIER = "finished earlier"
+"""The state of a source that an earlier run has finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class RunSummary:
     """The number of frames decoded, over all sources."""
     detections: int
     seconds: float
-    """The time from the first open to the last result written."""
+    """The time from the first open to the last result written; 0 if no source was opened."""
     startup_seconds: float
     """The time from the start of the process to the first open: imports, the engine, its warm-up."""
     cpu_seconds: float
@@ -195,7 +197,7 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
 def _sources(job: Job, records: Sequence[StreamRecord]) -> tuple[dict[str, Any], ...]:
     """Return the sources that an earlier run has finished, those of this run, and those that were not found."""
     earlier = [
-        _unread(spec.name, redact(spec.paths[0]), "finished earlier")
+        _unread(spec.name, redact(spec.paths[0]), FINISHED_EARLIER)
         for spec in job.found.specs
         if spec.name in job.todo.finished
     ]
