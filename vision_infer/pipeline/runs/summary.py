@@ -197,9 +197,7 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
 def _sources(job: Job, records: Sequence[StreamRecord]) -> tuple[dict[str, Any], ...]:
     """Return the sources that an earlier run has finished, those of this run, and those that were not found."""
     earlier = [
-        _unread(spec.name, redact(spec.paths[0]), FINISHED_EARLIER)
-        for spec in job.found.specs
-        if spec.name in job.todo.finished
+        _unread(spec.name, redact(spec.paths[0]), FINISHED_EARLIER) for spec in job.found.specs if spec.name in job.todo.finished
     ]
     not_found = [_unread(error.source, error.source, "failed") | {"error": str(error)} for error in job.found.errors]
     return (*earlier, *(source_summary(record) for record in records), *not_found)
