@@ -16,15 +16,15 @@ def test_two_runs(in_process: Command, tmp_path: Path) -> None:
     done = in_process("diff", "a.jsonl", "again.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "the same: 5 frames in both, 0 of them differ, 0 only in A, 0 only in B"
-    done = in_process("diff", "a.jsonl", "strict.jsonl", "--json", "--pictures", "worst", "--video", bikes(), "--top", "2")
+    done = in_process("diff", "a.jsonl", "strict.jsonl", "--json", "--images", "worst", "--video", bikes(), "--top", "2")
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
     assert report["same"] is False
     assert report["frames"]["both"] == 5
     assert sum(one["only_a"] for one in report["classes"].values()) > 0
     assert sum(one["only_b"] for one in report["classes"].values()) == 0
-    assert sorted(report["pictures"]) == sorted(f"worst/{path.name}" for path in (tmp_path / "worst").iterdir())
-    assert len(report["pictures"]) == 2
+    assert sorted(report["images"]) == sorted(f"worst/{path.name}" for path in (tmp_path / "worst").iterdir())
+    assert len(report["images"]) == 2
     done = in_process("diff", "a.jsonl", "strict.jsonl")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("different: 5 frames in both")
@@ -37,8 +37,8 @@ def test_invalid_options_are_one_line_errors(in_process: Command, tmp_path: Path
     one_line(in_process("diff", "a.jsonl", "gone.jsonl"), 2, "gone.jsonl", "cannot be read")
     one_line(in_process("diff", "a.jsonl", "bad.jsonl"), 2, "bad.jsonl: line 2 is not")
     one_line(in_process("diff", "a.jsonl", "a.jsonl", "--iou", "1.5"), 2, "--iou 1.5")
-    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--pictures", "out"), 2, "--pictures", "--video")
-    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--video", "x.mp4"), 2, "--pictures", "--video")
+    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--images", "out"), 2, "--images", "--video")
+    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--video", "x.mp4"), 2, "--images", "--video")
     one_line(in_process("diff", "a.jsonl"), 2, "B.jsonl", "--help")
     done = in_process("diff", "a.jsonl", "a.jsonl")
     assert done.returncode == 0

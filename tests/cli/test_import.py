@@ -31,7 +31,7 @@ def test_sizes_are_height_first_and_each_is_verified(command: Command, tmp_path:
 def test_the_verification_uses_the_given_images(in_process: Command, tmp_path: Path) -> None:
     raw.yolov5(tmp_path / "mine.onnx")
     pictures = photographs()
-    done = in_process("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
+    done = in_process("model", "import", "mine.onnx", "--name", "mine", "--images", pictures)
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 5 images, against the raw model: boxes within " in done.stdout
 
@@ -58,7 +58,7 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
         (["--input", "64x64,"], 2, ("is not a valid size",)),
         (["--input", "0x64"], 2, ("is not a valid size",)),
         (["--scores", "logits"], 2, ("sigmoid or softmax",)),
-        (["--pictures", "nowhere"], 2, ("nowhere",)),
+        (["--images", "nowhere"], 2, ("nowhere",)),
         (["--head", "yolov5"], 3, ("does not fit head 'yolov5'",)),
         (["--input", "320x320"], 3, ("cannot be rewritten for 320x320", "Sub", "dynamic height and width")),
         (["--labels", "coco"], 3, ("has 7 classes, but there are 80 labels",)),

@@ -28,8 +28,8 @@ def diff_command(
     iou: Annotated[float, Option(metavar="IOU", help="The minimum IoU of two boxes to be the same object.")] = 0.5,
     score_tolerance: Annotated[float, Option(metavar="SCORE", help="The maximum difference between two scores.")] = 0.05,
     top: Annotated[int, Option(min=0, metavar="N", help="The number of most different frames to list and draw.")] = 6,
-    pictures: Annotated[Path | None, Option(metavar="DIR", help="Save these frames as images, A left, B right.")] = None,
-    video: Annotated[list[str] | None, Option(metavar="SOURCE", help="A source of the runs, for --pictures. Repeatable.")] = None,
+    images: Annotated[Path | None, Option(metavar="DIR", help="Save these frames as images, A left, B right.")] = None,
+    video: Annotated[list[str] | None, Option(metavar="SOURCE", help="A source of the runs, for --images. Repeatable.")] = None,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,
 ) -> int:
@@ -41,21 +41,21 @@ def diff_command(
     from vision_infer.compare.runs import DiffSettings, diff
 
     settings = DiffSettings(iou, score_tolerance, top)
-    if (pictures is None) != (not video):
-        raise UsageError("--pictures and --video must be used together", "Write --pictures DIR --video SOURCE")
-    if pictures is None:
+    if (images is None) != (not video):
+        raise UsageError("--images and --video must be used together", "Write --images DIR --video SOURCE")
+    if images is None:
         report, drawn = diff(a, b, settings), []
     else:
         from vision_infer.compare.diff_images import DiffImages
 
-        drawer = DiffImages(pictures, video or (), overwrite)
+        drawer = DiffImages(images, video or (), overwrite)
         report = diff(a, b, settings)
         drawn = drawer.write(report)
     if json_output:
-        typer.echo(json.dumps(report.to_dict() | {"pictures": drawn}, indent=2))
+        typer.echo(json.dumps(report.to_dict() | {"images": drawn}, indent=2))
     else:
         _print(report, drawn)
-    if pictures is not None and len(drawn) < len(report.most_different):
+    if images is not None and len(drawn) < len(report.most_different):
         missing = len(report.most_different) - len(drawn)
         typer.echo(f"warning: --video: {missing} of the frames were not found in the sources", err=True)
     return 0 if report.same else DIFFERENT

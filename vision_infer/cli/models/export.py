@@ -39,9 +39,7 @@ def export_command(
         int | None, Option("--num-classes", min=1, max=100_000, help="The number of classes. Default: the official one.")
     ] = None,
     opset: Annotated[int | None, Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
-    pictures: Annotated[
-        Path | None, Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic.")
-    ] = None,
+    images: Annotated[Path | None, Option(metavar="DIR", help="Images for the verification. Default: synthetic.")] = None,
     candidates: Annotated[
         int | None, Option(min=1, max=5000, help="The maximum number of boxes before NMS. Default: 300.")
     ] = None,
@@ -79,24 +77,24 @@ def export_command(
         candidates,
         overwrite,
     )
-    verify = _Verifier(None if pictures is None else read_images(pictures), origin == "random")
+    verify = _Verifier(None if images is None else read_images(images), origin == "random")
     with _stopped_in_one_line():
         path = export_model(request, found, typer.echo, verify)
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 
 
 class _Verifier:
-    def __init__(self, pictures: Any, untrained: bool) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Any, untrained: bool) -> None:
+        self._images = images
         self._untrained = untrained
 
     def __call__(self, proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
         from vision_infer.precision.verification.export_check import verify_export
         from vision_infer.precision.verification.import_check import verify_import
 
-        for line in verify_import(proposal, self._pictures, self._untrained):
+        for line in verify_import(proposal, self._images, self._untrained):
             typer.echo(line)
-        verified = verify_export(proposal, runs, self._pictures)
+        verified = verify_export(proposal, runs, self._images)
         for entry in verified:
             typer.echo(entry)
         return [entry.to_dict() for entry in verified]

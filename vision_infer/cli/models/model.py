@@ -95,7 +95,7 @@ def import_command(
     scores: Annotated[
         str | None, Option(metavar="probabilities|sigmoid|softmax", help="The form of the scores. Default: detected.")
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         Path | None, Option(metavar="DIR", help="Images for the verification. Default: synthetic.", file_okay=False)
     ] = None,
     candidates: Annotated[
@@ -115,10 +115,10 @@ def import_command(
     from vision_infer.precision.verification.comparison import read_images
     from vision_infer.precision.verification.import_check import verify_import
 
-    images = None if pictures is None else read_images(pictures)
+    shown = None if images is None else read_images(images)
 
     def verify(proposal: Proposal) -> None:
-        for line in verify_import(proposal, images):
+        for line in verify_import(proposal, shown):
             typer.echo(line)
 
     path = import_model(

@@ -33,7 +33,7 @@ def quantize_command(
         Path | None, Option(metavar="instances.json", help="Evaluate on these COCO annotations. Requires --images.")
     ] = None,
     images: Annotated[Path | None, Option(metavar="DIR", help="The folder of the images of --labels.")] = None,
-    pictures: Annotated[Path | None, Option(metavar="DIR", help="Save the most different frames, FP32 on the left.")] = None,
+    save_images: Annotated[Path | None, Option(metavar="DIR", help="Save the most different frames, FP32 on the left.")] = None,
     time_limit: Annotated[float, Option(min=1, metavar="SECONDS", help="The time limit of the search for FP32 layers.")] = 600.0,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,
@@ -61,7 +61,7 @@ def quantize_command(
         model_dir,
         overwrite,
         time_limit,
-        pictures,
+        save_images,
         judge=judge,
     )
     reports = []
