@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,6 +187,8 @@ class Pipeline:
             detections, or None to drop it. Its exceptions are logged, and the result is unchanged.
     """
 
+    _autotune_module: ClassVar[str | None] = None
+
     def __init__(
         self,
         detector: Detector,
@@ -219,7 +221,7 @@ class Pipeline:
         settings = self.settings
         region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
         channel = ResultChannel()
-        with open_lanes(settings, resolve_models(settings), found.specs, _log.info) as lanes:
+        with open_lanes(settings, resolve_models(settings), found.specs, _log.info, self._autotune_module) as lanes:
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
                 for spec in found.specs:
                     supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, region))
