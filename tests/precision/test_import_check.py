@@ -280,7 +280,7 @@ def test_the_five_synthetic_images_differ() -> None:
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--pictures .*No such file"):
+    with pytest.raises(UsageError, match=r"--images .*No such file"):
         read_images(tmp_path / "none")
     with pytest.raises(UsageError, match="the folder has no images"):
         read_images(tmp_path)

@@ -78,16 +78,16 @@ def read_images(folder: Path) -> list[NDArray[np.uint8]]:
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     except OSError as error:
-        raise UsageError(f"--pictures {folder}: {error.strerror or error}", "Give a folder of images.") from error
+        raise UsageError(f"--images {folder}: {error.strerror or error}", "Give a folder of images.") from error
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, IMAGES).astype(int))] if files else []
     found = []
     for path in chosen:
         try:
             found.append(read_image(str(path)))
         except StreamError as error:
-            raise UsageError(error.message, "Remove the file from the folder of --pictures.") from error
+            raise UsageError(error.message, "Remove the file from the folder of --images.") from error
     if not found:
-        raise UsageError(f"--pictures {folder}: the folder has no images", f"Give a folder of {', '.join(_SUFFIXES[:3])} files.")
+        raise UsageError(f"--images {folder}: the folder has no images", f"Give a folder of {', '.join(_SUFFIXES[:3])} files.")
     return found
 
 
