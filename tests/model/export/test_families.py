@@ -13,7 +13,7 @@ import pytest
 from tests.support.assets import photographs
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.custom_model import given_family
+from vision_infer.model.export.custom_model import custom_family
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
 from vision_infer.model.export.families import family_names, find_family, read_family
 from vision_infer.model.export.family import Built, Family, Refused
@@ -123,7 +123,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_custom_model_is_exported(nets: Path) -> None:
     name = "nets_of_a_test:mean"
-    path = export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, verify)
+    path = export_model(ExportRequest(name, "own", nets, origin="given"), custom_family(name), lambda _: None, verify)
     assert free_batch(path)
     (entry,) = json.loads((path.parent / RECORD_FILE).read_text())["proofs"]
     assert (entry["height"], entry["width"], entry["agreement_percent"]) == (24, 32, 100)
@@ -141,7 +141,7 @@ def test_a_custom_model_is_exported(nets: Path) -> None:
 def test_a_failed_export_reports_one_line_and_leaves_no_files(nets: Path, function: str, message: str) -> None:
     name = f"nets_of_a_test:{function}"
     with pytest.raises(ModelError) as caught:
-        export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, verify)
+        export_model(ExportRequest(name, "own", nets, origin="given"), custom_family(name), lambda _: None, verify)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not nets.exists() or not list(nets.iterdir())

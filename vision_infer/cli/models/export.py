@@ -101,14 +101,14 @@ class _Verifier:
 
 
 def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
-    from vision_infer.model.export.custom_model import given_family
+    from vision_infer.model.export.custom_model import custom_family
     from vision_infer.model.export.families import find_family
 
     if family is None:
         raise UsageError("no family is given", "Run 'vision-infer model export --list' to list them.")
     if name is None:
         raise UsageError("--name is missing", f"Write: vision-infer model export {family} --name NAME")
-    return (family, given_family(family), "") if ":" in family else find_family(family)
+    return (family, custom_family(family), "") if ":" in family else find_family(family)
 
 
 def _origin(family: Family, what: str, weights: Path | None, random: bool, download: bool) -> Origin:

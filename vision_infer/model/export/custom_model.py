@@ -20,7 +20,7 @@ _EXPECTED = "It must return a torch.nn.Module and the fields of its card: 'head'
 _OUTPUTS = {"classify": ("logits",), "embed": ("embedding",)}
 
 
-def given_family(text: str) -> Family:
+def custom_family(text: str) -> Family:
     """Return a family for the one model that a function returns.
 
     Args:
