@@ -13,7 +13,7 @@ from vision_infer.config.serve_schema import config_schema
 from vision_infer.core.errors import UsageError
 
 DEFAULTS, STREAM = "StreamDefaults", "StreamSettings"
-WRONG_FILE = "streams:\n  front:\n    url: test://\n" + "\n" * 8 + "    fps: -1\n\n    transprot: tcp\n"
+WRONG_FILE = "streams:\n  front:\n    detect: test://\n" + "\n" * 8 + "    fps: -1\n\n    transprot: tcp\n"
 """a configuration with two errors, in lines 12 and 14"""
 WRONG_VARIABLE = {"VISION_INFER_SERVICE__PROT": "9000"}
 
