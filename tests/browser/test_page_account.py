@@ -81,7 +81,7 @@ def test_the_page_explains_a_selected_moment_without_results(browser: Browser, a
         expect(page.locator(".outcomes")).to_contain_text("superseded 133")
         click_at(checked, 32)
         expect(explanation).to_contain_text("none with a result: newer frames replaced them while they waited for the engine")
-        expect(page.locator(".timeline")).to_contain_text("the engine is busy: see its utilization")
+        expect(page.locator(".timeline")).to_contain_text("The engine is busy. Check its utilization")
         checked.shot("timeline")
         strip = page.get_by_role("slider", name="Selected moment")
         strip.focus()

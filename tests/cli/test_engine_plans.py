@@ -83,19 +83,19 @@ def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("--runtime", "tensorrt-rtx", "--for", "sm_90"), 2, "TensorRT-RTX does not support it: use sm_75, "),
+        (("--runtime", "tensorrt-rtx", "--for", "sm_90"), 2, "TensorRT-RTX does not support it. Use sm_75, "),
         (("--runtime", "tensorrt-rtx", "--for", "4090"), 2, "--for 4090: not a compute capability"),
-        (("--for", "sm_89"), 2, "--for is valid for plans only: add --runtime tensorrt-rtx"),
-        (("--device", "cuda:1"), 2, "--device is valid for plans only: add --runtime tensorrt-rtx"),
-        ((*WORDS, "--device", "cpu"), 2, "--device cpu: plans are for NVIDIA GPUs: use --device cuda:N"),
+        (("--for", "sm_89"), 2, "--for is valid for plans only. Add --runtime tensorrt-rtx"),
+        (("--device", "cuda:1"), 2, "--device is valid for plans only. Add --runtime tensorrt-rtx"),
+        ((*WORDS, "--device", "cpu"), 2, "--device cpu: plans are for NVIDIA GPUs. Use --device cuda:N"),
         ((*WORDS, "--workers", "2"), 2, "--workers is not valid for plans"),
-        ((*WORDS, "--precision", "bf16"), 4, "has no graph in bf16: vision-infer model quantize"),
+        ((*WORDS, "--precision", "bf16"), 4, "has no graph in bf16. Create one with: vision-infer model quantize"),
         (
             (*WORDS, "--version-compatible"),
             2,
             "--version-compatible is not valid for TensorRT-RTX: a plan fits the version that built it",
         ),
-        (("--runtime", "tensorflow"), 2, "--runtime tensorflow: is unknown: use onnxruntime, openvino, tensorrt, tensorrt-rtx"),
+        (("--runtime", "tensorflow"), 2, "--runtime tensorflow: is unknown. Use onnxruntime, openvino, tensorrt, tensorrt-rtx"),
         (("--engine", "tensorrt-rtx-cuda-fp16", "--precision", "int8"), 2, "contradicts --runtime or --precision"),
     ],
 )

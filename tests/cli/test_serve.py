@@ -115,7 +115,7 @@ def test_a_configuration_is_validated(command: Command, tmp_path: Path) -> None:
     for stream, said in (
         (
             "model: faces, secondary: faces",
-            "streams.a.secondary: faces is a model for 'embed' and has no detections. Leave it out.",
+            "streams.a.secondary: faces is a model for 'embed' and has no detections. Leave it out",
         ),
         ("secondary: clock", "streams.a.secondary: clock is a model for 'detect'. Choose a model for"),
     ):

@@ -67,7 +67,7 @@ def test_an_earlier_accuracy_is_kept_and_decides(possible: list[EngineCandidate]
     cache.store_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
     with pytest.raises(EngineError) as caught:
         build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
-    assert "refused: 0.9 points lost (0.0 to 1.8) on 200 frames, the budget is 1 (of my.mp4)" in caught.value.message
+    assert "rejected: 0.9 points lost (0.0 to 1.8) on 200 frames, the budget is 1 (of my.mp4)" in caught.value.message
     assert "--accept-loss" in caught.value.hint
     for options in ({"accept_loss": True}, {"budget": 2.0}):
         assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)

@@ -121,7 +121,7 @@ def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ("nvml", "says", "broken"),
     [
         (_Nvml(12), "no NVIDIA GPU: its driver is not installed", False),
-        (_Nvml(4), "this user has no permission to use NVIDIA's driver: give the user access to /dev/nvidia*", True),
+        (_Nvml(4), "this user has no permission to use NVIDIA's driver. Give the user access to /dev/nvidia*", True),
         (_Nvml(9), "NVIDIA's driver is installed but not loaded", True),
         (_Nvml(99), "NVIDIA's driver reports an error: error 99", True),
         (_Nvml(count=0), "NVIDIA's driver is installed but reports no GPU", True),

@@ -108,7 +108,7 @@ def test_an_invalid_certificate_is_rejected(tmp_path: Path) -> None:
         timeout=LONG_S,
     )
     for one, other in ((chain, foreign), (key, chain), (chain, tmp_path / "missing"), (tmp_path, key), (chain, locked)):
-        with pytest.raises(UsageError, match=r"service\.tls: .*use a matching pair of PEM files"):
+        with pytest.raises(UsageError, match=r"service\.tls: .*Use a matching pair of PEM files"):
             server(tls={"certificate": one, "key": other})
 
 

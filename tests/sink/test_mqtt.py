@@ -81,7 +81,7 @@ def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
         site = Site(tmp_path, broker.port, tls=True, ca=ca)
         site.give(3)
         expected = {
-            "another authority": "the certificate is not accepted: unable to get local issuer certificate: set ca to",
+            "another authority": "the certificate is not accepted: unable to get local issuer certificate. Set ca to",
             "another host": "the certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1'",
             "expired": "the certificate is not accepted: certificate has expired",
             "no TLS": "Check that the port uses TLS.",

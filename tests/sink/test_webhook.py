@@ -220,7 +220,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
         site.give(5)
         error = site.wait_error("certificate")
         assert error == (
-            f"{site.host}: the certificate is not accepted: unable to get local issuer certificate: "
+            f"{site.host}: the certificate is not accepted: unable to get local issuer certificate. "
             "Set ca to the certificate of the authority that issued it."
         )
         ca.write_bytes(authority.ca.read_bytes())

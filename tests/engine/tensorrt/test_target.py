@@ -53,7 +53,7 @@ def test_one_of_several_gpus_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("wanted", ["sm_90", "sm_100", "sm_70"])
 def test_a_gpu_that_tensorrt_rtx_does_not_support(wanted: str) -> None:
-    with pytest.raises(UsageError, match=f"--for {wanted}: TensorRT-RTX does not support it: use sm_75, sm_80, sm_86, sm_89"):
+    with pytest.raises(UsageError, match=rf"--for {wanted}: TensorRT-RTX does not support it\. Use sm_75, sm_80, sm_86, sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
     with pytest.raises(EngineError, match="TensorRT-RTX does not run on NVIDIA H100"):
         choose_target(api(), [], find=with_gpu("NVIDIA H100", "sm_90"))
@@ -61,7 +61,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_support(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["89", "8.9", "SM_89", "sm_89 ", "sm_", "ada", ""])
 def test_an_invalid_compute_capability(wanted: str) -> None:
-    with pytest.raises(UsageError, match="not a compute capability: write it as sm_89"):
+    with pytest.raises(UsageError, match=r"not a compute capability\. Write it as sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
 
 
@@ -93,9 +93,9 @@ def test_the_profile_reaches_from_the_smallest_to_the_largest_batch(
 
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda _: None)
-    with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed: pip install 'vision-infer\[tensorrt-rtx\]'"):
+    with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed. Run: pip install 'vision-infer\[tensorrt-rtx\]'"):
         load_api("tensorrt-rtx")
-    with pytest.raises(EngineError, match=r"TensorRT is not installed: pip install 'vision-infer\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=r"TensorRT is not installed. Run: pip install 'vision-infer\[tensorrt\]'"):
         load_api("tensorrt")
 
 
@@ -105,7 +105,9 @@ def test_a_runtime_whose_libraries_are_missing(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda name: name)
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.import_module", broken)
-    with pytest.raises(EngineError, match=r"TensorRT cannot be loaded: libnvinfer\.so\.11: cannot open shared object file: pip"):
+    with pytest.raises(
+        EngineError, match=r"TensorRT cannot be loaded: libnvinfer\.so\.11: cannot open shared object file. Run: pip"
+    ):
         load_api("tensorrt")
 
 
