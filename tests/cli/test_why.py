@@ -69,7 +69,7 @@ def test_an_unknown_stream_is_a_one_line_error(process: ServeProcess, name: str,
 
 
 def test_an_unreachable_service_is_a_one_line_error() -> None:
-    with pytest.raises(VisionInferError, match="the service does not respond: Connection refused. "):
+    with pytest.raises(VisionInferError, match="the service does not respond: Connection refused"):
         why_command("front", url="http://127.0.0.1:9")
     for wrong in ("ftp://127.0.0.1", "127.0.0.1:8080", "http://user:secret@127.0.0.1:8080"):
         with pytest.raises(UsageError) as raised:
