@@ -89,7 +89,7 @@ def test_the_page_explains_a_selected_moment_without_results(browser: Browser, a
         expect(explanation).to_contain_text("Now: ")
         for _ in range(3):  # ten seconds each
             page.keyboard.press("PageDown")
-        expect(explanation).to_contain_text("newer frames took their place")
+        expect(explanation).to_contain_text("newer frames replaced them")
         page.get_by_label("Time range").select_option("24 hours")
         checked.wait("document.querySelectorAll('.outcomes li').length === 3")
         assert checked.overflow() <= 0
