@@ -15,7 +15,7 @@ from tests.cli.conftest import Command
 from tests.precision.tiny import noise_frames
 from tests.support import media
 from tests.support import raw_networks as raw
-from tests.support.assets import mirrored, raw_model
+from tests.support.assets import raw_model
 from vision_infer.core.geometry import Size
 from vision_infer.engine.measure import measure_speed
 from vision_infer.precision.verification import engine_check
@@ -63,7 +63,7 @@ def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, mo
 @pytest.mark.timeout(900)
 def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path: Path) -> None:
     shutil.copy(raw_model("nanodet"), tmp_path / "mine.onnx")
-    videos = [media.bikes(), mirrored()]
+    videos = [media.bikes(), media.asset("videos/one-by-one-person-detection.mp4")]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
     assert done.returncode == 0, done.stderr
     assert "head 'nanodet', because it has" in done.stdout

@@ -159,11 +159,6 @@ def encoded(name: str) -> Path:
     return _made(f"encoded-{name}", lambda folder: _encode(folder / name, *ENCODINGS[name])) / name
 
 
-def mirrored() -> Path:
-    """Return ``bikes.mp4`` with left and right exchanged: a second clip, of the same length."""
-    return _made("mirrored", lambda folder: _encode(folder / "mirrored.mp4", "libx264", "yuv420p", 250, -1)) / "mirrored.mp4"
-
-
 ENCODINGS = {
     "h264.mp4": ("libx264", "yuv420p"),
     "h265.mp4": ("libx265", "yuv420p"),
@@ -173,14 +168,14 @@ ENCODINGS = {
 """Encoder and pixel format by file name."""
 
 
-def _encode(path: Path, codec: str, pixels: str, frames: int = 50, step: int = 1) -> None:
+def _encode(path: Path, codec: str, pixels: str, frames: int = 50) -> None:
     with av.open(str(bikes())) as source, av.open(str(path), "w") as target:
         stream = target.add_stream(codec, rate=25)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 640, 272, pixels
         stream.options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
         for frame in islice(source.decode(video=0), frames):
-            rgb = np.ascontiguousarray(frame.to_ndarray(format="rgb24")[:, ::step], np.uint8)
+            rgb = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
             image = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             image.pts, image.time_base = frame.pts, frame.time_base
             target.mux(stream.encode(image))

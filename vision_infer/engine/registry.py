@@ -17,11 +17,6 @@ RUNTIMES: tuple[Runtime, ...] = (
 )
 
 
-def runtime_names() -> tuple[str, ...]:
-    """Return the names of all runtimes, installed or not."""
-    return tuple(runtime.name for runtime in RUNTIMES)
-
-
 def auto_runtimes() -> tuple[Runtime, ...]:
     """Return the installed runtimes that ``auto`` considers on the CPU."""
     return tuple(runtime for runtime in RUNTIMES if runtime.in_auto and runtime.is_installed())
