@@ -234,3 +234,7 @@ def test_the_search_keeps_the_sensitive_layers(tmp_path: Path) -> None:
         assert not late.finished
         assert not late.within
     assert any("layers in FP32" in line for line in told)
+
+
+def test_without_tensors_nothing_is_run() -> None:
+    assert collect_activations(onnx.ModelProto(), [], [], "a transformer") == {}

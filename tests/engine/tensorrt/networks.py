@@ -72,7 +72,7 @@ def graph(name: Name, precision: Precision) -> Path:
     source = _fp32(name)
     if precision == "fp32":
         return source
-    simple = _simple(name)
+    simple = simplified(name)
     if precision == "fp16":
         model = to_half(simple, frozenset(), name).model
     else:
@@ -87,7 +87,7 @@ def graph(name: Name, precision: Precision) -> Path:
 
 
 @cache
-def _simple(name: Name) -> onnx.ModelProto:
+def simplified(name: Name) -> onnx.ModelProto:
     return simplify(onnx.load(str(_fp32(name))), name)
 
 

@@ -63,6 +63,8 @@ def collect_activations(
         ModelError: A tensor contains a value that is not finite, or there are no frames.
     """
     names = sorted(set(tensors))
+    if not names:  # nothing to quantize, as in a transformer
+        return {}
     session = open_session(model, names)
     spread = np.random.default_rng(0)
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
@@ -73,7 +75,7 @@ def collect_activations(
             low[number], high[number] = min(low[number], flat.min()), max(high[number], flat.max())
             step = max(1, flat.size // SAMPLES_PER_FRAME)
             samples[number].append(flat[int(spread.integers(step)) :: step][:SAMPLES_PER_FRAME].copy())
-    if names and not samples[0]:
+    if not samples[0]:
         raise ModelError(f"{where}: there are no frames for the calibration", "Add --data.")
     broken = ~(np.isfinite(low) & np.isfinite(high))
     if broken.any():
