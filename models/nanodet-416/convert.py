@@ -67,7 +67,7 @@ class Tensor:
 
 
 class Converter:
-    """Converts the nodes of the source to ONNX nodes, one by one; unknown operators are errors."""
+    """Converts the nodes of the source to ONNX nodes in order; unknown operators are errors."""
 
     def __init__(self, nodes: list[dict[str, Any]], constants: dict[str, Array]) -> None:
         self.nodes: list[onnx.NodeProto] = []

@@ -85,7 +85,7 @@ def test_a_head_agrees_with_its_numpy_reference(head: str, letterboxed: Callable
         box, score = greatest_differences(image_of(found, index), expected)
         assert box <= 0.01
         assert score <= 1e-5
-        # The other way round: nothing that belongs to the 300 best is missing, but for ties where they end.
+        # In reverse: none of the 300 best is missing, except ties at the end.
         best = {name: array[:300] for name, array in expected.items()}
         sure = {name: array[best["scores"] > best["scores"][-1] + 1e-5] for name, array in best.items()}
         box, score = greatest_differences(sure, image_of(found, index))

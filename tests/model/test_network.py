@@ -247,7 +247,7 @@ def test_every_node_has_a_unique_name(fabricate: Any, run: Any) -> None:
     model = onnx.load(fabricate(YOLOX))
     nodes = model.graph.node
     image = model.graph.input[0].name
-    # An unnamed node whose made-up name is another's already, and two nodes with one name.
+    # An unnamed node whose generated name exists already, and two nodes with the same name.
     nodes.append(helper.make_node("Identity", [image], ["extra_a"], name=f"Identity_{len(nodes) + 2}"))
     nodes.append(helper.make_node("Identity", ["extra_a"], ["extra_b"], name="same"))
     nodes.append(helper.make_node("Identity", ["extra_b"], ["extra_c"], name=""))

@@ -89,7 +89,7 @@ def test_moved_boxes_cost_less_than_lost_boxes() -> None:
     assert little.figures["found_again"] == 100
 
 
-def test_a_score_below_the_threshold_changes_the_count_but_is_no_loss() -> None:
+def test_a_score_below_the_threshold_changes_the_count_but_not_the_loss() -> None:
     agreement = judge().compare(ScriptedEngine(CARD, outputs(score=0.35)))
     assert agreement.figures["found_again"] == 100
     assert agreement.figures["count_change"] == pytest.approx(-50)

@@ -86,7 +86,7 @@ def test_a_weight_counts_as_a_repetition() -> None:
             continue
         weighed = average_precision(one, weights[None].astype(np.float64))[0]
         plain = average_precision(repeated[kind], np.ones((1, len(again))))[0]
-        assert weighed == pytest.approx(plain, abs=2e-3)  # equal scores may stand in another order
+        assert weighed == pytest.approx(plain, abs=2e-3)  # equal scores may be in another order
 
 
 def test_equal_boxes_give_one_and_no_boxes_give_zero() -> None:

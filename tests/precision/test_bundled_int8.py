@@ -72,4 +72,4 @@ def test_int8_detects_the_same_objects_as_fp32(fp32: Path) -> None:
     assert agreement.figures["found_again"] >= 98
     assert agreement.figures["mean_iou"] >= 0.93
     assert abs(agreement.figures["score_change"]) < 0.03
-    assert abs(agreement.figures["count_change"]) < 10  # so few frames tell no more; the passports do
+    assert abs(agreement.figures["count_change"]) < 10  # a few frames are not more precise; the passports are

@@ -73,7 +73,7 @@ def test_scores_without_a_valid_correction(true_scores: NDArray[np.float32]) -> 
         (frames(true_scores), frames(few)),  # too little to fit
         (frames(few), frames(true_scores)),
         (frames(true_scores), frames(np.full(500, 0.4))),  # all alike
-        (frames(true_scores), frames(sigmoid(0.3 * logit(true_scores)))),  # a slope of 3.3 is no correction
+        (frames(true_scores), frames(sigmoid(0.3 * logit(true_scores)))),  # a slope of 3.3 is not accepted as a correction
     ):
         assert fit(ours, theirs, THRESHOLD) is None
 

@@ -114,7 +114,7 @@ def test_a_clock_camera_shows_when_each_frame_was_drawn(cameras: RtspServer, pat
     assert fresh(seen[-1])
     by_code = (seen[-1].moment or 0) - (seen[5].moment or 0)
     by_pts = 1000 * ((seen[-1].pts_s or 0) - (seen[5].pts_s or 0))
-    assert by_code % MODULUS == pytest.approx(by_pts, abs=100), "timestamps and pictures tell the same time"
+    assert by_code % MODULUS == pytest.approx(by_pts, abs=100), "timestamps and images have the same time"
 
 
 def test_clients_of_one_camera_share_its_frames(cameras: RtspServer) -> None:

@@ -54,7 +54,7 @@ def watch(
     camera_ns: Callable[[int], int | None] = lambda taken: None,
     dts: bool = True,
 ) -> Iterator[Seen]:
-    """Read packets as fast as they come.
+    """Read packets as fast as they arrive.
 
     Args:
         packets: The capture time, PTS and arrival of each packet.
@@ -268,7 +268,7 @@ def test_a_camera_clock_with_a_wrong_time_is_not_used(offset_ms: int) -> None:
     packets = arrivals(camera(100), lambda _: MS)
     seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + MS - offset_ms * MS))
     assert {one.clock for one in seen} == {"arrival"}
-    assert clock.clock_offset_ms == pytest.approx(offset_ms, abs=1), "it is shown all the same"
+    assert clock.clock_offset_ms == pytest.approx(offset_ms, abs=1), "it is shown in any case"
 
 
 def test_an_unsteady_camera_clock_is_not_used() -> None:

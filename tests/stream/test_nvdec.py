@@ -171,7 +171,7 @@ def test_a_fallback_to_the_cpu_is_reported_once(on_gpu: None, frame: av.VideoFra
         assert type(decoding.image(frame, UPRIGHT)) is VideoImage
     assert decoding.where == "cpu"
     assert len(report.warnings) == 1
-    assert not decoding.failed("what comes now is no fault of the GPU")
+    assert not decoding.failed("a later failure is not caused by the GPU")
 
 
 def test_a_decoder_that_fails_at_once_is_not_used_again_for_the_source(on_gpu: None) -> None:

@@ -36,7 +36,7 @@ def answer(
         f'<?xml version="1.0" encoding="UTF-8"?>{before}<SOAP-ENV:Envelope '
         'xmlns:SOAP-ENV="http://www.w3.org/2003/05/soap-envelope" xmlns:wsa="http://schemas.xmlsoap.org/ws/2004/08/addressing" '
         'xmlns:wsdd="http://schemas.xmlsoap.org/ws/2005/04/discovery"><SOAP-ENV:Header>'
-        f"<wsa:ReplyTo><wsa:Address>urn:nobody</wsa:Address></wsa:ReplyTo><wsa:RelatesTo>{relates}</wsa:RelatesTo></SOAP-ENV:Header>"
+        f"<wsa:ReplyTo><wsa:Address>urn:anonymous</wsa:Address></wsa:ReplyTo><wsa:RelatesTo>{relates}</wsa:RelatesTo></SOAP-ENV:Header>"
         f"<SOAP-ENV:Body><wsdd:{kind}><wsdd:ProbeMatch><wsa:EndpointReference><wsa:Address>{device}</wsa:Address>"
         f"</wsa:EndpointReference><wsdd:Types>dn:NetworkVideoTransmitter</wsdd:Types><wsdd:Scopes>{scopes}</wsdd:Scopes>"
         f"<wsdd:XAddrs>{services}</wsdd:XAddrs></wsdd:ProbeMatch></wsdd:{kind}></SOAP-ENV:Body></SOAP-ENV:Envelope>"

@@ -13,7 +13,7 @@ from tests.support.media import ROOT
 
 @contextmanager
 def bundled_script(name: str) -> Iterator[ModuleType]:
-    """Import ``models/NAME.py``, which can import its neighbors, under a name of its own until the context ends."""
+    """Import ``models/NAME.py``, which can import its neighbors, under a separate name until the context ends."""
     path = ROOT / "models" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"models_{name.replace('-', '_').replace('/', '_')}", path)
     assert spec is not None

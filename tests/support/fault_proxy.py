@@ -7,7 +7,7 @@
         network.heal()
 
 Nothing is rewritten but what a fault asks for. Faults but ``drop`` and ``refuse`` are about what the server sends; the client's
-requests go through, but for ``freeze``. All threads are of this process, and end with the context.
+requests go through, except with ``freeze``. All threads belong to this process, and end with the context.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ class _Parts:
 def video_payload(part: bytes) -> int | None:
     """Return the offset of a video packet's payload, after the four bytes of the interleaving and the RTP header.
 
-    None where it is no such packet: an answer, a sender report, sound of a fixed type, or nothing behind the header.
+    None for other data: an answer, a sender report, sound of a fixed type, or nothing behind the header.
     """
     if len(part) < 16 or part[0] != ord("$") or part[1] % 2 or part[4] >> 6 != 2 or part[5] & 0x7F < FIRST_DYNAMIC_TYPE:
         return None

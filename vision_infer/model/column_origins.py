@@ -50,7 +50,7 @@ class ColumnOrigins:
         self.parts = self._split(tensor.inside, width, _DEPTH)
 
     def ops(self, start: int, stop: int) -> frozenset[str]:
-        """Return the operators that compute columns ``start`` to ``stop``; an empty name stands for an unknown one."""
+        """Return the operators that compute columns ``start`` to ``stop``; an unknown operator has an empty name."""
         found, place = set(), 0
         for part in self.parts:
             if place < stop and place + part.width > start:

@@ -109,7 +109,7 @@ def mean(): return Mean(), CARD
 def fixed(): return Fixed(), CARD
 def ignores(): return Ignores(), CARD
 def no_card(): return Mean()
-def broken(): raise RuntimeError("of its own")
+def broken(): raise RuntimeError("a failure of the code")
 """
 
 
@@ -135,7 +135,7 @@ def test_a_custom_model_is_exported(nets: Path) -> None:
         ("fixed", "the code fixes the batch at 2"),
         ("ignores", "exported with a fixed batch: 'logits' is"),
         ("no_card", "returns Mean"),
-        ("broken", "failed with RuntimeError: of its own"),
+        ("broken", "failed with RuntimeError: a failure of the code"),
     ],
 )
 def test_a_failed_export_reports_one_line_and_leaves_no_files(nets: Path, function: str, message: str) -> None:

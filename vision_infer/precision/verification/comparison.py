@@ -115,7 +115,7 @@ def synthetic_images() -> tuple[NDArray[np.uint8], ...]:
 
 
 def choose_images(images: Sequence[NDArray[np.uint8]] | None) -> tuple[list[NDArray[np.uint8]], str]:
-    """Return five images to verify on, and their description; None stands for the synthetic ones."""
+    """Return five images to verify on, and their description; None selects the synthetic ones."""
     given = synthetic_images() if images is None else images
     text = f"{len(given)} {'synthetic ' if images is None else ''}image{'' if len(given) == 1 else 's'}"
     return [given[index % len(given)] for index in range(IMAGES)], text

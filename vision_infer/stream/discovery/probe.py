@@ -90,7 +90,7 @@ class Probe:
     audio_codec: str = ""
     """FFmpeg's name of the first audio track's codec; empty if there is none."""
     camera_clock: bool = False
-    """Whether it sends the time of its own clock."""
+    """Whether it sends the time of its clock."""
     passthrough_problem: str
     """The reason why browsers cannot play the packets unmodified; empty if they can."""
 
