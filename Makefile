@@ -55,18 +55,22 @@ broker: ## Install the MQTT broker only.
 packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker (part of make test).
 	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING))
 
-# One worker for each core; a file stays with one worker, so that its servers and models are started once.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# Many tests wait for cameras and servers, so there are three workers for two cores. A file stays with one worker, so that its servers
+# and models are started once. Tests that depend on the real time run afterwards, one at a time.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 3 / 2) --dist loadfile
 
 test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but the slow ones.
-	$(PYTEST) -m 'not slow' --hypothesis-profile repeatable
+	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable
+	$(PYTEST) -m 'timing and not slow' tests/real tests/preview tests/browser
 
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL) -m 'not timing'
+	$(PYTEST) -m timing tests/real tests/preview tests/browser
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
-	$(PYTEST) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/compare tests/telemetry tests/test_folders.py
+	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/compare tests/telemetry tests/test_folders.py
 
 # The tools for the page's JavaScript. Only the checks need Node; the page has no build step.
 node_modules/.package-lock.json: package.json package-lock.json

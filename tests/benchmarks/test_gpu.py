@@ -238,7 +238,7 @@ def test_engines_that_cannot_be_opened_are_left_out_with_their_reasons(
 ) -> None:
     def broken(_: Any) -> Contender:
         """tensorrt-cuda-fp32"""
-        raise EngineError("TensorRT is not installed", "pip install 'vision-infer[tensorrt]'")
+        raise EngineError("TensorRT is not installed", "Run: pip install 'vision-infer[tensorrt]'")
 
     monkeypatch.setattr(engines, "_plans", lambda _: [broken])
     for name in ("_torch", "_compiled", "_onnxruntime"):

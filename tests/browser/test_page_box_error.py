@@ -14,6 +14,8 @@ from tests.browser.square_model import write_square_model
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 
+pytestmark = pytest.mark.timing
+
 FRAMES = 150
 
 

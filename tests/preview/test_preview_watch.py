@@ -51,6 +51,7 @@ async def gone(watcher: Watcher) -> None:
     await watcher.session.end("done")
 
 
+@pytest.mark.timing
 def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings())
@@ -279,6 +280,7 @@ def test_a_viewer_that_vanishes_is_detected(cameras: RtspServer, monkeypatch: py
     asyncio.run(run())
 
 
+@pytest.mark.timing
 def test_viewers_that_vanish_leave_no_task_no_socket_and_no_encoder(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings(encode_height=90, encode_fps=5))

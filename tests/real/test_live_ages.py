@@ -33,6 +33,8 @@ MOUNTS = (
     ClockMount("/b", WIDTH, HEIGHT, 20, key_interval=10, b_frames=2),
 )
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RtspServer]:

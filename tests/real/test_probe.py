@@ -56,6 +56,7 @@ def failed(url: str, live: LiveOptions = LiveOptions(), limit_s: float = 3.0) ->
     return caught.value
 
 
+@pytest.mark.timing
 def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     clock = seen["/clock"]
     assert (clock.kind, clock.codec, clock.size, clock.pixel_format) == ("rtsp", "h264", Size(640, 360), "yuv420p")
