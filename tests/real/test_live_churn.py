@@ -55,6 +55,7 @@ def test_memory_does_not_grow(hundreds: list[dict[str, Any]]) -> None:
     assert growth <= 100 * KILOBYTES_EACH * 1024, growth / 100
 
 
+@pytest.mark.slow
 def test_repeated_reconnects_leave_nothing_behind(server: RtspServer) -> None:
     looks = _measured("tests.support.live_reconnects", str(server.port))
     growth: list[int] = []

@@ -26,7 +26,7 @@ from vision_infer.precision.verification.import_check import verify_import
 torch = pytest.importorskip("torch", reason="torch is not here: install the export extra")
 pytest.importorskip("torchvision", reason="torchvision is not here: install the export extra")
 
-QUICK = {"mobilenetv3": 64, "resnet": 64, "ssdlite": 160}
+QUICK = {"resnet": 64, "ssdlite": 160}
 """Families that export quickly, with the side of their input in pixels; the others take minutes on a busy machine."""
 SIDES = {"clip": 224, "dinov2": 56, "rfdetr": 384, "dfine": 320, "rtdetrv2": 320, "fcos": 160, "retinanet": 160, "ssd": 300}
 REFUSED = {"fasterrcnn"}
