@@ -42,7 +42,7 @@ def command_of(contender: str, cell: Cell, out: Path) -> list[str]:
     if contender == "us":
         return [str(COMMAND), "run", *videos, "--model", model, *FP32, "--out", str(out), "--overwrite", "--json", "--quiet"]
     program = "user_loop.py" if contender == "loop" else "bare_reference.py"
-    return [sys.executable, str(ROOT / "benchmarks" / program), "--model", model, *FP32, "--out", str(out), *videos]
+    return [sys.executable, str(ROOT / "benchmarks" / program), "--model", model, "--out", str(out), *videos]
 
 
 def run_once(contender: str, cell: Cell, number: int, out: Path) -> Run:
