@@ -58,15 +58,17 @@ packages: ## Install the system's packages for the tests: RTSP server, browser, 
 # Many tests wait for cameras and servers, so there are three workers for two cores. A file stays with one worker, so that its servers
 # and models are started once. Tests that depend on the real time run afterwards, one at a time.
 PYTEST := $(BIN)/python -m pytest
+REAL_TIME := tests/real tests/preview tests/browser
 PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 3 / 2) --dist loadfile
 
 test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but the slow ones.
 	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable
-	$(PYTEST) -m 'timing and not slow' tests/real tests/preview tests/browser
+	$(PYTEST) -m 'timing and not slow' $(REAL_TIME)
 
+# Here the slow tests load the machine, so all tests with cameras and browsers run one at a time.
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
-	$(PYTEST) $(PARALLEL) -m 'not timing'
-	$(PYTEST) -m timing tests/real tests/preview tests/browser
+	$(PYTEST) $(PARALLEL) tests $(addprefix --ignore ,$(REAL_TIME))
+	$(PYTEST) $(REAL_TIME)
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.

@@ -190,6 +190,7 @@ def _rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.timing
 @pytest.mark.slow  # tests/service/test_http_results.py tests the same in one process
 def test_stuck_clients_do_not_affect_the_service(tmp_path: Path) -> None:
     streams = "".join(f"  s{number}: {{detect: 'test://?size=160x90&fps=30'}}\n" for number in range(4))

@@ -90,6 +90,7 @@ def test_the_time_limit_ends_a_probe(server: RtspServer) -> None:
     assert found.frames > 10
 
 
+@pytest.mark.timing
 def test_a_camera_with_rare_key_frames_is_distinguished_from_a_silent_one(server: RtspServer) -> None:
     error = failed(server.url("/far"), limit_s=1.5)
     assert error.step == "frame"
