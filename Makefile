@@ -67,8 +67,8 @@ test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but
 
 # Here the slow tests load the machine, so all tests with cameras and browsers run one at a time.
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
-	$(PYTEST) $(PARALLEL) tests $(addprefix --ignore ,$(REAL_TIME))
-	$(PYTEST) $(REAL_TIME)
+	$(PYTEST) $(PARALLEL) $(if $(CI),--hypothesis-profile repeatable) tests $(addprefix --ignore ,$(REAL_TIME))
+	$(PYTEST) $(if $(CI),--hypothesis-profile repeatable) $(REAL_TIME)
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
