@@ -65,10 +65,14 @@ test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but
 	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable
 	$(PYTEST) -m 'timing and not slow' $(REAL_TIME)
 
-# Here the slow tests load the machine, so all tests with cameras and browsers run one at a time.
+# Here the slow tests load the machine, so all tests with cameras and browsers run one at a time. A shared machine can be too slow for
+# a moment: what failed is repeated once, alone.
+PROFILE := $(if $(CI),--hypothesis-profile repeatable)
+COMPUTED := $(PROFILE) tests $(addprefix --ignore ,$(REAL_TIME))
+
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
-	$(PYTEST) $(PARALLEL) $(if $(CI),--hypothesis-profile repeatable) tests $(addprefix --ignore ,$(REAL_TIME))
-	$(PYTEST) $(if $(CI),--hypothesis-profile repeatable) $(REAL_TIME)
+	$(PYTEST) $(PARALLEL) $(COMPUTED) || $(PYTEST) --last-failed $(COMPUTED)
+	$(PYTEST) $(PROFILE) $(REAL_TIME) || $(PYTEST) --last-failed $(PROFILE) $(REAL_TIME)
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
