@@ -76,7 +76,7 @@ test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
-	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/compare tests/telemetry tests/test_folders.py
+	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py
 
 # The tools for the page's JavaScript. Only the checks need Node; the page has no build step.
 node_modules/.package-lock.json: package.json package-lock.json
