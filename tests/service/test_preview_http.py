@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, problem
 from tests.support.hand_clock import HandClock
 from vision_infer.config.preview import IceServer, PreviewSettings
 from vision_infer.config.serve import StreamSettings
+from vision_infer.preview.ice import with_credentials
 from vision_infer.preview.preview import Preview
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
@@ -155,19 +158,48 @@ def test_a_stream_without_frames_has_no_preview() -> None:
     run(test)
 
 
-def test_ice_servers_are_sent_without_passwords() -> None:
+def test_ice_servers_are_sent_with_credentials_that_expire() -> None:
     async def test() -> None:
-        servers = (IceServer(url="stun:stun.example:3478"), IceServer(url="turn:turn.example", username="u", credential="secret"))
-        backend = FakeBackend()
-        backend.settings = backend.settings.model_copy(update={"preview": PreviewSettings(ice_servers=servers)})
-        backend.put("door", "rtsp://10.0.0.7/door")
-        answer = await Player(backend, OPEN).ask("OPTIONS", DOOR)
-        assert answer.status_code == 204
-        assert answer.headers["accept-post"] == "application/sdp"
-        assert answer.headers["link"] == '<stun:stun.example:3478>; rel="ice-server"'
-        assert "secret" not in str(answer.headers)
+        servers = (
+            IceServer(url="stun:stun.example:3478"),
+            IceServer(url="turn:permanent.example", username="u", credential="permanent"),
+            IceServer(url="turn:turn.example:3478?transport=tcp", secret="shared"),
+        )
+        async with playing(ice_servers=servers) as player:
+            player.backend.settings = player.backend.settings.model_copy(update={"preview": PreviewSettings(ice_servers=servers)})
+            made = await player.offer()
+            assert made.status_code == 201, made.text
+            asked = await player.ask("OPTIONS", DOOR)
+            assert asked.status_code == 204
+            assert asked.headers["accept-post"] == "application/sdp"
+            ends = HandClock().wall_ns() // 10**9 + 12 * 3600
+            # The same as: printf ENDS:vision-infer | openssl dgst -sha1 -hmac shared -binary | base64
+            password = base64.b64encode(hmac.digest(b"shared", f"{ends}:vision-infer".encode(), "sha1")).decode()
+            for answer in (made, asked):
+                assert answer.headers["link"] == (
+                    '<stun:stun.example:3478>; rel="ice-server", <turn:turn.example:3478?transport=tcp>; rel="ice-server"; '
+                    f'username="{ends}:vision-infer"; credential="{password}"; credential-type="password"'
+                )
+                assert "permanent" not in str(answer.headers)
+                assert "shared" not in str(answer.headers)
 
     run(test)
+
+
+def test_the_service_logs_in_with_credentials_that_expire() -> None:
+    server = with_credentials(IceServer(url="turn:turn.example", secret="shared"), 1_000 * 10**9)
+    assert server.username == "44200:vision-infer"
+    assert server.credential is not None
+    expected = base64.b64encode(hmac.digest(b"shared", b"44200:vision-infer", "sha1")).decode()
+    assert server.credential.get_secret_value() == expected
+    plain = IceServer(url="turn:turn.example", username="u", credential="p")
+    assert with_credentials(plain, 0) is plain
+
+
+@pytest.mark.parametrize("more", [{"username": "u"}, {"credential": "p"}, {"url": "stun:stun.example"}])
+def test_a_shared_secret_stands_alone(more: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="secret: "):
+        IceServer.model_validate({"url": "turn:turn.example", "secret": "shared", **more})
 
 
 @pytest.mark.parametrize("url", ["http://x", "stun:", "turn:host:port", "stun:user@host", "turns:host?transport=sctp"])

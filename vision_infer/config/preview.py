@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from vision_infer.config.settings_base import SettingsBase
 
@@ -23,7 +23,22 @@ class IceServer(SettingsBase):
         description="The URL: stun:HOST:PORT, turn:HOST:PORT, or turns:HOST:PORT?transport=tcp."
     )
     username: str | None = Field(default=None, min_length=1, description="The user name for a TURN server.")
-    credential: SecretStr | None = Field(default=None, description="The password for a TURN server.")
+    credential: SecretStr | None = Field(
+        default=None, description="The password for a TURN server. The service uses it, and does not send it to players."
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        description="The shared secret of a TURN server (coturn: `static-auth-secret`). The service and each player get a user "
+        "name and password that are valid for 12 hours.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_login(self) -> IceServer:
+        if self.secret is not None and (self.username is not None or self.credential is not None):
+            raise ValueError("secret: replaces username and credential; remove those two")
+        if self.secret is not None and self.url.startswith("stun:"):
+            raise ValueError("secret: is valid for TURN servers only")
+        return self
 
 
 class PreviewSettings(SettingsBase):

@@ -18,6 +18,7 @@ from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
 from vision_infer.preview.feed import Feed
+from vision_infer.preview.ice import with_credentials
 from vision_infer.preview.media import CLOCK_RATE
 from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer, usable
 from vision_infer.preview.sender import Anchor, NoTrack, Viewer
@@ -85,7 +86,7 @@ class Session:
         self._ending: asyncio.Task[None] | None = None
         self._channel: Any = None
         self._anchor: Anchor | None = None
-        servers = [_rtc_server(server) for server in ice]
+        servers = [_rtc_server(with_credentials(server, clock.wall_ns())) for server in ice]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
 
     async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> None:

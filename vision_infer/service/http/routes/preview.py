@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from vision_infer.preview.ice import link_header
 from vision_infer.preview.preview import NoCodecError, NoPreviewError, UnknownSessionError
 from vision_infer.preview.session import Session
 from vision_infer.service.errors import UnavailableError
@@ -75,13 +76,8 @@ def _session(request: Request, context: Context, name: str, session: str) -> Ses
 
 
 def _links(context: Context) -> Mapping[str, str]:
-    """Return the Link header with the ICE servers, as the draft specifies; servers with a password are left out."""
-    found = [
-        f'<{server.url}>; rel="ice-server"'
-        for server in context.backend.settings.preview.ice_servers
-        if server.credential is None
-    ]
-    return {"Link": ", ".join(found)} if found else {}
+    links = link_header(context.backend.settings.preview.ice_servers, context.clock.wall_ns())
+    return {"Link": links} if links else {}
 
 
 @router.post(
@@ -94,6 +90,7 @@ def _links(context: Context) -> Mapping[str, str]:
             "headers": {
                 "Location": {"description": "The URL of the session.", "schema": TEXT},
                 "ETag": {"description": "The tag of the ICE session, for PATCH.", "schema": TEXT},
+                "Link": {"description": "The ICE servers (`rel=\"ice-server\"`), with credentials.", "schema": TEXT},
             }
         },
         **problems(404, 406, 409, 415, 422, 503),
