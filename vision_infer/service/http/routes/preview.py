@@ -90,7 +90,7 @@ def _links(context: Context) -> Mapping[str, str]:
             "headers": {
                 "Location": {"description": "The URL of the session.", "schema": TEXT},
                 "ETag": {"description": "The tag of the ICE session, for PATCH.", "schema": TEXT},
-                "Link": {"description": "The ICE servers (`rel=\"ice-server\"`), with credentials.", "schema": TEXT},
+                "Link": {"description": 'The ICE servers (`rel="ice-server"`), with credentials.', "schema": TEXT},
             }
         },
         **problems(404, 406, 409, 415, 422, 503),
