@@ -6,13 +6,14 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,11 +31,13 @@ class ServeProcess:
     Args:
         folder: The home folder, which also contains the log.
         configuration: The text of the configuration file.
+        under: A command that runs the service, such as ``("prlimit", "--nofile=256")``.
         secrets: Additional environment variables.
     """
 
-    def __init__(self, folder: Path, configuration: str, **secrets: str) -> None:
+    def __init__(self, folder: Path, configuration: str, under: Sequence[str] = (), **secrets: str) -> None:
         self.folder = folder
+        self._under = under
         self.file = folder / "cameras.yaml"
         if "engine:" not in configuration:  # a named engine avoids autotuning, which would take the cores from the tests
             configuration += "\nengine: onnxruntime-cpu-fp32\n"
@@ -42,9 +45,11 @@ class ServeProcess:
         self.log_file = folder / "serve.log"
         self.answers: list[str] = []
         """All responses so far."""
+        self.token = ""
+        """The token that :meth:`ask` sends."""
         self._environ = {**os.environ, "VISION_INFER_HOME": str(folder / "home"), **secrets}
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.scheme, self.port = "http", 0
 
     def __enter__(self) -> ServeProcess:
         self.start()
@@ -67,7 +72,7 @@ class ServeProcess:
     def start(self) -> None:
         """Start the process; return when it is ready."""
         before = self.log_file.stat().st_size if self.log_file.exists() else 0
-        command = [sys.executable, "-m", "vision_infer", "serve", str(self.file), "--port", "0"]
+        command = [*self._under, sys.executable, "-m", "vision_infer", "serve", str(self.file), "--port", "0"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, env=self._environ
@@ -77,11 +82,11 @@ class ServeProcess:
         def serves() -> bool:
             assert self._process is not None
             assert self._process.poll() is None, self.log
-            found.extend(re.finditer(r"serves on http://127\.0\.0\.1:(\d+)", self.log[before:]))
+            found.extend(re.finditer(r"serves on (https?)://127\.0\.0\.1:(\d+)", self.log[before:]))
             return bool(found)
 
         self.wait(serves, "the service to listen")
-        self.port = int(found[-1][1])
+        self.scheme, self.port = found[-1][1], int(found[-1][2])
         self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the service to be ready")
 
     def kill(self) -> None:
@@ -105,11 +110,15 @@ class ServeProcess:
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         """Send a request; return the status and text of the response."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
+        request = urllib.request.Request(f"{self.scheme}://127.0.0.1:{self.port}{path}", data, method=method)
         if data is not None:
             request.add_header("Content-Type", "application/json")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        # The certificates of tests are self-signed.
+        context = ssl._create_unverified_context() if self.scheme == "https" else None  # noqa: S323
         try:
-            with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+            with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as answer:
                 status, text = answer.status, answer.read().decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
             with error:
