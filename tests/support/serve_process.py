@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.media import ROOT
 
@@ -51,7 +51,7 @@ class ServeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.scheme, self.port = "http", 0
 
-    def __enter__(self) -> ServeProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -116,7 +116,7 @@ class ServeProcess:
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
         # The certificates of tests are self-signed.
-        context = ssl._create_unverified_context() if self.scheme == "https" else None  # noqa: S323
+        context = ssl._create_unverified_context() if self.scheme == "https" else None
         try:
             with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as answer:
                 status, text = answer.status, answer.read().decode("utf-8", "replace")
