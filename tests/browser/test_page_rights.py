@@ -84,6 +84,35 @@ def test_a_stream_of_the_configuration_file_cannot_be_edited(browser: Browser) -
             checked.expect_quiet("503", "whep", "snapshot")
 
 
+def test_a_stream_of_the_command_line_is_edited_and_saved(browser: Browser) -> None:
+    backend = FakeBackend(port=0)
+    backend.put("yard", "rtsp://user:secret@10.0.0.5/yard", origin="command_line")
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        with checked_page(browser, web.url) as checked:
+            page = checked.open()
+            with page.expect_download() as download:
+                page.get_by_role("link", name="Save as cameras.yaml").click()
+            text = download.value.path().read_text()
+            assert "rtsp://user:${CAMERA_YARD_PASSWORD}@10.0.0.5/yard" in text
+            assert "secret" not in text
+            checked.shot("command-line-wall")
+            checked.open("stream/yard")
+            for name in ("Zones and lines", "Pause"):
+                expect(page.get_by_role("button", name=name)).to_be_visible()
+            expect(page.get_by_role("link", name="Save as cameras.yaml")).to_be_visible()
+            checked.shot("command-line-stream")
+            page.get_by_role("button", name="Remove").click()
+            expect(page.get_by_text("The command line adds it again at the next start.")).to_be_visible()
+            page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+            expect(page.get_by_role("link", name="Open door")).to_be_visible()
+            assert "yard" not in backend.kept
+            checked.open("stream/door")
+            expect(page.get_by_text("defined in configuration file")).to_be_visible()
+            expect(page.get_by_role("link", name="Save as cameras.yaml")).to_be_hidden()
+            checked.expect_quiet("503", "whep", "snapshot", "404")
+
+
 def test_text_from_the_service_is_never_markup(browser: Browser) -> None:
     """Names, labels, reasons and events are never run as scripts."""
     backend = FakeBackend(port=0)

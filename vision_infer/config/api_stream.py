@@ -21,8 +21,13 @@ _FILE_ONLY = "is allowed in the configuration file only"
 _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
 
 
-def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> StreamSettings:
+def stream_from_api(data: Mapping[str, Any], service: ServiceSettings, given: StreamSettings | None = None) -> StreamSettings:
     """Validate the settings of a stream. They contain no references and inherit no defaults.
+
+    Args:
+        data: The settings in the request.
+        service: The settings that restrict URLs.
+        given: Settings whose URLs and hook are allowed, because they do not come from the API.
 
     Raises:
         SettingsError: The settings are invalid; lists all problems, without secrets.
@@ -35,15 +40,17 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
         settings = StreamSettings.model_validate(dict(data))
     except ValidationError as error:
         raise SettingsError(problems_of(error, StreamSettings), "") from None
-    problems = api_problems(settings, service)
+    problems = api_problems(settings, service, given)
     if problems:
         urls_only = all(problem.location != ("hook",) for problem in problems)
         raise SettingsError(problems, "See service.allow_schemes and service.allow_networks." if urls_only else "")
     return settings
 
 
-def api_problems(settings: StreamSettings, service: ServiceSettings) -> list[ValidationProblem]:
-    """Return what is not allowed over the API in otherwise valid settings: schemes, addresses and hooks.
+def api_problems(
+    settings: StreamSettings, service: ServiceSettings, given: StreamSettings | None = None
+) -> list[ValidationProblem]:
+    """Return what is not allowed over the API in otherwise valid settings: schemes, addresses and hooks that are not ``given``.
 
     Host names are not resolved here: the code that connects compares their addresses with ``service.allow_networks``.
     """
@@ -53,10 +60,11 @@ def api_problems(settings: StreamSettings, service: ServiceSettings) -> list[Val
         ("view", settings.view),
         ("degrade_detect", settings.degrade_detect),
     ):
-        message = "" if url is None else url_problem(url, service)
+        known = None if given is None else getattr(given, field)
+        message = "" if url is None or url == known else url_problem(url, service)
         if message:
             found.append(ValidationProblem((field,), message))
-    if settings.hook is not None:
+    if settings.hook is not None and (given is None or settings.hook != given.hook):
         found.append(ValidationProblem(("hook",), f"runs code, and {_FILE_ONLY}"))
     return found
 

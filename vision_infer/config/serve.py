@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, PrivateAttr, SecretStr, model_validator
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.preview import PreviewSettings
@@ -256,6 +256,19 @@ class ServeSettings(InferenceSettings):
     streams: dict[Name, StreamSettings] = Field(
         default_factory=dict, max_length=10_000, description="The streams by name. Names contain letters, digits, `.`, `_`, `-`."
     )
+
+    _url_streams: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def url_streams(self) -> frozenset[str]:
+        """The names of the streams that are URLs on the command line, not in the file."""
+        return self._url_streams
+
+    def with_url_streams(self, names: frozenset[str]) -> ServeSettings:
+        """Return the settings with these :attr:`url_streams`."""
+        copied = self.model_copy()
+        copied._url_streams = names
+        return copied
 
     @model_validator(mode="after")
     def _names_and_number(self) -> ServeSettings:

@@ -58,6 +58,8 @@ class _Draft:
     problems: list[ValidationProblem] = field(default_factory=list)
     origins: dict[Location, str] = field(default_factory=dict)
     """The origins of values that are not in the file."""
+    url_streams: set[str] = field(default_factory=set)
+    """The names of the streams from URLs."""
     literal: set[Location] = field(default_factory=set)
     """The locations where ``$`` is literal: values from the environment."""
     replaced: set[Location] = field(default_factory=set)
@@ -84,6 +86,7 @@ class _Draft:
             name = name_of(url, streams)
             streams[name] = {"detect": url}
             self.origins["streams", name] = f"URL {number}"
+            self.url_streams.add(name)
 
     def add_environment(self) -> None:
         found, problems = settings_in(self.environ, ServeFile, self.data)
@@ -164,7 +167,7 @@ class _Draft:
             raise self._error() from None
         if self.problems:
             raise self._error()
-        return settings
+        return settings.with_url_streams(frozenset(self.url_streams))
 
     def _inherit(self, defaults: dict[str, Any]) -> set[Location]:
         """Apply defaults to each stream; returns the (stream, field) pairs that came from them."""

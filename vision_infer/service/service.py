@@ -213,7 +213,7 @@ class Service:
     def reload(self, settings: ServeSettings) -> None:
         """Apply the streams and sinks of a changed configuration file; unchanged ones keep running."""
         with self._streams.changing:
-            self._streams.reload(settings.streams)
+            self._streams.reload({name: one for name, one in settings.streams.items() if name not in settings.url_streams})
             self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
             if self._sink_set is not None:
                 self._sink_set.reload(settings.sinks)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from vision_infer.config.serve import StreamSettings
 from vision_infer.pipeline.status import StreamStatus
+
+Origin: TypeAlias = Literal["file", "command_line", "api"]
+"""Where a stream's settings come from: the configuration file, a URL on the command line, or the API, which stores them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +17,7 @@ class StreamView:
     """A stream with its settings and status."""
 
     name: str
-    origin: Literal["file", "api"]
-    """Where the settings are stored: in the configuration file, or in a file written by the API."""
+    origin: Origin
     settings: StreamSettings
     status: StreamStatus | None
     """The status; None if the stream is disabled."""

@@ -12,7 +12,7 @@ from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.events import EngineChange, EngineEvent, ServiceEvent, wall_ns_of
 from vision_infer.service.streams.api_settings import to_public
-from vision_infer.service.views import ModelView, StreamView
+from vision_infer.service.views import ModelView, Origin, StreamView
 from vision_infer.stream.redact import redact
 
 
@@ -85,7 +85,10 @@ class StreamAnswer(ApiModel):
     """A stream with its settings. Passwords in URLs are shown as ***."""
 
     name: str
-    origin: Literal["file", "api"] = Field(description="The place where the settings are stored.")
+    origin: Origin = Field(
+        description="The place of the settings: the configuration `file`, a URL on the `command_line` of the service (changes "
+        "last until it stops), or the `api`, which stores them."
+    )
     settings: StreamSettings
     status: StreamStatusAnswer | None = Field(description="The status; null if the stream is disabled.")
 

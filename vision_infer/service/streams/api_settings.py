@@ -21,13 +21,16 @@ def to_public(settings: StreamSettings) -> StreamSettings:
     return settings.model_copy(update={field: redact(url) for field, url in urls.items() if url is not None})
 
 
-def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: ServiceSettings) -> StreamSettings:
+def from_api(
+    data: Mapping[str, Any], before: StreamSettings | None, service: ServiceSettings, given: StreamSettings | None = None
+) -> StreamSettings:
     """Validate settings from the API. A URL that was shown with ``***`` is replaced with the stored URL.
 
     Args:
         data: The settings in the request.
         before: The current settings of the stream, if it exists.
         service: The settings that restrict URLs.
+        given: The settings from the command line, if the stream comes from there: their URLs are allowed.
 
     Raises:
         SettingsError: The settings are invalid; the error lists all problems and contains no secrets.
@@ -42,4 +45,4 @@ def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: Se
             problem = ValidationProblem((name,), "the password is hidden, but the URL differs from the stored one")
             raise SettingsError([problem], "Write the URL with its password.")
         settings[name] = known
-    return stream_from_api(settings, service)
+    return stream_from_api(settings, service, given)

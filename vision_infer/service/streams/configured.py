@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamState, StreamStatus
 from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.streams.cost import StreamCost
-from vision_infer.service.views import StreamView
+from vision_infer.service.views import Origin, StreamView
 from vision_infer.stream.redact import redact
-
-Origin = Literal["file", "api"]
-"""The place where the settings of a stream are stored."""
 
 
 class StreamKeeper(Protocol):

@@ -23,7 +23,7 @@ from vision_infer.service.streams.degradation import settings_at
 from vision_infer.service.streams.lanes import Lanes
 from vision_infer.service.streams.stream_command import live_source
 from vision_infer.service.streams.stream_runner import StreamRunner
-from vision_infer.service.views import StreamView
+from vision_infer.service.views import Origin, StreamView
 from vision_infer.stream.source import SourceSpec
 
 _log = logging.getLogger("vision_infer.service")
@@ -97,17 +97,20 @@ class Streams:
         stream = self._streams.get(name)
         if stream is None or stream.settings.view is None or not stream.settings.enabled:
             return None
-        return live_source(name, stream.settings.view, stream.settings, self._runner.allowed_networks(stream.origin))
+        return live_source(name, stream.settings.view, stream.settings, self._runner.allowed_networks(name, stream))
 
     # Changes
 
     def read(self) -> None:
-        """Load the streams of the configuration file and the stored streams of the API."""
+        """Load the streams of the configuration file and of the command line, and the stored streams of the API."""
         for name, settings in self._settings.streams.items():
-            self._streams[name] = ConfiguredStream(settings, "file")
+            origin: Origin = "command_line" if name in self._settings.url_streams else "file"
+            self._streams[name] = ConfiguredStream(settings, origin)
         for name, settings in ({} if self._keep is None else self._keep.read()).items():
             if name in self._streams:
-                _log.warning("%s: also defined in the configuration file; ignoring the stream created over the API", name)
+                _log.warning(
+                    "%s: also in the configuration or on the command line; ignoring the stream created over the API", name
+                )
             else:
                 self._streams[name] = ConfiguredStream(settings, "api")
 
@@ -141,14 +144,13 @@ class Streams:
             more = settings.fps is not None and (before is None or settings.fps > before)
             if more or not old.settings.enabled:
                 check_capacity(name, settings, self._streams, self._cost, joins=not old.settings.enabled)
-            return self._put(name, ConfiguredStream(settings, "api"), old)
+            return self._put(name, ConfiguredStream(settings, old.origin), old)
 
     def delete(self, name: str) -> None:
         """Remove a stream permanently; see :meth:`Backend.delete`."""
         self._check_running()
         with self.changing:
-            self._editable(name)
-            if self._keep is not None:
+            if self._editable(name).origin == "api" and self._keep is not None:
                 self._keep.remove(name)
             self._forget(name)
             self._runner.close_unused(self._streams.values())
@@ -165,8 +167,9 @@ class Streams:
                 self._forget(name)
             for name, settings in wanted.items():
                 old = self._streams.get(name)
-                if old is not None and old.origin == "api":
-                    _log.warning("%s: already created over the API; ignoring the stream of the configuration file", name)
+                if old is not None and old.origin != "file":
+                    where = "created over the API" if old.origin == "api" else "given on the command line"
+                    _log.warning("%s: already %s; ignoring the stream of the configuration file", name, where)
                 elif old is None or old.settings != settings or old.problem is not None:
                     _log.info("%s: %s in the configuration file", name, "added" if old is None else "changed")
                     stream = self._streams[name] = ConfiguredStream(settings, "file")
@@ -211,7 +214,7 @@ class Streams:
         try:
             if self.begun:
                 self._runner.run(name, stream)
-            if self._keep is not None:
+            if stream.origin == "api" and self._keep is not None:
                 try:
                     self._keep.write(name, stream.settings)
                 except VisionInferError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.serve import ServeSettings, StreamSettings, StreamUrls
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.pipeline.add_stream import check_secondary
@@ -12,7 +12,7 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import UnavailableError
-from vision_infer.service.streams.configured import ConfiguredStream, Origin
+from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.degradation import settings_at
 from vision_infer.service.streams.lanes import Lanes, secondary_name
 from vision_infer.service.streams.stream_command import live_stream_command
@@ -64,7 +64,7 @@ class StreamRunner:
             secondary = None if settings.secondary is None else self._lanes.open_secondary(settings.secondary)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
-        command = live_stream_command(name, settings, lane, secondary, self.allowed_networks(stream.origin))
+        command = live_stream_command(name, settings, lane, secondary, self.allowed_networks(name, stream))
         try:
             self._supervisor.change(command)
         except KeyError:  # the stream does not run, or has just ended
@@ -114,9 +114,18 @@ class StreamRunner:
         used |= {secondary_name(settings.secondary) for settings in enabled if settings.secondary is not None}
         self._lanes.close_unused(frozenset({self._settings.model, *used}))
 
-    def allowed_networks(self, origin: Origin) -> tuple[str, ...]:
-        """Return the networks that a stream's URLs may use; empty means any."""
-        return self._settings.service.allow_networks if origin == "api" else ()
+    def allowed_networks(self, name: str, stream: ConfiguredStream) -> tuple[str, ...]:
+        """Return the networks that a stream's URLs may use; empty means any.
+
+        URLs of the configuration file and of the command line may use any, unless the API has changed them.
+        """
+        if stream.origin == "file":
+            return ()
+        given = self._settings.streams.get(name) if stream.origin == "command_line" else None
+        urls = StreamUrls.model_fields
+        if given is not None and all(getattr(stream.settings, field) == getattr(given, field) for field in urls):
+            return ()
+        return self._settings.service.allow_networks
 
     def _model(self, settings: StreamSettings) -> str:
         return settings.model or self._settings.model

@@ -16,6 +16,7 @@ from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.streams.api_settings import from_api
+from vision_infer.service.streams.cameras_file import cameras_file
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
 
@@ -30,6 +31,18 @@ def list_streams(context: Shared) -> list[StreamAnswer]:
 def get_stream(name: StreamName, context: Shared) -> StreamAnswer:
     """Return a stream with its settings and status: state, reason, counts, rates, ages."""
     return stream_answer(context.backend.stream(name), context.clock)
+
+
+@router.get(
+    "/cameras.yaml",
+    response_class=Response,
+    responses={200: answer_of("The configuration file.", "application/yaml", {"type": "object"}), **problems()},
+)
+def get_cameras_file(context: Shared) -> Response:
+    """Return all streams as a configuration file for `vision-infer serve`, with references in place of the passwords."""
+    text = cameras_file(context.backend.settings, context.backend.streams())
+    disposition = {"Content-Disposition": 'attachment; filename="cameras.yaml"'}
+    return Response(text, headers=disposition, media_type="application/yaml")
 
 
 async def _settings_of(request: Request) -> dict[str, Any]:
@@ -64,7 +77,8 @@ def put_stream(
         response.status_code = 201
         view = backend.create(name, from_api(data, None, service))
     else:
-        view = backend.replace(name, from_api(data, before.settings, service))
+        given = backend.settings.streams.get(name) if before.origin == "command_line" else None
+        view = backend.replace(name, from_api(data, before.settings, service, given))
     return stream_answer(view, context.clock)
 
 

@@ -70,6 +70,12 @@ export function check(label, checked, onchange) {
   return h("label.check", null, box, h("span", null, label));
 }
 
+/** Shown with cameras of the command line, for those who may change them. @returns {HTMLElement} */
+export function saveNote() {
+  const link = h("a", { href: "/api/v1/cameras.yaml", download: "cameras.yaml" }, "Save as cameras.yaml");
+  return h("p.quiet", { hidden: true }, "Changes to cameras from the command line last until the service stops. ", link);
+}
+
 /** Ask for confirmation. @param {string} question @param {string} action @returns {Promise<boolean>} whether the user confirms */
 export function confirm(question, action) {
   return new Promise((resolve) => {

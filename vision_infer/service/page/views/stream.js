@@ -5,7 +5,7 @@ import { preferences, setPreferences } from "../state/preferences.js";
 import { History } from "../state/history.js";
 import { messageOf } from "../transport/http.js";
 import { Results } from "../transport/results.js";
-import { check, confirm, h, setText } from "./dom.js";
+import { check, confirm, h, saveNote, setText } from "./dom.js";
 import { ShapeEditor } from "./shape_editor.js";
 import { Events } from "./events.js";
 import { Player } from "./player.js";
@@ -58,6 +58,7 @@ class StreamView {
     this.degradationNote = h("p.degradation", { role: "status", hidden: true });
     this.actions = h("div.buttons");
     this.errorText = h("p.error", { role: "alert" });
+    this.keep = saveNote();
     this.facts = h("dl.facts");
     this.under = h("div.under", null, this.#switches(), this.transport);
     this.screen = h("div.screen", null, this.player.element, this.under);
@@ -77,6 +78,7 @@ class StreamView {
       "section.view",
       null,
       h("div.head", null, h("h1", null, name), this.state, this.since, this.degradation, this.actions),
+      this.keep,
       this.errorText,
       this.missing,
       this.body,
@@ -102,6 +104,7 @@ class StreamView {
       this.actions.replaceChildren();
       return;
     }
+    this.keep.hidden = !this.store.canEdit || stream.origin !== "command_line";
     const { word, tone } = stateOf(stream);
     setText(this.state, word);
     this.state.dataset.tone = tone;
@@ -226,7 +229,9 @@ class StreamView {
   }
 
   async #remove() {
-    if (!(await confirm(`Remove ${this.name}? This deletes its settings.`, "Remove"))) return;
+    const again = this.store.stream(this.name)?.origin === "command_line";
+    const effect = again ? "The command line adds it again at the next start." : "This deletes its settings.";
+    if (!(await confirm(`Remove ${this.name}? ${effect}`, "Remove"))) return;
     if (await this.#attempt(() => this.store.remove(this.name))) location.hash = "#/";
   }
 

@@ -3,7 +3,7 @@
 
 import { History } from "../state/history.js";
 import { Results } from "../transport/results.js";
-import { h, setText, flag } from "./dom.js";
+import { h, setText, flag, saveNote } from "./dom.js";
 import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
 import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } from "./words.js";
@@ -22,7 +22,8 @@ export function wall(store) {
   const empty = h("div.empty", { hidden: true });
   const summary = h("p.summary", { role: "status" });
   const add = h("a.button.primary", { href: "#/add", hidden: true }, "Add a camera");
-  const element = h("section.view", null, h("div.head", null, h("h1", null, "Cameras"), summary, add), grid, empty);
+  const keep = saveNote();
+  const element = h("section.view", null, h("div.head", null, h("h1", null, "Cameras"), summary, add), keep, grid, empty);
   const results = new Results(
     (row) => tiles.get(row.stream)?.row(row),
     (change) => store.changed(change),
@@ -59,6 +60,7 @@ export function wall(store) {
       tile.update(stream);
     });
     summarize(summary, store.streams);
+    keep.hidden = !store.canEdit || !store.streams.some(({ origin }) => origin === "command_line");
     grid.hidden = store.streams.length === 0;
     empty.hidden = !grid.hidden;
     if (!empty.hidden && !empty.firstChild) empty.append(...placeholder(store));
