@@ -191,7 +191,7 @@ def test_an_image_is_inferred() -> None:
     assert answer.status_code == 200
     validate_row(answer.json())
     assert api.backend.pictures == [(JPEG, "tiny", 0.5, ("person", "car"))]
-    api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": "IMAGE/PNG; x=y"})
+    api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": "IMAGE/JPEG; x=y"})
     assert api.backend.pictures[1] == (JPEG, None, None, None)
 
 
@@ -200,6 +200,9 @@ def test_a_body_that_is_not_an_image_is_rejected() -> None:
     for kind in ("text/plain", "image/gif", "multipart/form-data; boundary=x", ""):
         answer = api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": kind})
         problem(answer, 415, "unsupported-media-type")
+    for kind in ("image/png", "image/webp"):
+        answer = api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": kind})
+        assert "the body is image/jpeg" in problem(answer, 415, "unsupported-media-type")["detail"]
     problem(api.ask("POST", "/api/v1/infer", content=b"", headers={"Content-Type": "image/png"}), 400, "bad-request")
     problem(api.ask("POST", "/api/v1/infer", content=b"text", headers={"Content-Type": "image/png"}), 422, "invalid")
     problem(api.ask("POST", "/api/v1/infer?confidence=5", content=JPEG, headers={"Content-Type": "image/png"}), 422, "invalid")

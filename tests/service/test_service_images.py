@@ -176,7 +176,14 @@ def test_confidence_and_classes_filter_the_result(engines: Engines) -> None:
 
 def test_an_invalid_image_or_model_is_a_usage_error(engines: Engines) -> None:
     with Site() as site:
-        for data in (b"", b"no picture", png()[:40], b"\xff\xd8\xff" + bytes(1000), b"%PDF-1.4"):
+        for data in (
+            b"",
+            b"no picture",
+            png()[:40],
+            b"\xff\xd8\xff" + bytes(1000),
+            b"%PDF-1.4",
+            cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes(),
+        ):
             with pytest.raises(UsageError, match="the image"):
                 site.service.infer(data, None, None, None)
         with pytest.raises(UsageError, match="unknown model"):

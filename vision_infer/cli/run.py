@@ -56,6 +56,10 @@ def _run(
 
         check_output(summary, settings.overwrite)
 
+    from vision_infer.stream.image_size import limit_opencv
+
+    limit_opencv(settings.max_pixels)  # before cv2 is imported
+
     from vision_infer.cli.progress import open_progress
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.runs.offline import run

@@ -80,6 +80,11 @@ def serve_command(
     if check:
         return _check(settings)
 
+    from vision_infer.stream.image_size import limit_opencv
+    from vision_infer.stream.source import ReadOptions
+
+    limit_opencv(ReadOptions().max_pixels)  # before cv2 is imported
+
     from vision_infer.cli.signals import StopSignals
     from vision_infer.service.serving import Start, serve
 

@@ -143,7 +143,7 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
     """
     trace = Trace(decode_start_ns=clock.monotonic_ns())
     try:
-        rgb = decode_image(np.frombuffer(data, np.uint8), "the image", MAX_PIXELS)
+        rgb = decode_image(np.frombuffer(data, np.uint8), "the image", MAX_PIXELS, ("jpeg", "png", "webp"))
     except StreamError as error:
         raise UsageError(error.message, "Send a JPEG, PNG or WebP image.") from None
     trace.decode_end_ns = clock.monotonic_ns()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.stream.image import ArrayImage
-from vision_infer.stream.image_size import image_size
+from vision_infer.stream.image_size import ImageKind, image_kind, image_size, is_whole_png
 from vision_infer.stream.redact import printable, redact
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
 
@@ -41,27 +42,37 @@ def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray
     return decode_image(data, redact(path), max_pixels)
 
 
-def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArray[np.uint8]:
+def decode_image(
+    data: NDArray[np.uint8], shown: str, max_pixels: int, kinds: Sequence[ImageKind] = get_args(ImageKind)
+) -> NDArray[np.uint8]:
     """Decode an image in memory, as :func:`read_image` does.
+
+    OpenCV decodes more formats than those, some of which need gigabytes for a few hundred bytes. An image whose size is unknown
+    is therefore rejected.
 
     Args:
         data: uint8 [N], the bytes of the file.
         shown: The name of the image in errors.
         max_pixels: The maximum number of pixels; a larger image is rejected before it is decoded.
+        kinds: The formats that are accepted.
 
     Raises:
-        StreamError: It is too large, or not an image.
+        StreamError: It is too large, of another format, damaged, or not an image.
     """
+    kind = image_kind(data.data)
+    if kind is None or kind not in kinds:
+        formats = ", ".join(one.upper() for one in kinds)
+        raise StreamError(f"{shown}: is not an image in a supported format ({formats})", f"Convert it to {kinds[0].upper()}.")
     size = image_size(data.data)
-    if size is not None and size.width * size.height > max_pixels:
+    if size is None or (kind == "png" and not is_whole_png(data.data)):
+        raise StreamError(f"{shown}: cannot be decoded as an image: it is damaged or incomplete", "Check the file.")
+    if size.width * size.height > max_pixels:
         message = f"{shown}: an image of {size} exceeds the limit of {max_pixels} pixels"
         raise StreamError(message, "Raise --max-pixels if you trust the source.")
-    image = None
-    if data.size:
-        try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        except cv2.error:
-            image = None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        image = None
     if image is None:
         raise StreamError(f"{shown}: cannot be decoded as an image", "Check that it is an image file, and complete.")
     return np.asarray(image, np.uint8)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import BINARY, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
+from vision_infer.stream.image_size import image_kind
 
 router = APIRouter(prefix="/api/v1", tags=["infer"])
 
@@ -48,5 +49,8 @@ async def infer(
         image = await request.body()
         if not image:
             raise Problem("bad-request", "the body is empty; send an image")
+        found = image_kind(image)
+        if found is not None and kind != f"image/{found}":
+            raise Problem("unsupported-media-type", f"the Content-Type is {kind}, but the body is image/{found}")
         result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=limiter.threads)
     return Response(result.to_json(), media_type="application/json")

@@ -1,0 +1,98 @@
+"""Images that need far more memory than their size suggests are refused before they are decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.bombs import BOMBS
+from tests.support.media import ROOT
+from tests.support.serve_process import ServeProcess
+
+MB = 1_000_000
+MAX_GROWTH = 60 * MB
+"""Far less than the hundreds of megabytes that each of them needs."""
+DECODE = """
+import json, resource, sys
+from vision_infer.core.errors import StreamError
+from vision_infer.stream.files.images import read_image
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, refusals = peak(), {}
+for path in sys.argv[1:]:
+    try:
+        refusals[path] = f"decoded: {read_image(path, 1_000_000).shape}"
+    except StreamError as error:
+        refusals[path] = error.message
+print(json.dumps([peak() - before, refusals]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bombs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bombs")
+    for name, data in BOMBS.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_with_little_memory(bombs: Path, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, name],
+        cwd=bombs,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    growth, refusals = json.loads(done.stdout)
+    assert growth < MAX_GROWTH
+    assert any(reason in refusals[name] for reason in ("not an image in a supported format", "damaged", "exceeds the limit"))
+
+
+def test_run_refuses_a_folder_of_bombs(bombs: Path) -> None:
+    """A renamed JPEG 2000 file and a PNG with a long chunk are found by their suffixes."""
+    named = [str(bombs / name) for name in BOMBS]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vision_infer", "run", str(bombs), *named, "--model", "clock"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        text = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1, text
+    assert used.ru_maxrss * 1024 < 500 * MB
+    assert "renamed.png: is not an image in a supported format (JPEG, PNG, WEBP, BMP, TIFF)" in text
+    assert "chunk.png: cannot be decoded as an image: it is damaged or incomplete" in text
+
+
+@pytest.mark.slow
+def test_the_service_refuses_every_bomb(bombs: Path, tmp_path: Path) -> None:
+    with ServeProcess(tmp_path, "model: clock\nstreams: {one: {url: 'test://'}}\n") as served:
+        before = _peak(served.pid)
+        for name, data in BOMBS.items():
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{served.port}/api/v1/infer", data=data, headers={"Content-Type": "image/png"}
+            )
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=30)
+            with caught.value as refused:
+                assert refused.code in (415, 422), name
+        assert _peak(served.pid) - before < MAX_GROWTH
+
+
+def _peak(pid: int) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
