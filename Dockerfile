@@ -29,7 +29,7 @@ COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-      --constraint /wheel/constraints.txt "vision-infer[cpu] @ file://${wheel}"
+      --constraint /wheel/constraints.txt "vision-infer[cpu,serve] @ file://${wheel}"
 
 
 FROM ${CUDA_IMAGE} AS gpu-python
@@ -44,7 +44,7 @@ COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python3 -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-      --constraint /wheel/constraints.txt "vision-infer[gpu] @ file://${wheel}" "onnxruntime-gpu==${ONNXRUNTIME_GPU}"
+      --constraint /wheel/constraints.txt "vision-infer[gpu,serve] @ file://${wheel}" "onnxruntime-gpu==${ONNXRUNTIME_GPU}"
 
 
 FROM gpu-python AS gpu

@@ -33,11 +33,13 @@ demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the res
 	$(BIN)/vision-infer run "$$clip" --out demo-output/ --summary demo-output/summary.json --overwrite && \
 	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json"
 
-# The system's packages that some tests need: the RTSP server of GStreamer, a browser, an MQTT broker. Tests without them are skipped.
+# The system's packages that some tests need: the RTSP server of GStreamer, a browser, an MQTT broker, and the tools that validate
+# the files of deploy/. Tests without them are skipped.
 CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || echo $(CAMERA_PACKAGES)
 BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core
 BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
+DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
 install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then :; \
@@ -52,8 +54,8 @@ browser: ## Install the browser only.
 broker: ## Install the MQTT broker only.
 	$(call install_missing,$(BROKER_MISSING))
 
-packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker (part of make test).
-	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING))
+packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker, docker-compose, promtool (part of make test).
+	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(DEPLOY_MISSING))
 
 # Many tests wait for cameras and servers, so there are three workers for two cores. A file stays with one worker, so that its servers
 # and models are started once. Tests that depend on the real time run afterwards, one at a time.

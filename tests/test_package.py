@@ -14,7 +14,21 @@ import pytest
 
 from tests.support.media import ROOT, bikes
 
-HEAVY = ("torch", "av", "cv2", "onnxruntime", "onnx", "supervision", "scipy")
+HEAVY = (
+    "torch",
+    "av",
+    "cv2",
+    "onnxruntime",
+    "openvino",
+    "onnx",
+    "supervision",
+    "lap",
+    "fastapi",
+    "aiortc",
+    "pyarrow",
+    "paho",
+    "httpx",
+)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vision_infer.analyze import draw
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 
-PURPLE = [0xA3, 0x51, 0xFB]
-"""The first color of supervision's palette, RGB."""
-RED = [0xFF, 0x40, 0x40]
-"""The second color."""
-GRAY = [0x80, 0x80, 0x80]
+FIRST, SECOND = (list(color) for color in draw.PALETTE[:2])
+GRAY = list(draw.GRAY)
 
 
 def one_box(box: tuple[float, ...], class_id: int = 0, track_id: int | None = None, label: str = "person") -> Detections:
@@ -42,7 +40,7 @@ def test_pixels_change_only_near_the_box() -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_id", "track_id", "color"), [(0, None, PURPLE), (1, None, RED), (1, 1, PURPLE), (0, 2, RED), (0, 0, GRAY)]
+    ("class_id", "track_id", "color"), [(0, None, FIRST), (1, None, SECOND), (1, 1, FIRST), (0, 2, SECOND), (0, 0, GRAY)]
 )
 def test_the_color_is_that_of_the_track_or_the_class(class_id: int, track_id: int | None, color: list[int]) -> None:
     image = Drawer()(black(480, 640), one_box((200.0, 200.0, 400.0, 300.0), class_id, track_id))
@@ -52,8 +50,8 @@ def test_the_color_is_that_of_the_track_or_the_class(class_id: int, track_id: in
 def test_a_label_stays_inside_the_image() -> None:
     corner = Drawer()(black(480, 640), one_box((600.0, 0.0, 640.0, 100.0)))
     inside = Drawer()(black(480, 640), one_box((300.0, 200.0, 340.0, 300.0)))
-    purple = [(one == PURPLE).all(axis=2).sum() for one in (corner, inside)]
-    assert purple[0] > 0.7 * purple[1]
+    first = [(one == FIRST).all(axis=2).sum() for one in (corner, inside)]
+    assert first[0] > 0.7 * first[1]
 
 
 def test_the_text_has_label_track_and_score() -> None:
@@ -72,7 +70,7 @@ def test_the_best_is_drawn_on_top() -> None:
     for scores in ([0.9, 0.5], [0.5, 0.9]):
         best = int(np.argmax(scores))
         found = Detections(boxes, np.array(scores, np.float32), np.array([0, 1], np.int32))
-        assert Drawer()(black(480, 640), found)[200, 150].tolist() == [PURPLE, RED][best]
+        assert Drawer()(black(480, 640), found)[200, 150].tolist() == [FIRST, SECOND][best]
 
 
 def test_lines_and_letters_follow_the_size_of_the_image() -> None:
@@ -98,7 +96,7 @@ def test_no_detection_changes_nothing() -> None:
 def test_a_view_is_drawn_on_in_place() -> None:
     whole = black(480, 1280)
     Drawer()(whole[:, ::2], one_box((200.0, 200.0, 400.0, 300.0)))
-    assert whole[300, 600].tolist() == PURPLE
+    assert whole[300, 600].tolist() == FIRST
     assert not whole[:, 1::2].any()
 
 
@@ -118,7 +116,7 @@ def test_the_label_has_the_class_of_a_secondary_model() -> None:
         Drawer()(black(480, 640), replace(found, descriptions=descriptions))
         for descriptions in (None, (red(),), (red(0.7),), (None,), (Description(embedding=np.ones(3, np.float32)),))
     )
-    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, labeled)]
+    widths = [int(np.flatnonzero((one[:199] == FIRST).all(axis=2).any(axis=0)).max()) for one in (alone, labeled)]
     assert widths[1] > 1.5 * (widths[0] - 200) + 200
     assert (labeled != other).any()
     assert (nothing == alone).all()
@@ -127,7 +125,7 @@ def test_the_label_has_the_class_of_a_secondary_model() -> None:
 
 def test_the_class_of_the_whole_image_is_in_its_corner() -> None:
     image = Drawer()(black(480, 640), Detections.empty(), red())
-    rows, columns = np.nonzero((image == RED).all(axis=2))
+    rows, columns = np.nonzero((image == SECOND).all(axis=2))
     assert rows.min() <= 1
     assert columns.min() <= 1
     assert rows.max() < 60

@@ -189,14 +189,14 @@ def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -
         ("error", "decoder h264 is missing"),
         ("warning", "encoder libx264 fails: no memory"),
     ]
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("scipy", "pyarrow") else name)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("lap", "pyarrow") else name)
     monkeypatch.setattr(checks, "_version", lambda name: "1")
     monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda name: name)
     found = list(checks.check_packages())
     assert [one.severity for one in found] == ["error", "warning", "warning", "note"]
-    assert found[0].text == "scipy is missing"
+    assert found[0].text == "lap is missing"
     assert "onnxruntime and onnxruntime-gpu are both installed" in found[1].text
-    assert found[3].hint == "Run: pip install 'vision-infer[parquet]'"
+    assert found[3].hint == "Run: pip install '.[parquet]'"
 
 
 def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
-"""Draws detections on images with supervision's annotators, in its familiar style.
-
-supervision expects BGR images, ours are RGB: its palette is passed with red and blue exchanged, so that the colors are right.
-"""
+"""Draws detections on images: boxes, and labels above them, whose sizes follow the size of the image."""
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +13,36 @@ from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
 
-if TYPE_CHECKING:
-    import supervision
-
 _MIN_TEXT_SCALE = 0.4
 """The minimum text scale at which OpenCV's font is readable."""
 _TEXT_WIDTH = 1.6
 """The stroke width of the letters at a text scale of 1, pixels."""
 _PADDING = 6
 """The padding between a label's text and its edge at a text scale of 1, pixels."""
+_GOLDEN_RATIO = 0.618
+"""The distance between the hues of neighbors: it keeps any number of them apart."""
+
+Color = tuple[int, int, int]
 
 
-class _Annotators(NamedTuple):
-    boxes: supervision.BoxAnnotator
-    labels: supervision.LabelAnnotator
-    colors: int
-    """The number of colors in rotation; the last one, after them, is for detections without a track."""
+def _color(number: int) -> Color:
+    red, green, blue = hsv_to_rgb((0.76 + number * _GOLDEN_RATIO) % 1, 0.75, 1.0 if number % 2 == 0 else 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+PALETTE: tuple[Color, ...] = tuple(_color(number) for number in range(20))
+"""The colors of classes and tracks in rotation, RGB."""
+GRAY: Color = (128, 128, 128)
+"""The color of a detection without a track, where detections are tracked, RGB."""
+
+
+class _Style(NamedTuple):
+    """The sizes for images of one size."""
+
+    line: int
+    text_scale: float
+    stroke: int
+    padding: int
 
 
 class Drawer:
@@ -59,42 +71,31 @@ class Drawer:
         best = None if description is None else description.best
         if not len(detections) and best is None:
             return rgb
-        annotators = _annotators(Size(rgb.shape[1], rgb.shape[0]))
+        style = _style(Size(rgb.shape[1], rgb.shape[0]))
         canvas = np.ascontiguousarray(rgb)  # OpenCV requires contiguous memory
         if len(detections):
-            _draw_boxes(canvas, detections, annotators)
+            _draw_boxes(canvas, detections, style)
         if best is not None:
-            corner, color = np.zeros((1, 4), np.float32), np.array([best.class_id % annotators.colors])
-            _draw_labels(canvas, corner, [f"{best.label} {best.score:.2f}"], color, annotators.labels)
+            _draw_label(canvas, (0, 0), f"{best.label} {best.score:.2f}", PALETTE[best.class_id % len(PALETTE)], style)
         if canvas is not rgb:
             rgb[:] = canvas
         return rgb
 
 
-def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, annotators: _Annotators) -> None:
-    import supervision as sv
+def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style) -> None:
+    from vision_infer.core.opencv import cv2
 
     detections = detections[detections.scores.argsort(kind="stable")]  # the best is drawn last, on top
-    colors = detections.class_ids.astype(np.int_) % annotators.colors
-    if detections.track_ids is not None:
-        tracks = detections.track_ids.astype(np.int_)
-        colors = np.where(tracks > 0, (tracks - 1) % annotators.colors, annotators.colors)
-    annotators.boxes.annotate(canvas, sv.Detections(detections.boxes, class_id=colors), custom_color_lookup=colors)
-    _draw_labels(canvas, detections.boxes, _texts(detections), colors, annotators.labels)
-
-
-def _draw_labels(
-    canvas: NDArray[np.uint8],
-    boxes: NDArray[np.float32],
-    texts: list[str],
-    colors: NDArray[np.int_],
-    labels: supervision.LabelAnnotator,
-) -> None:
-    import supervision as sv
-
-    # supervision's own smart_position spreads labels out, but takes 22 ms for 60 boxes, and labels jump between frames.
-    places = sv.Detections(_label_places(boxes, texts, labels, canvas.shape[1]), class_id=colors)
-    labels.annotate(canvas, places, labels=texts, custom_color_lookup=colors)
+    if detections.track_ids is None:
+        colors = [PALETTE[number % len(PALETTE)] for number in detections.class_ids.tolist()]
+    else:
+        colors = [PALETTE[(number - 1) % len(PALETTE)] if number > 0 else GRAY for number in detections.track_ids.tolist()]
+    corners = detections.boxes.astype(np.int32).tolist()
+    for (left, top, right, bottom), color in zip(corners, colors, strict=True):
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, style.line)
+    # Labels are drawn after all boxes, so that no line crosses their text.
+    for (left, top, _, _), color, text in zip(corners, colors, _texts(detections), strict=True):
+        _draw_label(canvas, (left, top), text, color, style)
 
 
 def _texts(detections: Detections) -> list[str]:
@@ -108,43 +109,31 @@ def _texts(detections: Detections) -> list[str]:
     return texts
 
 
-def _label_places(
-    boxes: NDArray[np.float32], texts: list[str], labels: supervision.LabelAnnotator, width: int
-) -> NDArray[np.float32]:
-    """Return boxes, float32 [N, 4], whose upper left corners keep the labels above them inside the image."""
-    import cv2
+def _draw_label(canvas: NDArray[np.uint8], corner: tuple[int, int], text: str, color: Color, style: _Style) -> None:
+    """Draw a label above the corner of a box, moved so that it stays inside the image."""
+    from vision_infer.core.opencv import cv2
 
-    sizes = [cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, labels.text_scale, labels.text_thickness)[0] for text in texts]
-    taken = np.array(sizes, dtype=np.float32) + 2 * labels.text_padding
-    left = np.maximum(np.minimum(boxes[:, 0], width - taken[:, 0]), 0)
-    top = np.maximum(boxes[:, 1], taken[:, 1])
-    return np.stack((left, top, np.maximum(left, boxes[:, 2]), np.maximum(top, boxes[:, 3])), axis=1)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (width, height), _ = cv2.getTextSize(text, font, style.text_scale, style.stroke)
+    width, height = width + 2 * style.padding, height + 2 * style.padding
+    left = max(min(corner[0], canvas.shape[1] - width), 0)
+    bottom = max(corner[1], height)
+    cv2.rectangle(canvas, (left, bottom - height), (left + width, bottom), color, cv2.FILLED)
+    letters = (0, 0, 0) if _is_bright(color) else (255, 255, 255)
+    origin = (left + style.padding, bottom - style.padding)
+    cv2.putText(canvas, text, origin, font, style.text_scale, letters, style.stroke, cv2.LINE_AA)
 
 
 @lru_cache(maxsize=16)
-def _annotators(size: Size) -> _Annotators:
-    """Return annotators whose lines and letters suit the size of the image."""
-    import supervision as sv  # imported on first use: it takes half a second
-
-    resolution = (size.width, size.height)
-    scale = max(_MIN_TEXT_SCALE, sv.calculate_optimal_text_scale(resolution))
-    colors = [*sv.ColorPalette.DEFAULT.colors, sv.Color.GREY]
-    backgrounds = sv.ColorPalette([sv.Color(r=color.b, g=color.g, b=color.r) for color in colors])
-    letters = sv.ColorPalette([sv.Color.BLACK if _is_bright(color.as_rgb()) else sv.Color.WHITE for color in colors])
-    return _Annotators(
-        sv.BoxAnnotator(color=backgrounds, thickness=sv.calculate_optimal_line_thickness(resolution)),
-        sv.LabelAnnotator(
-            color=backgrounds,
-            text_color=letters,
-            text_scale=scale,
-            text_thickness=max(1, round(_TEXT_WIDTH * scale)),
-            text_padding=max(2, round(_PADDING * scale)),
-        ),
-        len(colors) - 1,
-    )
+def _style(size: Size) -> _Style:
+    """Return the sizes of lines and letters that suit the size of the image."""
+    shorter = min(size.width, size.height)
+    scale = max(_MIN_TEXT_SCALE, shorter / 1000)
+    line = 2 if shorter < 1080 else 4
+    return _Style(line, scale, max(1, round(_TEXT_WIDTH * scale)), max(2, round(_PADDING * scale)))
 
 
-def _is_bright(rgb: tuple[int, int, int]) -> bool:
+def _is_bright(rgb: Color) -> bool:
     """Return whether black letters are easier to read on a color than white ones (by its luma, ITU-R BT.601)."""
     red, green, blue = rgb
     return 0.299 * red + 0.587 * green + 0.114 * blue > 140

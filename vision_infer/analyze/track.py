@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze import motion
+from vision_infer.analyze.assignment import assign
 from vision_infer.analyze.motion import STEP_S, Motion
 from vision_infer.analyze.select import minimum_scores
 from vision_infer.core.detections import Detections
@@ -283,12 +284,8 @@ def _match(
     columns = (detections & (track_of < 0)).nonzero()[0]
     if not len(rows) or not len(columns):
         return
-    from scipy.optimize import linear_sum_assignment  # imported on first use: it takes a third of a second
-
-    gain = np.maximum(overlap[np.ix_(rows, columns)] - min_iou, 0)
-    chosen_rows, chosen_columns = linear_sum_assignment(gain, maximize=True)
-    good = gain[chosen_rows, chosen_columns] > 0
-    track_of[columns[chosen_columns[good]]] = rows[chosen_rows[good]]
+    chosen_rows, chosen_columns = assign(np.maximum(overlap[np.ix_(rows, columns)] - min_iou, 0))
+    track_of[columns[chosen_columns]] = rows[chosen_rows]
 
 
 def box_overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity
+from vision_infer.core.packages import EXTRA_OF, install
 
 if TYPE_CHECKING:
     pass
@@ -24,12 +25,14 @@ MAX_THROTTLED = 0.05
 MIN_FILES = 1024
 TIME_CODE = 11_259_375
 """The time code in the image of the smoke test: alternating bits and some others."""
-NEEDED = ("av", "cv2", "onnx", "scipy", "supervision", "fastapi", "uvicorn", "websockets", "prometheus_client", "aiortc")
-EXTRAS = {
-    "pyarrow": ("parquet", "for Parquet files"),
-    "pycocotools": ("evaluate", "for model evaluate"),
+NEEDED = ("av", "numpy", "onnx", "lap", "pydantic", "typer", "rich", "yaml")
+OPTIONAL = {
+    "cv2": "for photographs and drawn output",
+    "aiortc": "for serve",
+    "pyarrow": "for Parquet files",
+    "pycocotools": "for model evaluate",
 }
-"""The extra of each module, and its purpose."""
+"""The purpose of each module of an extra."""
 CONFLICTING = (("onnxruntime", "onnxruntime-gpu"), ("opencv-python-headless", "opencv-python"))
 """Pairs of packages that overwrite each other's files. The first one is for machines without a GPU."""
 
@@ -181,11 +184,11 @@ def check_packages() -> Iterator[Finding]:
         if _version(first) and _version(second):
             text = f"{first} and {second} are both installed and overwrite each other's files"
             yield Finding("package", "warning", text, f"Run: pip uninstall -y {first} {second}; then install one of them.")
-    missing_extras = [(module, extra, what) for module, (extra, what) in EXTRAS.items() if find_spec(module) is None]
+    missing_extras = [(module, EXTRA_OF[module], what) for module, what in OPTIONAL.items() if find_spec(module) is None]
     runtimes = [runtime for runtime in RUNTIMES if runtime.benefit and not runtime.is_installed()]
     missing_extras += [(runtime.title, runtime.extra, runtime.benefit) for runtime in runtimes]
     for name, extra, what in missing_extras:
-        yield Finding("package", "note", f"{name} is not installed: {what}", f"Run: pip install 'vision-infer[{extra}]'")
+        yield Finding("package", "note", f"{name} is not installed: {what}", install(extra))
 
 
 def check_disks() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from vision_infer.cli import options
 from vision_infer.config.stream_url import url_help
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
+from vision_infer.core.packages import SERVICE, require
 
 if TYPE_CHECKING:
     from vision_infer.config.serve import ServeSettings
@@ -49,6 +50,7 @@ def serve_command(
     The service applies changes of the configuration file while it runs. Ctrl-C or SIGTERM stops it after frames in flight are
     finished.
     """
+    require("serve", *SERVICE)
     from vision_infer.config.serve_file import load_settings
     from vision_infer.config.validation_errors import SettingsError
     from vision_infer.service.operations.file_watch import FileWatch

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.assignment import assign
 from vision_infer.analyze.track import box_overlap
 from vision_infer.core.detections import Detections
 
@@ -67,11 +68,7 @@ def _pairs(a: Detections, b: Detections, iou: float) -> tuple[NDArray[np.intp], 
     possible = (overlap >= iou) & (a.class_ids[:, None] == b.class_ids)
     rows, columns = possible.nonzero()
     if max(possible.sum(axis=0).max(), possible.sum(axis=1).max()) > 1:  # a detection has several possible partners
-        from scipy.optimize import linear_sum_assignment  # imported on first use, because it takes a third of a second
-
-        rows, columns = linear_sum_assignment(np.where(possible, overlap, 0), maximize=True)
-        good = possible[rows, columns]
-        rows, columns = rows[good], columns[good]
+        rows, columns = assign(np.where(possible, overlap, 0))
     return np.stack((rows, columns), axis=1), overlap[rows, columns]
 
 

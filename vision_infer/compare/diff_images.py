@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from vision_infer.compare.runs import DiffReport, FrameReport
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError, StreamError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.core.opencv import cv2
 from vision_infer.engine.device import available_cpus
 from vision_infer.sink.files.output_file import OutputFile, check_output
 from vision_infer.stream.find import find_sources, open_source

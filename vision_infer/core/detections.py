@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
+from vision_infer.core.packages import require
 
 if TYPE_CHECKING:
     import supervision
@@ -71,7 +72,11 @@ class Detections:
 
         The results of a secondary model are under ``data["secondary_label"]`` (empty if there is none) and ``data["embedding"]``
         (float32 [N, D], NaN if there is none).
+
+        Raises:
+            MissingPackageError: supervision is not installed.
         """
+        require("to_supervision()", "supervision")
         import supervision
 
         return supervision.Detections(

@@ -5,6 +5,7 @@
     │   └── RefusedError        1   the server refused: an immediate retry would not help
     ├── UsageError              2   invalid options or arguments
     ├── ModelError              3   unknown model, not a deployment graph, invalid card
+    ├── MissingPackageError     2   an optional package is not installed
     ├── EngineError             4   missing runtime, unknown engine or device, failure at run time
     └── OutputError             5   an output exists or cannot be written
 
@@ -49,6 +50,10 @@ class UsageError(VisionInferError):
     """Options or arguments that do not fit together."""
 
     exit_status = 2
+
+
+class MissingPackageError(UsageError):
+    """An optional package is not installed."""
 
 
 class ModelError(VisionInferError):

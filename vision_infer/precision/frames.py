@@ -337,7 +337,7 @@ def _most_different(pool: _Pool, numbers: Sequence[int], count: int) -> list[int
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the luma of an image (uint8 [H, W, 3] RGB) in 16×16 pixels, float32 [256], 0–255."""
-    import cv2
+    from vision_infer.core.opencv import cv2
 
     small = cv2.resize(np.asarray(pixels), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     luma: NDArray[np.float32] = (small.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).reshape(-1)

@@ -36,7 +36,7 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, verified: Engine
     """
     if folder is None or judge.card.task != "detect":
         return ()
-    import cv2
+    from vision_infer.core.opencv import cv2
 
     paths = []
     with open_reference(graph) as engine:

@@ -80,9 +80,9 @@ FORMATS: list[OutputFormat] = [
         file="video",
         sources="video",
         options=frozenset(("fps", "height")),
-        packages=("supervision",),
+        packages=("vision_infer.core.opencv",),
     ),
-    OutputFormat("images", f"{_FILES}.images", "jpg", sources="images", packages=("supervision",)),
+    OutputFormat("images", f"{_FILES}.images", "jpg", sources="images", packages=("vision_infer.core.opencv",)),
     OutputFormat("crops", f"{_FILES}.crops", None, tasks=DETECT),
 ]
 """All kinds, in the order in which they are listed to users."""

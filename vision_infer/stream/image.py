@@ -141,7 +141,7 @@ class ArrayImage:
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Resize directly into the slot."""
-        import cv2  # video does not need it: 0.1 s and 20 MB
+        from vision_infer.core.opencv import cv2  # video does not need it: 0.1 s and 20 MB
 
         content = letterbox.content
         place = _fill_around(slot, letterbox)

@@ -32,7 +32,6 @@ from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.runs.run_factories import engine_request, file_stream_command, make_lane
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.stream.files.images import read_image
 from vision_infer.stream.find import find_sources
 from vision_infer.stream.image import ArrayImage
 
@@ -246,6 +245,8 @@ def _finish_after(supervisor: Supervisor, channel: ResultChannel) -> None:
 
 def _image(image: ImageInput) -> Image:
     if isinstance(image, (str, PathLike)):
+        from vision_infer.stream.files.images import read_image  # it requires OpenCV
+
         return ArrayImage(read_image(str(image)))
     if isinstance(image, np.ndarray):
         return ArrayImage(image)

@@ -85,4 +85,4 @@ def import_libraries(settings: RunSettings, job: Job) -> None:
         for name in (found.module, *found.packages):
             import_module(name)
     if settings.track:
-        import_module("scipy.optimize")
+        import_module("lap")

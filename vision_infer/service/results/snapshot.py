@@ -8,7 +8,6 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
+from vision_infer.core.opencv import cv2
 from vision_infer.core.result import Result
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.results.hub import ResultHub

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
+from vision_infer.core.opencv import cv2
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import OutputFile, output_error
 from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
+from vision_infer.core.opencv import cv2
 from vision_infer.core.trace import Trace
 from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.image_size import ImageKind, image_kind, image_size, is_whole_png

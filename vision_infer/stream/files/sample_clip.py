@@ -130,7 +130,7 @@ class _ClipScene:
 
 def _texture(size: Size, chance: np.random.Generator, finest: float = 0.35) -> NDArray[np.int16]:
     """Return random texture of many scales, the finer ones weaker: int16 [H, W], about 40–210."""
-    import cv2
+    from vision_infer.core.opencv import cv2
 
     whole = np.zeros((size.height, size.width), np.float32)
     cells, height = 4, 1.0

@@ -1,0 +1,40 @@
+"""The optional packages: which extra installs each, and the error if it is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from vision_infer.core.errors import MissingPackageError
+
+SERVICE = ("cv2", "fastapi", "uvicorn", "websockets", "prometheus_client", "aiortc", "httpx", "paho")
+"""The modules of the service."""
+EXTRA_OF = {
+    **dict.fromkeys(SERVICE, "serve"),
+    "cv2": "images",
+    "supervision": "supervision",
+    "pyarrow": "parquet",
+    "pycocotools": "evaluate",
+    "matplotlib": "plot",
+}
+"""The extra that installs each module."""
+
+
+def install(extra: str) -> str:
+    """Return the hint that says how to install an extra."""
+    return f"Run: pip install '.[{extra}]'"
+
+
+def require(purpose: str, *modules: str) -> None:
+    """Check that modules are installed, without importing them.
+
+    Args:
+        purpose: What needs them, for the message, such as ``serve``.
+        modules: The modules, keys of :data:`EXTRA_OF`.
+
+    Raises:
+        MissingPackageError: One of them is not installed.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            extra = "serve" if purpose == "serve" else EXTRA_OF[module]
+            raise MissingPackageError(f"{purpose} needs the package {module}, which is not installed", install(extra))
