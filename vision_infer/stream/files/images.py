@@ -64,15 +64,15 @@ def decode_image(
         formats = ", ".join(one.upper() for one in kinds)
         raise StreamError(f"{shown}: is not an image in a supported format ({formats})", f"Convert it to {kinds[0].upper()}.")
     size = image_size(data.data)
-    if size is None or (kind == "png" and not is_whole_png(data.data)):
-        raise StreamError(f"{shown}: cannot be decoded as an image: it is damaged or incomplete", "Check the file.")
-    if size.width * size.height > max_pixels:
+    if size is not None and size.width * size.height > max_pixels:
         message = f"{shown}: an image of {size} exceeds the limit of {max_pixels} pixels"
         raise StreamError(message, "Raise --max-pixels if you trust the source.")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        image = None
+    image = None
+    if size is not None and (kind != "png" or is_whole_png(data.data)):
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        except cv2.error:
+            image = None
     if image is None:
         raise StreamError(f"{shown}: cannot be decoded as an image", "Check that it is an image file, and complete.")
     return np.asarray(image, np.uint8)
