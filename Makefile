@@ -35,8 +35,9 @@ demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the res
 
 # The system's packages that some tests need: the RTSP server of GStreamer, a browser, an MQTT broker, and the tools that validate
 # the files of deploy/. Tests without them are skipped.
-CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || echo $(CAMERA_PACKAGES)
+CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
+  gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0
+CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0"); gi.require_version("GstWebRTC", "1.0")' 2>/dev/null || echo $(CAMERA_PACKAGES)
 BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core
 BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.preview.watching import LIMIT_S, Stream, Watcher, watch
+from tests.preview.watching import LIMIT_S, Stream, Watcher, watch, watch_with_gstreamer
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.media import Clip, bikes, clip
 from vision_infer.config.preview import PreviewSettings
@@ -80,6 +81,50 @@ def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
             for watcher in (first, second):
                 await gone(watcher)
             assert preview.counts().viewers == {"door": 0}
+
+    asyncio.run(run())
+
+
+RTP = "application/x-rtp,media=video,clock-rate=90000,payload=%d,encoding-name=%s"
+
+
+@pytest.mark.parametrize(
+    ("caps", "codec", "mode"),
+    [
+        (RTP % (97, "H264") + ",packetization-mode=(string)1,profile-level-id=(string)640028", "H264", "passthrough"),
+        (RTP % (127, "H264"), "H264", "passthrough"),
+        (RTP % (96, "VP8"), "VP8", "encoded"),
+    ],
+)
+def test_gstreamer_plays_with_its_rsa_certificate(cameras: RtspServer, caps: str, codec: str, mode: str) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/plain")):
+            await gone(await arrived(preview))
+            session, frames = await watch_with_gstreamer(preview, caps, 30)
+            assert (session.facts.codec, session.facts.mode, frames) == (codec, mode, 30)
+            await session.end("done")
+
+    asyncio.run(run())
+
+
+def test_a_failed_dtls_handshake_is_logged(cameras: RtspServer, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/plain")):
+            await gone(await arrived(preview))
+            caplog.clear()
+            other = ":".join(["00"] * 32)
+            watcher = await watch(
+                preview, change=lambda offer: re.sub("a=fingerprint:sha-256 .*", f"a=fingerprint:sha-256 {other}", offer)
+            )
+            async with asyncio.timeout(LIMIT_S):
+                while watcher.session.state != "closed":
+                    await asyncio.sleep(0.02)
+            assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+                "door: the DTLS handshake with a viewer failed, so that it gets no video"
+            ]
+            await gone(watcher)
 
     asyncio.run(run())
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
@@ -21,6 +25,7 @@ from vision_infer.preview.session import Session
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
+_GSTREAMER_PLAYER = Path(__file__).parents[1] / "support" / "gstreamer_player.py"
 LIMIT_S = 30.0
 """The time limit of each wait, on a busy machine, seconds."""
 
@@ -93,15 +98,42 @@ class Watcher:
                 await asyncio.sleep(0.02)
 
 
-async def watch(preview: Preview, stream: str = "door", data: bool = True, decode: bool = True) -> Watcher:
-    """Start watching, without waiting for the first frame."""
+async def watch_with_gstreamer(preview: Preview, caps: str, frames: int, stream: str = "door") -> tuple[Session, int]:
+    """Play with GStreamer's webrtcbin; return the session and the number of decoded frames. Skip the test without webrtcbin.
+
+    Args:
+        caps: The codec that the player offers, in GStreamer's form.
+        frames: The number of frames to play.
+    """
+    needed = "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst; Gst.init(None); "
+    needed += "raise SystemExit(None in map(Gst.ElementFactory.find, ('webrtcbin', 'nicesrc')))"
+    if subprocess.run(["/usr/bin/python3", "-c", needed], capture_output=True, timeout=LIMIT_S).returncode:
+        pytest.skip("GStreamer's webrtcbin is not here: make cameras")
+    command = ("/usr/bin/python3", str(_GSTREAMER_PLAYER), caps, str(frames))
+    player = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert player.stdin is not None
+    assert player.stdout is not None
+    try:
+        session = await preview.offer(stream, json.loads(await player.stdout.readline()), "somebody")
+        player.stdin.write(json.dumps(session.answer).encode() + b"\n")
+        return session, json.loads(await player.stdout.readline())
+    finally:
+        with suppress(ProcessLookupError):
+            player.kill()
+        await player.wait()
+
+
+async def watch(
+    preview: Preview, stream: str = "door", data: bool = True, decode: bool = True, change: Callable[[str], str] = str
+) -> Watcher:
+    """Start watching, without waiting for the first frame; ``change`` changes the offer."""
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.addTransceiver("video", direction="recvonly")
     if data:
         peer.createDataChannel("not used")
     await peer.setLocalDescription(await peer.createOffer())
     try:
-        session = await preview.offer(stream, peer.localDescription.sdp, "somebody")
+        session = await preview.offer(stream, change(peer.localDescription.sdp), "somebody")
     except BaseException:
         await peer.close()
         raise

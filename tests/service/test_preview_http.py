@@ -126,6 +126,8 @@ def test_rejected_offers_have_a_reason() -> None:
             assert "not request video" in problem(await player.offer(audio_only), 422, "invalid")["detail"]
             problem(await player.offer(OFFER.replace("a=recvonly", "a=sendonly")), 422, "invalid")
             problem(await player.offer(OFFER.replace("VP8/", "VP7/").replace("H264/", "H263/")), 406, "not-acceptable")
+            mode_0 = OFFER.replace("VP8/", "VP7/").replace("packetization-mode=1", "packetization-mode=0")
+            assert "packetization-mode=1" in problem(await player.offer(mode_0), 406, "not-acceptable")["detail"]
             problem(await player.offer(OFFER.replace("a=fingerprint:", "a=print:")), 422, "invalid")
             problem(await player.offer(OFFER + "a=x\r\n" * 20_000), 413, "too-large")
             for method in ("GET", "PUT", "PATCH", "DELETE"):

@@ -81,12 +81,15 @@ class Offer:
                         continue
                     if offered is wanted:
                         return codec
-        return None
+        # GStreamer offers H.264 without parameters, and then plays all profiles and packetization modes.
+        return next((codec for codec in self.codecs if codec.name == "H264" and not codec.parameters), None)
 
     def profile_for(self, codec: Codec, profile_level_id: str) -> str:
         """Return the profile-level-id for the answer: the stream's profile if the player offered it, else the offered one."""
-        offered = codec.parameters.get("profile-level-id", _DEFAULT_PROFILE)
         plain = plain_profile(profile_level_id)
+        if not codec.parameters:
+            return plain
+        offered = codec.parameters.get("profile-level-id", _DEFAULT_PROFILE)
         same = parse_h264_profile_level_id(offered)[0] is parse_h264_profile_level_id(plain)[0]
         return plain if same else offered[:4] + plain[4:]
 
@@ -95,7 +98,10 @@ class Offer:
         return next((codec for codec in self.codecs if codec.name == "VP8"), None)
 
     def only(self, codec: Codec) -> str:
-        """Return the offer reduced to one codec, without candidates that aiortc would have to resolve or wait for."""
+        """Return the offer reduced to one codec, with the player as DTLS client.
+
+        Candidates that aiortc would have to resolve or wait for are left out.
+        """
         primary = str(codec.payload_type)
         resent = [other for other in self.codecs if other.name == "RTX" and other.parameters.get("apt") == primary]
         kept = {primary, *(str(other.payload_type) for other in resent[:1])}
@@ -110,11 +116,16 @@ class Offer:
                     match = _OF_TYPE.match(line)
                     if match and match[1] not in kept:
                         continue
-                    if codec.name == "H264" and line.startswith(f"a=fmtp:{codec.payload_type} "):
-                        line = f"a=fmtp:{codec.payload_type} {_FMTP % _KNOWN_PROFILE}"
+                    if codec.name == "H264" and match and match[1] == primary:
+                        if line.startswith("a=fmtp:"):
+                            continue
+                        if line.startswith("a=rtpmap:"):
+                            lines.append(f"a=fmtp:{primary} {_FMTP % _KNOWN_PROFILE}")
                 if line == "a=end-of-candidates" or (line.startswith("a=candidate:") and not usable(line)):
                     continue
-                lines.append(line)
+                # aiortc as the DTLS client offers only ciphers for ECDSA certificates; GStreamer's certificate has an RSA key
+                # (https://github.com/aiortc/aiortc/issues/1434). As the server it needs no cipher for the player's certificate.
+                lines.append("a=setup:active" if line == "a=setup:actpass" else line)
         return "\r\n".join(lines) + "\r\n"
 
 

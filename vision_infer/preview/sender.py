@@ -158,7 +158,12 @@ class Viewer:
     @property
     def ice(self) -> Any:
         """The ICE transport of aiortc."""
-        return self._sender.transport.transport
+        return self.dtls.transport
+
+    @property
+    def dtls(self) -> Any:
+        """The DTLS transport of aiortc."""
+        return self._sender.transport
 
     def close(self) -> None:
         """Drop all frames that wait."""

@@ -195,6 +195,8 @@ class Session:
 
         def changed() -> None:
             if self._peer.connectionState in ("failed", "closed"):
+                if self._ending is None and self.viewer is not None and self.viewer.dtls.state == "failed":
+                    _log.warning("%s: the DTLS handshake with a viewer failed, so that it gets no video", self.facts.stream)
                 self.end("the connection has ended")
 
         self._peer.on("connectionstatechange", changed)

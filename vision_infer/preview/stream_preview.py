@@ -147,7 +147,10 @@ class StreamPreview:
             if codec is not None:
                 profile = offer.profile_for(codec, PROFILE) if name == "H264" else ""
                 return VideoChoice(self.encoded(name), codec, profile, reason)
-        raise NoCodecError(f"{self.name}: the player supports neither H.264 nor VP8", "Use another player.")
+        raise NoCodecError(
+            f"{self.name}: the player offers neither H.264 with packetization-mode=1 nor VP8",
+            "Offer one of them: a=fmtp:NUMBER packetization-mode=1;profile-level-id=42e01f",
+        )
 
     def encoded(self, codec: CodecName) -> EncodedFeed:
         """Return the encoder for a codec. It starts with its first viewer.
