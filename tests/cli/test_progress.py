@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from tests.support.hand_clock import HandClock
-from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, RunRate, memory_text, totals
+from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, RunRate, totals
 from vision_infer.pipeline.status import StreamState, StreamStatus
 
 
-def status(name: str, state: StreamState, decoded: int, expected: int | None = 100, image_bytes: int = 0) -> StreamStatus:
-    return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, image_bytes)
+def status(name: str, state: StreamState, decoded: int, expected: int | None = 100) -> StreamStatus:
+    return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, 0)
 
 
 def test_totals_use_actual_counts_of_ended_sources_and_expected_ones_of_others() -> None:
@@ -44,15 +45,28 @@ def test_plain_lines_are_printed_every_five_seconds(capsys: pytest.CaptureFixtur
     assert message[0].startswith("1/2 sources done, 57/107 frames")
 
 
-def test_memory_is_printed_once_when_the_first_sources_are_open(capsys: pytest.CaptureFixture[str]) -> None:
-    opening = [status("a", StreamState.RUNNING, 0, image_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
-    assert memory_text(opening) is None
-    both = [status(name, StreamState.RUNNING, 0, image_bytes=30_000_000) for name in "ab"]
-    assert memory_text(both) == "decoded images: at most 60 MB in memory"
-    lines = PlainLines(HandClock(0))
-    for _ in range(3):
-        lines(both)
-    assert capsys.readouterr().err == "decoded images: at most 60 MB in memory\n"
+def camera(name: str, state: StreamState, reason: str = "") -> StreamStatus:
+    return replace(status(name, state, 30, None), live=True, reason=reason, result_fps=9.5, dropped={"superseded": 4})
+
+
+def test_nothing_is_printed_before_the_first_line_is_due(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainLines(HandClock(0))([status(name, StreamState.RUNNING, 0) for name in "ab"])
+    assert capsys.readouterr().err == ""
+
+
+def test_state_changes_of_cameras_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = HandClock(0)
+    lines = PlainLines(clock)
+    for state, reason in [
+        (StreamState.LIVE, ""),
+        (StreamState.LIVE, ""),
+        (StreamState.BACKING_OFF, "gone; next attempt in 1.0 s"),
+    ]:
+        lines([camera("yard", state, reason)])
+    assert capsys.readouterr().err.splitlines() == ["yard: live", "yard: backing off: gone; next attempt in 1.0 s"]
+    clock.now = LINE_INTERVAL_NS
+    lines([camera("yard", StreamState.BACKING_OFF)])
+    assert capsys.readouterr().err == "30 results, 9.5 per second, 4 frames dropped\n"
 
 
 def test_there_is_a_bar_for_each_running_source_and_one_for_all() -> None:

@@ -190,3 +190,19 @@ def test_nvdec_falls_back_to_the_cpu_with_a_warning(
         found[decode] = [row["detections"] for row in rows(tmp_path / f"{decode}.jsonl")]
     assert warnings[0].startswith(f"warning: {short}: is decoded on the CPU: FFmpeg cannot use cuda:0")
     assert found["nvdec"] == found["cpu"] == found["auto"]
+
+
+def test_a_camera_runs_for_the_duration(command: Command, tmp_path: Path) -> None:
+    done = command("run", "test://?size=160x90&fps=10", "--model", "clock", "--duration", "1", "--out", "rows.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "rows.jsonl")
+    assert "test: live" in done.stderr
+    assert "test: age of results p50" in done.stderr
+
+
+def test_options_for_files_are_refused_for_cameras(in_process: Command, short: Path) -> None:
+    done = in_process("run", "test://", "--start", "2", "--resume")
+    assert (done.returncode, "--start: is for files only; --resume: is for files only" in done.stderr) == (2, True), done.stderr
+    done = in_process("run", short, "--duration", "2")
+    assert "--duration: is for cameras only" in done.stderr
+    assert "cameras and files cannot be read in one run" in in_process("run", short, "rtsp://127.0.0.1/x").stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +76,32 @@ def test_names_are_unique_and_the_first_source_keeps_its_name(stems: list[str]) 
     assert all(name.startswith(stem) for name, stem in zip(names, stems, strict=True))
     if stems:
         assert names[0] == stems[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "name"),
+    [
+        ("rtsp://user:secret@10.0.0.1/front", "rtsp://user:secret@10.0.0.1/front", "front"),
+        ("0", "/dev/video0", "video0"),
+        ("/dev/video12", "/dev/video12", "video12"),
+        ("test://?fps=5", "test://?fps=5", "test"),
+        ("srt://10.0.0.1:9000", "srt://10.0.0.1:9000", "10.0.0.1"),
+    ],
+)
+def test_cameras_are_live_sources(argument: str, path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (spec,) = find_sources([argument]).specs
+    assert (spec.kind, spec.paths, spec.name) == ("live", (path,), name)
+
+
+def test_a_number_that_is_a_file_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").touch()
+    (spec,) = find_sources(["0"]).specs
+    assert (spec.kind, spec.paths) == ("video", ("0",))
+
+
+def test_an_invalid_camera_url_is_an_error_without_its_password() -> None:
+    (error,) = find_sources(["rtsp://user:sec@ret@:99999/x"]).errors
+    assert "invalid host or port" in str(error)
+    assert "sec" not in str(error)

@@ -17,6 +17,7 @@ from vision_infer.pipeline.status import StreamState, StreamStatus
 BARS_SHOWN = 12
 """The maximum number of bars for individual sources, next to the bar for all sources."""
 LINE_INTERVAL_NS = 5_000_000_000
+_RUNNING = (StreamState.RUNNING, StreamState.LIVE)
 _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 
@@ -43,20 +44,18 @@ class Bars:
         self._rate = RunRate(clock)
         self._tasks: dict[str, TaskID] = {}
         self._all = bars.add_task("all", total=None, text="")
-        self._memory_reported = False
+        self._changes = CameraChanges()
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
         """Draw the current state of the streams."""
-        memory = None if self._memory_reported else memory_text(statuses)
-        if memory is not None:
-            self._memory_reported = True
-            self._bars.console.print(memory)
+        for line in self._changes(statuses):
+            self._bars.console.print(line, soft_wrap=True, markup=False)
         for status in statuses:
             task = self._tasks.get(status.name)
             if status.state in _OVER:
                 if task is not None:
                     self._bars.remove_task(self._tasks.pop(status.name))
-            elif status.state is StreamState.RUNNING and (task is not None or len(self._tasks) < BARS_SHOWN):
+            elif status.state in _RUNNING and (task is not None or len(self._tasks) < BARS_SHOWN):
                 if task is None:
                     task = self._tasks[status.name] = self._bars.add_task(status.name, total=status.frames_expected, text="")
                 text = f"{status.decoded}/{status.frames_expected or '?'} frames"
@@ -72,21 +71,37 @@ class PlainLines:
         self._clock = clock
         self._rate = RunRate(clock)
         self._next_ns = clock.monotonic_ns() + LINE_INTERVAL_NS
-        self._memory_reported = False
+        self._changes = CameraChanges()
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
         """Print the progress if a line is due."""
         now = self._clock.monotonic_ns()
         text = self._rate.text(statuses)
-        memory = None if self._memory_reported else memory_text(statuses)
-        if memory is not None:
-            self._memory_reported = True
-            sys.stderr.write(f"{memory}\n")
+        for line in self._changes(statuses):
+            sys.stderr.write(f"{line}\n")
         if now >= self._next_ns:
             self._next_ns = now + LINE_INTERVAL_NS
             over = sum(status.state in _OVER for status in statuses)
-            sys.stderr.write(f"{over}/{len(statuses)} sources done, {text}\n")
+            live = any(status.live for status in statuses)
+            sys.stderr.write(f"{text}\n" if live else f"{over}/{len(statuses)} sources done, {text}\n")
             sys.stderr.flush()
+
+
+class CameraChanges:
+    """Finds the cameras whose state has changed: lost, connected again, refused."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, StreamState] = {}
+
+    def __call__(self, statuses: Sequence[StreamStatus]) -> list[str]:
+        """Return a line for each change since the last call."""
+        lines = []
+        for status in statuses:
+            if status.live and self._seen.get(status.name) is not status.state:
+                self._seen[status.name] = status.state
+                state = status.state.value.replace("_", " ")
+                lines.append(f"{status.name}: {state}{f': {status.reason}' if status.reason else ''}")
+        return lines
 
 
 class RunRate:
@@ -97,10 +112,14 @@ class RunRate:
         self._started_ns = clock.monotonic_ns()
 
     def text(self, statuses: Sequence[StreamStatus]) -> str:
-        """Return ``120/1000 frames, 33.5 fps, 1.3x real time, 00:27 left``."""
+        """Return ``120/1000 frames, 33.5 fps, 1.3x real time, 00:27 left``; of cameras the results and dropped frames."""
         elapsed = (self._clock.monotonic_ns() - self._started_ns) / 1e9
         total, done = totals(statuses)
         rate = done / elapsed if elapsed > 0 else 0.0
+        if any(status.live for status in statuses):
+            dropped = sum(sum(status.dropped.values()) for status in statuses)
+            results = sum(status.results for status in statuses)
+            return f"{results} results, {sum(status.result_fps for status in statuses):.1f} per second, {dropped} frames dropped"
         parts = [f"{done}/{total or '?'} frames", f"{rate:.1f} fps"]
         media = sum(status.decoded / status.frame_rate for status in statuses if status.frame_rate)
         if media and elapsed > 0:
@@ -108,15 +127,6 @@ class RunRate:
         if total and rate > 0:
             parts.append(f"{_clock_text(max(0.0, (total - done) / rate))} left")
         return ", ".join(parts)
-
-
-def memory_text(statuses: Sequence[StreamStatus]) -> str | None:
-    """Return the memory for decoded images, when the first sources are open; None before."""
-    states = {status.state for status in statuses}
-    open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.image_bytes]
-    if StreamState.OPENING in states or not open_now:
-        return None
-    return f"decoded images: at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB in memory"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:

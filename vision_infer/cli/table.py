@@ -37,11 +37,27 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         f"started in {summary.startup_seconds:.2f} s",
         soft_wrap=True,
     )
+    for line in _live_lines(summary):
+        console.print(line, soft_wrap=True, markup=False)
     for output in summary.outputs:
         encoder = f" ({summary.encoders[output]})" if output in summary.encoders else ""
         console.print(f"wrote {output}{encoder}", soft_wrap=True, markup=False)
     if summary.interrupted:
-        console.print("stopped before the end; all results up to this point are written")
+        console.print("stopped; all results up to this point are written")
+
+
+def _live_lines(summary: RunSummary) -> list[str]:
+    """Return a line for each camera: the age of its results, and the reasons of its dropped frames."""
+    lines = []
+    for source in summary.sources:
+        if "reconnects" in source:
+            ages, dropped = source["age_ms"], source["dropped"]
+            reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+            lines.append(
+                f"{source['name']}: age of results p50 {ages['p50']:.0f} ms, p95 {ages['p95']:.0f} ms; "
+                f"{sum(dropped.values())} frames dropped{f' ({reasons})' if reasons else ''}, {source['reconnects']} reconnects"
+            )
+    return lines
 
 
 def _stages(summary: RunSummary) -> Table:

@@ -18,12 +18,17 @@ class RunSettings(StreamPolicy, InferenceSettings):
     """The settings of a run. None leaves the choice to the model card or to the machine."""
 
     sources: tuple[str, ...] = Field(
-        min_length=1, description="Videos, images, folders, patterns, URLs, @LIST (a file of sources), - (standard input)."
+        min_length=1,
+        description="Videos, images, folders, patterns, URLs, @LIST (a file of sources), - (standard input). "
+        "Or cameras: rtsp://…, /dev/video0 or 0, and the test pattern test://.",
     )
     recursive: bool = Field(default=False, description="Search folders recursively.")
     track_index: int = Field(default=0, ge=0, description="The index of the video track in each file.")
     start: float = Field(default=0.0, ge=0, description="Start of the range to read, in seconds. Exact to the frame.")
     end: float | None = Field(default=None, gt=0, description="End of the range to read, in seconds. Defaults to the end.")
+    duration: float | None = Field(
+        default=None, gt=0, description="End after this time, in seconds. Cameras only. By default, cameras run until Ctrl-C."
+    )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Reject images with more pixels.")
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The name of a model, or a deployment graph (.onnx).")
     every: int = Field(default=1, ge=1, description="Infer every N-th frame.")

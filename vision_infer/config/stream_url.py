@@ -144,6 +144,15 @@ def check_url(url: str) -> None:
         raise ValueError("write file:///path, or just the path")
 
 
+def is_camera(url: str) -> bool:
+    """Return whether the URL is a camera or the test pattern, and never a file that has an end."""
+    match = _URL.match(url)
+    if match is None:
+        return _DEVICE.fullmatch(url) is not None
+    scheme = match["scheme"].lower()
+    return scheme == "test" or (scheme in PROTOCOLS and PROTOCOLS[scheme].live)
+
+
 def is_file(url: str) -> bool:
     """Return whether the URL is a file, which can be restarted at its end."""
     match = _URL.match(url)

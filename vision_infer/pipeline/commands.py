@@ -46,6 +46,8 @@ class AddStream:
     """The lane of the secondary model, which classifies or embeds each detection."""
     reconnect: Reconnect = field(default_factory=Reconnect)
     """The reconnection settings of a live stream."""
+    must_connect: bool = False
+    """Whether a live stream fails if its first connection fails. Connections that are lost later are always made again."""
     private_sink: Sink | None = None
     """An open sink that receives the results instead of ``outputs`` and the shared sinks. Such a stream reports no events. A
     recorded stream only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
@@ -82,7 +83,14 @@ class Launcher:
         size = self.lanes.window(command.lane)
         window = Window(size)
         secondary = self._secondary_stage(command)
-        self.stage.join(record, self._outlet(record, (), self.shared, window, size), steps, window, secondary)
+        # Its outputs are open before its first connection, and stay open between connections.
+        sinks: list[Sink] = []
+        with ExitStack() as opened:
+            for output in command.outputs:
+                sinks.append(open_sink(output, None, record.name))
+                opened.callback(sinks[-1].close, False)
+            opened.pop_all()
+        self.stage.join(record, self._outlet(record, sinks, self.shared, window, size), steps, window, secondary)
         self.join(command, None, size)
 
         def open_it(stopping: threading.Event) -> Source:

@@ -86,6 +86,7 @@ class Supervisor(SupervisorStatistics):
         Raises:
             ValueError: A stream with this name exists, or the lane does not.
             UsageError: The command of a live stream cannot be carried out.
+            OutputError: An output of a live stream cannot be written.
         """
         name = command.source.name
         if name in self._streams.by_name or not self._lanes.of_group(command.lane):
@@ -100,7 +101,7 @@ class Supervisor(SupervisorStatistics):
             if steps is not None:
                 worker = self._active[name] = self._launcher.live(command, steps, record)
                 self._streams.set_state(record, StreamState.CONNECTING)
-                worker.thread.start()
+                self._start(worker)
                 return
             self._waiting.append(command)
         self._start_waiting()

@@ -124,6 +124,11 @@ class SupervisorLifecycle:
         for worker in workers:
             worker.stop()
 
+    def end_live(self) -> None:
+        """End all live streams: they are complete, as if their sources had ended."""
+        for worker in self._live_workers():
+            worker.abandon(complete=True)
+
     def close(self) -> None:
         """Stop the streams that still run, wait for them, and close the shared sinks.
 
@@ -168,9 +173,12 @@ class SupervisorLifecycle:
                 record = self._streams.by_name[command.source.name]
                 worker = self._active[record.name] = self._launcher.recorded(command, record)
                 self._streams.set_state(record, StreamState.OPENING)
-                if self.first_open_ns == 0:
-                    self.first_open_ns = self._clock.monotonic_ns()
-                worker.thread.start()
+                self._start(worker)
+
+    def _start(self, worker: StreamWorker | LiveWorker) -> None:
+        if self.first_open_ns == 0:
+            self.first_open_ns = self._clock.monotonic_ns()
+        worker.thread.start()
 
     def _stream_ended(self, ended: Ended, joined: bool) -> None:
         """Called when the last result of a stream is in its outlet, or when the stream has ended without joining."""
@@ -195,7 +203,7 @@ class SupervisorLifecycle:
                 del self._streams.by_name[record.name]
             if record.error is not None:
                 self._streams.set_state(record, StreamState.FAILED, str(record.error))
-            elif worker.stopping.is_set():
+            elif worker.stopped:
                 self._streams.set_state(record, StreamState.STOPPED)
             else:
                 self._streams.set_state(record, StreamState.ENDED)

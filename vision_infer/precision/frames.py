@@ -22,7 +22,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError, StreamError, UsageError
@@ -165,10 +164,6 @@ def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
     for source in sources:
         if Path(source).suffix.lower() in (".yaml", ".yml"):
             specs += _cameras(Path(source))
-            continue
-        protocol = PROTOCOLS.get(source.partition("://")[0].lower()) if "://" in source else None
-        if protocol is not None and protocol.live:
-            specs.append(SourceSpec(redact(source), "live", (source,), live=LiveOptions()))
             continue
         found = find_sources([source])
         if found.errors:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from vision_infer.config.stream_url import check_url, is_camera, name_of
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.stream.redact import printable, redact
@@ -55,9 +56,10 @@ def find_sources(
     """Find the sources that arguments name, and give them unique names.
 
     ``-`` is standard input; ``@LIST`` is a text file with one source per line; ``http://`` and ``https://`` name a file on a
-    server. A folder gives one stream per video file, and one stream for all its images. A pattern (``'cam*/*.mp4'``, ``**`` for
-    any folders) gives the same for the files and folders that it matches. A file that does not exist is reported by
-    :func:`open_source`, like any other source that fails; if a list names it, the error names the line here.
+    server; the URL of a camera, ``/dev/videoN`` or its number, and ``test://`` are live sources. A folder gives one stream per
+    video file, and one stream for all its images. A pattern (``'cam*/*.mp4'``, ``**`` for any folders) gives the same for the
+    files and folders that it matches. A file that does not exist is reported by :func:`open_source`, like any other source that
+    fails; if a list names it, the error names the line here.
 
     Args:
         arguments: The arguments as typed; file names may contain any bytes.
@@ -164,6 +166,14 @@ def _named(argument: str, recursive: bool, must_exist: bool, errors: list[NotFou
     shown = redact(argument)
     if argument == STANDARD_INPUT:
         return [SourceSpec("stdin", "video", (STANDARD_INPUT,))]
+    device = f"/dev/video{argument}"
+    camera = device if argument.isdecimal() and not os.path.lexists(argument) else argument
+    if is_camera(camera):
+        try:
+            check_url(camera)
+        except ValueError as error:
+            raise NotFoundError(shown, str(error), "Check the URL.") from None
+        return [SourceSpec(name_of(camera), "live", (camera,))]
     if "://" in argument and not os.path.lexists(argument):
         return [SourceSpec(_name_of_url(argument), "video", (argument,))]
     if os.path.isdir(argument):  # Path.is_dir raises an error if a name is too long

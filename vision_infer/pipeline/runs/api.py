@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -29,10 +29,11 @@ from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.runs.run_factories import engine_request, file_stream_command, make_lane
+from vision_infer.pipeline.runs.results import Results
+from vision_infer.pipeline.runs.run_factories import are_cameras, engine_request, file_stream_command, make_lane
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.stream.find import find_sources
+from vision_infer.stream.find import FoundSources, find_sources
 from vision_infer.stream.image import ArrayImage
 
 _log = logging.getLogger("vision_infer.pipeline")
@@ -170,12 +171,13 @@ class Detector:
 
 
 class Pipeline:
-    """Runs a detector over video files, images and folders. Several sources are decoded in parallel and batched together.
+    """Runs a detector over video files, images and folders, or over cameras. Several sources are batched together.
 
     Args:
         detector: The detector, with its thresholds and classes. The pipeline loads another engine, which is set up for
             throughput.
-        every: Infer every N-th frame.
+        every: Infer every N-th frame of files.
+        fps: The maximum number of inferred frames per second of each source. Defaults to all frames.
         track: Whether to track the objects across frames.
         secondary: The model that classifies or embeds each detection: its name, or a deployment graph (.onnx). Its output is in
             ``result.detections.descriptions``.
@@ -193,6 +195,7 @@ class Pipeline:
         detector: Detector,
         *,
         every: int = 1,
+        fps: float | None = None,
         track: bool = False,
         secondary: str | PathLike[str] | None = None,
         top: int = TOP,
@@ -203,28 +206,43 @@ class Pipeline:
         self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
         model = None if secondary is None else str(secondary)
-        own = {"every": every, "track": track, "secondary": model, "top": top, "workers": workers, "batch": batch}
+        own = {"every": every, "fps": fps, "track": track, "secondary": model, "top": top, "workers": workers, "batch": batch}
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
 
-    def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
-        """Yield the results of all sources; those of one source are in order.
+    def run(self, *sources: str | PathLike[str], duration: float | None = None) -> Results:
+        """Return the results of all sources, for ``for`` or ``async for``; those of one source are in order.
 
-        No frame is dropped: the decoders wait until the caller takes the next result. Leaving the loop early stops everything.
+        Of files, no frame is dropped: the decoders wait until the caller takes the next result. Cameras do not wait: a slow
+        caller gets the newest frames, and ``result.live.dropped_before`` counts the others. A camera that is lost is connected
+        again. Leaving the loop early stops everything.
+
+        Args:
+            sources: Video files, images, folders and patterns; or cameras: ``rtsp://…`` and similar URLs, ``/dev/video0`` or
+                ``0``, and the test pattern ``test://``.
+            duration: The time after which cameras end, seconds. By default they run until the caller leaves the loop.
 
         Raises:
-            VisionInferError: A source cannot be read (raised after the results of the others), or all sources failed.
+            VisionInferError: The sources cannot be read in one run. While iterating: a source cannot be read, or a camera cannot
+                be connected the first time (raised after the results of the others), or all sources failed.
         """
         found = find_sources(str(source) for source in sources)
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
-        settings = self.settings
+        settings = run_settings(**self.settings.model_dump() | {"duration": duration})
+        live = are_cameras(settings, found.specs)
+        # A slow caller of a camera gets new results, not a queue of old ones.
+        channel = ResultChannel(len(found.specs)) if live else ResultChannel()
+        return Results(self._results(found, settings, channel), channel)
+
+    def _results(self, found: FoundSources, settings: RunSettings, channel: ResultChannel) -> Generator[Result]:
         region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
-        channel = ResultChannel()
         with open_lanes(settings, resolve_models(settings), found.specs, _log.info, self._autotune_module) as lanes:
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
                 for spec in found.specs:
                     supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, region))
-                waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
+                waiter = threading.Thread(
+                    target=_finish_after, args=(supervisor, channel, settings.duration), name="pipeline-wait", daemon=True
+                )
                 waiter.start()
                 try:
                     yield from channel
@@ -238,8 +256,10 @@ class Pipeline:
                     raise error
 
 
-def _finish_after(supervisor: Supervisor, channel: ResultChannel) -> None:
-    supervisor.wait()
+def _finish_after(supervisor: Supervisor, channel: ResultChannel, duration_s: float | None) -> None:
+    if not supervisor.wait(duration_s):
+        supervisor.end_live()
+        supervisor.wait()
     channel.finish()
 
 

@@ -63,7 +63,9 @@ def plan_job(settings: RunSettings, found: FoundSources) -> Job:
     options = output_options(settings)
     outputs = plan_outputs(settings.out, found.specs, settings.overwrite or settings.resume, options)
     models = resolve_models(settings)
-    journal = open_journal(settings, next(iter(models.graphs.values())), outputs)
+    # A camera cannot be resumed.
+    live = any(spec.kind == "live" for spec in found.specs)
+    journal = None if live else open_journal(settings, next(iter(models.graphs.values())), outputs)
     if settings.resume:
         check_resumable(outputs)
         has_memory = settings.track or settings.gate is not None

@@ -1,4 +1,4 @@
-"""A run over files: read all sources, write all results, return the summary."""
+"""A run of the command line over files or cameras: read all sources, write all results, return the summary."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from vision_infer.config.region import read_region
 from vision_infer.config.run import RunSettings
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import StreamError
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_factories import file_stream_command, read_options
+from vision_infer.pipeline.runs.run_factories import are_cameras, file_stream_command, read_options
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
@@ -48,6 +50,7 @@ def run(
     found = find_sources(settings.sources, settings.recursive, read_options(settings))
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
+    are_cameras(settings, found.specs)
     region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
     job = plan_job(settings, found)
@@ -67,7 +70,8 @@ def run(
             for spec in job.specs
         ]
         libraries.join()
-        return replace(_run(job, lanes, commands, hook, stopping, progress), engine_reasons=tuple(reasons))
+        summary = _run(job, lanes, commands, hook, stopping, progress, settings.duration)
+        return replace(summary, engine_reasons=tuple(reasons))
 
 
 def _run(
@@ -77,6 +81,7 @@ def _run(
     hook: GuardedHook | None,
     stopping: threading.Event,
     progress: Progress | None,
+    duration_s: float | None,
 ) -> RunSummary:
     with ExitStack() as stack:
         shared = job.begin()
@@ -87,7 +92,8 @@ def _run(
         with lanes.supervise(len(job.specs), shared, hook, stopping) as supervisor:
             for command in commands:
                 supervisor.add(command)
-            interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
+            noted = partial(_note_finished, job, supervisor, shared)
+            interrupted = _wait(supervisor, stopping, progress, noted, duration_s)
         _note_finished(job, supervisor, ())
         spent = Spent(startup_s or 0.0, (cpu_ns() - cpu_before) / 1e9, peak_rss_bytes())
     if supervisor.error is not None:
@@ -114,20 +120,29 @@ def _note_finished(job: Job, supervisor: Supervisor, shared: Sequence[Sink]) -> 
 
 
 def _wait(
-    supervisor: Supervisor, stopping: threading.Event, progress: Progress | None, note_finished: Callable[[], None]
+    supervisor: Supervisor,
+    stopping: threading.Event,
+    progress: Progress | None,
+    note_finished: Callable[[], None],
+    duration_s: float | None,
 ) -> bool:
-    """Wait for the end, or until the run is stopped; return whether it was stopped."""
-    interrupted = False
-    while not supervisor.wait(PROGRESS_INTERVAL_S):
-        if stopping.is_set() and not interrupted:
-            interrupted = True
-            supervisor.stop()
+    """Wait for the end, or until the run is stopped; return whether it was stopped: then the supervisor still runs."""
+    end_ns = None if duration_s is None else SYSTEM_CLOCK.monotonic_ns() + round(duration_s * 1e9)
+    interval_s = PROGRESS_INTERVAL_S
+    while not supervisor.wait(interval_s):
+        if stopping.is_set():
+            return True
+        if end_ns is not None:
+            left_s = (end_ns - SYSTEM_CLOCK.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                supervisor.end_live()
+            interval_s = min(PROGRESS_INTERVAL_S, max(0.001, left_s))
         note_finished()
         if progress is not None:
             progress(supervisor.statuses())
     if progress is not None:
         progress(supervisor.statuses())
-    return interrupted
+    return False
 
 
 def _nothing_found(found: FoundSources) -> StreamError:

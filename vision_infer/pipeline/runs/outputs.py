@@ -127,7 +127,7 @@ class _Planner:
             message = f"{out}: one {found.file} cannot hold {len(self._sources)} sources"
             raise UsageError(message, f"Write --out FOLDER/{formats} for one each.")
         (source,) = self._sources
-        if found.sources not in (None, source.kind):
+        if found.sources not in (None, _images_or_video(source)):
             raise UsageError(f"{out}: images have no frame rate", "Write --out FOLDER/ for annotated images.")
         self.by_stream[source.name].append(self._spec(found, out, self._sources))
 
@@ -137,7 +137,7 @@ class _Planner:
             # The images of a folder go into a folder.
             self._spec(found, base if found.kind == "images" and source.folder else f"{base}.{found.suffix}", [source])
             for found in self._formats
-            if found.sources in (None, "video" if source.kind == "video" else "images")
+            if found.sources in (None, _images_or_video(source))
         ]
         if not specs:
             given = ",".join(str(found.suffix) for found in self._formats)
@@ -170,17 +170,18 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
             )
 
 
-def open_sink(output: OutputSpec, source: Source | None) -> Sink:
+def open_sink(output: OutputSpec, source: Source | None, name: str = "all") -> Sink:
     """Open a sink.
 
     Args:
         output: The output to open.
-        source: The source of its stream; None for a sink of all streams.
+        source: The source of its stream; None for a sink of all streams, and for a live stream, which is not connected yet.
+        name: The name of a live stream.
 
     Raises:
         OutputError: It cannot be written.
     """
-    stream = SinkStream(_draw)
+    stream = SinkStream(_draw, name)
     if source is not None:
         info, spec = source.info, source.spec
         stream = SinkStream(_draw, spec.name, spec.paths[0] if info.has_audio else None, info.frame_rate, info.time_base)
@@ -202,6 +203,10 @@ def _formats(given: tuple[str, ...] | None) -> list[OutputFormat]:
             raise UsageError(f"--formats {name}: unknown format", f"the formats are {known}")
         found.append(entry)
     return found
+
+
+def _images_or_video(source: SourceSpec) -> str:
+    return "images" if source.kind == "images" else "video"
 
 
 def _is_folder(out: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from vision_infer.config.region import RegionFile
 from vision_infer.config.run import RunSettings
 from vision_infer.config.serve import ServeSettings
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus, device_of
@@ -24,10 +25,12 @@ from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_clas
 from vision_infer.pipeline.runs.outputs import OutputOptions
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
-from vision_infer.stream.source import ReadOptions, SourceSpec
+from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
 
 SECONDARY_BATCH = 32
 """The maximum batch size of a secondary model, whose input is crops."""
+FILES_ONLY = ("track_index", "start", "end", "every", "resume")
+CAMERAS_ONLY = ("duration",)
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
@@ -39,6 +42,26 @@ def output_options(settings: RunSettings) -> OutputOptions:
 def read_options(settings: RunSettings) -> ReadOptions:
     """Return the options for reading each source."""
     return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes_only, settings.max_pixels)
+
+
+def are_cameras(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
+    """Return whether the sources of a run are live, not files.
+
+    Raises:
+        UsageError: There are both.
+        SettingsError: A setting does not apply to this kind of source.
+    """
+    kinds = {source.kind == "live" for source in sources}
+    if len(kinds) > 1:
+        hint = "Run them separately: a run waits until all frames of its files are inferred, and a camera does not wait."
+        raise UsageError("cameras and files cannot be read in one run", hint)
+    live = True in kinds
+    other, where = (FILES_ONLY, "files") if live else (CAMERAS_ONLY, "cameras")
+    wrong = [name for name in other if getattr(settings, name) != RunSettings.model_fields[name].default]
+    if wrong:
+        better = {"every": "; for cameras, use fps"}
+        raise SettingsError([ValidationProblem((name,), f"is for {where} only{better.get(name, '')}") for name in wrong], "")
+    return live
 
 
 def engine_request(settings: RunSettings | ServeSettings, number: int = 0) -> EngineRequest:
@@ -105,11 +128,12 @@ def file_stream_command(
 ) -> AddStream:
     """Return the command that adds a source to a run with these settings."""
     return add_stream(
-        replace(spec, decode=settings.decode),
+        replace(spec, decode=settings.decode, live=LiveOptions(keyframes_only=settings.keyframes_only)),
         lane,
         settings,
         outputs=outputs,
         every=settings.every,
+        must_connect=True,
         region=None if region is None else region.of(spec.name),
         secondary=None if settings.secondary is None else "secondary",
     )

@@ -77,6 +77,7 @@ class LiveWorker:
         # but not while it decodes; the supervisor holds it to change or abandon the stream. It is reentrant.
         self._own = threading.RLock()
         self._gone = False
+        self._complete = False
         self._index = 0
         self._failures = 0
         reconnect = command.reconnect
@@ -88,13 +89,19 @@ class LiveWorker:
         """Stop as soon as the current call of the source returns."""
         self.stopping.set()
 
-    def abandon(self) -> None:
-        """End the stream now, even if its thread is blocked. Frames that are decoded already are still finished."""
+    @property
+    def stopped(self) -> bool:
+        """Whether the stream was stopped, and has not ended."""
+        return self.stopping.is_set() and not self._complete
+
+    def abandon(self, complete: bool = False) -> None:
+        """End the stream now, even if its thread is blocked. Frames that are decoded already are still finished.
+
+        Args:
+            complete: Whether that is its regular end, and its outputs are complete.
+        """
         self.stopping.set()
-        with self._own:
-            if not self._gone:
-                self._gone = True
-                self._results.put(Ended(self.record.name, self._entry.sequence, False, None))
+        self._end(complete, None)
 
     def change(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
         """Continue with another command for the same source, whose lanes the stream has joined."""
@@ -117,10 +124,13 @@ class LiveWorker:
         while not self.stopping.is_set():
             self._set_state(StreamState.CONNECTING)
             failure = self._connect()
+            if self.stopping.is_set():
+                break
             if failure is None and ends_by_itself(self.command.source):
                 complete = True
                 break
-            if self.stopping.is_set():
+            if failure is not None and self.command.must_connect and not self.live.connections:
+                error = failure
                 break
             attempts = self.command.reconnect.attempts
             if attempts is not None and self._failures >= attempts:
@@ -128,9 +138,12 @@ class LiveWorker:
                 break
             self._back_off(failure)
         self.record.present_ns = self._clock.monotonic_ns() - started
+        self._end(complete, error)
+
+    def _end(self, complete: bool, error: StreamError | None) -> None:
         with self._own:
             if not self._gone:
-                self._gone = True
+                self._gone, self._complete = True, complete
                 self._results.put(Ended(self.record.name, self._entry.sequence, complete, error))
 
     def _connect(self) -> StreamError | None:

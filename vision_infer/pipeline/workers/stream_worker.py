@@ -63,6 +63,11 @@ class StreamWorker:
         self.stopping.set()
         self._window.close()  # the thread may be waiting there for a credit
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the stream was stopped."""
+        return self.stopping.is_set()
+
     def _run(self) -> None:
         error: StreamError | None = None
         started = self._clock.monotonic_ns()

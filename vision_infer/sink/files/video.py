@@ -82,6 +82,7 @@ class VideoSink:
         self._encoder = ""
         self._sound: SoundCopy | None = None
         self._reformatter = VideoReformatter()
+        self._start_ns: int | None = None
         self._first_pts = 0
         self._last_pts = -1
         self._shown = -1  # the last interval of --preview-fps of which a frame was written
@@ -103,7 +104,7 @@ class VideoSink:
             raise self._failure
         if result is not None:
             self._last, self._description = result.detections, result.description
-        pts = self._pts(frame.pts_s)
+        pts = self._pts(self._seconds(frame))
         if not self._is_shown(pts):
             return
         rgb = self._drawn(frame)
@@ -188,6 +189,15 @@ class VideoSink:
         self._frames += 1
         if self._frames % _RESERVE_EVERY == 0 and self._target is not None:
             self._target.grow_reserve(_RESERVE + self._frames * _INDEX_PER_FRAME)
+
+    def _seconds(self, frame: Frame) -> float | None:
+        """Return the time of a frame. The PTS of a live stream restart with each connection; its capture times do not."""
+        captured_ns = frame.trace.captured_ns
+        if not captured_ns:
+            return frame.pts_s
+        if self._start_ns is None:
+            self._start_ns = captured_ns
+        return (captured_ns - self._start_ns) / 1e9
 
     def _pts(self, seconds: float | None) -> int:
         # Timestamps must increase: a missing or smaller one is set right after the previous one.
