@@ -156,6 +156,9 @@ def test_the_unit_is_locked_down() -> None:
     for name in ("DynamicUser", "NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "LockPersonality"):
         assert settings[name] == ["yes"], name
     assert settings["ProtectSystem"] == ["strict"]
+    assert settings["PrivateUsers"] == ["yes"]
+    assert "~@privileged" in settings["SystemCallFilter"]
+    assert settings["MemoryMax"] == ["2G"]
     assert settings["CapabilityBoundingSet"] == [""]
     assert settings["StateDirectory"] == ["vision-infer"]
     assert "VISION_INFER_HOME=/var/lib/vision-infer" in settings["Environment"]
@@ -183,6 +186,23 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     status, _, complaints = output_of(["systemd-analyze", "verify", "--man=no", str(copy)])
     assert status == 0
     assert [line for line in complaints.splitlines() if "vision-infer" in line] == []
+
+
+def test_systemd_rates_the_unit_as_well_protected(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    copy = tmp_path / "vision-infer.service"
+    copy.write_text((DEPLOY / "vision-infer.service").read_text(encoding="utf-8"), encoding="utf-8")
+    # The threshold is ten times the exposure level.
+    status, rating, _ = output_of(["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=13", str(copy)])
+    assert status == 0, rating
+
+
+def test_every_container_of_the_page_has_a_memory_limit() -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    started = re.findall(r"docker run .*?vision-infer:\w+\n", page, re.DOTALL)
+    assert started
+    assert all("--memory 2g" in command for command in started)
 
 
 def test_the_environment_file_sets_the_variables_of_the_unit() -> None:

@@ -23,7 +23,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent, with_id
-from vision_infer.service.clips.clip_folder import ClipFolder
+from vision_infer.service.clips.clip_folder import MARKER, ClipFolder
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.clips.clip_tap import LATE_S
 from vision_infer.service.clips.event_log import EventLog, EventRecord
@@ -86,7 +86,7 @@ def make(folder: Path, clock: HandClock, **store: float) -> Clips:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
 
 
 def test_only_selected_events_have_clips(tmp_path: Path) -> None:
@@ -207,7 +207,8 @@ at, file = 0, None
 for number in range(30):
     size = int.from_bytes(data[at : at + 4], "big")
     packet = EncodedPacket(memoryview(data[at + 4 : at + 4 + size]), number * 66_000_000, number % 15 == 0, 0)
-    file = file or ClipFile(folder / "killed.mp4", VideoFormat("h264", b"", Size(320, 180)), packet)
+    name = "20261124T180000.000Z-door-0123456789abcdef.mp4"
+    file = file or ClipFile(folder / name, VideoFormat("h264", b"", Size(320, 180)), packet)
     file.add(packet)
     at += 4 + size
 os.kill(os.getpid(), signal.SIGKILL)
@@ -222,9 +223,9 @@ def test_a_killed_process_leaves_no_incomplete_clip(tmp_path: Path) -> None:
     whole = files(folder)
     ended = subprocess.run([sys.executable, "-c", _KILLED, str(VIDEO.file()), str(folder)], cwd=ROOT, check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
-    assert ".killed.mp4.partial" in files(folder)
-    assert "killed.mp4" not in files(folder)
-    (folder / "orphan.json").write_text("{}")
+    assert ".20261124T180000.000Z-door-0123456789abcdef.mp4.partial" in files(folder)
+    assert "20261124T180000.000Z-door-0123456789abcdef.mp4" not in files(folder)
+    (folder / "20261124T190000.000Z-door-0123456789abcdef.json").write_text("{}")
     (folder / "strange.mp4").write_bytes(b"not ours, and no events beside it")
     clips = make(folder, clock)
     assert files(folder) == sorted([*whole, "strange.mp4"])
@@ -232,10 +233,66 @@ def test_a_killed_process_leaves_no_incomplete_clip(tmp_path: Path) -> None:
     clips.close(True)
 
 
+FOREIGN = (
+    "family-wedding.mp4",
+    "package.json",
+    ".download.partial",
+    "20261124T180000Z-door-0123456789abcdef.mp4",
+    ".20261124T180000.000Z-door-0123456789abcdef.mp4.partial~",
+    "20261124T180000.000Z-door-0123456789abcdef.mp4",
+)
+"""The last one is a clip that was copied there, as to an archive."""
+
+
+def test_files_of_others_survive_a_wrong_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in FOREIGN:
+        (tmp_path / name).write_text("{}")
+        os.utime(tmp_path / name, (0, 0))
+    clock = HandClock()
+    clips = make(tmp_path, clock, max_mb=1.0)
+    record = Source(clips, clock).clip()
+    assert (record.state, files(tmp_path)) == ("failed", sorted(FOREIGN))
+    assert "contains other files" in record.reason
+    assert f"{tmp_path}: contains other files, so no clips are stored there. Set clips.dir to an empty folder." in caplog.text
+    clips.close(True)
+
+
+def test_files_of_others_survive_in_a_folder_of_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    clock = HandClock()
+    (tmp_path / "lost+found").mkdir()
+    first = make(tmp_path, clock)
+    assert Source(first, clock).clip().state == "ready"
+    first.close(True)
+    (own,) = tmp_path.glob("*.mp4")
+    for path in (own, *(tmp_path / name for name in FOREIGN[:-1])):
+        path.touch()
+        os.utime(path, (0, 0))
+    again = make(tmp_path, clock)
+    wait_until(lambda: not own.exists() and not own.with_suffix(".json").exists())
+    again.close(True)
+    assert files(tmp_path) == sorted(("lost+found", *FOREIGN[:-1]))
+    assert f"removed because it was older than clips.keep_days: {own.name}" in caplog.text
+
+
+def test_removed_clips_are_logged_in_one_bounded_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / MARKER).touch()
+    names = [f".20261124T180000.000Z-a-{number:016x}.mp4.partial" for number in range(500)]
+    for name in names:
+        (tmp_path / name).touch()
+    ClipFolder(tmp_path, 10**9, 1e4, 0).read()
+    assert files(tmp_path) == []
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: removed because a killed process left it: {names[0]}, ")
+    assert line.endswith(" and 490 more")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"events": [1]}', '{"events": [{"event": {}}], "reason": ""}', "\0"])
 def test_a_damaged_sidecar_is_ignored(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"clip")
-    (tmp_path / "a.json").write_text(text)
+    (tmp_path / MARKER).touch()
+    (tmp_path / "20261124T180000.000Z-a-0123456789abcdef.mp4").write_bytes(b"clip")
+    (tmp_path / "20261124T180000.000Z-a-0123456789abcdef.json").write_text(text)
     folder = ClipFolder(tmp_path, 10**9, 1e4, 0)
     assert folder.read() == []
     assert folder.count == 1

@@ -90,6 +90,7 @@ def serve_command(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.service.serving import Start, serve
 
+    os.umask(0o077)  # clips, results and state show people and places: only this account may read them
     with StopSignals() as signals:
         serve(Start(settings, watch, load, environ), signals.stopping, lambda line: typer.echo(line, err=True))
     return 0

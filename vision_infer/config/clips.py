@@ -32,7 +32,9 @@ class ClipSettings(SettingsBase):
 class ClipStoreSettings(SettingsBase):
     """Where clips are stored, and the limits on their number and size."""
 
-    dir: Path | None = Field(default=None, description="The folder. Defaults to `clips` in `state_dir`.")
+    dir: Path | None = Field(
+        default=None, description="The folder, which must be empty at first. Defaults to `clips` in `state_dir`."
+    )
     max_mb: float = Field(
         default=2000.0, ge=1, le=100_000_000, description="The maximum size of all clips, in megabytes. The oldest are deleted."
     )

@@ -195,7 +195,11 @@ class ServiceSettings(SettingsBase):
     allow_schemes: tuple[Scheme, ...] = Field(
         default=schemes_over_api(), description="The allowed schemes of URLs over the API. `file` and `dev` must be listed."
     )
-    allow_networks: tuple[Network, ...] = Field(default=(), description="The networks (CIDR) for URLs over the API. Empty: any.")
+    allow_networks: tuple[Network, ...] = Field(
+        default=(),
+        description="The networks (CIDR) for URLs over the API, redirects and playlists. Empty: any. "
+        "URLs of this file are not limited.",
+    )
     max_streams: int = Field(default=256, ge=1, le=10_000, description="The maximum number of streams of the file and the API.")
     max_clients: int = Field(default=64, ge=1, le=10_000, description="The maximum number of clients that read results.")
     max_upload_mb: float = Field(

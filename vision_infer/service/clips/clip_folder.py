@@ -2,6 +2,9 @@
 
 A small JSON file next to each clip contains its events, so that they are available after a restart. It is written before the
 clip.
+
+Files of others are safe: a folder becomes a clip folder only while it is empty, which a marker file records, and only names of
+the clips' own pattern are read and removed.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -21,6 +25,11 @@ from vision_infer.sink.clip_file import clip_failure
 
 _DAY_S = 86_400
 _MAX_SIDECAR_BYTES = 16_000_000
+MARKER = ".vision-infer-clips"
+"""The file that marks a folder of clips."""
+_OWN = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[A-Za-z0-9._-]+-[0-9a-f]{16}\.(mp4|json)", re.ASCII)
+_MAX_NAMES = 10
+"""The maximum number of names in a line of the log."""
 _log = logging.getLogger("vision_infer.service")
 
 
@@ -58,19 +67,28 @@ class ClipFolder:
     def read(self) -> list[EventRecord]:
         """Remove files that a killed process left, and return the events of all clips, oldest first."""
         records: list[EventRecord] = []
-        with suppress(OSError):
-            for partial in self.folder.glob(".*.partial"):
-                with suppress(OSError):
-                    partial.unlink()
-            for path in sorted(self.folder.glob("*.mp4")):
+        try:
+            if self.folder.is_dir():
+                self._check_owned()
+            names = sorted(os.listdir(self.folder))
+        except OutputError as error:
+            _log.error("%s", error)
+            return []
+        except OSError:
+            return []
+        own = [self.folder / name for name in names if _OWN.fullmatch(name)]
+        partial = [self.folder / name for name in names if name.endswith(".partial") and _OWN.fullmatch(name[1:-8])]
+        for path in own:
+            if path.suffix == ".mp4":
                 with suppress(OSError):
                     status = path.stat()
                     self._clips[path] = (status.st_size, status.st_mtime)
                     records += _records(path, status.st_size)
-            for path in self.folder.glob("*.json"):
-                if not path.with_suffix(".mp4").exists():
-                    with suppress(OSError):
-                        path.unlink()
+        orphans = [path for path in own if path.suffix == ".json" and path.with_suffix(".mp4") not in self._clips]
+        for path in partial + orphans:
+            with suppress(OSError):
+                path.unlink()
+        log_removed(partial + orphans, "removed because a killed process left it")
         records.sort(key=lambda record: record.at_wall_ns)
         return records[-EVENTS_KEPT:]
 
@@ -78,10 +96,12 @@ class ClipFolder:
         """Create the folder if necessary and check the free disk space.
 
         Raises:
-            OutputError: The folder cannot be created, or the disk space is too low.
+            OutputError: The folder cannot be created or holds other files, or the disk space is too low.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_owned()
+            (self.folder / MARKER).touch()
             disk = os.statvfs(self.folder)
         except OSError as error:
             raise clip_failure(self.folder, error) from error
@@ -89,6 +109,12 @@ class ClipFolder:
         if free < self._keep_free_bytes:
             space = f"{free / 1e6:.0f} MB free, but clips.keep_free_mb requires {self._keep_free_bytes / 1e6:.0f} MB"
             raise OutputError(f"{self.folder}: the disk has {space}", "Free disk space, or lower clips.keep_free_mb.")
+
+    def _check_owned(self) -> None:
+        names = set(os.listdir(self.folder))
+        if MARKER not in names and names - {"lost+found"}:  # lost+found: an empty file system
+            hint = f"Set clips.dir to an empty folder. If this folder is for clips only, create the file {MARKER} in it."
+            raise OutputError(f"{self.folder}: contains other files, so no clips are stored there", hint)
 
     def write_sidecar(self, clip: Path, records: list[EventRecord], about: dict[str, Any]) -> None:
         """Write the events of a clip that is about to be complete.
@@ -137,6 +163,14 @@ class ClipFolder:
             except OSError as error:
                 _log.error("%s: cannot be removed: %s", file, error.strerror)
         return path
+
+
+def log_removed(files: list[Path], why: str) -> None:
+    """Log removed files in one line, which begins with the reason."""
+    if files:
+        more = f" and {len(files) - _MAX_NAMES} more" if len(files) > _MAX_NAMES else ""
+        names = ", ".join(file.name for file in files[:_MAX_NAMES])
+        _log.info("%s: %s: %s%s", files[0].parent, why, names, more)
 
 
 def _records(clip: Path, size: int) -> list[EventRecord]:

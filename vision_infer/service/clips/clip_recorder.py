@@ -15,7 +15,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
-from vision_infer.service.clips.clip_folder import ClipFolder
+from vision_infer.service.clips.clip_folder import ClipFolder, log_removed
 from vision_infer.service.clips.clip_tap import CUT, JUMPED, ClipTap, OpenClip
 from vision_infer.service.clips.event_log import EventLog, EventRecord
 from vision_infer.sink.clip_file import ClipFile, TimeJumpError
@@ -258,6 +258,7 @@ class Clips:
         self._gone(self.folder.expire(self._clock.wall_ns() / 1e9), "removed because it was older than clips.keep_days")
 
     def _gone(self, clips: list[Path], why: str) -> None:
+        log_removed(clips, why)
         for clip in clips:
             self._counts["removed"] += 1
             self.events.removed(clip, why)
