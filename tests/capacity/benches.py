@@ -94,6 +94,6 @@ def bench(**changed: object) -> BenchReport:
             ConvertRow(width=640, height=360, input_width=416, input_height=416, cpu_ms=about(0.5)),
         ),
         "engines": (engine_row(), engine_row(batch=4, ms=21.0)),
-        "pipeline": (run_row(1), run_row(8)),
+        "pipeline": (run_row(1), run_row(12)),
     }
     return BenchReport.model_validate({**values, **changed})

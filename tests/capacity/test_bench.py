@@ -15,6 +15,7 @@ from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
 from vision_infer.capacity.charts import draw_bench
 from vision_infer.capacity.pipeline_benchmark import Offered, run_streams, search_most
 from vision_infer.capacity.report import BenchReport, PipelineRow
+from vision_infer.capacity.stages import measure_decode
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.cli.capacity.bench_table import print_bench, verdict
 from vision_infer.core.errors import EngineError, StreamError
@@ -117,6 +118,24 @@ def test_streams_run_open_loop_and_missing_results_count() -> None:
     assert row.wanted_per_s == 15
     assert 5 < row.results_per_s < 25
     assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=0.01)
+
+
+def test_results_that_are_due_after_the_end_are_not_missing() -> None:
+    clip = sample_clip(SMALL, MEDIA)
+    offered = Offered(clip, source_fps=10, fps=0.7, target_ms=5000, settle_s=0.2, seconds=1.0)
+    with null() as engine:
+        row = run_streams(engine, 3, offered, threading.Event())
+    assert row is not None
+    assert row.results_per_s > 0
+    assert row.delivered == 1.0
+
+
+def test_the_cost_of_key_frames_is_measured() -> None:
+    clip = sample_clip(SMALL, MEDIA)
+    (row,) = measure_decode([(SMALL, clip)], cores=1, rounds=1, round_s=0.01)
+    assert len(row.pattern) == SMALL.frames_per_group == 20
+    assert sum(row.pattern) / len(row.pattern) == pytest.approx(1, abs=0.01)
+    assert row.pattern[0] > 1.5, "the key frame"
 
 
 def test_the_search_finds_the_maximum_and_confirms_it(monkeypatch: pytest.MonkeyPatch) -> None:

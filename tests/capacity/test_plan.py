@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-import vision_infer.capacity.answer as answer_module
-from tests.capacity.benches import MACHINE, SETTINGS, bench, engine_row, run_row
-from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine
+from tests.capacity.benches import CPU, MACHINE, SETTINGS, bench, engine_row, run_row
+from vision_infer.capacity import calibration
+from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine, answer_of
+from vision_infer.capacity.calibration import corrected_load
 from vision_infer.capacity.costs import engines_of, load_of
 from vision_infer.capacity.devices import PublishedDevice, PublishedFigure
 from vision_infer.capacity.need import Need
-from vision_infer.capacity.plan import MachinePlan, plan_machine
+from vision_infer.capacity.plan import MachinePlan, bound_of, plan_machine
 from vision_infer.capacity.plan_page import plan_page
-from vision_infer.capacity.published import bound_of
 from vision_infer.capacity.report import BenchReport
 from vision_infer.core.errors import UsageError
 
@@ -25,8 +27,8 @@ HOME = "this machine"
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short simulation is enough, because these benchmarks contain little randomness."""
-    monkeypatch.setattr(answer_module, "SIM_S", 1.5)
-    monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
+    monkeypatch.setattr(calibration, "SIM_S", 1.5)
+    monkeypatch.setattr(calibration, "SIM_SEEDS", 1)
 
 
 GPU = "tensorrt-cuda-fp16"
@@ -214,8 +216,70 @@ def test_warnings_follow_the_estimate() -> None:
     assert "**Warning:** during the benchmark, other programs used 3.0 of 4 cores" in plan_page(
         need(), [planned(need(), disturbed)], []
     )
-    short = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False)))
-    page = plan_page(need(), [planned(need(), short)], [])
-    assert "**Warning:** the pipeline runs of the benchmark supported 8 cameras instead of 1" in page
-    held = bench(pipeline=(run_row(1), run_row(12)))
-    assert "Warning:" not in plan_page(need(), [planned(need(), held)], [])
+    assert "Warning:" not in plan_page(need(), [planned(need())], [])
+
+
+def test_a_plan_never_exceeds_what_the_benchmark_measured() -> None:
+    free = need(cameras=24, margin=0, prices={HOME: 0.1}, what_if={"substream": None})
+    assert best(free).most >= 12
+    short = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False, age_p99_ms=300.0)))
+    answer = best(free, short)
+    assert (answer.most, answer.measured, answer.devices, answer.each) == (8, 8, 3, 8)
+    assert answer.money is not None
+    assert answer.money.month == pytest.approx(3 * 0.1 * 730)
+    page = plan_page(free, [planned(free, short)], [])
+    assert "**3 × this machine are enough, with a margin of 0%.** Each device supports 8 cameras" in page
+    assert "8 cameras with `onnxruntime-cpu-fp32` (measured). With 8 cameras on the fullest device" in page
+    assert "within 28 ms (50%), 30 ms (95%), 40 ms (99%) (measured)" in page
+    harder = need(cameras=24, margin=0, target={"fps": 12, "age_ms": 150}, what_if={"substream": None})
+    assert best(harder, short).most <= 8
+    both = bench(
+        pipeline=[row.model_copy(update={"other_cores": 3.0}) for row in short.pipeline],
+        engines=(engine_row(), engine_row("openvino-cpu-fp32")),
+    )
+    answer = best(free, both)
+    assert (answer.engine, answer.most) == (CPU, 8), "an engine that was not run promises no more in proportion"
+    none = best(free, bench(pipeline=(run_row(1, holds=False, age_p99_ms=300.0),)))
+    assert (none.most, none.devices) == (0, None)
+
+
+def test_the_forecast_is_corrected_by_the_runs_of_the_benchmark() -> None:
+    wanted = need(cameras=24, what_if={"substream": None})
+    early = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False)))
+    assert corrected_load(early).correction > 1.2
+    assert best(wanted, early).most == pytest.approx(0.85 * 8, abs=1), "the margin is kept of what was measured"
+    assert best(need(target={"fps": 5}, what_if={"substream": None}), early).most < best(need(target={"fps": 5})).most
+    assert any("The costs are multiplied by 1." in note for note in planned(wanted, early).notes)
+    assert corrected_load(bench()).correction == 1
+    late = bench(pipeline=(run_row(1), run_row(16), run_row(17, holds=False)))
+    assert corrected_load(late).correction < 0.95
+    disturbed = bench(pipeline=(run_row(1), run_row(9, holds=False, other_cores=3.0)))
+    assert corrected_load(disturbed).correction == 1
+
+
+def cameras_at(fps: float, report: BenchReport, margin: float = 0.15) -> int:
+    """Return the planned number of cameras at a rate, without alternatives."""
+    wanted = need(target={"fps": fps}, video={"fps": 30}, margin=margin)
+    answer = answer_of(MeasuredMachine(HOME, report), wanted, engines_of(report, wanted)[0], corrected_load(report))
+    assert answer is not None
+    return answer.most
+
+
+def assert_monotone(rates: Sequence[float], report: BenchReport) -> None:
+    found = [(fps, cameras_at(fps, report)) for fps in rates]
+    assert found[-1][1] > 0
+    # One camera more at a higher rate is within the noise of the simulation.
+    more = [(before, after) for before, after in itertools.pairwise(found) if after[1] > before[1] + 1]
+    assert not more
+    assert found[0][1] > 3 * found[-1][1]
+
+
+def test_the_capacity_does_not_depend_on_whole_results_in_the_simulated_time() -> None:
+    assert_monotone((0.1, 0.5, 0.7, 1, 1.5, 2, 2.4, 2.5, 2.6, 3, 3.3, 3.5, 4, 5.5, 7.7, 10, 15, 20, 29.9, 30), bench())
+
+
+@pytest.mark.slow
+def test_the_capacity_falls_with_the_rate_in_a_fine_sweep() -> None:
+    limit = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False)))
+    for report in (bench(), limit):
+        assert_monotone([tenths / 10 for tenths in range(1, 301)], report)

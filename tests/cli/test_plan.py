@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import vision_infer.capacity.answer as answer_module
 from tests.capacity.benches import bench
 from vision_infer.capacity import bench as bench_module
-from vision_infer.capacity import charts
+from vision_infer.capacity import calibration, charts
 from vision_infer.capacity.bench import BenchRequest
 from vision_infer.capacity.history import add_to_history
 from vision_infer.capacity.report import BenchMachine, BenchReport
@@ -25,8 +24,8 @@ from vision_infer.core.errors import UsageError, VisionInferError
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home folder of a user with a benchmark of this machine."""
     monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(answer_module, "SIM_S", 1.0)
-    monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
+    monkeypatch.setattr(calibration, "SIM_S", 1.0)
+    monkeypatch.setattr(calibration, "SIM_SEEDS", 1)
     add_to_history(tmp_path / "home" / "bench.jsonl", bench(machine=here()))
     return tmp_path / "home"
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from vision_infer.capacity.calibration import cores_of, measured_cameras, measured_run, simulated
 from vision_infer.capacity.costs import BenchEngine, Load, costs_of, engines_of, mbit_of
 from vision_infer.capacity.memory import MemoryNeed, memory_of
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.pipeline_benchmark import DELIVERED
 from vision_infer.capacity.report import BenchReport
-from vision_infer.capacity.simulate import SimulatedStreams, SimulationOutcome, StepCosts, simulate
+from vision_infer.capacity.simulate import SimulationOutcome, StepCosts
 
 MAX_STREAMS = 4096
-SIM_S, SIM_SEEDS = 3.0, 2
 WORTH = 0.98
 """A larger batch is tried only if the cost per image falls below this share of the smaller one's."""
 
@@ -52,7 +52,9 @@ class CapacityAnswer:
     engine: str
     batch: int
     most: int
-    """The maximum number of cameras per device that meet the target, with the margin."""
+    """The maximum number of cameras per device that meet the target, with the margin; never more than were measured."""
+    forecast: int
+    """The same, by the simulation alone."""
     devices: int | None
     """The number of devices for all cameras; None if no number is enough."""
     each: int
@@ -68,17 +70,34 @@ class CapacityAnswer:
     memory: MemoryNeed
     network_mbit_s: float | None
     costs: StepCosts
+    measured: int | None = None
+    """The number of cameras that the benchmark ran within the target, without the margin; None if it did not run them."""
+    measured_ages_ms: tuple[float, float, float] | None = None
+    """The 50th, 95th and 99th percentile of the age in the benchmark's own run with ``each`` cameras, if there was one."""
     nearest: str = ""
     """The nearest possible target, if no number of devices is enough."""
     money: PlanCost | None = None
 
+    @property
+    def ages_ms(self) -> tuple[float, float, float]:
+        """The 50th, 95th and 99th percentile of the age with ``each`` cameras: measured, else simulated."""
+        found = self.outcome
+        return self.measured_ages_ms or (found.age_p50_ms, found.age_p95_ms, found.age_p99_ms)
 
-def answer_of(machine: MeasuredMachine, need: Need, engine: BenchEngine, load: Load, gated: float = 0.0) -> CapacityAnswer | None:
-    """Return the estimate for an engine at its best batch size; None if the benchmark has no such video."""
+
+def answer_of(
+    machine: MeasuredMachine, need: Need, engine: BenchEngine, load: Load, gated: float = 0.0, limit: int | None = None
+) -> CapacityAnswer | None:
+    """Return the estimate for an engine at its best batch size; None if the benchmark has no such video.
+
+    Args:
+        gated: The share of the wanted frames that a motion gate skips, 0–1.
+        limit: The maximum number of cameras per device; None: that of the benchmark's own runs, if it ran this engine.
+    """
     costs = costs_of(machine.report, need, engine, load)
     if costs is None:
         return None
-    found = [_CapacitySearch(machine, need, engine, costs, batch, gated) for batch in _batches(costs)]
+    found = [_CapacitySearch(machine, need, engine, costs, batch, gated, limit) for batch in _batches(costs)]
     # At equal capacity, prefer the smaller batch: each image waits for the others of its batch.
     return max(found, key=lambda search: (search.most, -search.batch)).answer()
 
@@ -99,21 +118,30 @@ class _CapacitySearch:
     """Finds the maximum number of cameras for one engine and batch size."""
 
     def __init__(
-        self, machine: MeasuredMachine, need: Need, engine: BenchEngine, costs: StepCosts, batch: int, gated: float
+        self,
+        machine: MeasuredMachine,
+        need: Need,
+        engine: BenchEngine,
+        costs: StepCosts,
+        batch: int,
+        gated: float,
+        limit: int | None = None,
     ) -> None:
         report = machine.report
         self.machine, self.need, self.engine, self.costs, self.batch, self.gated = machine, need, engine, costs, batch, gated
-        self.cores = min(report.machine.cpu_limit or report.machine.cores, report.machine.cores)
+        self.cores = cores_of(report)
         self.share = round(1 - need.margin, 4)
         self.mbit = mbit_of(report, need)
         self._runs: dict[int, SimulationOutcome] = {}
-        self.most = _most(lambda cameras: not self.breaks(cameras), self._bound())
+        self.measured = None if gated else measured_cameras(report, need, engine.name)
+        self.forecast = _most(lambda cameras: not self.breaks(cameras), self._bound())
+        limit = self.measured if limit is None else limit
+        self.most = self.forecast if limit is None else min(self.forecast, limit)
 
     def run(self, cameras: int) -> SimulationOutcome:
         """Simulate this number of cameras."""
         if cameras not in self._runs:
-            streams = SimulatedStreams(cameras, self.need.video.fps, self.need.fps, self.batch, gated=self.gated)
-            self._runs[cameras] = simulate(self.costs, streams, self.cores, SIM_S, SIM_SEEDS)
+            self._runs[cameras] = simulated(self.costs, self.need, cameras, self.batch, self.cores, self.gated)
         return self._runs[cameras]
 
     def memory(self, cameras: int) -> MemoryNeed:
@@ -149,23 +177,29 @@ class _CapacitySearch:
         """Return the estimate."""
         need, most = self.need, self.most
         each = 1 if most == 0 else math.ceil(need.cameras / math.ceil(need.cameras / most))
-        binding = self.breaks(most + 1) or _busiest(self.run(most + 1), self.costs)
+        limit = self.breaks(most + 1)
+        run = measured_run(self.machine.report, need, self.engine.name, each)
         answer = CapacityAnswer(
             engine=self.engine.name,
             batch=self.batch,
             most=most,
+            forecast=self.forecast,
             devices=None if most == 0 else math.ceil(need.cameras / most),
             each=each,
             outcome=self.run(each),
             edge=self.run(most + 1),
-            binding=binding,
-            why=_why(binding, most, self.run(most + 1), need, self.share),
+            binding=limit or _busiest(self.run(most + 1), self.costs),
+            why=_why(limit, most, self.run(most + 1), need, self.share) if limit else _why_measured(most),
             memory=self.memory(each),
             network_mbit_s=None if self.mbit is None else self.mbit * each,
             costs=self.costs,
+            measured=self.measured,
+            measured_ages_ms=None if run is None or self.gated else (run.age_p50_ms, run.age_p95_ms, run.age_p99_ms),
         )
-        if most == 0:
+        if most == 0 and limit:
             return replace(answer, nearest=_nearest(self.run(1), need, self.costs, self.cores, self.batch, self.gated))
+        if most == 0:
+            return replace(answer, nearest="the benchmark's own run with one camera missed the target")
         return replace(answer, money=_money(answer, need, self.machine.name))
 
 
@@ -216,6 +250,11 @@ def _why(binding: str, most: int, edge: SimulationOutcome, need: Need, wanted: f
     return f"{at}, but the limit is {wanted:.0%}."
 
 
+def _why_measured(most: int) -> str:
+    supported = "not even one camera" if most == 0 else f"no more than {most} {'camera' if most == 1 else 'cameras'}"
+    return f"The simulation supports more, but the benchmark's own runs supported {supported}."
+
+
 def _nearest(single: SimulationOutcome, need: Need, costs: StepCosts, cores: float, batch: int, gated: float) -> str:
     """Return the nearest possible target if a single camera is too much."""
     if single.delivered >= DELIVERED and single.age_p99_ms > need.target.age_ms:
@@ -224,7 +263,8 @@ def _nearest(single: SimulationOutcome, need: Need, costs: StepCosts, cores: flo
             f"lowest possible target"
         )
     for fps in sorted({need.fps * part for part in (0.75, 0.5, 0.33, 0.25, 0.1, 0.05)}, reverse=True):
-        found = simulate(costs, SimulatedStreams(1, need.video.fps, fps, batch, gated=gated), cores, SIM_S, SIM_SEEDS)
+        slower = need.model_copy(update={"target": need.target.model_copy(update={"fps": fps})})
+        found = simulated(costs, slower, 1, batch, cores, gated)
         good = found.age_p99_ms <= need.target.age_ms and found.delivered >= DELIVERED
         if good and max(found.cpu, found.accelerator, found.decoders) <= 1 - need.margin:
             return f"one camera at {fps:.1f} results/s is possible, within {found.age_p99_ms:.0f} ms"

@@ -39,14 +39,14 @@ class Effort:
     rounds: int
     round_s: float
     stream_s: float
-    """The duration of each pipeline run, in seconds."""
+    """The duration of each pipeline run, in seconds: whole key-frame intervals of the sample."""
     settle_s: float
     confirm: bool
     deadline_s: float
     """The time after which no further measurement starts, in seconds."""
 
 
-QUICK = Effort(SIZES[::2], ("h264",), (1, 4), 5, 0.15, 3.0, 1.0, False, 42.0)
+QUICK = Effort(SIZES[::2], ("h264",), (1, 4), 5, 0.15, 4.0, 0.5, False, 50.0)
 FULL = Effort(SIZES, ("h264", "hevc"), BATCHES, 7, 0.5, 10.0, 2.0, True, 1800.0)
 
 

@@ -57,6 +57,8 @@ class Load:
     """The delay of each result between threads, in milliseconds."""
     assumed: bool
     """Whether no streams were measured, so that these values are assumptions."""
+    correction: float = 1.0
+    """The factor for all costs with which the simulation supports as many streams as were measured."""
 
 
 def engines_of(report: BenchReport, need: Need) -> list[BenchEngine]:
@@ -115,25 +117,31 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
     if (hardware is None and software is None) or convert is None:
         return None
     on_gpu = engine.accelerator and hardware is not None
-    decode = 1000 / hardware.fps.median if on_gpu and hardware else (software or hardware).cpu_ms.median + load.stream_ms  # type: ignore[union-attr]
+    row = hardware if on_gpu else software or hardware
+    assert row is not None
+    alone = 1000 / row.fps.median if on_gpu else row.cpu_ms.median
+    decode = alone + (0.0 if on_gpu else load.stream_ms)
     batches = {
-        row.batch: (1000 * row.batch / row.fps.median if engine.accelerator else row.cpu_ms.median * row.batch * load.inference)
-        for row in engine.rows
+        one.batch: load.correction
+        * (1000 * one.batch / one.fps.median if engine.accelerator else one.cpu_ms.median * one.batch * load.inference)
+        for one in engine.rows
     }
     first = engine.rows[0]
     # Without the last quantile: the slowest of some hundred batches depends on the machine, not the engine.
     spread = first.spread[:-1] if first.utilization > 0.8 or engine.accelerator else ()
     return StepCosts(
-        decode_ms=decode,
-        convert_ms=convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0),
+        decode_ms=decode * load.correction,
+        convert_ms=(convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0)) * load.correction,
         engine_ms=batches,
-        rest_ms=load.rest_ms,
+        rest_ms=load.rest_ms * load.correction,
         in_flight=first.in_flight,
         spread=spread or (1.0,),
         alone=load.alone,
         delay_ms=load.delay_ms,
         accelerator=engine.accelerator,
         decoders=1 if on_gpu else 0,
+        # The thread's work besides decoding is the same for each frame.
+        decode_pattern=tuple(1 + (part - 1) * alone / decode for part in row.pattern) or (1.0,),
     )
 
 

@@ -1,4 +1,7 @@
-"""Estimate the number of devices, their bottleneck and the cost for the requirements."""
+"""Estimate the number of devices, their bottleneck and the cost for the requirements.
+
+Devices that were not measured get an upper bound from published figures.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine, answer_of
-from vision_infer.capacity.costs import BenchEngine, Load, engines_of, knows_size, load_of
+from vision_infer.capacity.calibration import corrected_load
+from vision_infer.capacity.costs import BenchEngine, Load, engines_of, knows_size
+from vision_infer.capacity.devices import PublishedDevice, PublishedFigure
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.report import BenchReport
 from vision_infer.core.errors import UsageError
@@ -50,7 +55,7 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
         raise UsageError(
             _no_engine(report, need), "Use another --precision or --runtime, or run vision-infer bench without --engine."
         )
-    load = load_of(report)
+    load = corrected_load(report)
     found = (answer_of(machine, need, engine, load) for engine in engines)
     answers = [answer for answer in found if answer is not None]
     if not answers:
@@ -58,7 +63,13 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
             f"the benchmark of {machine.name} has no {need.video.codec} video",
             f"Run: vision-infer bench --codec {need.video.codec}",
         )
-    answers.sort(key=lambda answer: (-answer.most, answer.outcome.age_p99_ms))
+    ran = next((answer for answer in answers if answer.measured is not None), None)
+    if ran is not None and ran.most < ran.forecast:  # the forecasts of the other engines are too high in the same proportion
+        limits = {answer.engine: answer.most * ran.most // ran.forecast for answer in answers if answer is not ran}
+        lowered = (answer_of(machine, need, one, load, limit=limits[one.name]) for one in engines if one.name in limits)
+        answers = [ran, *(answer for answer in lowered if answer is not None)]
+    # At equal capacity, prefer the engine that was measured with streams.
+    answers.sort(key=lambda answer: (-answer.most, answer.measured is None, answer.outcome.age_p99_ms))
     variants = _variants(machine, need, answers[0], engines, load)
     return MachinePlan(machine, tuple(answers), tuple(variants), tuple(_notes(report, need, load)))
 
@@ -84,6 +95,11 @@ def _notes(report: BenchReport, need: Need, load: Load) -> list[str]:
         )
     if load.assumed:
         notes.append("The benchmark ran no streams. The cost per frame besides decoding, conversion and engine is an assumption.")
+    if load.correction != 1:
+        notes.append(
+            f"The costs are multiplied by {load.correction:.2f}, with which the simulation supports as many streams as the "
+            "benchmark's own runs."
+        )
     busy = [row for row in report.engines if row.utilization < 0.7]
     if busy and all(row.engine.count("-cpu-") for row in busy):
         notes.append("Other programs used the CPU while engines were measured. The estimate uses CPU time instead of speed.")
@@ -139,7 +155,42 @@ def _other_model(machine: MeasuredMachine, need: Need, model: str) -> Variant:
     if report is None:
         return Variant(f"the model {model}", None, f"not measured; run: vision-infer bench --model {model}")
     other = need.model_copy(update={"model": model})
-    load = load_of(report)
+    load = corrected_load(report)
     answers = [answer_of(MeasuredMachine(machine.name, report), other, engine, load) for engine in engines_of(report, other)]
     best = max(filter(None, answers), key=lambda found: found.most, default=None)
     return Variant(f"the model {model}", best, "" if best else "none of its engines qualifies")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBound:
+    """An upper bound for a device from published figures."""
+
+    device: PublishedDevice
+    cameras: int | None
+    """The maximum number of cameras by published decoding rates; None if unknown."""
+    explanation: str
+
+
+def bound_of(device: PublishedDevice, need: Need) -> PublishedBound:
+    """Return an upper bound from published figures. It is not an estimate, because the cost of the model is unknown."""
+    if device.codecs and need.video.codec not in device.codecs:
+        return PublishedBound(device, 0, f"it does not decode {need.video.codec}")
+    usable = [(bound, figure) for figure in device.published if (bound := _cameras(figure, need)) is not None]
+    if not usable:
+        return PublishedBound(device, None, "no published figure limits the number of cameras")
+    bound, figure = min(usable, key=lambda entry: entry[0])
+    note = f" ({figure.note})" if figure.note else ""
+    return PublishedBound(device, bound, f"published{note}, {figure.source}, read {figure.read:%Y-%m-%d}")
+
+
+def _cameras(figure: PublishedFigure, need: Need) -> int | None:
+    video = need.video
+    if figure.what == "infer":
+        same = figure.model == need.model and figure.fps is not None
+        return int((figure.fps or 0) / need.fps) if same else None
+    if figure.codec not in (None, video.codec) or figure.width is None or figure.height is None:
+        return None
+    larger = video.width * video.height / (figure.width * figure.height)
+    if figure.fps is not None:
+        return int(figure.fps / video.fps / larger)
+    return None if figure.streams is None else int(figure.streams / larger)

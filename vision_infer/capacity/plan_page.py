@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from vision_infer.capacity.answer import CapacityAnswer
 from vision_infer.capacity.need import Need
-from vision_infer.capacity.plan import MachinePlan
+from vision_infer.capacity.plan import MachinePlan, PublishedBound
 from vision_infer.capacity.plan_tables import (
     alternatives_table,
     camera_count,
@@ -18,7 +18,6 @@ from vision_infer.capacity.plan_tables import (
     simulation_tables,
     usage_table,
 )
-from vision_infer.capacity.published import PublishedBound
 from vision_infer.capacity.report import BenchReport
 
 METHOD = """\
@@ -26,7 +25,8 @@ The number of cameras comes from a simulation of the service's own scheduler (th
 batches). Decoding, conversion, engine and results take the CPU time that `vision-infer bench` measured with busy cores. Frames
 arrive in real time, the age of a result counts from the time at which its frame was due, and a frame without a result counts as
 missing. A device supports a number of cameras if 99% of the results are within the target age, at least 98% of the wanted results
-are delivered, and the margin stays free on the CPU, on an accelerator, and in memory."""
+are delivered, and the margin stays free on the CPU, on an accelerator, and in memory. The costs are corrected so that the
+simulation supports as many streams as the benchmark's own runs, and a plan never exceeds what those runs supported."""
 
 
 def plan_page(
@@ -75,41 +75,36 @@ def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
     single = answer.devices == 1
     text = f"**{'One' if single else answer.devices} × {name} {'is' if single else 'are'} enough, with {margin}.**"
     text += f" Each device supports {camera_count(answer.most)} with `{answer.engine}`"
-    text += f" at batch {answer.batch}." if answer.batch > 1 else "."
-    found = answer.outcome
+    text += f" at batch {answer.batch}" if answer.batch > 1 else ""
+    text += f"{_measured_text(answer)}."
+    p50, p95, p99 = answer.ages_ms
     on = f"{camera_count(answer.each)} on {'it' if single else 'the fullest device'}"
-    ages = f"{found.age_p50_ms:.0f} ms (50%), {found.age_p95_ms:.0f} ms (95%), {found.age_p99_ms:.0f} ms (99%)"
-    text += f" With {on}, results are delivered within {ages}. The bottleneck is {answer.binding}."
+    ages = f"{p50:.0f} ms (50%), {p95:.0f} ms (95%), {p99:.0f} ms (99%)"
+    how = " (measured)" if answer.measured_ages_ms else ""
+    text += f" With {on}, results are delivered within {ages}{how}. The bottleneck is {answer.binding}."
     if answer.money is not None:
         money = answer.money
         text += (
             f" The cost is {price_text(money.month, need)} per month, {price_text(money.stream_month, need)} per camera, and "
             f"{price_text(money.per_1000_frames, need)} per 1,000 results."
         )
-    return f"{text}\n{_warnings(need, best)}"
+    return f"{text}\n{_warning(best.machine.report)}"
 
 
-def _warnings(need: Need, plan: MachinePlan) -> str:
-    """Return the warnings about the estimate."""
-    report, answer = plan.machine.report, plan.best
-    settings, video = report.settings, need.video
-    same = (settings.codec, settings.width, settings.height, settings.source_fps) == (
-        video.codec,
-        video.width,
-        video.height,
-        video.fps,
+def _measured_text(answer: CapacityAnswer) -> str:
+    if answer.measured is None:
+        return " (forecast; the benchmark did not run these streams)"
+    return " (measured)" if answer.measured == answer.most else f" (measured without the margin: {answer.measured})"
+
+
+def _warning(report: BenchReport) -> str:
+    """Return the warning about a disturbed benchmark, if it was."""
+    if not report.disturbed:
+        return ""
+    return (
+        f"\n**Warning:** during the benchmark, other programs used {report.other_cores:.1f} of {report.machine.cores} cores. "
+        "The machine may support more; repeat the benchmark while it is idle.\n"
     )
-    same = same and (settings.fps, settings.target_ms) == (need.fps, need.target.age_ms)
-    found = []
-    if report.disturbed:
-        found.append(
-            f"during the benchmark, other programs used {report.other_cores:.1f} of {report.machine.cores} cores. The "
-            f"estimate is "
-            "valid for an idle machine; repeat the benchmark on one"
-        )
-    elif same and report.carries is not None and report.carries < answer.most:
-        found.append(f"the pipeline runs of the benchmark supported {report.carries} cameras instead of {answer.most}")
-    return "".join(f"\n**Warning:** {warning}.\n" for warning in found)
 
 
 def _rank(answer: CapacityAnswer) -> tuple[float, float, float]:
@@ -125,7 +120,7 @@ def _devices(need: Need, machines: Sequence[MachinePlan]) -> str:
     rows = []
     for plan in machines:
         answer = plan.best
-        found = answer.outcome
+        p50, p95, p99 = answer.ages_ms
         row = [
             f"{plan.machine.name}: {plan.machine.report.machine.name}",
             f"`{answer.engine}`",
@@ -133,7 +128,7 @@ def _devices(need: Need, machines: Sequence[MachinePlan]) -> str:
             str(answer.most),
         ]
         row += ["not possible" if answer.devices is None else str(answer.devices), answer.binding]
-        row.append(f"{found.age_p50_ms:.0f} / {found.age_p95_ms:.0f} / {found.age_p99_ms:.0f} ms")
+        row.append(f"{p50:.0f} / {p95:.0f} / {p99:.0f} ms")
         costs = answer.money
         if costs is None:
             unknown = "" if answer.devices is None else f"unknown; set `--price '{plan.machine.name}=0.50'`"

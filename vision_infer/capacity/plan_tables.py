@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vision_infer.capacity.answer import CapacityAnswer
-from vision_infer.capacity.costs import costs_of, engines_of, load_of
-from vision_infer.capacity.need import Need, PlanTarget, Video
+from vision_infer.capacity.calibration import simulated_runs
+from vision_infer.capacity.need import Need
 from vision_infer.capacity.plan import MachinePlan, Variant
-from vision_infer.capacity.report import BenchReport, PipelineRow
-from vision_infer.capacity.simulate import SimulatedStreams, SimulationOutcome, simulate
 
 
 def camera_count(count: int) -> str:
@@ -132,19 +130,3 @@ def simulation_tables(machines: Iterable[MachinePlan]) -> str:
                 f"({video}):\n\n{markdown_table(head, rows)}"
             )
     return "\n".join(parts)
-
-
-def simulated_runs(report: BenchReport) -> list[tuple[PipelineRow, SimulationOutcome]]:
-    """Return each pipeline run of a benchmark with its simulation."""
-    asked = report.settings
-    codec = "hevc" if asked.codec == "hevc" else "h264"
-    video = Video(codec=codec, width=asked.width, height=asked.height, fps=asked.source_fps)
-    need = Need(model=asked.model, video=video, target=PlanTarget(fps=asked.fps, age_ms=asked.target_ms), loss_points=100.0)
-    found = []
-    for row in report.pipeline:
-        free = need.model_copy(update={"precision": row.engine.rpartition("-")[2]})
-        engine = next((engine for engine in engines_of(report, free) if engine.name == row.engine), None)
-        costs = None if engine is None else costs_of(report, need, engine, load_of(report))
-        if costs is not None:
-            found.append((row, simulate(costs, SimulatedStreams(row.streams, asked.source_fps, asked.fps), report.machine.cores)))
-    return found

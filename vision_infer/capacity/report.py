@@ -89,6 +89,9 @@ class DecodeRow(SettingsBase):
     where: Literal["cpu", "nvdec"] = "cpu"
     fps: BenchInterval = Field(description="The frames per second of all cores together.")
     cpu_ms: BenchInterval = Field(description="The CPU time per frame, in milliseconds.")
+    pattern: tuple[float, ...] = Field(
+        default=(), description="The costs of the successive frames of a key-frame interval, relative to their mean."
+    )
 
 
 class ConvertRow(SettingsBase):
@@ -132,7 +135,7 @@ class PipelineRow(SettingsBase):
     seconds: float
     wanted_per_s: float
     results_per_s: float
-    delivered: float = Field(description="The share of the wanted results that were delivered, 0–1.")
+    delivered: float = Field(description="The share of the wanted frames with a result, 0–1.")
     age_p50_ms: float
     age_p95_ms: float
     age_p99_ms: float

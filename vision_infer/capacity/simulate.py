@@ -3,7 +3,8 @@
 The batchers, mailboxes and pacers are the classes that the service uses; only the work between them is replaced by its
 cost. Threads share the cores of the CPU: with more threads than cores, each one is slower. As in the pipeline, each stream and
 each batch in flight has a thread, and one thread orders the results. Frames arrive in real time, and the age of a result counts
-from the time at which its frame was due.
+from the time at which its frame was due. Streams start at random points of their frame interval, their result interval and their
+key-frame interval, because the cameras of a site are not synchronized.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class StepCosts:
     """The time of each step, in milliseconds of the resource that it uses."""
 
     decode_ms: float
-    """The time of a stream's thread per frame."""
+    """The mean time of a stream's thread per frame."""
     convert_ms: float
     engine_ms: Mapping[int, float]
     """The time of a batch by its size, interpolated between sizes."""
@@ -50,6 +51,9 @@ class StepCosts:
     """Whether the engine runs on an accelerator."""
     decoders: int = 0
     """The number of frames that decoding hardware can decode at once; 0: the CPU decodes."""
+    decode_pattern: tuple[float, ...] = (1.0,)
+    """The times of the successive frames of a key-frame interval, relative to ``decode_ms``: key frames take several times as
+    long as others."""
 
     def batch_ms(self, size: int) -> float:
         """Return the median time of a batch."""
@@ -78,8 +82,6 @@ class SimulatedStreams:
     """The maximum age of a frame; older frames are not inferred."""
     gated: float = 0.0
     """The share of the wanted frames that a motion gate skips, 0–1."""
-    phases: tuple[float, ...] = ()
-    """The phase of each stream's first frame, as a fraction of the frame interval; empty: random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class SimulationOutcome:
 
     results_per_s: float
     delivered: float
-    """The share of the wanted results that were delivered, 0–1."""
+    """The share of the wanted frames with a result, 0–1. Frames that are still in progress at the end do not count."""
     age_p50_ms: float
     age_p95_ms: float
     age_p99_ms: float
@@ -107,10 +109,11 @@ class SimulationOutcome:
 class _SimulatedStream:
     name: str
     pacer: Pacer | None
+    index: int
+    """The number of decoded frames, from a random frame of the key-frame interval on."""
     packets: deque[int] = field(default_factory=deque)
     decoding: bool = False
     sequence: int = 0
-    index: int = 0
 
 
 class _Simulation:
@@ -130,15 +133,20 @@ class _Simulation:
         """The capture times of the results that wait for the results thread."""
         self.completing = False
         self.ages: list[float] = []
+        self.lost = 0.0
+        """The number of wanted frames without a result; for frames that were not paced yet, their wanted share."""
+        self.wanted_share = min(1.0, streams.fps / streams.source_fps)
         self.batches: list[int] = []
         self.parts = dict.fromkeys(("decode", "convert", "compute", "rest"), 0.0)
         self.warm_ns = int(_WARM_S * NS)
-        paced = streams.fps < streams.source_fps
         for number in range(streams.count):
-            stream = _SimulatedStream(f"s{number:04}", Pacer(streams.fps) if paced else None)
+            start = int(self.chance.random() * NS / streams.source_fps)
+            pacer = Pacer(streams.fps) if streams.fps < streams.source_fps else None
+            if pacer is not None:  # the grid of its wanted frames began before the simulation
+                pacer.wants(start - int(self.chance.random() * NS / streams.fps))
+            stream = _SimulatedStream(f"s{number:04}", pacer, self.chance.randrange(len(costs.decode_pattern)))
             self.batcher.join(stream.name, "lane", Mailbox())
-            phase = streams.phases[number] if streams.phases else self.chance.random()
-            self.at(int(phase * NS / streams.source_fps), lambda now, stream=stream: self.arrives(stream, now))  # type: ignore[misc]
+            self.at(start, lambda now, stream=stream: self.arrives(stream, now))  # type: ignore[misc]
 
     def at(self, when: int, call: Callable[[int], None]) -> None:
         self.number += 1
@@ -169,23 +177,34 @@ class _Simulation:
         self.at(now + round(NS / self.streams.source_fps), lambda then: self.arrives(stream, then))
         if len(stream.packets) < _MAX_PACKETS:
             stream.packets.append(now)
+        else:
+            self.loses(now, self.wanted_share)
         self.decode(stream)
+
+    def loses(self, now: int, count: float) -> None:
+        if now > self.warm_ns:
+            self.lost += count
 
     def decode(self, stream: _SimulatedStream) -> None:
         if stream.decoding or not stream.packets:
             return
         stream.decoding = True
         captured = stream.packets.popleft()
-        self.spend("decode", self.decoder, self.costs.decode_ms, lambda now: self.decoded(stream, captured, now))
+        pattern = self.costs.decode_pattern
+        ms = self.costs.decode_ms * pattern[stream.index % len(pattern)]
+        self.spend("decode", self.decoder, ms, lambda now: self.decoded(stream, captured, now))
 
     def decoded(self, stream: _SimulatedStream, captured: int, now: int) -> None:
         stream.decoding = False
         stream.index += 1
-        if now - captured <= self.streams.max_age_ms * MS and (stream.pacer is None or stream.pacer.wants(captured)):
+        if now - captured > self.streams.max_age_ms * MS:
+            self.loses(now, self.wanted_share)
+        elif stream.pacer is None or stream.pacer.wants(captured):
             if self.chance.random() < self.streams.gated:
                 self.results([captured])
             else:
-                self.batcher.offer(stream.name, "lane", QueuedItem(captured, stream.sequence, now))
+                superseded = self.batcher.offer(stream.name, "lane", QueuedItem(captured, stream.sequence, now))
+                self.loses(now, superseded is not None)
                 stream.sequence += 1
                 self.dispatch(now)
         self.decode(stream)
@@ -193,7 +212,7 @@ class _Simulation:
     def dispatch(self, now: int) -> None:
         oldest = now - self.streams.max_age_ms * MS
         while self.batcher.room:
-            self.batcher.withdraw(lambda _, captured: captured < oldest)
+            self.loses(now, len(self.batcher.withdraw(lambda _, captured: captured < oldest)))
             batch = self.batcher.take(now)
             if batch is None:
                 return
@@ -238,8 +257,9 @@ class _Simulation:
 def simulate(
     costs: StepCosts, streams: SimulatedStreams, cores: float, seconds: float = 10.0, seeds: int = 2
 ) -> SimulationOutcome:
-    """Simulate streams several times with different start times."""
+    """Simulate streams several times with different start times, for ``seconds`` each after a warm-up of one second."""
     ages: list[float] = []
+    lost = 0.0
     batches: list[int] = []
     busy = {"cpu": 0.0, "engine": 0.0, "decoder": 0.0}
     parts: dict[str, float] = {}
@@ -248,6 +268,7 @@ def simulate(
         run = _Simulation(costs, streams, cores, seed)
         run.until(int(length * NS))
         ages += run.ages
+        lost += run.lost
         batches += run.batches
         busy["cpu"] += run.cpu.busy_ns / (length * NS * cores)
         busy["engine"] += run.engine.busy_ns / (length * NS) if costs.accelerator else 0.0
@@ -256,11 +277,9 @@ def simulate(
             parts[name] = parts.get(name, 0.0) + used / (length * NS * cores)
     ages.sort()
     p50, p95, p99 = (ages[min(len(ages) - 1, int(len(ages) * part))] if ages else math.inf for part in (0.5, 0.95, 0.99))
-    per_s = len(ages) / seconds / seeds
-    wanted = streams.count * min(streams.fps, streams.source_fps)
     return SimulationOutcome(
-        results_per_s=per_s,
-        delivered=min(1.0, per_s / wanted) if wanted else 1.0,
+        results_per_s=len(ages) / seconds / seeds,
+        delivered=len(ages) / (len(ages) + lost) if ages else 0.0,
         age_p50_ms=p50,
         age_p95_ms=p95,
         age_p99_ms=p99,

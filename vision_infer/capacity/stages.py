@@ -35,6 +35,14 @@ Stop = Callable[[], bool]
 class _DecodeRounds:
     fps: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
+    by_place: list[float] = field(default_factory=list)
+    """The CPU time by frame of the key-frame interval, nanoseconds, added up over all rounds."""
+
+    @property
+    def pattern(self) -> tuple[float, ...]:
+        """The costs of the frames of a key-frame interval, relative to their mean."""
+        mean = sum(self.by_place) / max(1, len(self.by_place))
+        return tuple(round(used / mean, 3) for used in self.by_place) if mean else ()
 
 
 def measure_decode(
@@ -47,7 +55,7 @@ def measure_decode(
     stop: Stop = lambda: False,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[DecodeRow]:
-    """Decode each clip on all cores at once, alternating between clips.
+    """Decode each clip on all cores at once, alternating between clips, and always whole key-frame intervals.
 
     Args:
         rounds: The number of rounds; the order is reversed each time.
@@ -64,7 +72,8 @@ def measure_decode(
         for number in order if turn % 2 == 0 else reversed(order):
             if stop():
                 break
-            _decode_round(clips[number][1], cores, round_s, gpu, clock, found[number])
+            spec, path = clips[number]
+            _decode_round(path, spec.frames_per_group, cores, round_s, gpu, clock, found[number])
     return [
         DecodeRow(
             codec=spec.codec,
@@ -74,6 +83,7 @@ def measure_decode(
             where="cpu" if gpu is None else "nvdec",
             fps=BenchInterval.of(estimate(times.fps)),
             cpu_ms=BenchInterval.of(estimate(times.cpu_ms)),
+            pattern=times.pattern,
         )
         for (spec, path), times in zip(clips, found, strict=True)
         if times.fps
@@ -113,8 +123,9 @@ def measure_convert(
     ]
 
 
-def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock: Clock, into: _DecodeRounds) -> None:
+def _decode_round(path: Path, group: int, cores: int, round_s: float, gpu: int | None, clock: Clock, into: _DecodeRounds) -> None:
     counts, used = [0] * cores, [0] * cores
+    by_place = [[0] * group for _ in range(cores)]
     ready = threading.Barrier(cores + 1)
     failed: list[Exception] = []
     length_ns = int(round_s * NS)
@@ -126,11 +137,15 @@ def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock
                 pass
             ready.wait()
             cpu, until = time.thread_time_ns(), clock.monotonic_ns() + length_ns
-            for _ in frames:
+            before = cpu
+            for place, _ in enumerate(frames, start=_WARM):
+                now = time.thread_time_ns()
+                by_place[number][place % group] += now - before
+                before = now
                 counts[number] += 1
-                if clock.monotonic_ns() >= until:
+                if counts[number] % group == 0 and clock.monotonic_ns() >= until:
                     break
-            used[number] = time.thread_time_ns() - cpu
+            used[number] = before - cpu
         except threading.BrokenBarrierError:
             pass
         except Exception as error:  # noqa: BLE001 - the thread that waits raises it
@@ -149,6 +164,7 @@ def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock
         raise failed[0]
     into.fps.append(sum(counts) * NS / (clock.monotonic_ns() - began))
     into.cpu_ms.append(sum(used) / 1e6 / max(1, sum(counts)))
+    into.by_place = [sum(times) for times in zip(*by_place, into.by_place or [0] * group, strict=True)]
 
 
 def _endless(path: Path, gpu: int | None) -> Iterator[Image]:

@@ -20,8 +20,7 @@ from vision_infer.core.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from vision_infer.capacity.answer import MeasuredMachine
     from vision_infer.capacity.need import Need
-    from vision_infer.capacity.plan import MachinePlan
-    from vision_infer.capacity.published import PublishedBound
+    from vision_infer.capacity.plan import MachinePlan, PublishedBound
 
 
 def plan_command(
@@ -183,9 +182,8 @@ def _read_bench(path: Path) -> Any:
 
 def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
     from vision_infer.capacity.charts import LEFT_OUT, can_draw, draw_plan
-    from vision_infer.capacity.plan import plan_machine
+    from vision_infer.capacity.plan import bound_of, plan_machine
     from vision_infer.capacity.plan_page import plan_page
-    from vision_infer.capacity.published import bound_of
 
     plans = [plan_machine(machine, need) for machine in machines]
     published = [bound_of(device, need) for device in others]

@@ -41,6 +41,11 @@ class ClipSpec:
     fps: int = 15
 
     @property
+    def frames_per_group(self) -> int:
+        """The number of frames of a key-frame interval."""
+        return GROUP_S * self.fps
+
+    @property
     def bit_rate(self) -> int:
         """The usual bit rate of a camera with this frame size and rate, bits per second (4 Mbit/s for 1080p at 15 frames/s)."""
         share = self.size.width * self.size.height / (1920 * 1080)
@@ -77,10 +82,10 @@ def _encode(spec: ClipSpec, path: Path) -> None:
         stream = output.add_stream(encoder, rate=spec.fps, options=options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.size.width, spec.size.height, "yuv420p"
-        stream.bit_rate, stream.gop_size = spec.bit_rate, GROUP_S * spec.fps
+        stream.bit_rate, stream.gop_size = spec.bit_rate, spec.frames_per_group
         scene = _ClipScene(spec.size)
         coded: list[tuple[int, int, bytes, bool]] = []
-        for index in range(GROUP_S * spec.fps):
+        for index in range(spec.frames_per_group):
             frame = av.VideoFrame.from_ndarray(scene.at(index / spec.fps), format="yuv420p")
             frame.pts, frame.time_base = index, Fraction(1, spec.fps)
             coded += _fields(stream.encode(frame))
@@ -89,7 +94,8 @@ def _encode(spec: ClipSpec, path: Path) -> None:
             repetition, at = divmod(number, len(coded))
             pts, dts, data, is_key = coded[at]
             packet = av.Packet(data)
-            packet.pts, packet.dts = pts + repetition * GROUP_S * spec.fps, dts + repetition * GROUP_S * spec.fps
+            shift = repetition * spec.frames_per_group
+            packet.pts, packet.dts = pts + shift, dts + shift
             packet.time_base, packet.is_keyframe, packet.stream = Fraction(1, spec.fps), is_key, stream
             output.mux(packet)
 
