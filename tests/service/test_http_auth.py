@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from http.cookies import SimpleCookie
@@ -42,7 +43,9 @@ def test_only_the_health_check_works_without_a_token() -> None:
                 assert answer.status_code == (405 if method == "OPTIONS" else 200), (method, path)
             else:
                 assert answer.status_code == 401, (method, path)
-                assert answer.headers["www-authenticate"].startswith("Bearer")
+                # Simple clients send a password only if they are asked for Basic.
+                image = path.endswith("/snapshot.jpg") and method in ("GET", "HEAD", "OPTIONS")
+                assert answer.headers["www-authenticate"].startswith("Basic" if image else "Bearer"), (method, path)
     assert len(api.backend.kept) == 1
 
 
@@ -178,6 +181,99 @@ def test_a_foreign_website_cannot_use_an_open_service() -> None:
     assert not any(name.startswith("access-control") for name in answer.headers)
     token = Api(tokens=TOKENS).ask("PUT", "/api/v1/streams/x", token=ADMIN, headers=evil, json={"detect": "rtsp://10.0.0.9/x"})
     assert token.status_code == 201  # a client with the token is not a foreign website
+
+
+SNAPSHOT = "/api/v1/streams/door/snapshot.jpg"
+
+
+def basic(password: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(f'camera:{password}'.encode()).decode()}"}
+
+
+def test_simple_clients_get_images_with_the_token_as_password() -> None:
+    api = Api(tokens=TOKENS)
+    asked = api.get(SNAPSHOT)
+    assert (asked.status_code, asked.headers["www-authenticate"]) == (401, 'Basic realm="vision-infer"')
+    for token in (VIEW, ADMIN):
+        assert api.get(SNAPSHOT, headers=basic(token)).content == JPEG
+    problem(api.get(SNAPSHOT, headers=basic("wrong")), 401, "unauthorized")
+    for broken in ("Basic", "Basic !", "Basic /w==", "Basic YWJj"):
+        problem(api.get(SNAPSHOT, headers={"Authorization": broken}), 401, "unauthorized")
+    # Browsers send the password by themselves: it is not valid for anything else, and not for pages of other sites.
+    problem(api.get(SNAPSHOT, headers=basic(ADMIN) | {"Sec-Fetch-Site": "cross-site"}), 403, "wrong-origin")
+    problem(api.get("/api/v1/streams", headers=basic(ADMIN)), 401, "unauthorized")
+    for method in ("PUT", "DELETE", "POST"):
+        for path in (SNAPSHOT, "/api/v1/streams/door"):
+            assert api.ask(method, path, headers=basic(ADMIN), json={}).status_code == 401
+    assert "door" in api.backend.kept
+
+
+def test_the_page_shows_no_login_dialog_of_the_browser() -> None:
+    api = Api(tokens=TOKENS)
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    assert api.get(SNAPSHOT, headers=browser | {"Accept": "*/*"}).headers["www-authenticate"].startswith("Bearer")
+    opened = api.get(SNAPSHOT, headers=browser | {"Accept": "text/html,*/*;q=0.8"})
+    assert opened.headers["www-authenticate"].startswith("Basic")
+
+
+DASHBOARD = "https://dashboard.example"
+
+
+def test_pages_of_allowed_origins_use_the_api() -> None:
+    api = Api(FakeBackend(allow_origins=["https://Dashboard.example:443/"]), TOKENS)
+    page = {"Origin": DASHBOARD, "Sec-Fetch-Site": "cross-site"}
+    wanted = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,content-type"}
+    asked = api.ask("OPTIONS", "/api/v1/streams/x", headers=page | wanted)
+    assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, DASHBOARD)
+    assert "PUT" in asked.headers["access-control-allow-methods"]
+    assert "authorization" in asked.headers["access-control-allow-headers"].lower()
+    answer = api.get("/api/v1/streams", token=VIEW, headers=page)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == DASHBOARD
+    assert {"link", "location", "etag"} <= {
+        name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")
+    }
+    assert "Origin" in answer.headers["vary"]
+    refused = api.get("/api/v1/streams", headers=page)  # the page can read the reason
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, DASHBOARD)
+    # With the cookie, which a page of the same site (https://*.example) can send
+    cookie = page | {"Cookie": cookie_of(api, ADMIN)}
+    assert api.ask("PUT", "/api/v1/streams/x", headers=cookie, json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
+    for other in ("https://dashboard.example.evil.example", "http://dashboard.example", "https://evil.example", "null"):
+        evil = cookie | {"Origin": other}
+        problem(api.ask("PUT", "/api/v1/streams/y", headers=evil, json={"detect": "rtsp://10.0.0.9/x"}), 403, "wrong-origin")
+        problem(api.get("/api/v1/streams", headers=evil), 403, "wrong-origin")
+        assert api.ask("OPTIONS", "/api/v1/streams/x", headers=evil | wanted).status_code == 400
+
+
+def test_pages_of_allowed_origins_show_images_and_embed_the_page() -> None:
+    api = Api(FakeBackend(allow_origins=[DASHBOARD]), OPEN)
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Referer": f"{DASHBOARD}/"}
+    assert api.get(SNAPSHOT, headers=image).content == JPEG
+    problem(
+        api.get(SNAPSHOT, headers=image | {"Referer": "https://evil.example/?https://dashboard.example"}), 403, "wrong-origin"
+    )
+    problem(api.ask("POST", "/api/v1/infer", headers=image, content=JPEG), 403, "wrong-origin")
+    for path in ("/", "/api/v1/streams"):
+        assert api.get(path).headers["content-security-policy"].endswith(f"; frame-ancestors {DASHBOARD}")
+        assert Api(tokens=OPEN).get(path).headers["content-security-policy"].endswith("; frame-ancestors 'none'")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "dashboard.example", "https://", "ftp://x", "https://x/path", "https://x:y", "https://u@x", "https://x y", "null"],
+)
+def test_an_invalid_origin_is_rejected(origin: str) -> None:
+    with pytest.raises(ValueError, match="must be http://HOST"):
+        ServiceSettings(allow_origins=(origin,))
+
+
+def test_a_proxy_that_changes_the_host_header_is_named() -> None:
+    api = Api(FakeBackend(allow_hosts=["backend"]), tokens=TOKENS, host="backend:8080")
+    login = api.ask("POST", "/api/v1/session", json={"token": ADMIN}, headers={"Origin": "https://cameras.example"})
+    detail = problem(login, 403, "wrong-origin")["detail"]
+    assert "https://cameras.example does not match the Host header backend:8080" in detail
+    assert "proxy" in detail
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,9 +41,19 @@ def _network(network: str) -> str:
     return network
 
 
+def _origin(origin: str) -> str:
+    found = re.fullmatch(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", origin.lower())
+    if found is None:
+        raise ValueError("must be http://HOST, https://HOST or https://HOST:PORT, without a path")
+    scheme, host, port = found.groups()
+    default = {"http": ":80", "https": ":443"}[scheme]
+    return f"{scheme}://{host}{'' if port in (None, default) else port}"  # browsers leave out the default port
+
+
 Name = Annotated[str, Field(pattern=STREAM_NAME)]
 Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 Host = Annotated[str, Field(pattern=r"^[^\s/@]+$")]
+Origin = Annotated[str, AfterValidator(_origin)]
 Token = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 Network = Annotated[str, AfterValidator(_network)]
@@ -192,6 +203,12 @@ class ServiceSettings(SettingsBase):
     view_token: Token | None = Field(default=None, description="The token of the role view, which is read-only.")
     tls: TlsSettings | None = Field(default=None, description="The certificate and key. null: HTTP without TLS.")
     allow_hosts: tuple[Host, ...] = Field(default=(), description="Host names of the service, besides its address.")
+    allow_origins: tuple[Origin, ...] = Field(
+        default=(),
+        max_length=64,
+        description="The origins of other web sites, such as https://dashboard.example.org, whose pages may use the API, show "
+        "images and embed the page.",
+    )
     allow_schemes: tuple[Scheme, ...] = Field(
         default=schemes_over_api(), description="The allowed schemes of URLs over the API. `file` and `dev` must be listed."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from vision_infer import __version__
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -50,4 +51,13 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
     problem.install(app)
     openapi.install(app)
     app.add_middleware(SecurityMiddleware, security=security)
+    if backend.settings.service.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=backend.settings.service.allow_origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "If-Match", "If-None-Match", "Last-Event-ID"),
+            allow_credentials=True,
+            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Captured-At"),
+        )
     return app

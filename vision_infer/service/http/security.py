@@ -5,6 +5,7 @@ The checks run in this order and fail with 421, 429, 401, 403 or 413, so that a 
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import logging
 import math
@@ -39,12 +40,13 @@ _PREVIEW_PATH = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
 """The paths of preview sessions, which viewers may use as well."""
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
+_IMAGE_PATH = re.compile(r"/api/v1/streams/[^/]+/(snapshot\.jpg|video\.mjpeg)")
+"""The paths of images, for which simple clients may send the token as the password of HTTP Basic."""
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """The default headers of all responses."""
 
@@ -64,9 +66,14 @@ class SecurityContext:
         """The rate limit of requests for each client address."""
         self.failures = TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
         """The rate limit of invalid tokens for each client address."""
+        self.frame_ancestors = " ".join(settings.allow_origins) or "'none'"
+        """The sites that may embed the page, as the content security policy lists them."""
 
-    def role_of_token(self, scope: Scope, token: str) -> Role:
+    def role_of_token(self, scope: Scope, token: str, scheme: str = "Bearer") -> Role:
         """Return the role of a token.
+
+        Args:
+            scheme: The authentication scheme to ask for if the token is invalid.
 
         Raises:
             Problem: 401 if the token is invalid; 429 if this address has sent too many invalid tokens.
@@ -79,13 +86,13 @@ class SecurityContext:
         if role is None:
             self.failures.take(address)
             logger.warning("invalid token from %s", address)
-            raise unauthorized("the token is invalid")
+            raise unauthorized("the token is invalid", scheme)
         return role
 
 
-def unauthorized(detail: str) -> Problem:
+def unauthorized(detail: str, scheme: str = "Bearer") -> Problem:
     """Return a problem with status 401."""
-    return Problem("unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="vision-infer"'})
+    return Problem("unauthorized", detail, {"WWW-Authenticate": f'{scheme} realm="vision-infer"'})
 
 
 def _too_many(detail: str, wait_s: float) -> Problem:
@@ -96,6 +103,24 @@ def bearer_of(headers: Headers) -> str | None:
     """Return the token in ``Authorization: Bearer …``; None without this header."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
+
+
+def _basic_of(headers: Headers) -> str | None:
+    """Return the password in ``Authorization: Basic …``; None without this header, or if it is invalid."""
+    kind, _, encoded = headers.get("authorization", "").partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        _, found, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return password if found else None
+
+
+def _scheme_for(headers: Headers, image: bool) -> str:
+    """Return the authentication scheme to ask for. Basic makes a browser show a login dialog, which its pages must not do."""
+    in_page = headers.get("user-agent", "").startswith("Mozilla/") and "text/html" not in headers.get("accept", "")
+    return "Basic" if image and not in_page else "Bearer"
 
 
 def session_of(headers: Headers) -> str | None:
@@ -130,6 +155,8 @@ class SecurityMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                policy = headers.get("Content-Security-Policy", "default-src 'none'")
+                headers["Content-Security-Policy"] = f"{policy}; frame-ancestors {self._security.frame_ancestors}"
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)
@@ -185,19 +212,25 @@ class SecurityMiddleware:
         if security.tokens.needed:
             token = bearer_of(headers)
             by_token = token is not None
+            image = safe and _IMAGE_PATH.fullmatch(path) is not None
+            scheme = _scheme_for(headers, image)
+            if token is None and image:
+                token = _basic_of(headers)  # browsers send it by themselves, so that the checks of the site below are needed
             if token is not None:
-                role = security.role_of_token(scope, token)
+                role = security.role_of_token(scope, token, scheme)
                 principal = f"token {digest_of(token).hex()}"
             else:
                 session = session_of(headers)
                 role = None if session is None else security.sessions.role_of(session)
                 principal = "" if session is None else f"session {digest_of(session).hex()}"
             if role is None and (method, path) != ("POST", SESSION_PATH):
-                raise unauthorized("send 'Authorization: Bearer TOKEN'")
+                raise unauthorized("send 'Authorization: Bearer TOKEN'", scheme)
         if not by_token:
             # Any website can make a browser send a cookie or reach a service on the same machine.
-            _check_site(headers, safe)
-            if not safe:
+            trusted = _source_of(headers, safe) in security.settings.allow_origins
+            if not trusted:
+                _check_site(headers, safe)
+            if not trusted and not safe:
                 _check_origin(headers, needed=security.tokens.needed and role is not None)
         viewer_path = path in _VIEWER_PATHS or _PREVIEW_PATH.fullmatch(path) is not None
         if role == "view" and not safe and scope["type"] == "http" and not viewer_path:
@@ -248,11 +281,23 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def _source_of(headers: Headers, safe: bool) -> str | None:
+    """Return the origin of the page that sends a request; None if it is unknown. Images have only a Referer header."""
+    origin = headers.get("origin")
+    if origin is not None or not safe:
+        return origin
+    try:
+        parts = urlsplit(headers.get("referer", ""))
+    except ValueError:
+        return None
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _check_site(headers: Headers, safe: bool) -> None:
     # Links from other websites are harmless. Other requests are not: they could use up connections even if they cannot read.
     followed = safe and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed:
-        raise Problem("wrong-origin", "cross-site requests are not allowed")
+        raise Problem("wrong-origin", "cross-site requests are not allowed; service.allow_origins lists the exceptions")
 
 
 def _check_origin(headers: Headers, needed: bool) -> None:
@@ -269,4 +314,8 @@ def _check_origin(headers: Headers, needed: bool) -> None:
     except ValueError:
         raise Problem("wrong-origin", "the Origin header is invalid") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or (parts.hostname, port) != (own.hostname, own_port):
-        raise Problem("wrong-origin", "cross-site requests are not allowed")
+        raise Problem(
+            "wrong-origin",
+            f"the Origin header {origin[:200]} does not match the Host header {headers.get('host', '')[:200]}. A proxy must pass "
+            "the Host header on unchanged; for a page of another site, add its origin to service.allow_origins",
+        )

@@ -28,12 +28,12 @@ _POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
-        "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
 )
-"""The content security policy: only scripts of this service, no HTML from strings, no other hosts."""
+"""The content security policy: only scripts of this service, no HTML from strings, no other hosts. The sites that may embed the
+page are added."""
 
 
 @dataclass(frozen=True, slots=True)
