@@ -15,7 +15,7 @@ from vision_infer.model.catalog import resolve_model
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import tokens_for
 from vision_infer.service.http.server import WebServer
-from vision_infer.service.operations.file_watch import FileWatch, restart_fields
+from vision_infer.service.operations.file_watch import CONFIRM_NS, FileWatch, removes_most, restart_fields
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import StateLog, configure
 from vision_infer.service.operations.notify import ServiceNotifier
@@ -96,14 +96,20 @@ def _run(service: Service, start: Start, stopping: threading.Event, notifier: Se
             notifier.watchdog()
         heap.trim_if_due()
         if watch is not None and watch.changed():
-            _reload(service, start)
+            _reload(service, start, watch)
 
 
-def _reload(service: Service, start: Start) -> None:
+def _reload(service: Service, start: Start, watch: FileWatch) -> None:
     try:
         settings = start.load()
     except VisionInferError as error:
         _log.error("the configuration file has changed but is invalid; the service continues with the old settings: %s", error)
+        return
+    known = [stream.name for stream in service.streams() if stream.origin == "file"]
+    if removes_most(known, settings.streams) and not watch.confirmed:
+        message = "the configuration file removes most streams; this is applied if the file is still the same in %g s"
+        _log.warning(message, CONFIRM_NS / 1e9)
+        watch.report_again()
         return
     if changed := restart_fields(service.settings, settings):
         _log.warning("the configuration file has changed: %s: restart the service to apply this", ", ".join(changed))

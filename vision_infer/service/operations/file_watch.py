@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import Clock
 
-QUIET_NS = 200_000_000
-"""The time without changes before the file is read, in nanoseconds: an editor may still be writing it."""
+QUIET_NS = 1_000_000_000
+"""The time without changes before the file is read, in nanoseconds: a program may still be writing it, and pause meanwhile."""
+CONFIRM_NS = 5_000_000_000
+"""The time without changes after which a file that removes most streams is read again, in nanoseconds."""
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -28,10 +31,12 @@ class FileWatch:
     Create the watch before reading the file, so that no change is missed in between.
     """
 
-    def __init__(self, path: Path, clock: Clock, quiet_ns: int = QUIET_NS) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
+        self.confirmed = False
+        """Whether the last change was reported a second time, after :meth:`report_again`."""
         self._clock = clock
-        self._quiet_ns = quiet_ns
+        self._quiet_ns = QUIET_NS
         self._reported = _version(path)
         self._new: _Version | None = None
         self._since_ns = 0
@@ -43,7 +48,7 @@ class FileWatch:
         time_ns = self._clock.monotonic_ns()
         if now is None:
             self._new = None
-            self._warn_ns = self._warn_ns or time_ns + self._quiet_ns  # an editor may be replacing it
+            self._warn_ns = self._warn_ns or time_ns + QUIET_NS  # an editor may be replacing it
             if time_ns >= self._warn_ns:
                 self._warn_ns = math.inf
                 _log.warning("%s is missing or cannot be read; the service continues with the last settings", self.path)
@@ -53,12 +58,18 @@ class FileWatch:
             self._new = None
             return False
         if now != self._new:
-            self._new, self._since_ns = now, time_ns
+            self._new, self._since_ns, self._quiet_ns = now, time_ns, QUIET_NS
             return False
         if time_ns - self._since_ns < self._quiet_ns:
             return False
         self._reported, self._new = now, None
+        self.confirmed = self._quiet_ns == CONFIRM_NS
         return True
+
+    def report_again(self) -> None:
+        """Let :meth:`changed` report the last change once more if the file is still the same after ``CONFIRM_NS``."""
+        self._new, self._since_ns, self._quiet_ns = self._reported, self._clock.monotonic_ns(), CONFIRM_NS
+        self._reported = None
 
 
 def _version(path: Path) -> _Version | None:
@@ -67,6 +78,11 @@ def _version(path: Path) -> _Version | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def removes_most(before: Collection[str], after: Collection[str]) -> bool:
+    """Return whether more than half of the streams are gone: the file may be incomplete."""
+    return 2 * len(set(before).difference(after)) > len(before)
 
 
 def restart_fields(before: ServeSettings, after: ServeSettings) -> list[str]:
