@@ -1,15 +1,21 @@
-"""Video in a real browser: different codecs, and lost packets."""
+"""Video in a real browser: different codecs, lost packets, blocked UDP, and a TURN server."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Route, expect
 
 from tests.browser.checked_page import checked_page
 from tests.support.cameras import ClockMount, RtspServer
@@ -116,3 +122,64 @@ def through(relay: LossyRelay, sessions: list[str], route: Route) -> None:
     answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
     sessions.append(answer.headers["location"])
     route.fulfill(response=answer, body=relay.answer(answer.text()))
+
+
+def test_blocked_udp_is_reported_with_the_progress_of_ice(browser: Browser, site: VideoSite) -> None:
+    """The answer arrives over HTTP, but no packet reaches the service: 192.0.2.1 belongs to no network."""
+    with checked_page(browser, site.address) as checked:
+
+        def nowhere(route: Route) -> None:
+            if route.request.method != "POST":
+                return route.continue_()
+            answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
+            sdp = re.sub(r"(a=candidate:\S+ \d+ udp \d+) \S+ \d+", r"\1 192.0.2.1 9", answer.text())
+            return route.fulfill(response=answer, body=sdp)
+
+        checked.page.route("**/whep", nowhere)
+        checked.page.route("**/whep/*", lambda route: route.fulfill(status=204))  # no later candidates either
+        page = checked.open("stream/plain")
+        expect(page.locator(".via")).to_contain_text("Snapshots: WebRTC found no network path to the service; UDP may be blocked")
+        expect(page.locator(".via")).to_contain_text(re.compile(r"\(ICE: \w+, (0 of \d+ address pairs? answered|no address pair)"))
+
+
+TURN_SECRET = "a secret for tests"
+
+
+@contextmanager
+def turn_server(folder: Path) -> Iterator[str]:
+    """Run coturn with a shared secret; return the URL of the server."""
+    program = shutil.which("turnserver")
+    if program is None:
+        pytest.skip("coturn is not installed; run: make packages")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(("192.0.2.1", 9))  # sends nothing
+        address = route.getsockname()[0]
+    with socket.create_server((address, 0)) as free:
+        port = free.getsockname()[1]
+    options = ["-n", "--use-auth-secret", f"--static-auth-secret={TURN_SECRET}", "--realm=test", "--no-tls", "--no-dtls", "--no-cli"]
+    places = [f"--listening-ip={address}", f"--relay-ip={address}", f"--listening-port={port}", f"--pidfile={folder}/turn.pid"]
+    process = subprocess.Popen([program, *options, *places, "--log-file=stdout"], stdout=subprocess.DEVNULL, cwd=folder)
+    try:
+        yield f"turn:{address}:{port}?transport=tcp"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_turn_server_carries_the_video(browser: Browser, tmp_path: Path) -> None:
+    """The browser may use relayed addresses only, so that the video plays only if the page knows the TURN server."""
+    with turn_server(tmp_path) as url:
+        preview = f"{{ice_servers: [{{url: '{url}', secret: '{TURN_SECRET}'}}]}}"
+        text = f"service: {{port: 0}}\nmodel: clock\npreview: {preview}\nstreams: {{cam: {{url: 'test://?fps=10', fps: 2}}}}\n"
+        with ServeProcess(tmp_path, text) as serve, checked_page(browser, f"http://127.0.0.1:{serve.port}") as checked:
+            checked.page.add_init_script(
+                """const Direct = window.RTCPeerConnection;
+                window.RTCPeerConnection = class extends Direct {
+                  constructor(options) { super({ ...options, iceTransportPolicy: "relay" }); }
+                };"""
+            )
+            page = checked.open("stream/cam")
+            checked.wait("document.querySelector('.stage')?.dataset.mode === 'webrtc'")
+            checked.wait("document.querySelector('video').currentTime > 0.3")
+            assert page.locator(".via").inner_text().startswith("WebRTC")
+            checked.expect_quiet()

@@ -1,12 +1,13 @@
 // @ts-check
 // A WebRTC viewer of one stream (WHEP): offer, answer, candidates, and the anchors of its RTP timestamps.
 
+import { iceServersOf, progressOf } from "./ice.js";
 import { ApiError, getJson, messageOf, send, streamPath } from "./http.js";
 
 /** @import { Anchor, SessionFacts } from "./api.js" */
 /**
  * @typedef {{
- *   track: (media: MediaStream, receiver: RTCRtpReceiver) => void, anchor: (anchor: Anchor) => void,
+ *   track: (media: MediaStream, receiver: RTCRtpReceiver) => void, connected: () => void, anchor: (anchor: Anchor) => void,
  *   session: (facts: SessionFacts) => void, failed: (reason: string) => void
  * }} Handlers
  */
@@ -25,6 +26,7 @@ export class Whep {
     this.pc = null;
     /** @type {RTCRtpReceiver | null} */
     this.receiver = null;
+    this.connected = false;
     this.closed = false;
     this.leaving = new AbortController();
   }
@@ -74,7 +76,9 @@ export class Whep {
 
   async #negotiate() {
     if (typeof RTCPeerConnection !== "function") throw new ApiError(0, "this browser does not support WebRTC");
-    const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" }));
+    const iceServers = await this.#iceServers();
+    if (this.closed) return;
+    const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers }));
     /** @type {RTCIceCandidate[]} */
     const late = [];
     pc.onicecandidate = ({ candidate }) => {
@@ -111,11 +115,20 @@ export class Whep {
     }
     await pc.setRemoteDescription({ type: "answer", sdp });
     for (const candidate of late) this.#trickle(candidate);
-    this.timer = setTimeout(() => {
-      if (pc.connectionState !== "connected") {
-        this.#fail(`WebRTC could not connect to the service within ${CONNECT_MS / 1000} s (ICE: ${pc.iceConnectionState})`);
-      }
-    }, CONNECT_MS);
+    this.timer = setTimeout(() => this.#unconnected(pc), CONNECT_MS);
+  }
+
+  // The service's STUN and TURN servers. Without them, viewers in the same network can still connect.
+  async #iceServers() {
+    const options = { timeoutMs: CONNECT_MS, signal: this.leaving.signal };
+    const answer = await send("OPTIONS", `${streamPath(this.name)}/whep`, options).catch(() => null);
+    return iceServersOf(answer?.headers.get("Link") ?? "");
+  }
+
+  /** @param {RTCPeerConnection} pc */
+  async #unconnected(pc) {
+    if (this.connected) return;
+    this.#fail(progressOf(pc.iceConnectionState, [...(await pc.getStats()).values()]));
   }
 
   /** @param {RTCPeerConnection} pc */
@@ -123,7 +136,11 @@ export class Whep {
     if (this.closed) return;
     if (pc.connectionState === "connected") {
       clearTimeout(this.timer);
+      if (!this.connected) this.handlers.connected();
+      this.connected = true;
       if (this.session) getJson(this.session).then(this.handlers.session, () => {});
+    } else if (pc.connectionState === "failed" && !this.connected) {
+      this.#unconnected(pc);
     } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
       this.#fail(`WebRTC lost the connection to the service (ICE: ${pc.iceConnectionState})`);
     } else if (pc.connectionState === "disconnected") {

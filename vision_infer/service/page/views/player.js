@@ -155,7 +155,9 @@ export class Player {
         this.video.srcObject = media;
         this.video.play().catch(() => {}); // a muted video may always play; play() fails only if the player closes first
         this.#everyFrame(whep, anchors, new VideoDelay(receiver));
-        this.firstFrame = setTimeout(() => this.#noFrame(whep), FIRST_FRAME_MS);
+      },
+      connected: () => {
+        if (this.whep === whep && this.mode !== "webrtc") this.firstFrame = setTimeout(() => this.#noFrame(whep), FIRST_FRAME_MS);
       },
       anchor: (anchor) => anchors.add(anchor),
       session: (facts) => {
