@@ -41,9 +41,11 @@ CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspSe
 BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core
 BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
+NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light
+# With RUNLEVEL=1, packages do not start their servers.
 install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then :; \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then :; \
 	else echo "Some tests are skipped. They need the packages:" $$missing; fi
 
 cameras: ## Install the RTSP server only.
@@ -55,8 +57,8 @@ browser: ## Install the browser only.
 broker: ## Install the MQTT broker only.
 	$(call install_missing,$(BROKER_MISSING))
 
-packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker, docker-compose, promtool (part of make test).
-	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(DEPLOY_MISSING))
+packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker, proxy and others (part of make test).
+	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(NETWORK_MISSING); $(DEPLOY_MISSING))
 
 # Many tests wait for cameras and servers, so there are three workers for two cores. A file stays with one worker, so that its servers
 # and models are started once. Tests that depend on the real time run afterwards, one at a time.
