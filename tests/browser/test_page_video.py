@@ -139,7 +139,9 @@ def test_blocked_udp_is_reported_with_the_progress_of_ice(browser: Browser, site
         checked.page.route("**/whep/*", lambda route: route.fulfill(status=204))  # no later candidates either
         page = checked.open("stream/plain")
         expect(page.locator(".via")).to_contain_text("Snapshots: WebRTC found no network path to the service; UDP may be blocked")
-        expect(page.locator(".via")).to_contain_text(re.compile(r"\(ICE: \w+, (0 of \d+ address pairs? answered|no address pair)"))
+        expect(page.locator(".via")).to_contain_text(
+            re.compile(r"\(ICE: \w+, (0 of \d+ address pairs? answered|no address pair)")
+        )
 
 
 TURN_SECRET = "a secret for tests"
@@ -156,7 +158,15 @@ def turn_server(folder: Path) -> Iterator[str]:
         address = route.getsockname()[0]
     with socket.create_server((address, 0)) as free:
         port = free.getsockname()[1]
-    options = ["-n", "--use-auth-secret", f"--static-auth-secret={TURN_SECRET}", "--realm=test", "--no-tls", "--no-dtls", "--no-cli"]
+    options = [
+        "-n",
+        "--use-auth-secret",
+        f"--static-auth-secret={TURN_SECRET}",
+        "--realm=test",
+        "--no-tls",
+        "--no-dtls",
+        "--no-cli",
+    ]
     places = [f"--listening-ip={address}", f"--relay-ip={address}", f"--listening-port={port}", f"--pidfile={folder}/turn.pid"]
     process = subprocess.Popen([program, *options, *places, "--log-file=stdout"], stdout=subprocess.DEVNULL, cwd=folder)
     try:

@@ -56,6 +56,22 @@ def test_the_page_loads_nothing_from_other_hosts() -> None:
             assert "innerHTML" not in text, name
 
 
+def test_the_page_uses_relative_urls_only() -> None:
+    """A proxy may serve the page under any path."""
+    for name, file in routes_page._files().items():
+        if not name.startswith("vendor/"):
+            found = re.findall(r"""["'`(]/(?:api|page|docs|metrics|healthz)\b""", file.data.decode())
+            assert found == [], name
+
+
+def test_urls_in_answers_begin_with_the_root_path() -> None:
+    api = Api(FakeBackend(root_path="/vision"), TOKENS)
+    opened = api.ask("POST", "/api/v1/session", ADMIN)
+    assert "; Path=/vision/;" in opened.headers["set-cookie"]
+    assert api.ask("GET", "/api/v1/openapi.json", ADMIN).json()["servers"] == [{"url": "/vision"}]
+    assert "servers" not in Api().get("/api/v1/openapi.json").json()
+
+
 def test_the_page_has_layers() -> None:
     """Transport, state and views: each layer imports only itself and the layers below."""
     floors = {"transport": {"transport"}, "state": {"transport", "state"}, "views": {"transport", "state", "views", "vendor"}}

@@ -209,6 +209,11 @@ class ServiceSettings(SettingsBase):
         description="The origins of other web sites, such as https://dashboard.example.org, whose pages may use the API, show "
         "images and embed the page.",
     )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="The path under which a proxy serves the service, such as `/vision`. The proxy removes it from requests.",
+    )
     allow_schemes: tuple[Scheme, ...] = Field(
         default=schemes_over_api(), description="The allowed schemes of URLs over the API. `file` and `dev` must be listed."
     )

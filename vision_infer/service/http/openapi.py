@@ -56,6 +56,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
     made = get_openapi(
         title="vision-infer", version=__version__, description=DESCRIPTION, routes=app.routes, openapi_version="3.1.0"
     )
+    root_path = app.state.context.backend.settings.service.root_path
+    if root_path:
+        made["servers"] = [{"url": root_path}]
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = PROBLEM_SCHEMA

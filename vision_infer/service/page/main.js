@@ -61,7 +61,7 @@ function build() {
   const logo = h(
     "a.logo",
     { href: "#/" },
-    h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }),
+    h("img", { src: "page/icon.svg", alt: "", width: 26, height: 26 }),
     h("span", null, "vision-infer"),
   );
   const skip = h(

@@ -1,4 +1,4 @@
-"""The running streams as a configuration file, in which references stand for passwords."""
+"""The running streams as a configuration file, with references in place of passwords."""
 
 from __future__ import annotations
 

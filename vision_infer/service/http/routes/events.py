@@ -80,7 +80,8 @@ def list_events(
     from_ns = _NONE_NS if from_ is None else round(from_.timestamp() * 1e9)
     to_ns = _ALL_NS if to is None else round(to.timestamp() * 1e9)
     if type_ == "scene":
-        return [scene_event(record) for record in context.backend.clips.events.last(stream, from_ns, to_ns, limit)]
+        root = context.backend.settings.service.root_path
+        return [scene_event(record, root) for record in context.backend.clips.events.last(stream, from_ns, to_ns, limit)]
     clock = context.clock
     since_ns = clock.wall_ns() - clock.monotonic_ns()
     changes = [
@@ -122,13 +123,13 @@ def get_clip(
     return FileResponse(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
 
 
-def scene_event(record: EventRecord) -> SceneEventAnswer:
-    """Return an event as the API shows it."""
+def scene_event(record: EventRecord, root: str) -> SceneEventAnswer:
+    """Return an event as the API shows it; ``root`` is the path of the service."""
     ready = record.state == "ready"
     clip = ClipAnswer(
         state=record.state,
         reason=redact(record.reason),
-        url=f"/api/v1/events/{record.id}/clip.mp4" if ready else None,
+        url=f"{root}/api/v1/events/{record.id}/clip.mp4" if ready else None,
         **{"from": utc(record.from_wall_ns) if ready and record.from_wall_ns is not None else None},
         seconds=round(record.seconds, 3) if ready and record.seconds is not None else None,
         bytes=record.bytes if ready else None,

@@ -113,8 +113,8 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
         state = "" if view.status is None else view.status.state.value
         reason = "" if view.status is None else view.status.reason
         raise UnavailableError(error.message, error.hint, state, reason) from None
-    headers = {"Location": f"/api/v1/streams/{name}/whep/{session.id}", "ETag": session.etag, **_links(context)}
-    return Response(session.answer, 201, headers, SDP)
+    location = f"{context.backend.settings.service.root_path}/api/v1/streams/{name}/whep/{session.id}"
+    return Response(session.answer, 201, {"Location": location, "ETag": session.etag, **_links(context)}, SDP)
 
 
 @router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))

@@ -36,7 +36,7 @@ async def open_session(request: Request, response: Response, context: Shared) ->
         SESSION_COOKIE,
         security.sessions.open(role),
         max_age=security.sessions.lifetime_s,
-        path="/",
+        path=f"{security.settings.root_path}/",
         secure=security.settings.tls is not None or request.headers.get("origin", "").startswith("https:"),  # TLS ends at a proxy
         httponly=True,
         samesite="strict",
@@ -70,7 +70,7 @@ async def close_session(request: Request, context: Shared) -> Response:
         context.security.sessions.close(session)
         context.backend.preview.leave(request.scope["state"]["principal"])
     response = Response(status_code=204)
-    response.delete_cookie(
-        SESSION_COOKIE, path="/", secure=context.security.settings.tls is not None, httponly=True, samesite="strict"
-    )
+    settings = context.security.settings
+    path = f"{settings.root_path}/"
+    response.delete_cookie(SESSION_COOKIE, path=path, secure=settings.tls is not None, httponly=True, samesite="strict")
     return response

@@ -46,7 +46,7 @@ export class Store extends EventTarget {
     const turn = (this.turn = {});
     try {
       if (this.session === null) await this.#loadSession();
-      const streams = await getJson("/api/v1/streams", { timeoutMs: 8000 });
+      const streams = await getJson("api/v1/streams", { timeoutMs: 8000 });
       if (this.turn !== turn) return;
       this.#connected();
       this.streams = streams;
@@ -64,7 +64,7 @@ export class Store extends EventTarget {
 
   /** @param {string} token */
   async logIn(token) {
-    this.session = await (await send("POST", "/api/v1/session", { json: { token } })).json();
+    this.session = await (await send("POST", "api/v1/session", { json: { token } })).json();
     this.needsLogin = false;
     this.#notify("session");
     this.#loadVersion();
@@ -72,7 +72,7 @@ export class Store extends EventTarget {
   }
 
   async logOut() {
-    await send("DELETE", "/api/v1/session");
+    await send("DELETE", "api/v1/session");
     this.#loggedOut();
   }
 
@@ -98,14 +98,14 @@ export class Store extends EventTarget {
   }
 
   async #loadSession() {
-    this.session = await getJson("/api/v1/session");
+    this.session = await getJson("api/v1/session");
     this.needsLogin = false;
     this.#notify("session");
     this.#loadVersion();
   }
 
   #loadVersion() {
-    getJson("/api/v1/version").then(
+    getJson("api/v1/version").then(
       (answer) => {
         this.version = answer.version;
         this.#notify("session");

@@ -80,5 +80,5 @@ export async function getJson(path, options) {
 /** Return the message of anything that was thrown. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
-/** @param {string} name */
-export const streamPath = (name) => `/api/v1/streams/${encodeURIComponent(name)}`;
+/** All paths are relative to the page, which a proxy may serve under any path. @param {string} name */
+export const streamPath = (name) => `api/v1/streams/${encodeURIComponent(name)}`;

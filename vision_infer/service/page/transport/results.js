@@ -58,7 +58,7 @@ export class Results {
   #open() {
     this.#drop();
     if (!this.wanted) return;
-    const url = new URL("/api/v1/results", location.href);
+    const url = new URL("api/v1/results", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("streams", this.wanted);
     url.searchParams.set("states", "true");

@@ -105,8 +105,9 @@ export class Whep {
       signal: this.leaving.signal,
     });
     this.etag = answer.headers.get("ETag");
-    const sessionUrl = answer.headers.get("Location");
-    this.session = sessionUrl ? new URL(sessionUrl, location.href).pathname : null;
+    // A proxy that serves the service under another path leaves Location unchanged: only its last part is used.
+    const id = answer.headers.get("Location")?.split("/").pop();
+    this.session = id ? `${streamPath(this.name)}/whep/${id}` : null;
     const sdp = await answer.text();
     if (this.closed) {
       this.closed = false;

@@ -71,7 +71,7 @@ class Cost {
     const turn = (this.turn = {});
     const fps = this.fps.validity.valid && this.fps.value ? Number(this.fps.value) : null;
     try {
-      const answer = document.hidden ? null : await getJson(`/api/v1/cost${fps === null ? "" : `?fps=${fps}`}`);
+      const answer = document.hidden ? null : await getJson(`api/v1/cost${fps === null ? "" : `?fps=${fps}`}`);
       if (this.closed || this.turn !== turn) return;
       setText(this.errorText, "");
       if (answer) this.#show(answer, fps);

@@ -72,7 +72,7 @@ export function check(label, checked, onchange) {
 
 /** Shown with cameras of the command line, for those who may change them. @returns {HTMLElement} */
 export function saveNote() {
-  const link = h("a", { href: "/api/v1/cameras.yaml", download: "cameras.yaml" }, "Save as cameras.yaml");
+  const link = h("a", { href: "api/v1/cameras.yaml", download: "cameras.yaml" }, "Save as cameras.yaml");
   return h("p.quiet", { hidden: true }, "Changes to cameras from the command line last until the service stops. ", link);
 }
 

@@ -51,7 +51,7 @@ export function engines() {
 
   async function poll() {
     try {
-      const engines = await getJson("/api/v1/engines");
+      const engines = await getJson("api/v1/engines");
       if (closed) return;
       setText(errorText, "");
       show(engines);
@@ -79,7 +79,7 @@ export function engines() {
   }
 
   poll();
-  getJson("/api/v1/models").then(
+  getJson("api/v1/models").then(
     (all) => models.replaceChildren(...all.map(modelRow)),
     () => {},
   );
@@ -134,7 +134,7 @@ class EngineCard {
       h("h3", null, "Passport"),
       this.passport,
     );
-    getJson(`/api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
+    getJson(`api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
       (passport) =>
         this.passport.replaceChildren(
           ...(passport ? factsOf(passport) : [h("p.quiet", null, "None: this engine has not been measured on this machine.")]),

@@ -61,7 +61,7 @@ export class Events {
 
   /** @param {Record<string, string>} query */
   #read(query) {
-    return getJson(`/api/v1/events?${new URLSearchParams({ ...query, stream: this.stream, limit: `${MAX_ITEMS}` })}`);
+    return getJson(`api/v1/events?${new URLSearchParams({ ...query, stream: this.stream, limit: `${MAX_ITEMS}` })}`);
   }
 
   // Load past events, then poll the state of clips that are not finished.
@@ -129,14 +129,15 @@ export class Events {
 
   /** @param {Item} item @param {Partial<Clip>} clip */
   #about(item, clip) {
-    const { state, reason, url, seconds = 0 } = clip;
+    const { state, reason, seconds = 0 } = clip;
     if (state === "recording") return [h("span.quiet", null, "recording clip…")];
     if (state === "ready") {
       const length = `${count(Math.round(seconds))} s`;
+      const url = `api/v1/events/${item.id}/clip.mp4`;
       const open = (/** @type {MouseEvent} */ event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens in a new tab or window
         event.preventDefault();
-        this.dialog = showClip(`${clockTime(new Date(item.at))}: ${item.text}`, /** @type {Clip} */ (clip));
+        this.dialog = showClip(`${clockTime(new Date(item.at))}: ${item.text}`, /** @type {Clip} */ ({ ...clip, url }));
       };
       return [h("a", { href: url, "aria-label": `Clip, ${length}: ${item.text}`, onclick: open }, `Clip, ${length}`)];
     }

@@ -132,7 +132,7 @@ class StreamForm {
   }
 
   async #models() {
-    const models = await getJson("/api/v1/models").catch(() => []);
+    const models = await getJson("api/v1/models").catch(() => []);
     for (const [select, none] of [
       [this.model, "default model"],
       [this.fallbackModel, "none"],
@@ -150,7 +150,7 @@ class StreamForm {
     this.testResult.replaceChildren(h("p.quiet", null, "Opening the stream and measuring for two seconds…"));
     try {
       const json = { url: this.url.value.trim(), transport: this.transport.value, stream: this.existing };
-      const answer = await send("POST", "/api/v1/probe", { json, timeoutMs: 30000, signal: this.leaving.signal });
+      const answer = await send("POST", "api/v1/probe", { json, timeoutMs: 30000, signal: this.leaving.signal });
       this.testResult.replaceChildren(...probeFacts(await answer.json()));
     } catch (error) {
       if (!this.leaving.signal.aborted) this.testResult.replaceChildren(h("p.bad", null, messageOf(error)));

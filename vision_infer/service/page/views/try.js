@@ -71,7 +71,7 @@ class TryOut {
     );
     this.onPaste = (/** @type {ClipboardEvent} */ event) => this.#take(event.clipboardData?.files[0]);
     document.addEventListener("paste", this.onPaste);
-    getJson("/api/v1/models").then(
+    getJson("api/v1/models").then(
       (models) =>
         this.model.append(
           ...models
@@ -116,7 +116,7 @@ class TryOut {
     setText(this.errorText, "");
     setText(this.summary, "Running inference…");
     try {
-      const answer = await send("POST", `/api/v1/infer?${query}`, {
+      const answer = await send("POST", `api/v1/infer?${query}`, {
         body: this.file,
         type: this.file.type,
         timeoutMs: 60000,
