@@ -94,12 +94,20 @@ Serve = Callable[..., Target]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Return a function that starts a service: ``serve(configuration, under=(), **environment)``."""
+    """Return a function that starts a service: ``serve(configuration, under=(), token="", **environment)``."""
     with ExitStack() as stack:
 
-        def start(configuration: str = "model: clock\n", under: Sequence[str] = (), **environment: str) -> Target:
+        def start(
+            configuration: str = "model: clock\n", under: Sequence[str] = (), token: str = "", **environment: str
+        ) -> Target:
+            if token:
+                configuration += f"service: {{token: {token}}}\n"
             folder = tmp_path / f"service-{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-            return stack.enter_context(Target(folder, configuration, under, **environment))
+            target = Target(folder, configuration, under, **environment)
+            target.token = token
+            stack.callback(target.kill)
+            target.start()
+            return target
 
         yield start

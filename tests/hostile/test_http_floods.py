@@ -1,15 +1,87 @@
-"""Many connections and slow clients: the service keeps answering others, within its memory and log."""
+"""Many connections and slow clients: the service keeps answering others, within its memory, log and descriptors."""
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import time
 from contextlib import ExitStack
+from pathlib import Path
 
-from tests.hostile.conftest import Serve, Spent, bounded
+import pytest
+
+from tests.hostile.conftest import Serve, Spent, Target, bounded
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+UNFINISHED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+SLOW_LOGIN = b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
+TOKEN = "a-token-for-tests-0123456789"
 
 
-def test_a_healthy_client_is_served_while_another_is_idle(serve: Serve) -> None:
-    target = serve()
+def hold(stack: ExitStack, target: Target, addresses: int, each: int, begin: bytes) -> list[socket.socket]:
+    """Open connections from several addresses, and send the beginning of a request on each."""
+    held = []
+    for number in range(addresses * each):
+        client = stack.enter_context(target.connect(f"127.0.1.{1 + number % addresses}"))
+        if begin:
+            try:
+                client.sendall(begin)
+            except OSError:
+                continue  # closed already
+        held.append(client)
+    return held
+
+
+def answers(target: Target, path: str = "/healthz", source: str = "127.0.0.3") -> bool:
+    """Return whether a client with the token gets a response within two seconds."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+    return target.raw(request.encode(), source, 2.0).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("begin", [b"", UNFINISHED, SLOW_LOGIN], ids=["idle", "half a head", "half a body"])
+@pytest.mark.parametrize("each", [200, pytest.param(1500, marks=pytest.mark.slow)])
+def test_unfinished_requests_of_two_addresses_stop_no_other(serve: Serve, begin: bytes, each: int) -> None:
+    target = serve(token=TOKEN)
     with ExitStack() as stack, bounded(target, Spent(memory_mb=50, log_bytes=2000)):
-        for _ in range(50):
-            stack.enter_context(target.connect("127.0.0.2"))
-        assert b" 200 " in target.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "127.0.0.3")
+        hold(stack, target, 2, each, begin)
+        for path in ("/healthz", "/api/v1/streams"):
+            assert answers(target, path)
+        assert target.descriptors < 400
+
+
+def test_a_client_in_the_attacking_network_is_served_too(serve: Serve) -> None:
+    target = serve()
+    with ExitStack() as stack:
+        hold(stack, target, 1, 250, UNFINISHED)
+        assert target.raw(HEALTH, "127.0.1.1", 5.0).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("count", [350, pytest.param(1100, marks=pytest.mark.slow)])
+def test_tls_connections_that_send_nothing(serve: Serve, tmp_path: Path, count: int) -> None:
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+        f"-keyout {tmp_path}/key.pem -out {tmp_path}/cert.pem".split(),
+        check=True,
+        capture_output=True,
+    )
+    text = f"model: clock\nservice: {{tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}}}\n"
+    target = serve(text, under=("prlimit", "--nofile=1024"))
+    target.ask("GET", "/healthz")
+    with ExitStack() as stack, bounded(target, Spent(memory_mb=110, log_bytes=2000)):
+        held = hold(stack, target, 1, count, b"")
+        assert target.ask("GET", "/healthz")[0] == 200  # during the attack
+        assert target.descriptors < 400
+        began = time.monotonic()
+        held[-1].settimeout(30)
+        assert held[-1].recv(1) == b""  # the time limit for handshakes
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(600, marks=pytest.mark.slow)])
+def test_too_few_descriptors(serve: Serve, count: int) -> None:
+    target = serve(under=("prlimit", "--nofile=64"))
+    began_s = target.cpu_s
+    with ExitStack() as stack, bounded(target, Spent(memory_mb=30, log_bytes=5000)):
+        hold(stack, target, 6, count // 6, UNFINISHED)
+        assert answers(target)
+    assert target.cpu_s - began_s < 5

@@ -14,6 +14,7 @@ from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalog import resolve_model
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import tokens_for
+from vision_infer.service.http.listener import raise_descriptor_limit
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.operations.file_watch import CONFIRM_NS, FileWatch, removes_most, restart_fields
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
@@ -55,6 +56,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     settings = start.settings
     share_heaps(available_cpus(), system_function("mallopt"))
     configure(settings.service.log_format)
+    raise_descriptor_limit()
     resolve_model(settings.model, settings.model_dir)  # report an unknown model before anything is started
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)

@@ -53,8 +53,12 @@ class TokenBuckets:
 
 
 def address_of(scope: Scope) -> str:
+    """Return the identity of a client; see :func:`network_of`."""
+    return network_of((scope.get("client") or ("", 0))[0])
+
+
+def network_of(host: str) -> str:
     """Return the identity of a client: its IPv4 address, or the /64 network of its IPv6 address."""
-    host = (scope.get("client") or ("", 0))[0]
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 from vision_infer.config.serve import ServiceSettings, TlsSettings
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.service.http.connection import protocol_for
+from vision_infer.service.http.listener import ConnectionLimits, Listener, connection_limits
 from vision_infer.service.results.hub import ResultHub
 
 SEND_BUFFER_BYTES = 128 * 1024
@@ -43,7 +45,9 @@ class WebServer:
         self._hub = hub
         if settings.tls is not None:
             _check_certificate(settings.tls)
-        self._socket = _bind(settings.host, settings.port)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limits = connection_limits(settings.max_clients + _SPARE_CONNECTIONS, _SPARE_CONNECTIONS, descriptors)
+        self._socket = _bind(settings.host, settings.port, limits)
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -67,7 +71,7 @@ class WebServer:
         tls = self._settings.tls
         config = uvicorn.Config(
             app,
-            http=protocol_for(self._settings.max_clients + _SPARE_CONNECTIONS // 2),
+            http=protocol_for(self._socket),
             ws="auto",
             lifespan="off",
             log_config=None,
@@ -78,7 +82,6 @@ class WebServer:
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,
             ws_per_message_deflate=False,  # a row is encoded once for all clients, but would be compressed for each
-            limit_concurrency=self._settings.max_clients + _SPARE_CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=10,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
@@ -141,13 +144,13 @@ def _cut(server: uvicorn.Server) -> None:
             transport.abort()
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, limits: ConnectionLimits) -> Listener:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise UsageError(f"cannot listen on {where}: unknown host", "Set --host to an address of this machine.") from error
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = Listener(family, limits.total, limits.per_client)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
