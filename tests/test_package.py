@@ -79,3 +79,8 @@ def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> Non
     assert str(site) in done.stderr
     summary = json.loads(done.stdout)
     assert (summary["frames"], summary["model"]) == (3, "nanodet-416")
+
+
+def test_the_demo_names_the_next_command() -> None:
+    done = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "next: .venv/bin/vision-infer run VIDEO" in done.stdout

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests.capacity.benches import MACHINE, SETTINGS, bench, run_row
+from tests.capacity.benches import MACHINE, SETTINGS, bench, engine_row, run_row
 from tests.support.media import MEDIA, ROOT
 from vision_infer.capacity import pipeline_benchmark
 from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
@@ -181,3 +183,24 @@ def test_at_the_time_limit_engines_are_measured_at_the_first_batch_size_only() -
     assert [row.batch for row in report.engines] == [1]
     assert not report.interrupted
     assert "The time limit was reached before everything was measured." in report.notes
+
+
+def test_the_tables_fit_into_80_columns() -> None:
+    engines = (
+        engine_row("tensorrt-rtx-cuda-fp16", batch=8, ms=1.2, loss=0.43, memory=4_321_000_000),
+        engine_row(batch=4, ms=123.4, loss=None),
+    )
+    wide = {
+        "results_per_s": 1234.5,
+        "age_p50_ms": 1100.0,
+        "age_p95_ms": 1200.0,
+        "age_p99_ms": 1300.0,
+        "rss_bytes": 12_345_000_000,
+    }
+    rows = (run_row(128, holds=False, cpu_cores=15.91, other_cores=10.25, delivered=0.98, **wide),)
+    console = Console(file=io.StringIO(), width=80)
+    print_bench(bench(engines=engines, pipeline=rows), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for figure in ("0.43", "4321", "tensorrt-rtx-cuda-fp16", "1234.5", "missed", "10.25", "12345"):
+        assert figure in text

@@ -102,3 +102,8 @@ def test_a_failing_hook_is_reported_once_and_loses_no_results(command: Command, 
 )
 def test_invalid_options_are_one_line_errors(in_process: Command, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     one_line(in_process("run", bikes(), *options), 2, *words)
+
+
+def test_a_second_secondary_model_is_refused(in_process: Command) -> None:
+    done = in_process("run", "a.mp4", "--secondary", "one", "--secondary", "two")
+    assert (done.returncode, done.stderr) == (2, "error: --secondary: given 2 times. Give it once.\n")

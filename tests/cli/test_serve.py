@@ -64,7 +64,7 @@ class Process:
     @property
     def url(self) -> str:
         self.until(lambda: "serves on" in self.text)
-        found = re.search(r"^vision-infer serves on (http://127\.0\.0\.1:(\d+))$", self.text, re.MULTILINE)
+        found = re.search(r"^vision-infer serves on (http://127\.0\.0\.1:(\d+))\b", self.text, re.MULTILINE)
         assert found, self.text
         assert int(found[2]) > 0
         return found[1]
@@ -239,3 +239,9 @@ def test_without_sources_the_service_starts_empty_and_streams_are_added_over_the
         started.signal(signal.SIGINT)
         assert started.wait() == 0
         assert time.monotonic() - began < STOP_S
+
+
+def test_the_address_that_is_printed_is_true(tmp_path: Path) -> None:
+    with serve(tmp_path, "--host", "0.0.0.0", "--port", "0") as serving:
+        serving.until(lambda: "and on all other addresses of this machine" in serving.text)
+        assert serving.get("/healthz").status_code == 200

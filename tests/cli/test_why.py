@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,9 +12,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.support.serve_process import ServeProcess
-from vision_infer.cli.why import TOKEN, _time_of, why_command
+from vision_infer.cli.why import TOKEN, _table, _time_of, why_command
 from vision_infer.core.errors import UsageError, VisionInferError
 
 NOW = datetime(2026, 11, 25, 3, 15, tzinfo=UTC)
@@ -41,7 +44,7 @@ def test_results_are_explained_with_their_frames(process: ServeProcess, capsys: 
     said = capsys.readouterr().out
     assert "frames had results, " in said
     assert "state       live since" in said
-    assert "emitted" in said
+    assert re.search(r" result +\d", said)
     assert "milliseconds after capture" in said
 
 
@@ -58,8 +61,8 @@ def test_json_contains_the_complete_answer(process: ServeProcess, capsys: pytest
     assert why_command("front", url=url(process), json_output=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["stream"] == "front"
-    assert {frame["outcome"] for frame in answer["frames"]} >= {"emitted"}
-    assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "emitted")
+    assert {frame["outcome"] for frame in answer["frames"]} >= {"result"}
+    assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "result")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("gone", "stream gone does not exist"), ("off", "is not running")])
@@ -124,3 +127,21 @@ def test_all_forms_of_time_are_parsed() -> None:
             _time_of(wrong, None, NOW)
     with pytest.raises(UsageError, match="is not a valid duration"):
         _time_of("now", "a while", NOW)
+
+
+def test_the_table_of_frames_fits_into_80_columns() -> None:
+    frame = {
+        "index": 12_345_678,
+        "captured": "2026-11-25T03:12:05.123Z",
+        "at": "2026-11-25T03:12:05.200Z",
+        "outcome": "not_referenced",
+        "since_capture_ms": {"decode_end": 1012.3, "preprocess_start": 1100.1, "inference_end": 1234.5, "result": 1256.7},
+        "batch": 4,
+        "detections": 100,
+        "engine": "onnxruntime-cpu-int8",
+    }
+    console = Console(file=io.StringIO(), width=80)
+    console.print(_table([frame, frame | {"outcome": "result"}]))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 4
+    assert lines[1].split() == ["12345678", "03:12:05.123", "not_referenced", "1012.3", "1100.1", "1234.5", "1256.7", "100"]

@@ -263,3 +263,10 @@ def test_missing_files_are_warnings(tmp_path: Path) -> None:
         f"model_dir: {tmp_path}/models: folder not found",
     ]
     assert warnings_of(ServeSettings()) == []
+
+
+def test_files_among_the_urls_can_loop(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    streams = load_settings(None, [str(clip), "rtsp://10.0.0.1/front"], {}, {}, loop=True).streams
+    assert {name: stream.loop for name, stream in streams.items()} == {"clip": True, "front": False}

@@ -115,7 +115,7 @@ def test_the_message_says_why_an_engine_is_built(cache: EngineCache) -> None:
     assert reason(cache) == "building openvino-cpu-fp32 for tiny (not cached yet)"
     cache.store(KEY, b"engine")
     assert reason(cache, replace(KEY, runtime_version="2026.2.0")).endswith("runtime version is 2026.2.0, was 2026.1.0)")
-    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("the cached engine was built from another graph)")
+    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("not cached yet for this graph)")
     assert reason(cache, replace(KEY, device="B")).endswith("it was built for A Processor (avx2))")
     assert reason(cache, replace(KEY, engine="onnxruntime-cpu-fp32")).endswith("(not cached yet)")
 

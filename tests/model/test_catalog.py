@@ -74,7 +74,7 @@ def test_models_are_listed_by_name_and_the_users_models_take_precedence(user: Pa
 
 def test_missing_folders_have_no_models(user: Path, bundled: Path) -> None:
     assert list_models(user, {}, bundled) == []
-    with pytest.raises(ModelError, match=r"unknown model 'x'\. Available models: none"):
+    with pytest.raises(ModelError, match=r"unknown model 'x'\. Installed models: none"):
         resolve_model("x", user, {}, bundled)
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_name_suggests_the_nearest(user: Path, bundled: Path) -> None
     add(user, "yolox-nano")
     with pytest.raises(ModelError, match=r"unknown model 'nanodet'\. Did you mean 'nanodet-416'\?"):
         resolve_model("nanodet", user, {}, bundled)
-    with pytest.raises(ModelError, match=r"unknown model 'qqq'\. Available models: nanodet-416, yolox-nano"):
+    with pytest.raises(ModelError, match=r"unknown model 'qqq'\. Installed models: nanodet-416, yolox-nano"):
         resolve_model("qqq", user, {}, bundled)
 
 

@@ -102,7 +102,7 @@ def test_the_service_uses_the_wide_graph_for_wide_streams(tmp_path: Path) -> Non
             engines = json.loads(service.ask("GET", "/api/v1/engines")[1])
             return {engine["name"]: engine["frames"] for engine in engines}
 
-        service.wait(lambda: frames().get("nanodet-416@256x416", 0) > 5, "wide pictures are inferred")
+        service.wait(lambda: frames().get("nanodet-416@416x256", 0) > 5, "wide pictures are inferred")
         assert frames()["nanodet-416"] == 0
         status, answer = service.ask("PUT", "/api/v1/streams/tall", {"url": "test://?size=360x480&fps=5"})
         assert status == 201, answer

@@ -127,7 +127,7 @@ def test_a_gated_row_repeats_the_last_result_and_is_marked() -> None:
         assert row["latency_ms"]["inference"] == 0
     assert "gated" not in json.loads(last.to_json())
     assert (status.results, status.dropped["gated"]) == (len(first), len(still))
-    assert outcomes == ["emitted"] * len(first) + ["gated"] * len(still)
+    assert outcomes == ["result"] * len(first) + ["gated"] * len(still)
     assert [result.frame for result in watch.results()] == list(range(6 * FPS))
 
 

@@ -95,7 +95,7 @@ def test_other_streams_continue_while_the_engine_loads(opening: Opening, engines
         opening.go.set()
         wait_until(lambda: 1 in site.sink.indices("s0"), "the newest of the waiting frames")
         site.give(wide, 3)
-        assert {lane.name: lane.engine for lane in site.service.lanes()}["one@256x512"] == "wide-cpu-none"
+        assert {lane.name: lane.engine for lane in site.service.lanes()}["one@512x256"] == "wide-cpu-none"
         assert len(opening.made) == 1
         assert {stream for batch in opening.made[0].batches for stream, _ in batch} == {0}
     assert engines.closed.count("one") == 2  # the default size and the wide one
@@ -108,7 +108,7 @@ def test_without_the_engine_images_use_the_default_size(opening: Opening, caplog
     with Site(wide, of=settings({"s0": wanted(wide)})) as site:
         wide.give()
         wait_until(
-            lambda: "one@256x512: this input size is not used: the runtime is broken" in caplog.text, "the failure to be logged"
+            lambda: "one@512x256: this input size is not used: the runtime is broken" in caplog.text, "the failure to be logged"
         )
         site.give(wide, 3)
         assert [lane.name for lane in site.service.lanes()] == ["one"]

@@ -54,7 +54,7 @@ def story() -> Story:
 
 
 def test_every_outcome_has_a_meaning() -> None:
-    assert set(OUTCOMES) - {"emitted"} == set(why._MEANINGS)
+    assert set(OUTCOMES) - {"result"} == set(why._MEANINGS)
 
 
 def test_results_are_explained_with_their_ages(story: Story) -> None:
@@ -64,6 +64,15 @@ def test_results_are_explained_with_their_ages(story: Story) -> None:
     assert " had results" in verdict.text
     assert "a median age of 40 ms" in verdict.text
     assert verdict.hint == ""
+
+
+def test_frames_are_in_order_of_capture(story: Story) -> None:
+    """A frame that is dropped at once has its outcome before an older one that waits for the engine."""
+    story.state(StreamState.LIVE)
+    for index, captured in ((2, 60 * MS), (1, 20 * MS), (3, 90 * MS)):
+        trace = Trace(captured_ns=BEGIN + captured, emitted_ns=BEGIN + 100 * MS, decode_start_ns=BEGIN + captured, batch=1)
+        story.recorder.emitted(Frame("camera", index, None, FakeImage(0, 0), trace), "engine", 0)
+    assert [frame.index for frame in story.why(BEGIN).frames] == [1, 2, 3]
 
 
 def test_results_without_objects_have_a_hint(story: Story) -> None:
@@ -162,12 +171,12 @@ def test_frames_and_minutes_over_the_api() -> None:
     name = api.backend.streams()[0].name
     answer = api.get(f"/api/v1/streams/{name}/frames").json()
     emitted, stale = answer["frames"]
-    assert emitted["outcome"] == "emitted"
+    assert emitted["outcome"] == "result"
     assert emitted["age_ms"] == 40.0
-    assert emitted["since_capture_ms"] == {"decode_start": 1.0, "emitted": 40.0}
+    assert emitted["since_capture_ms"] == {"decode_start": 1.0, "result": 40.0}
     assert (emitted["batch"], emitted["engine"], emitted["detections"], emitted["clock"]) == (2, "engine", 1, "camera")
     assert (stale["outcome"], stale["index"], stale["captured"]) == ("stale", None, None)
-    assert answer["minutes"][-1]["outcomes"] == {"emitted": 1, "stale": 1}
+    assert answer["minutes"][-1]["outcomes"] == {"result": 1, "stale": 1}
     assert answer["changes"][0]["state"] == "live"
     assert "secret" not in str(answer)
 

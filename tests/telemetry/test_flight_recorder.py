@@ -12,7 +12,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
-from vision_infer.telemetry.flight_recorder import EMITTED, MINUTE_NS, MINUTES_KEPT, OUTCOMES, FlightRecorder
+from vision_infer.telemetry.flight_recorder import MINUTE_NS, MINUTES_KEPT, OUTCOMES, RESULT, FlightRecorder
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -47,7 +47,7 @@ def test_a_frame_is_recorded_with_its_times_batch_engine_and_detections(clock: H
     recorder.emitted(frame(7, start, trace), "onnxruntime-cpu-int8", 3)
     (reported,) = recorder.frames(0, EVER)
     assert (reported.outcome, reported.index, reported.captured_ns, reported.clock, reported.pts_s) == (
-        EMITTED,
+        RESULT,
         7,
         start,
         "camera",
@@ -124,7 +124,7 @@ def test_a_minute_without_a_frame_is_left_out(clock: HandClock) -> None:
     recorder.emitted(frame(0, 0, trace), "engine", 0)
     first, second = recorder.minutes(0, clock.now)
     assert second.from_ns - first.from_ns == 3 * MINUTE_NS
-    assert second.outcomes == {EMITTED: 1}
+    assert second.outcomes == {RESULT: 1}
     assert (first.max_age_ms, second.max_age_ms) == (0, 250)
 
 

@@ -14,7 +14,6 @@ app = typer.Typer(
     name="vision-infer",
     help="Real-time object detection for cameras and videos, with the age of every result and a reason for every dropped frame.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

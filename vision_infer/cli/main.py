@@ -66,6 +66,8 @@ def leave(status: int) -> NoReturn:
 def _usage_or_internal(error: Exception) -> str:
     # Errors of the option parser have a message and an exit code.
     format_message = getattr(error, "format_message", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+        return str(format_message() if format_message is not None else error)
     if format_message is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "vision-infer"

@@ -18,9 +18,36 @@ def _help(setting: str) -> str:
     return RunSettings.model_fields[setting].description or ""
 
 
-Model = Annotated[str, typer.Option(help=_help("model"))]
+def model_names(incomplete: str) -> list[str]:
+    """Complete the name of a model that can be run."""
+    from vision_infer.model.catalog import list_models
+
+    return [entry.name for entry in list_models() if entry.name.startswith(incomplete)]
+
+
+def catalog_names(incomplete: str) -> list[str]:
+    """Complete the name of a model of the catalog."""
+    from vision_infer.model.pull.available import available_names
+
+    return [name for name in available_names() if name.startswith(incomplete)]
+
+
+def engine_names(incomplete: str) -> list[str]:
+    """Complete the name of an engine of the installed runtimes."""
+    from vision_infer.engine.registry import engine_names as installed
+
+    return [name for name in ("auto", *installed()) if name.startswith(incomplete)]
+
+
+COMPLETIONS = {"model": model_names, "secondary": model_names, "engine": engine_names}
+"""The functions that complete the values of options, by the name of the setting."""
+Model = Annotated[str, typer.Option(help=_help("model"), autocompletion=model_names)]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).", autocompletion=model_names),
+]
 ModelDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_help("model_dir"))]
-Engine = Annotated[str, typer.Option(metavar="auto|NAME", help=_help("engine"))]
+Engine = Annotated[str, typer.Option(metavar="auto|NAME", help=_help("engine"), autocompletion=engine_names)]
 EngineDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_help("engine_dir"))]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help=_help("device"))]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help=_help("workers"))]

@@ -1,4 +1,4 @@
-"""``vision-infer run``: infer video files, images and folders."""
+"""``vision-infer run``: infer video files, images and folders, or cameras."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _run(
     json_summary: options.JsonSummary = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Detect objects in video files, images and folders.
+    """Detect objects in videos, images and folders, or in cameras.
 
-    Several sources are decoded in parallel and batched together. The results of each source are written in order, and no frame is
-    dropped. Without --out, only the summary is printed.
+    Several sources are decoded in parallel and batched together. The results of each source are written in order. No frame of a
+    file is dropped; of a camera, the newest frame is inferred. Without --out, only the summary is printed.
     """
     settings = run_settings(**given)
     if "-" in settings.out and json_summary:

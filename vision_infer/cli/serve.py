@@ -31,8 +31,18 @@ Host = Annotated[
     str | None, Option(help="Address to listen on. Any address other than loopback requires a token. Default: 127.0.0.1.")
 ]
 Port = Annotated[int | None, Option(min=0, max=65535, help="Port to listen on. 0: any free port. Default: 8080.")]
-ServeModel = Annotated[str | None, Option(help="Default model of streams. Default: nanodet-416.")]
-ServeEngine = Annotated[str | None, Option(metavar="auto|NAME", help="The engine, such as onnxruntime-cpu-fp32. Default: auto.")]
+ServeModel = Annotated[
+    str | None, Option(help="Default model of streams. Default: nanodet-416.", autocompletion=options.model_names)
+]
+ServeEngine = Annotated[
+    str | None,
+    Option(
+        metavar="auto|NAME",
+        help="The engine, such as onnxruntime-cpu-fp32. Default: auto.",
+        autocompletion=options.engine_names,
+    ),
+]
+Loop = Annotated[bool, Option("--loop", help="Restart the files among the URLs at their end.")]
 Check = Annotated[bool, Option("--check", help="Validate the configuration and exit.")]
 
 
@@ -43,6 +53,7 @@ def serve_command(
     model: ServeModel = None,
     model_dir: options.ModelDir = None,
     engine: ServeEngine = None,
+    loop: Loop = False,
     check: Check = False,
 ) -> int:
     """Run streams as a service: REST and metrics over HTTP, results over WebSocket and server-sent events.
@@ -70,7 +81,7 @@ def serve_command(
     environ = dict(os.environ)
 
     def load() -> ServeSettings:
-        return load_settings(file, urls, environ, given)
+        return load_settings(file, urls, environ, given, loop)
 
     watch = None if file is None else FileWatch(file, SYSTEM_CLOCK)
     try:

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from vision_infer.cli.options import COMPLETIONS
 from vision_infer.config.fields import may_be_none, unwrapped
 from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.errors import UsageError
@@ -23,6 +24,7 @@ def command_with_settings(
     *,
     argument: str = "sources",
     repeatable: tuple[str, ...] = ("out",),
+    once: tuple[str, ...] = ("secondary",),
     metavars: Mapping[str, str] | None = None,
 ) -> Callable[..., int]:
     """Return a command whose options are the fields of a settings class, followed by its own keyword parameters.
@@ -32,11 +34,12 @@ def command_with_settings(
         command: Called with the values of the fields by name, as a dictionary, and with its own options.
         argument: The field that is a positional argument.
         repeatable: List options that are given several times; other lists are comma-separated.
+        once: Options with one value that are refused when they are given twice. Of other options, the last value counts.
         metavars: The placeholders of values in the help text, by field name.
     """
     own = [name for name in settings.model_fields if name in inspect.get_annotations(settings)]
     fields = {name: settings.model_fields[name] for name in dict.fromkeys([*own, *settings.model_fields])}
-    several = (argument, *repeatable)
+    several = (argument, *repeatable, *once)
     options = [
         _parameter(name, field, _help(field, fields), (metavars or {}).get(name), name == argument, name in several)
         for name, field in fields.items()
@@ -44,7 +47,9 @@ def command_with_settings(
     _, *extra = inspect.signature(command, eval_str=True).parameters.values()
 
     def run(**values: Any) -> int:
-        given = {name: _value(name, values.pop(name), field, name in several) for name, field in fields.items()}
+        for name in once:
+            values[name] = _only(name, values[name])
+        given = {name: _value(name, values.pop(name), field, name in (argument, *repeatable)) for name, field in fields.items()}
         try:
             return command(given, **values)
         except SettingsError as error:
@@ -73,7 +78,7 @@ def _parameter(name: str, field: FieldInfo, text: str, metavar: str | None, posi
         return _keyword(name, Annotated[list[str], typer.Argument(metavar=metavar, help=text, show_default=False)], ...)
     kind = unwrapped(field.annotation)
     default = field.get_default(call_default_factory=True)
-    if get_origin(kind) in (tuple, dict):  # written as text on the command line
+    if several or get_origin(kind) in (tuple, dict):  # written as text on the command line
         kind, default = (list[str] if several else str) | None, None
     elif may_be_none(field.annotation):
         kind = kind | None
@@ -84,7 +89,13 @@ def _parameter(name: str, field: FieldInfo, text: str, metavar: str | None, posi
     low = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
     high = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
     text += "".join(f" Greater than {bound.gt}." for bound in field.metadata if isinstance(bound, Gt))
-    option: Any = typer.Option(min=low, max=high, metavar=metavar or _unit(name), help=text)  # type: ignore[arg-type]
+    option: Any = typer.Option(
+        min=low,  # type: ignore[arg-type]
+        max=high,  # type: ignore[arg-type]
+        metavar=metavar or _unit(name),
+        help=text,
+        autocompletion=COMPLETIONS.get(name),
+    )
     return _keyword(name, Annotated[kind, option], default)
 
 
@@ -106,6 +117,12 @@ def _value(name: str, value: Any, field: FieldInfo, several: bool) -> Any:
     if kind is tuple:
         return _split(name, value)
     return _numbers(name, value) if kind is dict else value
+
+
+def _only(name: str, values: list[str] | None) -> str | None:
+    if values and len(values) > 1:
+        raise UsageError(f"{_option(name)}: given {len(values)} times", "Give it once.")
+    return values[0] if values else None
 
 
 def _split(name: str, text: str | None) -> tuple[str, ...] | None:

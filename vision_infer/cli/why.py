@@ -153,10 +153,10 @@ def _reason(change: dict[str, Any]) -> str:
 def _table(frames: list[dict[str, Any]]) -> Table:
     from rich.table import Column, Table
 
-    numbers = (Column(name, justify="right") for name in ("decoded", "batched", "inferred", "result", "batch", "objects"))
-    table = Table(
-        Column("frame", justify="right"), Column("captured", min_width=12), Column("outcome", min_width=7), *numbers, box=None
-    )
+    numbers = (Column(name, justify="right") for name in ("decoded", "batched", "inferred", "result", "objects"))
+    # One space between the columns: with a frame of eight digits and the longest outcome, the table fits into 80 columns.
+    texts = (Column("frame", justify="right"), Column("captured"), Column("outcome"))
+    table = Table(*texts, *numbers, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     middle = max(0, (len(frames) - FRAMES_SHOWN) // 2)
     for frame in frames[middle : middle + FRAMES_SHOWN]:
         times = frame["since_capture_ms"]
@@ -165,8 +165,7 @@ def _table(frames: list[dict[str, Any]]) -> Table:
             "" if frame["index"] is None else str(frame["index"]),
             (frame["captured"] or frame["at"])[11:-1],
             frame["outcome"],
-            *(_ms(times.get(name)) for name in ("decode_end", "preprocess_start", "inference_end", "emitted")),
-            str(frame["batch"]) if inferred else "",
+            *(_ms(times.get(name)) for name in ("decode_end", "preprocess_start", "inference_end", "result")),
             str(frame["detections"]) if inferred else "",
         )
     engines = sorted({frame["engine"] for frame in frames if frame["engine"]})

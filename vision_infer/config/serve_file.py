@@ -13,7 +13,7 @@ from vision_infer.config.environment import settings_in
 from vision_infer.config.fields import Location, fields_of, type_at, unwrapped
 from vision_infer.config.secret_references import expand, read_secret
 from vision_infer.config.serve import ServeFile, ServeSettings, StreamDefaults
-from vision_infer.config.stream_url import name_of
+from vision_infer.config.stream_url import is_file, name_of
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 
@@ -22,7 +22,11 @@ _EXAMPLE = "Write streams: {front: {url: 'rtsp://10.0.0.5/front'}}."
 
 
 def load_settings(
-    path: Path | None, urls: Sequence[str], environ: Mapping[str, str], overrides: Mapping[str, object]
+    path: Path | None,
+    urls: Sequence[str],
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    loop: bool = False,
 ) -> ServeSettings:
     """Load the settings of the service.
 
@@ -30,6 +34,7 @@ def load_settings(
         path: The configuration, YAML; None if there is none.
         urls: The URLs from the command line; each becomes a stream, named after the end of its path or its host.
         environ: The environment, for ``VISION_INFER_…`` and for references.
+        loop: Whether the files among the URLs restart at their end.
         overrides: Options from the command line by dotted field name, ``{"service.port": 9000}``; None is ignored.
 
     Raises:
@@ -39,7 +44,7 @@ def load_settings(
     draft = _Draft(path, environ)
     if path is not None:
         draft.read(path)
-    draft.add_urls(urls)
+    draft.add_urls(urls, loop)
     draft.add_environment()
     draft.add_overrides(overrides)
     draft.replace_references()
@@ -78,13 +83,13 @@ class _Draft:
             raise SettingsError([self._in_file((), "contains no streams", 0)], _EXAMPLE)
         self.data = {**data, "streams": data["streams"] or {}} if "streams" in data else data  # 'streams:' without content
 
-    def add_urls(self, urls: Sequence[str]) -> None:
+    def add_urls(self, urls: Sequence[str], loop: bool) -> None:
         streams = self.data.setdefault("streams", {})
         if not isinstance(streams, dict):  # reported by validation
             return
         for number, url in enumerate(urls, 1):
             name = name_of(url, streams)
-            streams[name] = {"detect": url}
+            streams[name] = {"detect": url, "loop": loop and is_file(url)}
             self.origins["streams", name] = f"URL {number}"
             self.url_streams.add(name)
 

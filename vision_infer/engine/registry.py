@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.runtime import Runtime
@@ -15,6 +16,25 @@ RUNTIMES: tuple[Runtime, ...] = (
     *pytorch.RUNTIMES,
     null.RUNTIME,
 )
+
+
+def _usable() -> list[Runtime]:
+    return [runtime for runtime in RUNTIMES if runtime != null.RUNTIME]
+
+
+def _full_names(runtimes: Iterable[Runtime]) -> list[str]:
+    return [
+        runtime.engine_name("fp32", compute, device)
+        for runtime in runtimes
+        for device in runtime.devices
+        for compute in runtime.computes
+    ]
+
+
+def engine_names() -> list[str]:
+    """Return the names of the engines of the installed runtimes, for models in FP32 and in INT8."""
+    names = _full_names(runtime for runtime in _usable() if runtime.is_installed())
+    return list(dict.fromkeys(found for name in names for found in (name, f"{name.rpartition('-')[0]}-int8")))
 
 
 def auto_runtimes() -> tuple[Runtime, ...]:
@@ -42,15 +62,8 @@ def parse_engine_name(name: str) -> tuple[Runtime, str | None, str]:
             return runtime, None, ""
         if name.startswith(runtime.name) and parts[0] == "" and len(parts) == 3 and parts[1] in ("cpu", "cuda"):
             return runtime, parts[1], parts[2]
-    usable = [runtime for runtime in RUNTIMES if runtime != null.RUNTIME]
-    names = [runtime.name for runtime in usable]
-    full_names = [
-        runtime.engine_name("fp32", compute, device)
-        for runtime in usable
-        for device in runtime.devices
-        for compute in runtime.computes
-    ]
-    *first, last = difflib.get_close_matches(name, [*names, *full_names], 3, 0.4) or names
+    names = [runtime.name for runtime in _usable()]
+    *first, last = difflib.get_close_matches(name, [*names, *_full_names(_usable())], 3, 0.4) or names
     raise EngineError(f"unknown engine {name!r}", f"Use {', '.join(['auto', *first])}, or {last}.")
 
 

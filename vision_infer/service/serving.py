@@ -73,7 +73,8 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         try:
             service.start()
             web.start(make_app(service, tokens.tokens, clock))
-            on_message(f"vision-infer serves on {web.url}")
+            everywhere = " and on all other addresses of this machine" if web.everywhere else ""
+            on_message(f"vision-infer serves on {web.url}{everywhere}")
             if tokens.made is not None:
                 on_message(f"token (shown only once; store it safely): {tokens.made}")
             _run(service, start, stopping, notifier, clock)

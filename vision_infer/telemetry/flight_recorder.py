@@ -22,8 +22,8 @@ FRAMES_KEPT = 4096
 MINUTES_KEPT = 24 * 60
 MINUTE_NS = 60_000_000_000
 
-EMITTED = "emitted"
-OUTCOMES = (EMITTED, *(reason.value for reason in DropReason))
+RESULT = "result"
+OUTCOMES = (RESULT, *(reason.value for reason in DropReason))
 """The outcomes of a frame: a result, or a drop by its reason."""
 _CODES = {reason: code for code, reason in enumerate(DropReason, 1)}
 CLOCKS = ("", "arrival", "camera", "playout")

@@ -50,7 +50,8 @@ def _shown(found: BenchInterval, digits: int = 2) -> str:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False)
+    # One space between the columns, so that the tables fit into 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -75,7 +76,7 @@ def _engines(report: BenchReport) -> Table:
             row.engine,
             f"{row.batch} × {row.in_flight}",
             f"{_ms(row.p50_ms)} / {_ms(row.p99_ms)}",
-            _shown(row.fps, 1),
+            _shown(row.fps, 1 if row.fps.high < 100 else 0),
             f"{row.cpu_ms.median:.2f}",
             "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}",
             "?" if row.loss_points is None else f"{row.loss_points:g}",
@@ -84,7 +85,7 @@ def _engines(report: BenchReport) -> Table:
 
 
 def _streams(report: BenchReport) -> Table:
-    table = _table("streams", "results/s", "delivered", "age p50", "p95", "p99 ms", "cores", "other programs", "MB", "target")
+    table = _table("streams", "results/s", "delivered", "age p50", "p95", "p99 ms", "cores", "others", "MB", "target")
     for row in report.pipeline:
         table.add_row(
             str(row.streams),

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, build, choose and remove engines: models compiled for this machine.", no_args_is_help=True)
 
 Budget = Annotated[float | None, Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points. Default: 1.0.")]
-MODEL_HELP = "The name of a model, or a deployment graph (.onnx)."
 
 
 @app.command("list")
 def list_command(
-    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
+    model: options.ModelArgument = "nanodet-416",
     budget: Budget = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
@@ -87,7 +86,7 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: options.ModelArgument,
     engine: Annotated[str | None, Argument(metavar="ENGINE", help="The engine, such as openvino-cpu-fp32. Default: all.")] = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
@@ -193,7 +192,7 @@ def _build_here(
 
 @app.command()
 def choose(
-    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: options.ModelArgument,
     data: Annotated[
         list[str] | None, Option(metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Repeatable.")
     ] = None,

@@ -148,7 +148,7 @@ def plan_summary(passport: Passport) -> str:
     """Return a line about a plan that was built or already existed."""
     layers = "; ".join(f"{group}: {kind}" for group, kind in passport.precision.items() if group != "graph")
     seconds = "" if passport.build_seconds is None else f", built in {passport.build_seconds:.2f} s"
-    size = f", input {passport.card.height}x{passport.card.width}"
+    size = f", input {passport.card.width}x{passport.card.height}"
     return f"for {passport.device.name}{seconds}{size}{f', {layers}' if layers else ''}"
 
 

@@ -55,7 +55,7 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[str, Argument(metavar="MODEL", help="The name of a model.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="The name of a model.", autocompletion=options.model_names)],
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -146,7 +146,10 @@ def import_command(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).")],
+    model: Annotated[
+        str,
+        Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).", autocompletion=options.model_names),
+    ],
     data: Annotated[Path, Option(metavar="instances.json", help="Annotations in COCO format.")],
     images: Annotated[Path, Option(metavar="DIR", help="The folder of the images.")],
     confidence: Annotated[float | None, Option(min=0, max=1, help="The minimum confidence. Default: 0.001.")] = None,

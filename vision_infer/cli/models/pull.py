@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 def pull_command(
-    model: Annotated[str, Argument(metavar="MODEL", help="A name from the catalog; 'model list --available' lists them.")],
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL",
+            help="A name from the catalog; 'model list --available' lists them.",
+            autocompletion=options.catalog_names,
+        ),
+    ],
     file: Annotated[Path | None, Option(metavar="PATH", help="Use this file instead of downloading it.")] = None,
     name: Annotated[str | None, Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
     overwrite: options.Overwrite = False,

@@ -22,7 +22,12 @@ CLASSES_SHOWN = 10
 
 
 def quantize_command(
-    model: Annotated[str, Argument(metavar="MODEL", help="The name of an FP32 model, or a deployment graph (.onnx).")],
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL", help="The name of an FP32 model, or a deployment graph (.onnx).", autocompletion=options.model_names
+        ),
+    ],
     data: Annotated[list[str], Option(metavar="SOURCE", help="Frames for calibration and evaluation. Repeatable.")],
     precision: Annotated[str, Option(metavar="int8|fp16", help="The precision of the new model.")] = "int8",
     form: Annotated[str, Option(metavar="cpu|tensorrt", help="The target of the INT8 graph.")] = "cpu",

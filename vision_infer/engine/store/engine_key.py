@@ -41,7 +41,7 @@ class EngineKey:
 
     def differences(self, other: EngineKey) -> tuple[str, ...]:
         """Return the differences to the key of a cached engine, in words."""
-        texts = {"graph_sha256": "the cached engine was built from another graph", "device": f"it was built for {other.device}"}
+        texts = {"graph_sha256": "not cached yet for this graph", "device": f"it was built for {other.device}"}
         names = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
         return tuple(
             texts.get(name, f"{name.replace('_', ' ')} is {getattr(self, name)}, was {getattr(other, name)}") for name in names

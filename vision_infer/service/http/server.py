@@ -59,8 +59,14 @@ class WebServer:
     def url(self) -> str:
         """The URL of the service on this machine."""
         host, port = self.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        if self.everywhere:
+            host = "::1" if ":" in host else "127.0.0.1"
         return f"{'http' if self._settings.tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens on all addresses of this machine."""
+        return self.address[0] in ("0.0.0.0", "::")
 
     def start(self, app: ASGIApp) -> None:
         """Start to serve requests; returns when the server is ready.

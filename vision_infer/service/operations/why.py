@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
-from vision_infer.telemetry.flight_recorder import EMITTED, FrameOutcome, Minute
+from vision_infer.telemetry.flight_recorder import RESULT, FrameOutcome, Minute
 
 AROUND_NS = 2_000_000_000
 """The time before and after the moment in which frames are considered, in nanoseconds."""
@@ -83,7 +83,8 @@ def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
     """Explain why a stream had results at a given time, or none; the times are monotonic nanoseconds."""
     state = next((event for event in reversed(flight.changes) if event.at_ns <= at_ns), None)
     until = next((event for event in flight.changes if event.at_ns > at_ns), None)
-    frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES))
+    known = flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES)
+    frames = tuple(sorted(known, key=lambda frame: frame.at_ns if frame.captured_ns is None else frame.captured_ns))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
     text, hint = _explain(flight, at_ns, now_ns, state, until, frames, minute)
     return Verdict(text, hint, state, until, frames, minute)
@@ -119,7 +120,7 @@ def _explain(
 
 def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
     outcomes = Counter(frame.outcome for frame in frames)
-    emitted = [frame for frame in frames if frame.outcome == EMITTED]
+    emitted = [frame for frame in frames if frame.outcome == RESULT]
     if not emitted:
         return _without_results(outcomes, f"{_count(len(frames), 'frame')} around this time, none with a result")
     ages = sorted((frame.times or {}).get("emitted_ns", 0) - (frame.captured_ns or 0) for frame in emitted)
@@ -131,7 +132,7 @@ def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
     hint = ""
     if not with_objects:
         hint = "No detection matched the stream's confidence, classes and regions."
-    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome != EMITTED})
+    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome != RESULT})
     if lost:
         outcome, count = _commonest(lost)
         text += f" {_count(count, 'frame')} had no result: {_MEANINGS[outcome][0]}."
@@ -140,9 +141,9 @@ def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
 
 def _of_minute(minute: Minute) -> tuple[str, str]:
     total = sum(minute.outcomes.values())
-    emitted = minute.outcomes.get(EMITTED, 0)
+    emitted = minute.outcomes.get(RESULT, 0)
     if emitted:
-        lost = Counter({outcome: count for outcome, count in minute.outcomes.items() if outcome != EMITTED})
+        lost = Counter({outcome: count for outcome, count in minute.outcomes.items() if outcome != RESULT})
         others = "".join(f", {count} {outcome}" for outcome, count in lost.most_common())
         return (
             f"Individual frames of this time are no longer recorded. In this minute, {emitted} of {_count(total, 'frame')} "

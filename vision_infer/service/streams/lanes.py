@@ -102,7 +102,7 @@ class Lanes:
         graphs = {} if model.endswith(".onnx") else model_inputs(model, self._settings.model_dir)
         lane = self._open(model, model, self._settings.batch)
         for size, path in list(graphs.items())[1:]:
-            self._add_other(f"{model}@{size.height}x{size.width}", lane, path)
+            self._add_other(f"{model}@{size}", lane, path)
         return lane
 
     def _add_other(self, name: str, lane: Lane, path: Path) -> None:

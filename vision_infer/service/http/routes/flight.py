@@ -13,7 +13,7 @@ from vision_infer.service.http.api_models import ApiModel, StateChange, shared_f
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
-from vision_infer.telemetry.flight_recorder import EMITTED, FRAMES_KEPT, FrameOutcome, Minute
+from vision_infer.telemetry.flight_recorder import FRAMES_KEPT, RESULT, FrameOutcome, Minute
 
 router = APIRouter(prefix="/api/v1/streams/{name}", tags=["streams"])
 
@@ -23,7 +23,7 @@ DEFAULT_NS = 10_000_000_000
 class FrameOutcomeAnswer(ApiModel):
     """The outcome of one frame."""
 
-    outcome: str = Field(description="`emitted`, or the reason of the drop.")
+    outcome: str = Field(description="`result`, or the reason of the drop.")
     at: str = Field(description="The time when the outcome was determined (UTC).")
     index: int | None = Field(description="The frame number; null if the frame was dropped before decoding.")
     captured: str | None = Field(description="The capture time (UTC).")
@@ -129,16 +129,21 @@ def _frame(frame: FrameOutcome, clock: Clock) -> FrameOutcomeAnswer:
     captured = frame.captured_ns
     times: dict[str, float] = {}
     if captured is not None and frame.times is not None:
-        times = {name.removesuffix("_ns"): round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
+        times = {_name(time): round((at_ns - captured) / 1e6, 3) for time, at_ns in frame.times.items()}
     return FrameOutcomeAnswer.model_validate(
         shared_fields(FrameOutcomeAnswer, frame)
         | {
             "at": _utc(frame.at_ns, clock),
             "captured": None if captured is None else _utc(captured, clock),
             "since_capture_ms": times,
-            "age_ms": times.get("emitted") if frame.outcome == EMITTED else None,
+            "age_ms": times.get("result") if frame.outcome == RESULT else None,
         }
     )
+
+
+def _name(time: str) -> str:
+    """Return the name of a time of a trace; a result is complete when it is emitted."""
+    return "result" if time == "emitted_ns" else time.removesuffix("_ns")
 
 
 def _minute(minute: Minute, clock: Clock) -> MinuteAnswer:

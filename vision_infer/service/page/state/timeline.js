@@ -22,7 +22,7 @@ const SKIPPED = new Set(["paced", "undecoded", "gated", "hook"]);
 
 /** The severity of an outcome: good, skipped (by the settings), lost, failed. @param {string} outcome */
 export function kindOf(outcome) {
-  if (outcome === "emitted") return "good";
+  if (outcome === "result") return "good";
   if (SKIPPED.has(outcome)) return "skipped";
   return outcome === "failed" ? "failed" : "lost";
 }
@@ -86,7 +86,7 @@ export function totals(all) {
     for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
   return [...sum]
     .filter(([, number]) => number)
-    .sort(([a, countA], [b, countB]) => Number(b === "emitted") - Number(a === "emitted") || countB - countA);
+    .sort(([a, countA], [b, countB]) => Number(b === "result") - Number(a === "result") || countB - countA);
 }
 
 /** @param {number} value @param {number} step */

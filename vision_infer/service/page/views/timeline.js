@@ -250,7 +250,7 @@ export class Timeline {
       const item = this.legend.children[index];
       item.dataset.kind = kindOf(outcome);
       item.title = OUTCOMES[outcome] ?? "";
-      setText(item.lastChild, `${outcome === "emitted" ? "with a result" : outcome.replaceAll("_", " ")} ${count(number)}`);
+      setText(item.lastChild, `${outcome === "result" ? "with a result" : outcome.replaceAll("_", " ")} ${count(number)}`);
     });
   }
 }

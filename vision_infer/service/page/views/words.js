@@ -95,7 +95,7 @@ export function moment(iso) {
 
 /** Explanations of the outcomes of frames. @type {Record<string, string>} */
 export const OUTCOMES = {
-  emitted: "inferred, with a result",
+  result: "inferred, with a result",
   paced: "skipped because of the stream's rate limit (fps)",
   gated: "no motion: the last result is repeated",
   undecoded: "not decoded because of the stream's settings",
