@@ -111,7 +111,10 @@ def resolve_model(
     if ((bundled or bundled_dir()) / AVAILABLE_FOLDER / f"{name}.yaml").is_file():
         hint = f"Download it with 'vision-infer model pull {name}'."
     elif near:
-        hint = f"Did you mean {' or '.join(repr(other) for other in near)}? 'vision-infer model list' shows all models, with --available those to download."
+        hint = (
+            f"Did you mean {' or '.join(repr(other) for other in near)}? 'vision-infer model list' shows all models, "
+            "with --available those to download."
+        )
     else:
         hint = (
             f"Installed models: {', '.join(entries) or 'none'}. 'vision-infer model list --available' lists those that "
