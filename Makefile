@@ -146,8 +146,11 @@ bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the b
 bench-preview-quick: $(VENV)/dev.stamp cameras browser
 	$(BIN)/python -m benchmarks.preview --quick
 
-bench-forecast: $(VENV)/dev.stamp ## Compare the plan's forecast with the real service at 1, 4, 8 and 16 streams (about 8 minutes).
+bench-forecast: $(VENV)/dev.stamp ## Compare the plan with the real service, an easy and a hard case up to the edge of capacity (about 20 minutes).
 	$(BIN)/python -m benchmarks.forecast
+
+bench-forecast-quick: $(VENV)/dev.stamp ## Check that the comparison of the plan runs (about 4 minutes).
+	$(BIN)/python -m benchmarks.forecast --quick
 
 plan-example: $(VENV)/dev.stamp ## Measure this machine, plan 12 cameras, and write docs/images/plan-ages.png (about 6 minutes).
 	$(BIN)/python -m benchmarks.plan_example

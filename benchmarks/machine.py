@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
@@ -14,18 +15,29 @@ PACKAGES = ("vision-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "op
 
 
 def describe_machine() -> dict[str, object]:
-    """Return the CPU and its instruction sets, the usable cores, the load, versions and date; no host name and no path."""
+    """Return the CPU and its instruction sets, the usable cores, the load, versions, commit and date; no host name, no path."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "instructions": _instructions(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "commit": _commit(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": _versions(),
         "load_before": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def _commit() -> str:
+    """Return the short hash of the commit, with a plus sign if tracked files differ from it; empty outside a checkout."""
+    words = ("git", "describe", "--always", "--abbrev=9", "--exclude=*", "--dirty=+")
+    try:
+        found = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 def _cpu_model() -> str:
