@@ -1,13 +1,14 @@
 """Search for the minimum number of layers in FP32 so that the loss of an INT8 graph is within the budget.
 
 Layers are ranked by the effect of each alone on the model's results. A binary search then finds how many of the most sensitive
-layers to keep. Each number is evaluated on the search frames by the upper end of its interval; the result is evaluated again on
-other frames. If the scores of a graph have drifted, a correction is fitted on the search frames, and the graph with it is
-evaluated as well.
+layers to keep. Each number is evaluated on the search frames against all limits: the points lost, by the upper end of their
+interval, and the changes at the model's threshold, with a margin. The result is evaluated again on other frames. If the scores
+of a graph have drifted, a correction is fitted on the search frames, and the graph with it is evaluated as well.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import onnx
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.store.passport import MAX_SCORE
+from vision_infer.engine.store.passport import MAX_COUNT, MAX_SCORE, MIN_FOUND, MIN_IOU
 from vision_infer.precision.quantization.int8 import Int8Recipe, quantizable, quantize
 from vision_infer.precision.quantization.ranges import METHODS, Activations, Method, find_ranges
 from vision_infer.precision.quantization.recalibrate import Recalibration, apply
@@ -35,6 +36,10 @@ STEADY = 0.5
 STEADY_SCORES = 0.02
 """The maximum mean absolute change of scores; with more, detections near the threshold change at random, so that an equal number
 of detections on the search frames does not hold for other frames."""
+COUNT_MARGIN = 0.75
+"""The share of the limit for the number of detections that a graph may use on the search frames, because the number changes
+differently on other frames."""
+_SMALLEST_BUDGET = 1e-6
 OpenGraph = Callable[[Path], Engine]
 
 
@@ -47,8 +52,7 @@ class _Attempt:
     def distance(self, budget: float) -> float:
         """Return the distance to FP32 in points, with the change of scores as a part of the budget.
 
-        The number of detections is ignored: on few frames it depends on objects near the threshold, and a correction restores it
-        on these frames anyway.
+        The number of detections is ignored, because a correction restores it.
         """
         drift = self.agreement.drift
         return self.agreement.lost.high + (0 if drift is None else budget * drift.score_difference / MAX_SCORE)
@@ -116,7 +120,7 @@ class LayerSearch:
         end_ns = self._clock.monotonic_ns() + round(time_limit_s * 1e9)
         layers: tuple[LayerError, ...] = ()
         count, finished, method = 0, True, self._best_method(recipe, budget)
-        if not _is_good(self._tried[0], budget):
+        if limit_use(self._tried[0].agreement, budget) > 1:
 
             def report(done: int, total: int) -> bool:
                 if done % 10 == 0 or done == total:
@@ -131,10 +135,20 @@ class LayerSearch:
             some = max(1, round(len(layers) * MAX_SENSITIVE))
             self._tried.clear()
             method = self._best_method(replace(recipe, kept=frozenset(layer.name for layer in layers[:some])), budget, some)
-            count, finished = self._fewest(layers, find_ranges(self._activations, method), recipe, budget, end_ns, some)
+            ranges = find_ranges(self._activations, method)
+
+            def use(count: int) -> float:
+                if count not in self._tried:
+                    kept = frozenset(one.name for one in layers[:count])
+                    self._tried[count] = self._try(ranges, replace(recipe, kept=kept), budget)
+                    self._on_message(f"{count} of {len(layers)} layers in FP32: {_summary(self._tried[count])}")
+                return limit_use(self._tried[count].agreement, budget)
+
+            maximum = int(len(layers) * MAX_KEPT)
+            count, finished = fewest_layers(some, maximum, use, lambda: self._clock.monotonic_ns() < end_ns)
         tried, total = self._tried[count], len(quantizable(self._model))
         recipe = replace(recipe, kept=frozenset(layer.name for layer in layers[:count]))
-        within = _is_good(tried, budget)
+        within = limit_use(tried.agreement, budget) <= 1
         return SearchResult(tried.model, recipe, method, tried.agreement, within, layers, total, finished, tried.correction)
 
     def _best_method(self, recipe: Int8Recipe, budget: float, count: int = 0) -> Method:
@@ -156,38 +170,6 @@ class LayerSearch:
             raise last
         return best[1]
 
-    def _fewest(
-        self,
-        layers: Sequence[LayerError],
-        ranges: Mapping[str, tuple[float, float]],
-        recipe: Int8Recipe,
-        budget: float,
-        end_ns: int,
-        tried: int,
-    ) -> tuple[int, bool]:
-        """Return the number of layers to keep, and whether the search ended in time; ``tried`` layers were evaluated."""
-        maximum = int(len(layers) * MAX_KEPT)
-        good = tried if _is_good(self._tried[tried], budget) else None
-        failed, step = (0 if good is not None else tried), tried
-        while good is None or good - failed > 1:
-            if self._clock.monotonic_ns() >= end_ns:
-                return self._best_tried(budget), False
-            count = min(failed + step, maximum) if good is None else (failed + good) // 2
-            if count == failed:  # the maximum is not enough
-                return self._best_tried(budget), True
-            kept = frozenset(one.name for one in layers[:count])
-            self._tried[count] = self._try(ranges, replace(recipe, kept=kept), budget)
-            self._on_message(f"{count} of {len(layers)} layers in FP32: {_summary(self._tried[count])}")
-            if _is_good(self._tried[count], budget):
-                good = count
-            else:
-                failed, step = count, step * 2
-        return good, True
-
-    def _best_tried(self, budget: float) -> int:
-        within = [count for count, tried in self._tried.items() if _is_good(tried, budget)]
-        return min(within) if within else min(self._tried, key=lambda count: self._tried[count].distance(budget))
-
     def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe, budget: float) -> _Attempt:
         model = quantize(self._model, ranges, recipe, self._where)
         with self._opened(model) as engine:
@@ -201,12 +183,7 @@ class LayerSearch:
         corrected = apply(model, correction, self._where)
         with self._opened(corrected) as engine:
             other = _Attempt(corrected, self._judge.compare(engine), correction)
-
-        def rank(attempt: _Attempt) -> tuple[bool, float]:
-            change = attempt.agreement.drift.count if attempt.agreement.drift is not None else 0.0
-            return bool(attempt.agreement.shortfall(budget)), abs(change)
-
-        return min(tried, other, key=rank)
+        return min(tried, other, key=lambda one: limit_use(one.agreement, budget))
 
     @contextmanager
     def _opened(self, model: onnx.ModelProto) -> Iterator[Engine]:
@@ -217,17 +194,51 @@ class LayerSearch:
                 yield engine
 
 
-def _is_good(tried: _Attempt, budget: float) -> bool:
-    """Return whether the graph is good enough for the evaluation frames.
+def limit_use(agreement: Agreement, budget: float) -> float:
+    """Return the largest share of a limit that a graph uses on the search frames, of the budget in points and of each drift.
 
-    For the number of detections, the end of the interval nearest to 0 counts, because the search frames are few.
+    At most 1 is good enough for the evaluation frames; infinite if a figure is not finite.
     """
-    drift = tried.agreement.drift
-    if drift is None:
-        return not tried.agreement.shortfall(budget)
-    nearest = sorted((drift.count_low, 0.0, drift.count_high))[1]
-    likely = replace(tried.agreement, drift=drift.model_copy(update={"count": nearest}))
-    return not likely.shortfall(budget) and drift.score_difference <= STEADY_SCORES
+    drift = agreement.drift
+    shares = [agreement.lost.high / max(budget, _SMALLEST_BUDGET)]
+    if drift is not None:
+        shares += [
+            abs(drift.count) / (COUNT_MARGIN * MAX_COUNT),
+            drift.score_difference / STEADY_SCORES,
+            abs(drift.score) / MAX_SCORE,
+            (100 - drift.found) / (100 - MIN_FOUND),
+            (1 - drift.iou) / (1 - MIN_IOU),
+        ]
+    return max(shares) if all(map(math.isfinite, shares)) else math.inf
+
+
+def fewest_layers(first: int, maximum: int, use: Callable[[int], float], in_time: Callable[[], bool]) -> tuple[int, bool]:
+    """Return the number of layers to keep in FP32, and whether the search ended in time.
+
+    The number doubles its steps until a graph is within the limits, then a binary search finds the fewest layers. If none is
+    within them, the number that exceeds them least is returned.
+
+    Args:
+        first: The number to begin with.
+        maximum: The maximum number.
+        use: Returns the largest share of a limit that the graph with a number of layers uses; at most 1 is within the limits.
+        in_time: Whether another graph may be tried.
+    """
+    uses = {first: use(first)}
+    good = first if uses[first] <= 1 else None
+    failed, step = (0 if good is not None else first), first
+    while good is None or good - failed > 1:
+        count = min(failed + step, maximum) if good is None else (failed + good) // 2
+        if count == failed:  # the maximum is not enough
+            return min(uses, key=lambda one: uses[one]), True
+        if not in_time():
+            return good or min(uses, key=lambda one: uses[one]), False
+        uses[count] = use(count)
+        if uses[count] <= 1:
+            good = count
+        else:
+            failed, step = count, step * 2
+    return good, True
 
 
 def _summary(tried: _Attempt) -> str:
