@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.engine.cache_keys import no_news
-from tests.engine.candidates_of_a_graph import BF16, INT8, OPENVINO, ORT, graph, loss, possible, unproven
+from tests.engine.candidates_of_a_graph import BF16, INT8, OPENVINO, ORT, graph, loss, passport, possible, unproven
 from tests.engine.graphs import tiny_graph
 from tests.engine.test_engine_measure import Time, Timed
 from vision_infer.core.card import ModelCard
@@ -22,7 +22,7 @@ from vision_infer.engine.selection.candidates import EngineCandidate, candidates
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import EngineCache
-from vision_infer.engine.store.passport import MeasuredAccuracy
+from vision_infer.engine.store.passport import MeasuredAccuracy, Passport
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -57,7 +57,7 @@ def tune(
     possible: list[EngineCandidate],
     openers: Openers,
     time: Time,
-    verified: Callable[[EngineCandidate], MeasuredAccuracy | None] = lambda _: None,
+    verified: Callable[[EngineCandidate], Passport | None] = lambda _: None,
     **options: Any,
 ) -> tuple[EngineChoice, list[str]]:
     said: list[str] = []
@@ -139,12 +139,14 @@ def test_lower_precision_is_accepted_only_if_its_accuracy_is_verified(
 
 
 def test_int8_is_tried_if_a_passport_verifies_it(possible: list[EngineCandidate], card: ModelCard) -> None:
-    for found, taken in ((loss(0.3, 0.8), INT8), (loss(0.3, 1.2), ORT)):
+    int8 = possible[3]
+    for found, accepted, taken in ((loss(0.3, 0.8), False, INT8), (loss(0.3, 1.2), False, ORT), (loss(0.3, 1.2), True, INT8)):
         time = Time()
         openers = Openers(time, {ORT: 40, OPENVINO: 41, INT8: 15}, card, {INT8: 0.5})
-        losses = {INT8: found}
-        choice, _ = tune(possible, openers, time, lambda candidate, losses=losses: losses.get(candidate.engine))  # type: ignore[misc]
+        known = {INT8: passport(int8, 2.6, found, accepted=accepted)}
+        choice, _ = tune(possible, openers, time, lambda candidate, known=known: known.get(candidate.engine))  # type: ignore[misc]
         assert choice.candidate.engine == taken
+        assert choice.reason.endswith(", loss accepted") == accepted
 
 
 def test_the_choice_of_real_engines_is_saved(graph: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vision_infer.engine.selection.by_passport import choose_by_passports, with_
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
-from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file
+from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, MeasuredDrift, Passport, Sources, passport_file
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -47,7 +47,7 @@ def test_the_fastest_within_the_budget(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, *given)
     assert chosen is not None
     assert chosen.candidate == int8
-    assert chosen.reason == f"{INT8}: 2.6× as fast as {ORT}, −0.4 points on 200 frames of my.mp4"
+    assert chosen.reason == f"{INT8}: 2.6× as fast as {ORT}, −0.40 points on 200 frames of my.mp4"
     for budget, expected in ((1.5, INT8), (0.8, OPENVINO), (0.0, OPENVINO)):
         chosen = by_passports(possible, *given, budget=budget)
         assert chosen is not None
@@ -77,7 +77,30 @@ def test_a_loss_over_the_budget_is_in_the_reason(possible: list[EngineCandidate]
     chosen = by_passports(possible, passport(possible[3], 2.6, loss(3.0, 4.2)))
     assert chosen is not None
     assert chosen.candidate == possible[0]
-    assert "2.6× but up to 4.2 points lost" in chosen.reason
+    assert "2.6× but 3.00 points lost (0.00 to 4.20) on 200 frames, the budget is 1" in chosen.reason
+
+
+def test_an_accepted_loss_is_honored_and_shown(possible: list[EngineCandidate]) -> None:
+    for accuracy in (loss(3.0, 4.2), loss(0.1, 0.2, "not proven")):
+        chosen = by_passports(possible, passport(possible[3], 2.6, accuracy, accepted=True), budget=0.5)
+        assert chosen is not None
+        assert chosen.candidate == possible[3]
+        assert ", loss accepted" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("figure", "at_the_limit", "beyond"),
+    [("count", -2.04, -2.06), ("found", 97.96, 97.94), ("iou", 0.9296, 0.9294), ("score", 0.0304, 0.0306)],
+)
+def test_figures_are_judged_as_they_are_printed(figure: str, at_the_limit: float, beyond: float) -> None:
+    good: dict[str, Any] = {
+        "threshold": 0.35, "objects": 200, "count": 0, "count_low": -4.3, "count_high": 0.2, "score": 0, "score_difference": 0,
+        "found": 100, "iou": 0.97,
+    }  # fmt: skip
+    assert MeasuredDrift.model_validate({**good, figure: at_the_limit}).shortfall() == ""
+    assert MeasuredDrift.model_validate({**good, figure: beyond}).shortfall()
+    for high, short in ((1.004, False), (1.006, True)):
+        assert bool(loss(0.4, high).shortfall(1.0)) == short
 
 
 def test_float32_with_wrong_results_is_not_chosen(possible: list[EngineCandidate]) -> None:

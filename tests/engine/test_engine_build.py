@@ -67,10 +67,11 @@ def test_an_earlier_accuracy_is_kept_and_decides(possible: list[EngineCandidate]
     cache.store_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
     with pytest.raises(EngineError) as caught:
         build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
-    assert "rejected: 0.9 points lost (0.0 to 1.8) on 200 frames, the budget is 1 (of my.mp4)" in caught.value.message
+    assert "rejected: 0.90 points lost (0.00 to 1.80) on 200 frames, the budget is 1" in caught.value.message
     assert "--accept-loss" in caught.value.hint
-    for options in ({"accept_loss": True}, {"budget": 2.0}):
-        assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)
+    assert not build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, budget=2.0).accepted
+    for options in ({"accept_loss": True}, {}):  # once accepted, it remains so
+        assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options).accepted
 
 
 def test_a_full_disk_is_an_error_of_the_build(possible: list[EngineCandidate]) -> None:

@@ -62,7 +62,7 @@ def found(monkeypatch: pytest.MonkeyPatch, by_count: dict[int, Agreement], time_
     monkeypatch.setattr(LayerSearch, "_try", attempt)
     judge: Any = SimpleNamespace(frames=SimpleNamespace(first=lambda _: SimpleNamespace(pixels=[])))
     opened: Any = None
-    return LayerSearch(onnx.ModelProto(), {}, judge, opened, "mine", clock=clock).run(Int8Recipe(), 1.0, time_limit_s)  # type: ignore[arg-type]
+    return LayerSearch(onnx.ModelProto(), {}, judge, opened, "mine", clock=clock).run(Int8Recipe(), 1.0, time_limit_s)
 
 
 def test_a_graph_within_all_limits_is_preferred_to_one_with_fewer_layers(monkeypatch: pytest.MonkeyPatch) -> None:

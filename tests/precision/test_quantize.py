@@ -153,8 +153,24 @@ def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: Quantize
         quantize_model(strict)
     assert "--accept-loss" in caught.value.hint
     assert listing(tmp_path / "models" / "tiny") == before
-    accepted = quantize_model(replace(strict, accept_loss=True))
-    assert "the budget is 0" in accepted.accepted
+    asked: list[str] = []
+    answers = iter((False, True))
+
+    def ask(refusal: str) -> bool:
+        asked.append(refusal)
+        return next(answers)
+
+    with pytest.raises(ModelError, match="is refused"):
+        quantize_model(replace(strict, ask=ask))
+    for accepting in (replace(strict, ask=ask), replace(strict, accept_loss=True, overwrite=True)):
+        report = quantize_model(accepting)
+        assert "the budget is 0" in report.accepted
+        assert {one.engine: one.accepted for one in report.passports} == {
+            one.engine: one.engine == report.best.engine for one in report.passports
+        }
+        assert report.best.agreement.lost.high == min(one.agreement.lost.high for one in report.engines)
+    assert len(asked) == 2
+    assert "the budget is 0" in asked[0]
 
 
 def test_too_few_evaluation_frames_are_refused(request_for: QuantizeRequest, data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import SpeedRounds, estimate, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.by_passport import verified_loss
+from vision_infer.engine.selection.by_passport import verified_passport
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.passport import DeviceFacts, Passport
@@ -103,7 +103,8 @@ def _engines(plan: EnginePlan) -> list[_EngineTrial]:
 def _loss(candidate: EngineCandidate, known: Sequence[Passport], device: DeviceFacts) -> float | None:
     if candidate.lossless:
         return 0.0
-    proven = verified_loss(candidate, known, device)
+    passport = verified_passport(candidate, known, device)
+    proven = None if passport is None else passport.loss()
     return None if proven is None else round(proven.high, 2)
 
 

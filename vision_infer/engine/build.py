@@ -15,7 +15,7 @@ from vision_infer.engine.runtime import package_version
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.store.cache import EngineCache, OnMessage
-from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarize
+from vision_infer.engine.store.passport import MeasuredSpeed, Passport, Sources, passports_beside, summarize
 
 TOOLS = ("vision-infer", "numpy", "onnx")
 
@@ -63,7 +63,7 @@ def build_engine(
     Args:
         reference: FP32, with which it is timed in turns.
         budget: The accepted loss of accuracy, points.
-        accept_loss: Whether an engine that loses more is built nevertheless.
+        accept_loss: Whether an engine that loses more is built nevertheless; its passport records it, so ``auto`` may take it.
 
     Raises:
         EngineError: It cannot be built or cached, or is known to lose more accuracy than the budget.
@@ -72,9 +72,11 @@ def build_engine(
     timing = timing or Timing()
     key = candidate.key()
     earlier = cache.passport(key)
-    accuracy = _known_accuracy(candidate, earlier)
-    if not accept_loss:
-        _refuse_loss(candidate, accuracy, budget)
+    known = _passport_with_accuracy(candidate, earlier)
+    refusal = "" if known is None else known.shortfall(budget)
+    if refusal and not accept_loss:
+        what = f"{candidate.engine} of {candidate.facts.card.name}"
+        raise EngineError(f"{what} is rejected: {refusal}", "Give a greater --budget, or --accept-loss.")
     engine, seconds, grown = measure_opening(lambda: _open(candidate, profile, cache, on_message), clock)
     with engine:
         on_message(f"{candidate.engine}: ready in {seconds:.2f} s; timing it in turns with {reference.engine}")
@@ -91,7 +93,8 @@ def build_engine(
         tools={name: version for name in TOOLS if (version := package_version(name))},
         device=this_device(),
         precision={"graph": candidate.facts.precision, "arithmetic": candidate.compute},
-        accuracy=accuracy,
+        accuracy=() if known is None else known.accuracy,
+        accepted=bool(refusal) or (known is not None and known.accepted),
         speed=(speed,),
         memory_bytes=grown,
         # A second build only loads the cached engine; the longer time is that of the build.
@@ -100,13 +103,6 @@ def build_engine(
     )
     cache.store_passport(key, passport.to_json())
     return passport
-
-
-def _refuse_loss(candidate: EngineCandidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
-    for measured in accuracy:
-        if measured.judged == "proven" and (why := measured.shortfall(budget)):
-            what = f"{candidate.engine} of {candidate.facts.card.name}"
-            raise EngineError(f"{what} is rejected: {why} (of {measured.data})", "Give a greater --budget, or --accept-loss.")
 
 
 def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
@@ -150,10 +146,11 @@ def _speed(engine: Engine, profile: Profile, rounds: SpeedRounds, fp32_ratio: fl
     )
 
 
-def _known_accuracy(candidate: EngineCandidate, earlier: Passport | None) -> tuple[MeasuredAccuracy, ...]:
+def _passport_with_accuracy(candidate: EngineCandidate, earlier: Passport | None) -> Passport | None:
+    """Return the passport whose accuracy is valid for an engine here; None if there is none."""
     device, key = this_device(), candidate.key()
     for passport in [*([] if earlier is None else [earlier]), *passports_beside(candidate.graph)]:
         same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
         if passport.accuracy and same and passport.holds_for(key.graph_sha256, device):
-            return passport.accuracy
-    return ()
+            return passport
+    return None

@@ -34,11 +34,13 @@ def passport_line(passport: Passport | None) -> str:
         if speed.fp32_ratio is not None:
             parts.append(f"{speed.fp32_ratio:.2f}× FP32")
     if loss is not None:
-        parts.append(f"{-loss.value:+.1f} points on {loss.frames} frames".replace("-", "−"))
+        parts.append(f"{-loss.value:+.2f} points on {loss.frames} frames".replace("-", "−"))
         if loss.drift is not None:
             parts.append(f"{loss.drift.count:+.1f} % detections".replace("-", "−"))
     elif passport.accuracy:
         parts.append("accuracy not verified")
+    if passport.accepted:
+        parts.append("loss accepted")
     return ", ".join(parts) or "not measured"
 
 
@@ -63,6 +65,8 @@ def page(passport: Passport) -> str:
             lines.append(f"  at {drift.threshold:<7g} {count}, scores {drift.score:+.3f}, {again}")
     if not passport.accuracy:
         lines.append("  accuracy   not measured")
+    if passport.accepted:
+        lines.append("  accepted   by the user, with --accept-loss")
     lines += [
         f"  speed      batch {speed.batch}, {speed.workers} × {speed.threads} threads: {speed.fps:.1f} fps "
         f"(95 % {speed.fps_low:.1f}–{speed.fps_high:.1f}), p50 {speed.p50_ms:.1f} ms, p95 {speed.p95_ms:.1f} ms, "

@@ -32,7 +32,7 @@ def quantize_command(
     precision: Annotated[str, Option(metavar="int8|fp16", help="The precision of the new model.")] = "int8",
     form: Annotated[str, Option(metavar="cpu|tensorrt", help="The target of the INT8 graph.")] = "cpu",
     budget: Annotated[float, Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points.")] = 1.0,
-    accept_loss: Annotated[bool, Option("--accept-loss", help="Write the model regardless of its loss.")] = False,
+    accept_loss: Annotated[bool, Option("--accept-loss", help="Write it regardless of its loss, for 'auto' too.")] = False,
     name: Annotated[str | None, Option(help="Write a separate model. Default: next to its source, for 'auto'.")] = None,
     labels: Annotated[
         Path | None, Option(metavar="instances.json", help="Evaluate on these COCO annotations. Requires --images.")
@@ -68,18 +68,21 @@ def quantize_command(
         time_limit,
         save_images,
         judge=judge,
+        ask=_ask if sys.stdin.isatty() and not (quiet or json_output) else lambda _: False,
     )
     reports = []
     for report in quantize_sizes(request, (lambda _: None) if quiet else _print_message):
         reports.append(report.to_dict())
         if not json_output:
             _print(report)
-            fastest = max(report.engines, key=lambda engine: engine.times_faster.times.median)
-            # 'auto' never selects a model whose loss was accepted explicitly, so the engine is named.
-            named = f" --engine {fastest.engine}" if report.accepted and name is None else ""
-            typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}{named}")
+            typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}")
     if json_output:
         typer.echo(json.dumps({"graphs": reports}, indent=2))
+
+
+def _ask(refusal: str) -> bool:
+    """Ask on a terminal, because a second command would repeat the search."""
+    return typer.confirm(f"{refusal}. Accept this loss?", err=True)
 
 
 def _print_message(line: str) -> None:
@@ -109,7 +112,7 @@ def _print(report: QuantizeReport) -> None:
             row = f"  {entry.label}: {entry.found} of {entry.objects} detected again, IoU {entry.mean_iou:.3f}, "
             console.print(f"{row}score {entry.score_change:+.3f}, count {entry.count_change:+d}", markup=False, soft_wrap=True)
     if report.accepted:
-        console.print(f"accepted despite its loss: {report.accepted}", soft_wrap=True)
+        console.print(f"{report.best.engine}: loss accepted, so 'auto' may select it: {report.accepted}", soft_wrap=True)
     if max(engine.times_faster.times.median for engine in report.engines) < 1:
         console.print("FP32 is faster on this machine, so 'auto' keeps it", soft_wrap=True)
     for path in report.pictures:

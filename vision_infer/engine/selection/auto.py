@@ -21,12 +21,12 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.registry import no_runtime
-from vision_infer.engine.selection.by_passport import BUDGET_POINTS, CLEARLY_FASTER, verified_loss
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS, CLEARLY_FASTER, verified_passport
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.engine.store.passport import MeasuredAccuracy
+from vision_infer.engine.store.passport import MeasuredAccuracy, Passport
 
 AUTOTUNE_S = 2.0
 ROUNDS = 5
@@ -62,8 +62,8 @@ class AutotuneRequest:
     open_engine: Callable[[EngineCandidate], Engine]
     """Opens an engine as it will be used: workers, threads, batch."""
     options: AutotuneOptions = AutotuneOptions()
-    verified: Callable[[EngineCandidate], MeasuredAccuracy | None] = lambda _: None
-    """Returns what passports say of an engine's accuracy; within the budget, an engine of any precision is tried."""
+    verified: Callable[[EngineCandidate], Passport | None] = lambda _: None
+    """Returns the passport that verifies an engine's accuracy; within the budget, an engine of any precision is tried."""
     threads: int = 1
     """The number of threads for each batch, as ``open_engine`` opens the engines."""
     on_message: OnMessage = lambda _: None
@@ -106,7 +106,7 @@ def autotune_model(
             possible,
             open_candidate,
             options,
-            lambda candidate: verified_loss(candidate, passports, device),
+            lambda candidate: verified_passport(candidate, passports, device),
             request.threads or 1,
             on_message,
             store,
@@ -159,7 +159,10 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
         except EngineError as error:  # saved as well, so that not every run tries it
             return EngineChoice(reference, f"{reference.engine}: autotuning failed: {error.message}")
     ratios = [(candidate, faster(found[name], found["reference"])) for name, candidate in by_name.items()]
-    return _choose_by_ratios(reference, ratios, seconds)
+    choice = _choose_by_ratios(reference, ratios, seconds)
+    passport = request.verified(choice.candidate)
+    accepted = passport is not None and passport.accepted
+    return replace(choice, reason=f"{choice.reason}, loss accepted") if accepted else choice
 
 
 def _try(request: AutotuneRequest, candidate: EngineCandidate, first: Engine, open_engines: ExitStack) -> tuple[Engine, str]:
@@ -183,9 +186,9 @@ def _why_untried(request: AutotuneRequest, candidate: EngineCandidate) -> str:
     earlier = "" if request.store is None else request.store.failure(candidate)
     if earlier:
         return f"{earlier} (found by an earlier autotune)"
-    loss = request.verified(candidate)
-    if loss is not None:
-        return loss.shortfall(request.options.budget)
+    passport = request.verified(candidate)
+    if passport is not None:
+        return passport.shortfall(request.options.budget)
     if candidate.lossless or request.options.compare is not None:
         return ""
     return "its loss of accuracy has to be measured on this CPU: give frames with --data"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.selection.tuning_store import EngineChoice
-from vision_infer.engine.store.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
+from vision_infer.engine.store.passport import DeviceFacts, MeasuredSpeed, Passport
 
 REFERENCE = "onnxruntime-cpu-fp32"
 """The engine to which the ratios of passports refer, installed or not."""
@@ -27,8 +27,9 @@ class MeasuredCandidate:
     """The passport's speed with the highest ratio to FP32."""
 
     def within(self, budget: float) -> bool:
-        """Return whether its loss is verified to be within the budget; float32 counts unless a passport says otherwise."""
-        return self.candidate.lossless if self.passport.loss() is None else not self.passport.shortfall(budget)
+        """Return whether its loss is verified to be within the budget, or accepted; float32 counts unless a passport objects."""
+        verified = self.passport.accepted or self.passport.loss() is not None
+        return not self.passport.shortfall(budget) if verified else self.candidate.lossless
 
     def objection(self, budget: float) -> str:
         """Return why its accuracy rules it out, as the end of a phrase; empty if it does not."""
@@ -37,7 +38,7 @@ class MeasuredCandidate:
             return ""
         if loss is None:
             return " but its accuracy is not verified"
-        return f" but up to {loss.high:.1f} points lost" if loss.high > budget else f" but {self.passport.shortfall(budget)}"
+        return f" but {self.passport.shortfall(budget)}"
 
 
 def with_passports(
@@ -61,10 +62,10 @@ def with_passports(
     return found
 
 
-def verified_loss(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> MeasuredAccuracy | None:
-    """Return what passports say of a candidate's accuracy on a device that computes alike; None if nothing is verified."""
-    losses = (passport.loss() for passport in _passports_of(candidate, passports, device))
-    return next((loss for loss in losses if loss is not None), None)
+def verified_passport(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> Passport | None:
+    """Return the passport for a candidate's accuracy on a device that computes alike; None if none is verified or accepted."""
+    known = _passports_of(candidate, passports, device)
+    return next((passport for passport in known if passport.accepted or passport.loss() is not None), None)
 
 
 def choose_by_passports(
@@ -95,8 +96,10 @@ def choose_by_passports(
     passport, loss = best.passport, best.passport.loss()
     details = ""
     if loss is not None:
-        change = f"{0 - loss.value:+.1f}".replace("-", "−")
+        change = f"{0 - loss.value:+.2f}".replace("-", "−")
         details = f", {change} points on {loss.frames} frames of {loss.data}"
+    if passport.accepted:
+        details += ", loss accepted"
     if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
         details += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
     reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× as fast as {REFERENCE}{details}"

@@ -99,16 +99,16 @@ class MeasuredDrift(_PassportPart):
     iou: Share = Field(description="The mean IoU of the detections that are found again.")
 
     def shortfall(self) -> str:
-        """Return why the differences are too large; empty if they are not."""
-        if self.found < MIN_FOUND:
+        """Return why the differences are too large; empty if they are not. Figures are compared as they are printed, rounded."""
+        if round(self.found, 1) < MIN_FOUND:
             return f"only {self.found:.1f} % of FP32's detections are found again, at least {MIN_FOUND:g} % are required"
-        if self.iou < MIN_IOU:
+        if round(self.iou, 3) < MIN_IOU:
             return f"the mean IoU of the boxes that are found again is {self.iou:.3f}, at least {MIN_IOU:g} is required"
-        if abs(self.count) > MAX_COUNT:
+        if round(abs(self.count), 1) > MAX_COUNT:
             interval = f"{self.count_low:+.1f} to {self.count_high:+.1f}"
             change = f"the number of its detections at {self.threshold:g} changes by {self.count:+.1f} % ({interval})"
             return f"{change}, at most {MAX_COUNT:g} % are accepted"
-        if abs(self.score) > MAX_SCORE:
+        if round(abs(self.score), 3) > MAX_SCORE:
             return f"its scores change by {self.score:+.3f} on average, at most {MAX_SCORE:g} is accepted"
         return ""
 
@@ -171,6 +171,7 @@ class Passport(_PassportPart):
         default=None, ge=0, description="The growth of the process while the engine was loaded and warmed up, bytes."
     )
     build_seconds: float | None = Field(default=None, ge=0)
+    accepted: bool = Field(default=False, description="Whether the user accepted its loss, with --accept-loss.")
     date: AwareDatetime
 
     def loss(self) -> MeasuredAccuracy | None:
@@ -179,7 +180,9 @@ class Passport(_PassportPart):
         return max(verified, key=lambda measured: measured.high, default=None)
 
     def shortfall(self, budget: float) -> str:
-        """Return why its verified accuracy is not good enough; empty if it is, or if none is verified."""
+        """Return why its verified accuracy is not good enough; empty if it is, if none is verified, or if it is accepted."""
+        if self.accepted:
+            return ""
         verified = (measured for measured in self.accuracy if measured.judged == "proven")
         return next((why for measured in verified if (why := measured.shortfall(budget))), "")
 
@@ -203,9 +206,12 @@ class Passport(_PassportPart):
 
 
 def why_short(value: float, low: float, high: float, frames: int, drift: MeasuredDrift | None, budget: float) -> str:
-    """Return why the upper end of a loss's interval exceeds the budget (points), or why it drifts too far; empty if neither."""
-    loss = f"{value:.1f} points lost ({low:.1f} to {high:.1f}) on {frames} frames"
-    if not high <= budget:  # also for NaN
+    """Return why the upper end of a loss's interval exceeds the budget (points), or why it drifts too far; empty if neither.
+
+    Figures are compared as they are printed, rounded.
+    """
+    loss = f"{value:.2f} points lost ({low:.2f} to {high:.2f}) on {frames} frames"
+    if not round(high, 2) <= budget:  # also for NaN
         return f"{loss}, the budget is {budget:g}"
     why = "" if drift is None else drift.shortfall()
     return f"{loss}, but {why}" if why else ""

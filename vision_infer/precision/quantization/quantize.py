@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +62,7 @@ class QuantizeRequest:
     budget: float = 1.0
     """The maximum loss in points, at the upper end of the interval."""
     accept_loss: bool = False
-    """Whether to write the graph regardless of its loss."""
+    """Whether to write the graph regardless of its loss. The passport of the runtime with the smallest loss records it."""
     name: str | None = None
     """The name of a new model; None: next to its source."""
     model_dir: Path | None = None
@@ -75,6 +75,8 @@ class QuantizeRequest:
     needs: FrameNeeds = field(default_factory=FrameNeeds)
     judge: Callable[[Path], tuple[Compare, str]] | None = None
     """Another judge than FP32 on ``data``: takes the FP32 graph, and returns a comparison and its data in words."""
+    ask: Callable[[str], bool] = lambda _: False
+    """Receives the reason for a refusal, and returns whether the user accepts the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,13 @@ class QuantizeReport:
     path: Path
     passports: tuple[Passport, ...]
     engines: tuple[EngineVerification, ...]
+    best: EngineVerification
+    """The fastest engine within the budget; without any, the one with the smallest loss."""
     found: SearchResult | None
     """The result of the search, for INT8."""
     pictures: tuple[str, ...]
     accepted: str
-    """The reason for a refusal without ``accept_loss``; empty if the loss is within the budget."""
+    """The reason for a refusal of the best engine without ``accept_loss``; empty if its loss is within the budget."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -171,18 +175,26 @@ def quantize_model(
         judge = Judge(reference, frames.evaluation)
         compare, data = (judge.compare, in_words(request.data)) if request.judge is None else request.judge(source)
         engines = verify_engines(graph, source, compare, on_message)
-        best = min(engines, key=lambda engine: (bool(engine.refusal(request.budget)), -engine.times_faster.times.median))
+        best = _best(engines, request.budget)
         drawn = write_worst(request.pictures, judge, graph, best, request.overwrite)
         origin = Origin(graph_sha256(source), frames.calibration.sha256(), frames.evaluation.sha256(), data, layers)
-        passports = tuple(make_passport(graph, engine, origin, clock) for engine in engines)
         refusal = best.refusal(request.budget)
-        if refusal and not request.accept_loss:
+        if refusal and not (request.accept_loss or request.ask(f"{card.name} in {what} with {best.engine}: {refusal}")):
             raise _refused(card.name, what, refusal, best, found)
+        passports = tuple(make_passport(graph, one, origin, clock, accepted=bool(refusal) and one is best) for one in engines)
         files: dict[str, bytes | str] = {passport_file(graph, one.engine).name: one.to_json() for one in passports}
         if request.name is not None:
             files[CARD_FILE] = card_to_yaml(read_card(model, target.graph) or card)
         write_target(target, files | {target.graph: graph.read_bytes()})
-    return QuantizeReport(target.path, passports, tuple(engines), found, drawn, refusal)
+    return QuantizeReport(target.path, passports, tuple(engines), best, found, drawn, refusal)
+
+
+def _best(engines: Sequence[EngineVerification], budget: float) -> EngineVerification:
+    """Return the fastest engine within the budget; without any, the one that loses least: some runtimes give wrong results."""
+    within = [engine for engine in engines if not engine.refusal(budget)]
+    if within:
+        return max(within, key=lambda engine: engine.times_faster.times.median)
+    return min(engines, key=lambda engine: engine.agreement.lost.high)
 
 
 def _check(request: QuantizeRequest) -> None:

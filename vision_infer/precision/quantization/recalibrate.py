@@ -22,7 +22,7 @@ MIN_SCORES = 30
 """The minimum number of scores for a fit."""
 _SMALLEST = 1e-6
 """The minimum distance of scores to 0 and 1, where logits are not finite."""
-_WIDTH = 1.0
+_WIDTH = 0.5
 """The width of the Gaussian weights around the threshold, in logits, where changes of scores change the number of detections."""
 _STEEPEST = 2.0
 """The maximum slope; its inverse is the minimum."""

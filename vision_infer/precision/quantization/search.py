@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,14 +48,6 @@ class _Attempt:
     model: onnx.ModelProto
     agreement: Agreement
     correction: Recalibration | None = None
-
-    def distance(self, budget: float) -> float:
-        """Return the distance to FP32 in points, with the change of scores as a part of the budget.
-
-        The number of detections is ignored, because a correction restores it.
-        """
-        drift = self.agreement.drift
-        return self.agreement.lost.high + (0 if drift is None else budget * drift.score_difference / MAX_SCORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +144,7 @@ class LayerSearch:
         return SearchResult(tried.model, recipe, method, tried.agreement, within, layers, total, finished, tried.correction)
 
     def _best_method(self, recipe: Int8Recipe, budget: float, count: int = 0) -> Method:
-        """Return the calibration method with the results nearest to FP32, with ``count`` layers in FP32."""
+        """Return the calibration method that is nearest to the limits or within them, with ``count`` layers in FP32."""
         best: tuple[float, Method] | None = None
         for method in METHODS:
             try:
@@ -163,8 +155,9 @@ class LayerSearch:
                 continue
             kept = f", {count} layers in FP32" if count else ""
             self._on_message(f"calibration {method}{kept}: {_summary(tried)}")
-            if best is None or tried.distance(budget) < best[0]:
-                best = (tried.distance(budget), method)
+            use = limit_use(tried.agreement, budget)
+            if best is None or use < best[0]:
+                best = (use, method)
                 self._tried[count] = tried
         if best is None:
             raise last

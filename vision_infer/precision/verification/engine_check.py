@@ -59,7 +59,7 @@ class EngineVerification:
         short = agreement.shortfall(budget)
         if not short and not agreement.conclusive:
             lost = agreement.lost
-            text = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {agreement.frames} frames"
+            text = f"{lost} points lost on {agreement.frames} frames"
             return f"{text} with {agreement.objects} objects, which are too few for a result"
         return short
 
@@ -139,8 +139,10 @@ class Origin:
     """The precision by group of layers."""
 
 
-def make_passport(graph: Path, verified: EngineVerification, origin: Origin, clock: Clock = SYSTEM_CLOCK) -> Passport:
-    """Return the passport of a graph in one runtime."""
+def make_passport(
+    graph: Path, verified: EngineVerification, origin: Origin, clock: Clock = SYSTEM_CLOCK, *, accepted: bool = False
+) -> Passport:
+    """Return the passport of a graph in one runtime; ``accepted``: the user accepted its loss."""
     from vision_infer.engine.graph_facts import read_graph_facts
 
     card = read_graph_facts(graph).card
@@ -162,6 +164,7 @@ def make_passport(graph: Path, verified: EngineVerification, origin: Origin, clo
         speed=(measured_speed(verified.rounds, verified.workers, verified.times_faster),),
         memory_bytes=verified.memory_bytes,
         build_seconds=round(verified.opening_s, 3),
+        accepted=accepted,
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
     )
 
