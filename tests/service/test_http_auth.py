@@ -44,7 +44,7 @@ def test_only_the_health_check_works_without_a_token() -> None:
             else:
                 assert answer.status_code == 401, (method, path)
                 # Simple clients send a password only if they are asked for Basic.
-                image = path.endswith("/snapshot.jpg") and method in ("GET", "HEAD", "OPTIONS")
+                image = path.endswith(("/snapshot.jpg", "/video.mjpeg")) and method in ("GET", "HEAD", "OPTIONS")
                 assert answer.headers["www-authenticate"].startswith("Basic" if image else "Bearer"), (method, path)
     assert len(api.backend.kept) == 1
 

@@ -24,12 +24,14 @@ from vision_infer.service.http.routes import (
     session,
     sinks,
     streams,
+    video,
 )
 from vision_infer.service.http.security import SecurityContext, SecurityMiddleware
 from vision_infer.service.operations.metrics import make_registry
+from vision_infer.service.results.live_images import LiveImages
 
 OPENAPI_PATH = "/api/v1/openapi.json"
-ROUTES = (streams, events, flight, preview, probe, results, infer, session, about, cost, sinks, page)
+ROUTES = (streams, events, flight, preview, video, probe, results, infer, session, about, cost, sinks, page)
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
@@ -44,7 +46,7 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         separate_input_output_schemas=False,
     )
     security = SecurityContext(backend.settings.service, tokens, clock)
-    app.state.context = Context(backend, security, clock)
+    app.state.context = Context(backend, security, clock, LiveImages(backend.hub, backend.settings.preview, clock))
     app.state.registry = make_registry(backend, clock)
     for routes in ROUTES:
         app.include_router(routes.router)

@@ -13,6 +13,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
 from vision_infer.service.http.limits import RequestLimiter
 from vision_infer.service.http.security import SecurityContext
+from vision_infer.service.results.live_images import LiveImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Context:
     backend: Backend
     security: SecurityContext
     clock: Clock
+    images: LiveImages
+    """The images for viewers without WebRTC."""
     snapshots: RequestLimiter = field(default_factory=lambda: RequestLimiter(8, 32))
     """The limit of concurrent snapshots: a camera without frames delays other snapshots, but not the rest of the API."""
     uploads: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 32))
