@@ -14,7 +14,7 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.operations.logs import LINES_A_MINUTE, LIVE_A_MINUTE, StateLog, configure
 from vision_infer.stream.ffmpeg_log import SourceLog
 
-NAMES = ("vision_infer", "uvicorn", "asyncio")
+NAMES = ("vision_infer", "uvicorn", "asyncio", "aioice", "aiortc", "websockets")
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +131,50 @@ def test_ffmpeg_messages_are_logged_at_debug_level_only_but_reach_the_source(lev
     assert sum("Connection to tcp://a:***@b" in line or "more FFmpeg log lines" in line for line in lines(text)) == shown
     if not shown:
         assert lines(text) == []
+
+
+def test_a_repeated_message_of_another_package_is_one_line_a_minute() -> None:
+    text, clock = io.StringIO(), HandClock()
+    configure("human", stream=text, clock=clock)
+
+    def fail(number: int) -> None:
+        try:
+            raise ValueError(f"bad packet {number}")
+        except ValueError:
+            logging.getLogger("asyncio").error("Exception in callback read()\nhandle: <Handle %d>", number, exc_info=True)
+
+    for number in range(1000):
+        fail(number)
+    logging.getLogger("asyncio").error("Another one")
+    first, other = lines(text)
+    assert "error    Exception in callback read(): ValueError: bad packet 0 (test_http_logs.py:" in first
+    assert other.endswith("Another one")
+    clock.move(60)
+    fail(0)
+    assert lines(text)[2].endswith("(999 earlier ones not shown)")
+
+
+def test_a_message_of_another_package_is_unmodified_for_debugging() -> None:
+    text = io.StringIO()
+    configure("human", logging.DEBUG, text)
+    try:
+        raise ValueError("bad packet")
+    except ValueError:
+        logging.getLogger("aioice").warning("first\nsecond", exc_info=True)
+    assert "second" in lines(text)[0]
+    assert {"Traceback (most recent call last):", "ValueError: bad packet"} <= set(lines(text))
+
+
+def test_own_lines_of_the_same_text_are_limited() -> None:
+    text, clock = io.StringIO(), HandClock()
+    configure("json", stream=text, clock=clock)
+    own = logging.getLogger("vision_infer.http")
+    for number in range(100):
+        own.warning("too many open files")
+        own.info("request %d", number)
+    written = [json.loads(line)["message"] for line in lines(text)]
+    assert written.count("too many open files") == LINES_A_MINUTE
+    assert len(written) == LINES_A_MINUTE + 100
+    clock.move(60)
+    own.warning("too many open files")
+    assert json.loads(lines(text)[-1])["message"] == "too many open files (90 earlier ones not shown)"

@@ -122,3 +122,8 @@ def test_a_single_image_does_not_name_its_file(tmp_path: Path) -> None:
         (frame,) = source.frames()
     assert frame.file is None
     assert frame.stream == "a"
+
+
+def test_opencv_writes_nothing_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cv2.imread(str(tmp_path / "missing.png"))
+    assert capfd.readouterr().err == ""

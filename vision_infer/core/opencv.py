@@ -8,4 +8,7 @@ require("an image", "cv2")
 
 import cv2 as cv2  # noqa: E402
 
+# OpenCV would write lines about damaged images to standard error, next to the log. Callers report these errors themselves.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 __all__ = ["cv2"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import sys
+import traceback
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +22,10 @@ LINES_A_MINUTE = 10
 LIVE_A_MINUTE = 3
 """The maximum number of additional lines that report the state ``live``, so that earlier retries cannot suppress them."""
 MAX_STREAMS = 10_000
+MAX_MESSAGES = 1000
+"""The maximum number of messages whose repetitions are counted."""
+MAX_FOREIGN_CHARS = 300
+_FOREIGN = ("asyncio", "aioice", "aiortc", "websockets")
 _MINUTE_NS = 60 * 10**9
 _BAD = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
 
@@ -60,18 +67,94 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n".join(redact(line) for line in formatter.formatException(record.exc_info).splitlines())
 
 
-def configure(form: Literal["human", "json"], level: int = logging.INFO, stream: IO[str] | None = None) -> logging.Handler:
+class LimitedHandler(logging.StreamHandler[IO[str]]):
+    """Writes lines, with a limit for repeated ones, so that clients and cameras cannot fill the disk.
+
+    A line of this package is written at most ten times a minute if its text is the same. A message of another package is written
+    once a minute as one line without a traceback, because foreign input can cause it; at level ``DEBUG`` it is unmodified.
+    """
+
+    def __init__(self, stream: IO[str], unmodified: bool, clock: Clock) -> None:
+        super().__init__(stream)
+        self._unmodified = unmodified
+        self._clock = clock
+        self._repeats: OrderedDict[object, _Repeats] = OrderedDict()
+        """The recent messages. The lock of the handler guards it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it."""
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a logging call with wrong arguments, which must not fail in its caller
+            self.handleError(record)
+            return
+        if record.name.startswith("vision_infer"):
+            folded = self._count((record.name, text), LINES_A_MINUTE)
+        else:
+            error = record.exc_info[0] if record.exc_info else None
+            folded = self._count((record.name, str(record.msg).partition("\n")[0], error), 1)
+        if folded is None:
+            return
+        if not (self._unmodified or record.name.startswith("vision_infer")):
+            record = _short(record)
+            text = record.getMessage()
+        if folded:
+            record = copy.copy(record)
+            record.msg, record.args = f"{text} ({folded} earlier ones not shown)", ()
+        super().emit(record)
+
+    def _count(self, key: object, most: int) -> int | None:
+        """Count a message; return the number of earlier ones that were not written, or None if this one must not be."""
+        now = self._clock.monotonic_ns()
+        repeats = self._repeats.setdefault(key, _Repeats(now))
+        self._repeats.move_to_end(key)
+        if len(self._repeats) > MAX_MESSAGES:
+            self._repeats.popitem(last=False)
+        if now - repeats.begin_ns >= _MINUTE_NS:
+            repeats.begin_ns, repeats.lines = now, 0
+        repeats.lines += 1
+        if repeats.lines > most:
+            repeats.folded += 1
+            return None
+        folded, repeats.folded = repeats.folded, 0
+        return folded
+
+
+@dataclass(slots=True)
+class _Repeats:
+    begin_ns: int
+    lines: int = 0
+    folded: int = 0
+
+
+def _short(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a record as one line: the first one, with the error and its position instead of a traceback."""
+    short = copy.copy(record)
+    text = record.getMessage().partition("\n")[0]
+    error, trace = record.exc_info[1:] if record.exc_info else (None, None)
+    if error is not None:
+        where = traceback.extract_tb(trace)[-1:]
+        text += f": {type(error).__name__}: {error}".partition("\n")[0]
+        text += "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in where)
+    short.msg, short.args, short.exc_info, short.exc_text, short.stack_info = text[:MAX_FOREIGN_CHARS], (), None, None, None
+    return short
+
+
+def configure(
+    form: Literal["human", "json"], level: int = logging.INFO, stream: IO[str] | None = None, clock: Clock = SYSTEM_CLOCK
+) -> logging.Handler:
     """Send the log and errors of the HTTP server to a stream, by default standard error; return the installed handler.
 
     FFmpeg's own messages are shown at level ``DEBUG`` only: an unstable camera causes many of them, and the stream's own log
     lines contain the relevant information.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = LimitedHandler(sys.stderr if stream is None else stream, level <= logging.DEBUG, clock)
     handler.addFilter(_is_news)
     if level > logging.DEBUG:
         handler.addFilter(lambda record: record.name != "vision_infer.ffmpeg")
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
-    for name, min_level in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
+    levels = {"vision_infer": level, "uvicorn": logging.ERROR} | dict.fromkeys(_FOREIGN, logging.WARNING)
+    for name, min_level in levels.items():
         chosen = logging.getLogger(name)
         chosen.handlers[:] = [handler]
         chosen.setLevel(max(level, min_level))
