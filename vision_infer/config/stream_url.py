@@ -59,12 +59,15 @@ def url_help() -> str:
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]:@\s]*))(?::(?P<port>\d{1,5}))?")
-_NO_SCHEME = re.compile(r"[^/\\:]+:[^/\\]*@|\d{1,3}(\.\d{1,3}){3}(:\d+)?(/|$)|[\w.-]+:\d{2,5}(/|$)")
-"""``user:password@…``, ``192.0.2.1/…``, ``camera:554/…``"""
+_NO_SCHEME = re.compile(
+    r"[^/\\:]+:[^/\\]*@|(?:rtsps?|https?|rtmps?|srt)/*[^/]*:.*@|\d{1,3}(\.\d{1,3}){3}(:\d+)?(/|$)|[\w.-]+:\d{2,5}(/|$)"
+)
+"""``user:password@…``, ``rtsp//user:password@…``, ``192.0.2.1/…``, ``camera:554/…``"""
 _DEVICE = re.compile(r"/dev/video\d+")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 _GENERIC = frozenset({"index", "playlist", "master", "stream", "live", "video", "media", "main", "sub", "mjpg"})
 """Last parts of URLs that many cameras share."""
+_OBVIOUS_NAME = re.compile(r"(?![A-Za-z0-9]{16,}$)[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _MAX_NAME = 56
 """The maximum length of a name, which leaves space for a number. A longer part of a path may be a key."""
 
@@ -181,13 +184,14 @@ def _names(parts: UrlParts) -> list[str]:
         return ["test"]
     if parts.scheme in ("file", "dev"):
         leaf = parts.rest.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        return [_valid(leaf.rpartition(".")[0] or leaf) or "file"]
+        # '@' or ':': a mistyped URL with a password
+        return ["file" if re.search("[@:]", leaf) else _valid(leaf.rpartition(".")[0] or leaf) or "file"]
     host = _valid(parts.host) or parts.scheme
     path = re.split(r"[?#;]", parts.rest)[0].rstrip("/")
     leaf = path.rpartition("/")[2]
     stem = leaf.rpartition(".")[0] or leaf
-    # Some cameras have user=…&password=… or a key in the path: only an obvious name is used.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", stem) or "@" in parts.rest:
+    # Some cameras have user=…&password=… or a key in the path: only an obvious name is used. RTMP paths end with a stream key.
+    if parts.scheme in ("rtmp", "rtmps") or not _OBVIOUS_NAME.fullmatch(stem) or "@" in parts.rest:
         return [host]
     both = _valid(f"{host}-{stem}") or host
     return [host, both] if stem.lower() in _GENERIC else [both] if stem.isdecimal() else [stem, both]

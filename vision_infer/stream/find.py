@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -267,6 +268,8 @@ def _kind(path: str) -> Literal["video", "images"]:
 
 
 def _stem(path: str) -> str:
+    if re.search(r"[^/\\]:.*@", path) and not os.path.lexists(path):  # a mistyped URL with a password
+        return "stream"
     return Path(path).stem or "stream"
 
 
@@ -274,6 +277,8 @@ def _name_of_url(url: str) -> str:
     """Return the last part of a URL's path, or its host: neither of them is a password or a parameter."""
     try:
         parts = urlsplit(url)
+        if "@" in parts.path:  # an unescaped "/" in a password
+            return "stream"
         return redact(Path(unquote(parts.path)).stem or parts.hostname or "stream")
     except ValueError:  # such as an IPv6 address that is not closed
         return "stream"

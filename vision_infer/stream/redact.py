@@ -9,12 +9,30 @@ import re
 from urllib.parse import unquote
 
 # A user name may be an e-mail address, and a password may contain characters that a URL must escape (RFC 3986, section 3.2.1):
-# '@', '?' and even '/', unless a port follows the colon. IPv6 addresses begin with '['.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\[][^/\s:]*:(?!\d*[/?#])\S*|:(?!\d*[/?#])\S*|[^/\s]*)@")
+# '@', '?' and even '/', unless a port follows the colon and no host follows the '@'. IPv6 addresses begin with '['.
+_PORT = r"(?!\d*(?:[?#]|/(?!\S*@(?:[\w-]+\.[\w.-]+|[\w-]+[:/]))))"
+_CREDENTIALS = re.compile(rf"(?<=://)(?:[^/\s\[][^/\s:]*:{_PORT}\S*|:{_PORT}\S*|[^/\s]*)@")
+# A mistyped URL: user:password@host, rtsp//user:password@host, rtsp:/user:password@host.
+_NO_SCHEME = re.compile(r"(?<![^\s/'\"(\[])(?<!://)([^\s/:@'\"(\[]+):(?![/\\])\S*@")
 # The same, percent-encoded, in a parameter of another URL.
 _ENCODED_CREDENTIALS = re.compile(r"(?i)(?<=%3A%2F%2F)[^&\s]*(?=%40)")
 # A value up to the next parameter. One that is hidden already ends before the punctuation of the sentence: "token=***: refused".
 _VALUE = r"(?:\*\*\*(?=[:.,;]?(?:\s|$))|[^&\s]*)"
+# The path of a URL, and its query and fragment. There are too many names of secrets to list: every value is hidden unless its
+# name is known to be harmless.
+_URL = re.compile(r"(?i)(?<!file://)(?<=://)([^\s?#]*)([?#]\S*)?")
+_PART = re.compile(r"([?&;#])([^=&;?#\s]+)(=?)([^&;?#\s]*)")
+_HARMLESS = re.compile(
+    r"(?i)audio|bitrate|camera|ch|chan|channel|channelid|chn|clock|codec|compression|date|device|duration|enablesrtp|encoding|end"
+    r"|endtime|fmt|format|fps|framerate|h26[45]|height|input|interval|latency|line|loop|mode|multicast|overlay|page|pkt_size|port"
+    r"|profile|proto|protocol|quality|rate|resolution|rotation|rtsp_transport|seconds|seek|size|speed|start|starttime|stream"
+    r"|streamtype|subtype|tcp|time|timeout|track|trackid|transport|transportmode|transtype|type|udp|unicast|version|video"
+    r"|videocodec|view|width"
+)
+_HARMLESS_VALUE = re.compile(r"[\w.,:+-]{0,24}[])>'\".,:]*", re.ASCII)
+# The last parts of an RTMP path are a stream key; so is a long part of letters and digits in any URL.
+_RTMP_KEY = re.compile(r"(?i)(\brtmps?://[^\s/?#]+/+[^\s/?#]+/+)(?!\*\*\*)[^\s?#]*[^\s?#:.,;)'\"]")
+_PATH_KEY = re.compile(r"(?<=/)(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}(?=[/?#.:,;)'\"\s]|$)")
 _WORDS = (
     r"(?:login|user|admin)?(?:pass?(?:word|wd|code|phrase)?|pa?swd?|pwd?)|token|secret|(?:api|access|stream|licen[cs]e)?key|auth|code"
     r"|sig(?:nature)?|hash|jwt|credentials?|session(?:id)?|sid|streamid"
@@ -35,14 +53,26 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def redact(text: str) -> str:
     """Hide the passwords of all URLs in a text, and make it printable.
 
-    ``rtsp://user:secret@host/path?token=abc`` becomes ``rtsp://user:***@host/path?token=***``.
+    ``rtsp://user:secret@host/path?channel=1&token=abc`` becomes ``rtsp://user:***@host/path?channel=1&token=***``.
     """
     hidden = _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
+    hidden = _NO_SCHEME.sub(r"\1:***@", hidden)
+    hidden = _URL.sub(lambda match: _PATH_KEY.sub("***", match[1]) + _PART.sub(_hidden_part, match[2] or ""), hidden)
+    hidden = _RTMP_KEY.sub(r"\1***", hidden)
     hidden = _ENCODED_CREDENTIALS.sub("***", hidden)
     hidden = _ENCODED_NAME.sub(lambda match: f"{match[1]}=***" if _NAME.fullmatch(unquote(match[1])) else match[0], hidden)
     hidden = _JSON_MEMBER.sub(lambda match: f"{match[1]}{match[2]}***" if _NAME.fullmatch(match[1]) else match[0], hidden)
     hidden = _SECRET_PARAMETER.sub(r"\1***", hidden)
     return printable(hidden)
+
+
+def _hidden_part(match: re.Match[str]) -> str:
+    mark, name, equals, value = match.groups()
+    harmless = _HARMLESS.fullmatch(name) and _HARMLESS_VALUE.fullmatch(value)
+    if harmless or (not any(letter.isalnum() for letter in name + value) and "***" not in (name, value)):
+        return match[0]
+    end = match[0][len(match[0].rstrip(":.,")) :] if (value or name).startswith("***") else ""
+    return f"{mark}{name}=***{end}" if equals and value.strip("=") else f"{mark}***{end}"  # base64 ends with "="
 
 
 def printable(name: str) -> str:
