@@ -3,7 +3,7 @@
 
 import { distance, freeName, inward, validationError, moved, shapesOf, withShapes } from "../state/shapes.js";
 import { messageOf } from "../transport/http.js";
-import { h, setText, svg } from "./dom.js";
+import { confirm, h, setText, svg } from "./dom.js";
 import { shapeRow } from "./shape_row.js";
 
 /** @import { Player } from "./player.js" */
@@ -12,6 +12,7 @@ import { shapeRow } from "./shape_row.js";
 const CLOSE_PX = 14; // a click within this distance of the first corner closes the zone
 const [TEXT_PX, HANDLE_PX] = [15, 8];
 const STEP = 0.01;
+const UNFINISHED = "Finish the new shape (a zone needs three corners), or press Escape to discard it.";
 /** @type {Record<string, number[]>} */
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
@@ -25,6 +26,7 @@ export class ShapeEditor {
     this.size = stream.status?.size ?? player.size ?? { width: 1600, height: 900 };
     this.handlers = handlers;
     this.shapes = shapesOf(this.settings, this.size);
+    this.before = JSON.stringify(this.shapes);
     this.selected = this.shapes.length ? 0 : -1;
     /** @type {{ kind: string, points: number[][] } | null} the shape being drawn */
     this.drawing = null;
@@ -34,6 +36,7 @@ export class ShapeEditor {
     this.pointer = undefined;
     this.element = svg("svg.editor", {
       viewBox: `0 0 ${this.size.width} ${this.size.height}`,
+      tabindex: -1, // a click on the video gives the editor the focus, and with it the keys
       "aria-label": "Zones and lines on the video",
       onpointerdown: (/** @type {PointerEvent} */ event) => this.#down(event),
       onpointermove: (/** @type {PointerEvent} */ event) => this.#move(event),
@@ -60,7 +63,7 @@ export class ShapeEditor {
         h("button", { type: "button", onclick: () => this.#begin("zone") }, "New zone"),
         h("button", { type: "button", onclick: () => this.#begin("line") }, "New line"),
         h("span.grow"),
-        h("button", { type: "button", onclick: () => handlers.cancel() }, "Cancel"),
+        h("button", { type: "button", onclick: () => this.#cancel() }, "Cancel"),
         this.saveButton,
       ),
       this.help,
@@ -73,16 +76,31 @@ export class ShapeEditor {
   }
 
   /** @param {string} kind */
-  #begin(kind) {
+  async #begin(kind) {
+    if (!this.#finish() && !(await confirm(`Discard the unfinished ${this.drawing?.kind}?`, "Discard"))) return;
     this.drawing = { kind, points: [] };
     this.selected = -1;
     this.element.classList.add("drawing");
+    this.element.focus({ preventScroll: true });
     this.#draw();
     this.#explain();
   }
 
+  // Close the shape that is being drawn, or leave drawing before its first point; false if it has too few points.
+  #finish() {
+    if (!this.drawing?.points.length) this.#abandon();
+    else this.#close();
+    return this.drawing === null;
+  }
+
+  async #cancel() {
+    const changed = this.drawing?.points.length || JSON.stringify(this.shapes) !== this.before;
+    if (!changed || (await confirm("Discard the changes to zones and lines?", "Discard"))) this.handlers.cancel();
+  }
+
   #abandon() {
     this.drawing = null;
+    setText(this.errorText, "");
     this.element.classList.remove("drawing");
     this.#draw();
     this.#explain();
@@ -315,7 +333,7 @@ export class ShapeEditor {
   }
 
   async #save() {
-    const problem = this.drawing ? "finish the shape, or press Escape to discard it" : validationError(this.shapes);
+    const problem = this.#finish() ? validationError(this.shapes) : UNFINISHED;
     setText(this.errorText, problem);
     if (problem) return;
     this.saveButton.disabled = true;
