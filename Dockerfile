@@ -2,9 +2,9 @@
 # Two images from one file:
 #   docker build --target cpu -t vision-infer:cpu .
 #   docker build --target gpu -t vision-infer:gpu .
-# Both use Python 3.12, the version of the slim image and of Ubuntu 24.04.
+# The CPU image uses Python 3.13, one of the two versions that are tested; the GPU image uses 3.12, the version of Ubuntu 24.04.
 
-ARG PYTHON_IMAGE=python:3.12-slim-trixie
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 # onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9; the host needs a driver for CUDA 13 (580 or newer).
 ARG CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 ARG ONNXRUNTIME_GPU=1.31.1

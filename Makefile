@@ -80,6 +80,14 @@ test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
 	$(PYTEST) $(PARALLEL) $(COMPUTED) || $(PYTEST) --last-failed $(COMPUTED)
 	$(PYTEST) $(PROFILE) $(REAL_TIME) || $(PYTEST) --last-failed $(PROFILE) $(REAL_TIME)
 
+# Without PyTorch and the models' tools, so that another Python is installed in a minute.
+OTHER := $(VENV)-other
+OTHER_TESTS := $(addprefix tests/,core config schedule analyze telemetry sink pipeline)
+test-python: packages ## Run the tests of files and sinks with another Python: make test-python PYTHON=python3.13
+	$(PYTHON) -m venv --clear $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
+	$(OTHER)/bin/python -m pytest $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable $(OTHER_TESTS)
+
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
 	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py

@@ -47,7 +47,8 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         own = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), True)
         usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-        certificate = own.add_extension(usage, True).sign(self._key, hashes.SHA256())
+        number = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())  # Python 3.13 verifies strictly (RFC 5280)
+        certificate = own.add_extension(usage, True).add_extension(number, False).sign(self._key, hashes.SHA256())
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
