@@ -7,10 +7,11 @@ contains the value of a reference.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
+
+from vision_infer.config.yaml_lines import read_regular_file
 
 _PART = re.compile(r"\$\$|\$\{(?P<reference>[^{}]*)\}|(?P<open>\$\{)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,14 +66,10 @@ def read_secret(name: str, folder: Path) -> str:
     Raises:
         ValueError: The file cannot be read, is empty, or has more than one line; names the file.
     """
-    path = folder / name
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_SECRET + 1) if stat.S_ISREG(path.stat().st_mode) else None
+        data = read_regular_file(folder / name, _MAX_SECRET + 1)
     except (OSError, ValueError) as error:
         raise ValueError(f"the file {name} cannot be read: {getattr(error, 'strerror', None) or 'invalid name'}") from None
-    if data is None:
-        raise ValueError(f"{name} is not a file")
     try:
         text = data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:

@@ -7,7 +7,10 @@ contains a value of the file, because it may be a password.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,19 @@ class YamlError(ValueError):
         self.line = line
 
 
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """Return the beginning of a file. Opening a named pipe does not block.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe, a device or a folder.
+        ValueError: The name contains a zero byte.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read(max_bytes)
+
+
 def read_text(path: Path) -> str:
     """Read a text file.
 
@@ -43,8 +59,7 @@ def read_text(path: Path) -> str:
         UsageError: The file cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE + 1)
+        data = read_regular_file(path, MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or "invalid file name"
         raise UsageError(f"{path}: cannot be read: {reason}", "Check the name and the permissions.") from error

@@ -126,8 +126,6 @@ class StreamFiles:
             _sync_folder(self.folder.parent)
 
     def _read(self, path: Path) -> StreamSettings:
-        if not path.is_file():  # opening a pipe would block
-            raise UsageError(f"{path}: is not a regular file")
         text = read_text(path)
         try:
             node = compose(text)
