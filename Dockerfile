@@ -60,7 +60,7 @@ ENV PATH=/opt/vision-infer/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     VISION_INFER_HOME=/var/lib/vision-infer \
     NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 # The only writable folder: streams created over the API, the hash of the token, imported models. The root file system can be read-only.
 VOLUME /var/lib/vision-infer
 WORKDIR /var/lib/vision-infer
