@@ -154,11 +154,13 @@ RESULT_SCHEMA: dict[str, Any] = {
         },
         "file": {"type": "string", "description": "The file name of the image. Only in a folder of images."},
         "damaged": {
-            "const": True,
+            "type": "boolean",
+            "enum": [True],
             "description": "Only if the decoder reported damage: parts are missing or guessed.",
         },
         "gated": {
-            "const": True,
+            "type": "boolean",
+            "enum": [True],
             "description": "Only if the motion gate saw no change in the frame: it was not inferred, and the row repeats the "
             "last detections.",
         },

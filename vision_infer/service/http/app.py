@@ -44,6 +44,7 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     security = SecurityContext(backend.settings.service, tokens, clock)
     app.state.context = Context(backend, security, clock, LiveImages(backend.hub, backend.settings.preview, clock))

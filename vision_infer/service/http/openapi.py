@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from vision_infer import __version__
 from vision_infer.core.result import RESULT_SCHEMA
@@ -41,6 +42,23 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _TITLES[status], "content": _PROBLEM} for status in sorted({*_ALWAYS, *statuses})}
 
 
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation in the document and in generated clients: ``list_streams``."""
+    return route.name
+
+
+def _without_patterns(schema: Any) -> None:
+    """Describe objects with any names by ``additionalProperties``, because client generators ignore ``patternProperties``."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            (pattern, values), *_ = schema.pop("patternProperties").items()
+            schema |= {"additionalProperties": values, "propertyNames": {"pattern": pattern}}
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for one in schema:
+            _without_patterns(one)
+
+
 def install(app: FastAPI) -> None:
     """Make the application serve this document."""
 
@@ -65,6 +83,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas["Result"] = {key: value for key, value in RESULT_SCHEMA.items() if key != "$schema"}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    _without_patterns(schemas)
     components["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer"},
         "session": {"type": "apiKey", "in": "cookie", "name": "vision_infer_session"},

@@ -20,7 +20,7 @@ from vision_infer.service.views import Snapshot
 
 router = APIRouter(prefix="/api/v1", tags=["preview"])
 
-MJPEG = "multipart/x-mixed-replace; boundary=frame"
+MJPEG = "multipart/x-mixed-replace"
 MAX_FPS = 15.0
 
 
@@ -46,11 +46,11 @@ async def get_video(
     except BaseException:
         watcher.__exit__(None, None, None)
         raise
-    return _Video(watcher, first)
+    return _ImageStream(watcher, first)
 
 
-class _Video(Response):
-    media_type = MJPEG
+class _ImageStream(Response):
+    media_type = f"{MJPEG}; boundary=frame"
 
     def __init__(self, watcher: Watcher, first: Snapshot) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
