@@ -13,6 +13,7 @@ from aiortc import rtp
 from aiortc.sdp import H264Profile, parse_h264_profile_level_id
 
 from vision_infer.core.errors import UsageError
+from vision_infer.preview.candidates import MAX_CANDIDATES, usable
 
 # Chromium has more codecs than payload types from 96 on, and also uses those from 35 to 63 (RFC 5761, section 4), for High among
 # others. aiortc would answer with another payload type, which means something else in the offer.
@@ -97,15 +98,18 @@ class Offer:
         """Return the codec that plays VP8; None if there is none."""
         return next((codec for codec in self.codecs if codec.name == "VP8"), None)
 
-    def only(self, codec: Codec) -> str:
-        """Return the offer reduced to one codec, with the player as DTLS client.
+    def only(self, codec: Codec, local: bool = False) -> str:
+        """Return the offer reduced to one codec and to the first usable candidates, with the player as DTLS client.
 
-        Candidates that aiortc would have to resolve or wait for are left out.
+        Args:
+            codec: The chosen codec.
+            local: Whether the player is on this machine; see :func:`usable`.
         """
         primary = str(codec.payload_type)
         resent = [other for other in self.codecs if other.name == "RTX" and other.parameters.get("apt") == primary]
         kept = {primary, *(str(other.payload_type) for other in resent[:1])}
         lines: list[str] = []
+        candidates = 0
         for number, section in enumerate(self.sections):
             for line in section:
                 if number == self.video:
@@ -121,8 +125,12 @@ class Offer:
                             continue
                         if line.startswith("a=rtpmap:"):
                             lines.append(f"a=fmtp:{primary} {_FMTP % _KNOWN_PROFILE}")
-                if line == "a=end-of-candidates" or (line.startswith("a=candidate:") and not usable(line)):
+                if line == "a=end-of-candidates":
                     continue
+                if line.startswith("a=candidate:"):
+                    if candidates >= MAX_CANDIDATES or not usable(line, local):
+                        continue
+                    candidates += 1
                 # aiortc as the DTLS client offers only ciphers for ECDSA certificates; GStreamer's certificate has an RSA key
                 # (https://github.com/aiortc/aiortc/issues/1434). As the server it needs no cipher for the player's certificate.
                 lines.append("a=setup:active" if line == "a=setup:actpass" else line)
@@ -144,16 +152,6 @@ def plain_profile(profile_level_id: str) -> str:
 _LEVELS = frozenset({10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52})
 _HIGHEST_LEVEL = 52
 _FMTP = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=%s"
-
-
-def usable(candidate: str) -> bool:
-    """Return whether a candidate can be used at once: it uses UDP, and has an address.
-
-    A name ending in ``.local`` would need a multicast query of about one second. A player that hides its address behind such a
-    name still connects: it is discovered as a peer-reflexive candidate (RFC 8445, section 7.3.1.3).
-    """
-    parts = candidate.split()
-    return len(parts) >= 8 and parts[2].lower() == "udp" and not parts[4].endswith(".local")
 
 
 def read_offer(sdp: str) -> Offer:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
+from vision_infer.preview.candidates import CheckRate
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.offer import read_offer
 from vision_infer.preview.relay import Relay
@@ -68,6 +69,7 @@ class Preview:
         self._sessions: dict[str, Session] = {}
         self._arriving: dict[str, int] = {}
         """The number of offers that are being answered, by stream."""
+        self._checks = CheckRate(clock)
         self._opened = 0
         self._packets = self._resent = self._restarts = 0
         self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "refused": 0}
@@ -123,8 +125,13 @@ class Preview:
 
     # Called on the event loop
 
-    async def offer(self, stream: str, sdp: str, principal: str) -> Session:
+    async def offer(self, stream: str, sdp: str, principal: str, local: bool = False) -> Session:
         """Answer an offer, and open a session.
+
+        Args:
+            sdp: The offer.
+            principal: The owner of the session.
+            local: Whether the viewer is on this machine, so that it may use loopback addresses.
 
         Raises:
             UsageError: The offer is damaged, or does not request video.
@@ -141,7 +148,8 @@ class Preview:
             choice = preview.choose(offer)
             mode = "encoded" if choice.reason else "passthrough"
             facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile_level_id)
-            session = Session(facts, principal, choice.feed, self.settings.ice_servers, self._clock, self._ended)
+            servers = self.settings.ice_servers
+            session = Session(facts, principal, choice.feed, servers, self._clock, self._checks, local, self._ended)
             self._sessions[session.id] = session
             try:
                 await session.accept(offer, choice.codec, choice.profile_level_id)

@@ -17,23 +17,22 @@ from aiortc.sdp import candidate_from_sdp
 from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
+from vision_infer.preview.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.ice import with_credentials
 from vision_infer.preview.media import CLOCK_RATE
-from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer, usable
+from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer
 from vision_infer.preview.sender import Anchor, NoTrack, Viewer
 
 CONNECT_NS = 20_000_000_000
 """The maximum time from a viewer's offer to its connection."""
 SILENT_NS = 15_000_000_000
 """A viewer without any packet for this time is considered gone."""
-MAX_CANDIDATES = 64
-"""The maximum number of candidates per viewer: each is probed."""
 _CLOSE_S = 5.0
 _MAX_CHANNEL_BYTES = 4096
 """The amount of unsent data in the channel above which anchors are skipped."""
-_DAMAGED = (ValueError, AssertionError, LookupError, AttributeError, TypeError, InvalidStateError, OperationError)
-"""The exceptions that aiortc raises for offers that it cannot process."""
+_DAMAGED = (ValueError, AssertionError, LookupError, AttributeError, TypeError, RuntimeError, InvalidStateError, OperationError)
+"""The exceptions that aiortc raises for offers that it cannot process; ``RuntimeError`` if a coroutine raised StopIteration."""
 _AT_ONCE = b"\0\0\0"
 """The value of the playout-delay extension: minimum 0, maximum 0."""
 
@@ -58,6 +57,8 @@ class Session:
 
     Args:
         principal: The owner, who may change or end the session.
+        checks: The limit of connectivity checks of all sessions.
+        local: Whether the viewer is on this machine, so that it may use loopback addresses.
         on_end: Called once when the session has ended for any reason.
     """
 
@@ -68,6 +69,8 @@ class Session:
         feed: Feed,
         ice: tuple[IceServer, ...],
         clock: Clock,
+        checks: CheckRate,
+        local: bool,
         on_end: Any,
     ) -> None:
         self.id = secrets.token_urlsafe(24)
@@ -78,6 +81,8 @@ class Session:
         self.viewer: Viewer | None = None
         self.answer = ""
         self._clock = clock
+        self._checks = checks
+        self._local = local
         self._on_end = on_end
         self._began_ns = clock.monotonic_ns()
         self._heard_ns = self._began_ns
@@ -105,8 +110,10 @@ class Session:
         if not offer.mid:
             extensions = extensions[-1:] if delay is not None else []
         self.viewer = Viewer(transceiver.sender, extensions, lambda: self.feed.group, self._anchored, self._clock)
+        reduced = offer.only(codec, self._local)
+        self._candidates = reduced.count("\na=candidate:")
         try:
-            await peer.setRemoteDescription(RTCSessionDescription(offer.only(codec), "offer"))
+            await peer.setRemoteDescription(RTCSessionDescription(reduced, "offer"))
             if offer.data:
                 self._channel = peer.createDataChannel("anchor")
                 self._channel.on("open", self._send_anchor)
@@ -127,7 +134,7 @@ class Session:
         if ufrag and ufrag != self._ufrag:
             return False
         for line in lines:
-            if not line.startswith("a=candidate:") or not usable(line):
+            if not line.startswith("a=candidate:") or not usable(line, self._local):
                 continue
             self._candidates += 1
             if self._candidates > MAX_CANDIDATES:
@@ -187,11 +194,13 @@ class Session:
         connection = self._ice()._connection
         received = connection.request_received
 
-        def request_received(*arguments: Any) -> None:
-            self._heard_ns = self._clock.monotonic_ns()
-            received(*arguments)
+        def request_received(message: Any, address: tuple[str, int], protocol: Any) -> None:
+            if not too_many_peers(connection, address):
+                self._heard_ns = self._clock.monotonic_ns()
+                received(message, address, protocol)
 
         connection.request_received = request_received
+        self._checks.limit(connection)
 
         def changed() -> None:
             if self._peer.connectionState in ("failed", "closed"):

@@ -13,6 +13,7 @@ from vision_infer.preview.preview import NoCodecError, NoPreviewError, UnknownSe
 from vision_infer.preview.session import Session
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.api_models import ApiModel, shared_fields
+from vision_infer.service.http.auth import is_loopback
 from vision_infer.service.http.context import Context, Shared, StreamName
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
@@ -106,7 +107,7 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
     if not view.settings.enabled:
         raise Problem("conflict", f"{name} is disabled; enable it first")
     try:
-        session = await context.backend.preview.offer(name, sdp, _principal(request))
+        session = await context.backend.preview.offer(name, sdp, _principal(request), _is_local(request, context))
     except NoCodecError as error:
         raise Problem("not-acceptable", str(error)) from None
     except NoPreviewError as error:
@@ -115,6 +116,11 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
         raise UnavailableError(error.message, error.hint, state, reason) from None
     location = f"{context.backend.settings.service.root_path}/api/v1/streams/{name}/whep/{session.id}"
     return Response(session.answer, 201, {"Location": location, "ETag": session.etag, **_links(context)}, SDP)
+
+
+def _is_local(request: Request, context: Context) -> bool:
+    """Return whether the service and this viewer use loopback addresses, so that video may be sent there."""
+    return request.client is not None and is_loopback(request.client.host) and is_loopback(context.backend.settings.service.host)
 
 
 @router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))
