@@ -16,15 +16,17 @@ def candidate(address: str, port: int | str = 50_000, transport: str = "udp") ->
     return f"a=candidate:1 1 {transport} 2130706431 {address} {port} typ host"
 
 
-@pytest.mark.parametrize("address", ["192.168.1.20", "10.0.0.5", "203.0.114.9", "2a00:1450:4001::5", "fd12::7", "::ffff:10.0.0.5"])
+@pytest.mark.parametrize("address", ["192.168.1.20", "10.0.0.5", "203.0.114.9", "2a00:1450::5", "fd12::7", "::ffff:10.0.0.5"])
 def test_addresses_of_machines_are_probed(address: str) -> None:
     assert usable(candidate(address), local=False)
 
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "fe80::1%eth0"]
-    + ["224.0.0.251", "ff02::fb", "255.255.255.255", "240.0.0.1", "4f9c.local", "camera.example", "::ffff:169.254.1.1", "1"],
+    [
+        *("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "fe80::1%eth0"),
+        *("::ffff:169.254.1.1", "224.0.0.251", "ff02::fb", "255.255.255.255", "240.0.0.1", "4f9c.local", "camera.example", "1"),
+    ],
 )
 def test_other_addresses_are_not(address: str) -> None:
     assert not usable(candidate(address), local=False)
