@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vision_infer.core.detection import Detection as Detection
+    from vision_infer.core.detections import Detections as Detections
+    from vision_infer.core.result import Result as Result
     from vision_infer.pipeline.runs.api import Detector as Detector
     from vision_infer.pipeline.runs.api import Pipeline as Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "Pipeline", "__version__"]
+__all__ = ["Detection", "Detections", "Detector", "Pipeline", "Result", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Heavy libraries are imported when first used, not by `import vision_infer`.
-    if name in ("Detector", "Pipeline"):
+    if name in __all__:
         from vision_infer.pipeline.runs import api
         from vision_infer.precision import AUTOTUNE_MODULE
 
         api.Pipeline._autotune_module = AUTOTUNE_MODULE  # as on the command line; a pipeline must not import precision
         return getattr(api, name)
     raise AttributeError(f"module 'vision_infer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

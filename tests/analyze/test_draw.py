@@ -133,3 +133,13 @@ def test_the_class_of_the_whole_image_is_in_its_corner() -> None:
     assert not image[60:].any()
     assert not Drawer()(black(48, 64), Detections.empty(), Description(embedding=np.ones(3, np.float32))).any()
     assert Drawer()(black(9, 7), Detections.empty(), red()).any()
+
+
+def test_scores_and_labels_can_be_left_out() -> None:
+    found = replace(one_box((200.0, 200.0, 400.0, 300.0), 0, 7), descriptions=(red(),))
+    full, names, none = (Drawer(labels)(black(480, 640), found) for labels in ("scores", "names", "none"))
+    widths = [int(np.flatnonzero(image[:199].any(axis=(0, 2))).max()) for image in (full, names)]
+    assert widths[1] < widths[0]
+    assert not none[:197].any()
+    assert (none[200, 200:400] != 0).any()
+    assert not Drawer("none")(black(480, 640), Detections.empty(), red()).any()

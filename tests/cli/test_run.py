@@ -206,3 +206,14 @@ def test_options_for_files_are_refused_for_cameras(in_process: Command, short: P
     done = in_process("run", short, "--duration", "2")
     assert "--duration: is for cameras only" in done.stderr
     assert "cameras and files cannot be read in one run" in in_process("run", short, "rtsp://127.0.0.1/x").stderr
+
+
+def test_videos_and_images_without_labels_differ_from_those_with_scores(in_process: Command, short: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for text in ("scores", "names", "none"):
+        done = in_process("run", short, "--every", "10", "--draw-labels", text, "--out", f"{text}.mp4", "--quiet")
+        assert done.returncode == 0, done.stderr
+        with av.open(str(tmp_path / f"{text}.mp4")) as video:
+            sizes[text] = next(video.decode(video=0)).to_ndarray(format="rgb24")
+    assert (sizes["scores"] != sizes["names"]).any()
+    assert (sizes["names"] != sizes["none"]).any()

@@ -68,7 +68,7 @@ def test_an_error_names_the_file_line_and_field(tmp_path: Path, text: str, words
     path.write_text(text)
     with pytest.raises(UsageError) as raised:
         read_region(path, ["bikes", "gates"])
-    assert str(raised.value).startswith(f"--region {path}: ")
+    assert str(raised.value).startswith(f"region {path}: ")
     assert words in str(raised.value)
     assert raised.value.hint
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vision_infer.core.description import ClassScore, Description
+from vision_infer.core.detection import Detection
 from vision_infer.core.detections import Detections
 
 NAMES = ("person", "bicycle", "car")
@@ -110,3 +111,28 @@ def test_empty() -> None:
     assert found.track_ids is None
     assert found.boxes.dtype == found.scores.dtype == np.float32
     assert found.class_ids.dtype == np.int32
+
+
+def test_detections_are_a_sequence_of_single_ones() -> None:
+    found = Detections(
+        np.array([[1.004, 2, 30, 40], [5, 6, 7, 8]], np.float32),
+        np.array([0.91, 0.5], np.float32),
+        np.array([0, 1], np.int32),
+        ("person", "car"),
+        np.array([3, 0], np.int32),
+    )
+    first, second = found
+    assert first == found[0] == found[np.int64(0)] == Detection("person", 0.91, (1.0, 2.0, 30.0, 40.0), 0, 3)
+    assert found[-1] == second == Detection("car", 0.5, (5.0, 6.0, 7.0, 8.0), 1)
+    assert len(found[1:]) == 1
+    with pytest.raises(IndexError):
+        found[2]
+    assert list(Detections.empty()) == []
+
+
+def test_the_text_of_detections_is_short_and_readable() -> None:
+    one = Detections(np.array([[1, 2, 30, 40]], np.float32), np.array([0.91], np.float32), np.array([0], np.int32), ("person",))
+    assert repr(one) == "<1 detection: person 0.91 [1, 2, 30, 40]>"
+    many = one[np.zeros(9, np.intp)]
+    assert repr(many).endswith("person 0.91 [1, 2, 30, 40], 4 more>")
+    assert repr(Detections.empty()) == "<0 detections>"

@@ -16,7 +16,7 @@ import vision_infer
 from tests.support import media
 from vision_infer import Detector, Pipeline
 from vision_infer.core.detections import Detections
-from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.core.errors import ModelError, StreamError, UsageError, VisionInferError
 from vision_infer.pipeline.lanes.opening import LaneOpening
 from vision_infer.pipeline.runs import wiring
 from vision_infer.precision import AUTOTUNE_MODULE
@@ -74,7 +74,7 @@ def test_detections_are_filtered_as_on_the_command_line(
         assert 0 < sum(map(len, kept)) <= (sides >= least).sum()
         assert "bicycle" not in {label for found in kept for label in found.labels}
         with pytest.raises(UsageError, match="cycle"):
-            Detector(device="cpu", per_class={"cycle": 0.5})(images[0])
+            Detector(device="cpu", per_class={"cycle": 0.5})
         videos = [media.excerpt(110, 10, 640, 360), tmp_path / "other.mp4"]
         videos[1].symlink_to(videos[0])
         region.write_text("streams: {other: {units: relative, look: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}}\n")
@@ -172,9 +172,9 @@ def test_thresholds_and_classes(images: list[NDArray[np.uint8]]) -> None:
     assert len(strict) < len(every)
 
 
-def test_errors_suggest_similar_names(images: list[NDArray[np.uint8]]) -> None:
+def test_errors_suggest_similar_names() -> None:
     with pytest.raises(UsageError, match="person"):
-        Detector(device="cpu", classes=["persn"])(images[0])
+        Detector(device="cpu", classes=["persn"])
     with pytest.raises(ModelError, match="nanodet-416"):
         Detector("nanodet-41")
     for wrong in ({"confidence": 1.5}, {"iou": 0}, {"threads": 0}):
@@ -277,7 +277,9 @@ def test_no_source_and_an_empty_folder(detector: Detector, tmp_path: Path) -> No
 
 
 def test_the_package_exports_its_interface() -> None:
-    assert {"Detector", "Pipeline", "__version__"} == set(vision_infer.__all__)
+    assert set(vision_infer.__all__) == {"Detection", "Detections", "Detector", "Pipeline", "Result", "__version__"}
+    assert set(vision_infer.__all__) <= set(dir(vision_infer))
+    assert vision_infer.Detections is Detections
     with pytest.raises(AttributeError):
         vision_infer.Detectr  # noqa: B018
 
@@ -288,3 +290,60 @@ def test_a_missing_source_is_reported_after_the_results_of_the_others(tmp_path: 
     assert [next(results).frame for _ in range(5)] == [0, 50, 100, 150, 200]
     with pytest.raises(StreamError, match="the folder contains no video or image"):
         next(results)
+
+
+def test_one_class_can_be_a_word(images: list[NDArray[np.uint8]]) -> None:
+    with Detector(device="cpu", confidence=0.5, classes="person") as detector:
+        assert set(detector(images[0]).labels) == {"person"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"confidence": 5}, "confidence: must be less than or equal to 1"),
+        ({"classes": "persn"}, "unknown class 'persn'"),
+        ({"per_class": {"person": 0.5, "Person": 0.4}}, "per_class: Person is given twice"),
+        ({"region": "gone.yaml"}, "region gone.yaml: cannot be read"),
+        ({"engine": "onnx"}, "unknown engine 'onnx'"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"model": "clok"}, "unknown model 'clok'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_argument_when_the_detector_is_made(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(VisionInferError) as raised:
+        Detector(**wrong)
+    assert words in str(raised.value)
+    assert "--" not in str(raised.value).replace("'vision-infer model list --available'", "").replace("--available", "")
+
+
+def test_a_detector_lists_its_labels(detector: Detector) -> None:
+    assert detector.labels[:3] == ("person", "bicycle", "car")
+
+
+def test_sources_can_be_a_list(detector: Detector, images: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    pytest.importorskip("PIL.Image").fromarray(images[0]).save(tmp_path / "b.png")
+    clip = media.excerpt(20, 10, 640, 272)
+    found = list(Pipeline(detector).run([clip, str(tmp_path / "b.png")]))
+    assert {result.stream for result in found} == {clip.stem, "b"}
+
+
+def test_detections_are_drawn_on_a_copy(detector: Detector, images: list[NDArray[np.uint8]]) -> None:
+    found = detector(images[0])
+    before = images[0].copy()
+    drawn = found.draw(images[0])
+    assert drawn.shape == images[0].shape
+    assert (drawn != images[0]).any()
+    assert np.array_equal(images[0], before)
+    assert np.array_equal(found.draw(pytest.importorskip("PIL.Image").fromarray(images[0])), drawn)
+    amounts = [(found.draw(images[0], labels) != images[0]).sum() for labels in ("none", "names", "scores")]
+    assert amounts == sorted(amounts)
+    assert amounts[0] < amounts[1] < amounts[2]
+    with pytest.raises(ValueError, match="labels must be one of scores, names, none"):
+        found.draw(images[0], "all")  # type: ignore[arg-type]
+
+
+def test_a_wrong_secondary_model_is_refused_when_the_pipeline_is_made(detector: Detector) -> None:
+    with pytest.raises(ModelError, match="unknown model 'none'"):
+        Pipeline(detector, secondary="none")
+    with pytest.raises(UsageError, match=r"secondary: nanodet-416 is a model for 'detect'"):
+        Pipeline(detector, secondary="nanodet-416")

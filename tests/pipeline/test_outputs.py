@@ -202,6 +202,7 @@ def test_options_reach_their_outputs(tmp_path: Path) -> None:
     [
         ({"preview_fps": 5.0}, "--preview-fps: no annotated video"),
         ({"preview_height": 100}, "--preview-size: no annotated video"),
+        ({"labels": "none"}, "--draw-labels: no annotated video or image"),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:

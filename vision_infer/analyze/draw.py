@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from colorsys import hsv_to_rgb
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
+from vision_infer.core.label_text import LabelText
 
 _MIN_TEXT_SCALE = 0.4
 """The minimum text scale at which OpenCV's font is readable."""
@@ -51,7 +52,15 @@ class Drawer:
 
     Each track has a color (gray without a track); without tracking, each class has one. The same number has the same color in
     every image of every run. Sizes follow the size of the image.
+
+    Args:
+        labels: The text at the boxes: labels with ``scores``, ``names`` only, or ``none``.
     """
+
+    def __init__(self, labels: LabelText = "scores") -> None:
+        if labels not in get_args(LabelText):
+            raise ValueError(f"labels must be one of {', '.join(get_args(LabelText))}, got {labels!r}")
+        self._labels = labels
 
     def __call__(
         self, rgb: NDArray[np.uint8], detections: Detections, description: Description | None = None
@@ -68,21 +77,22 @@ class Drawer:
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"an image must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-        best = None if description is None else description.best
+        best = None if description is None or self._labels == "none" else description.best
         if not len(detections) and best is None:
             return rgb
         style = _style(Size(rgb.shape[1], rgb.shape[0]))
         canvas = np.ascontiguousarray(rgb)  # OpenCV requires contiguous memory
         if len(detections):
-            _draw_boxes(canvas, detections, style)
+            _draw_boxes(canvas, detections, style, self._labels)
         if best is not None:
-            _draw_label(canvas, (0, 0), f"{best.label} {best.score:.2f}", PALETTE[best.class_id % len(PALETTE)], style)
+            text = best.label + _score(best.score, self._labels)
+            _draw_label(canvas, (0, 0), text, PALETTE[best.class_id % len(PALETTE)], style)
         if canvas is not rgb:
             rgb[:] = canvas
         return rgb
 
 
-def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style) -> None:
+def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style, labels: LabelText) -> None:
     from vision_infer.core.opencv import cv2
 
     detections = detections[detections.scores.argsort(kind="stable")]  # the best is drawn last, on top
@@ -93,20 +103,27 @@ def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style
     corners = detections.boxes.astype(np.int32).tolist()
     for (left, top, right, bottom), color in zip(corners, colors, strict=True):
         cv2.rectangle(canvas, (left, top), (right, bottom), color, style.line)
+    if labels == "none":
+        return
     # Labels are drawn after all boxes, so that no line crosses their text.
-    for (left, top, _, _), color, text in zip(corners, colors, _texts(detections), strict=True):
+    for (left, top, _, _), color, text in zip(corners, colors, _texts(detections, labels), strict=True):
         _draw_label(canvas, (left, top), text, color, style)
 
 
-def _texts(detections: Detections) -> list[str]:
+def _texts(detections: Detections, labels: LabelText) -> list[str]:
     tracks = [0] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
     descriptions = detections.descriptions or (None,) * len(detections)
     texts = []
     for label, track, score, description in zip(detections.labels, tracks, detections.scores.tolist(), descriptions, strict=True):
-        text = f"{label} #{track} {score:.2f}" if track > 0 else f"{label} {score:.2f}"
+        text = f"{label} #{track}" if track > 0 else label
+        text += _score(score, labels)
         best = None if description is None else description.best
-        texts.append(text if best is None else f"{text} | {best.label} {best.score:.2f}")
+        texts.append(text if best is None else f"{text} | {best.label}{_score(best.score, labels)}")
     return texts
+
+
+def _score(score: float, labels: LabelText) -> str:
+    return f" {score:.2f}" if labels == "scores" else ""
 
 
 def _draw_label(canvas: NDArray[np.uint8], corner: tuple[int, int], text: str, color: Color, style: _Style) -> None:

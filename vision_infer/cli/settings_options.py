@@ -55,7 +55,7 @@ def command_with_settings(
         except SettingsError as error:
             problems = [(problem.location, problem.message) for problem in error.problems]
             texts = [" ".join((_option(str(where[0])), *map(str, where[1:]))) + f": {what}" for where, what in problems if where]
-            raise UsageError("; ".join(texts) or error.message, "See 'vision-infer run --help'.") from error
+            raise UsageError("; ".join(texts) or error.message, error.hint or "See 'vision-infer run --help'.") from error
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options, *extra)]
     run.__doc__ = command.__doc__

@@ -69,22 +69,22 @@ class RegionFile(Region):
         return self.streams.get(stream, self)
 
 
-def read_region(path: Path, streams: Iterable[str]) -> RegionFile:
+def read_region(path: Path, streams: Iterable[str] | None) -> RegionFile:
     """Read a region file.
 
     Args:
         path: The YAML file.
-        streams: The names of the run's streams. A file for none of them is an error.
+        streams: The names of the run's streams. A file for none of them is an error. None: they are not known yet.
 
     Raises:
         UsageError: The file cannot be read or is invalid; names the file, and the field and line if known.
     """
-    where = f"--region {path}"
+    where = f"region {path}"
     try:
         node = compose(read_text(path))
         data = None if node is None else plain(node)
     except UsageError as error:
-        raise UsageError(f"--region {error.message}", error.hint) from None
+        raise UsageError(f"region {error.message}", error.hint) from None
     except YamlError as error:
         line = "" if error.line is None else f" line {error.line}:"
         raise UsageError(f"{where}:{line} {error.message}", _EXAMPLE) from None
@@ -96,17 +96,17 @@ def read_region(path: Path, streams: Iterable[str]) -> RegionFile:
         first = problems_of(error, RegionFile)[0]
         text = f"{where}: line {line_of(node, first.location)}: field '{first.field}': {first.message}"
         raise UsageError(text, "See docs/how-to/filter-and-track.md.") from error
-    _check_use(region, where, list(streams))
+    _check_use(region, where, None if streams is None else list(streams))
     return region
 
 
 _EXAMPLE = "Write look: [[[0, 200], [640, 200], [640, 480]]]."
 
 
-def _check_use(region: RegionFile, where: str, streams: list[str]) -> None:
+def _check_use(region: RegionFile, where: str, streams: list[str] | None) -> None:
     if region.everywhere and all(own.everywhere for own in region.streams.values()):
         raise UsageError(f"{where}: contains no polygon", _EXAMPLE)
-    if region.everywhere and not any(name in region.streams for name in streams):
+    if streams is not None and region.everywhere and not any(name in region.streams for name in streams):
         name = next(iter(region.streams))
         near = difflib.get_close_matches(name, streams, 1, 0.5) or streams[:3]
         hint = f"its streams are {', '.join(near)}" if near else "Set look or ignore for all images."

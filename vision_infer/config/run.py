@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.validation_errors import SettingsError, problems_of
+from vision_infer.core.label_text import LabelText
 
 DEFAULT_MODEL = "nanodet-416"
 
@@ -45,6 +46,11 @@ class RunSettings(StreamPolicy, InferenceSettings):
         default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's."
     )
     preview_size: int | None = Field(default=None, ge=16, description="The height of annotated video. Defaults to the source's.")
+    draw_labels: LabelText | None = Field(
+        default=None,
+        description="The text at the boxes of annotated video and images: `scores` (labels with scores), `names` or `none`. "
+        "Defaults to scores.",
+    )
     rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
     overwrite: bool = Field(default=False, description="Overwrite existing files.")
     resume: bool = Field(default=False, description="Resume an interrupted run that had the same options.")

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
+from vision_infer.core.detection import Detection
+from vision_infer.core.label_text import LabelText
 from vision_infer.core.packages import require
 
 if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True, slots=True)
+SHOWN = 5
+"""The maximum number of detections in the text of ``repr()``."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Detections:
-    """Boxes, scores and classes of one frame, best score first unless tracked."""
+    """Boxes, scores and classes of one frame, best score first unless tracked.
+
+    It is a sequence of :class:`Detection`: ``found[0]``, ``for one in found``, ``len(found)``. A slice, a mask or an array of
+    numbers selects some of them: ``found[found.scores > 0.5]``.
+    """
 
     boxes: NDArray[np.float32]
     """The boxes, float32 [N, 4] xyxy, pixels of the source image."""
@@ -46,8 +58,23 @@ class Detections:
     def __len__(self) -> int:
         return int(self.scores.shape[0])
 
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Detections:
-        """Return the selected detections, in the order of ``index``."""
+    def __repr__(self) -> str:
+        shown = [str(one) for one in self[:SHOWN]]
+        more = [f"{len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return f"<{len(self)} detection{'s' * (len(self) != 1)}{': ' * bool(shown)}{', '.join([*shown, *more])}>"
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+    @overload
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Detections: ...
+
+    def __getitem__(self, index: int | np.integer[Any] | NDArray[np.bool_] | NDArray[np.intp] | slice) -> Detection | Detections:
+        """Return one detection by its number, or the selected detections in the order of ``index``."""
+        if isinstance(index, (int, np.integer)):
+            return self._one(int(index))
         return Detections(
             self.boxes[index],
             self.scores[index],
@@ -55,6 +82,15 @@ class Detections:
             self.label_names,
             None if self.track_ids is None else self.track_ids[index],
             None if self.descriptions is None else tuple(np.array((*self.descriptions, None), object)[:-1][index]),
+        )
+
+    def _one(self, index: int) -> Detection:
+        class_id = int(self.class_ids[index])
+        x1, y1, x2, y2 = (round(edge, 2) for edge in self.boxes[index].tolist())
+        track = 0 if self.track_ids is None else int(self.track_ids[index])
+        description = None if self.descriptions is None else self.descriptions[index]
+        return Detection(
+            self.label_of(class_id), round(float(self.scores[index]), 4), (x1, y1, x2, y2), class_id, track or None, description
         )
 
     @property
@@ -66,6 +102,21 @@ class Detections:
         """Return the label of a class; its number if it has none."""
         names = self.label_names
         return names[class_id] if names is not None and 0 <= class_id < len(names) else str(class_id)
+
+    def draw(self, image: Any, labels: LabelText = "scores") -> NDArray[np.uint8]:
+        """Return a copy of an image with the detections drawn on it, uint8 [H, W, 3] RGB.
+
+        Args:
+            image: An array uint8 [H, W, 3] RGB, a path or a PIL image.
+            labels: The text at the boxes: labels with ``scores``, ``names`` only, or ``none``.
+
+        Raises:
+            VisionInferError: The file cannot be read as an image, or OpenCV is not installed.
+            ValueError: The value is not an image, or an array is not uint8 [H, W, 3].
+        """
+        # Drawing is on a higher floor. Its module is imported by name, as those of outputs are, when it is first used.
+        drawn: NDArray[np.uint8] = import_module("vision_infer.pipeline.runs.image_input").draw(image, self, labels)
+        return drawn
 
     def to_supervision(self) -> supervision.Detections:
         """Return ``supervision.Detections`` with labels under ``data["class_name"]``.

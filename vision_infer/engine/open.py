@@ -166,7 +166,7 @@ def _merge_devices(named: str | None, request: EngineRequest) -> str:
     if named is None or request.device == "auto":
         return named or request.device
     if parse_device(request.device)[0] != named:
-        raise UsageError(f"--engine {request.engine} does not run on --device {request.device}", "Name one of them only.")
+        raise UsageError(f"engine {request.engine} does not run on device {request.device}", "Name one of them only.")
     return request.device
 
 

@@ -79,10 +79,17 @@ FORMATS: list[OutputFormat] = [
         "mp4",
         file="video",
         sources="video",
-        options=frozenset(("fps", "height")),
+        options=frozenset(("fps", "height", "labels")),
         packages=("vision_infer.core.opencv",),
     ),
-    OutputFormat("images", f"{_FILES}.images", "jpg", sources="images", packages=("vision_infer.core.opencv",)),
+    OutputFormat(
+        "images",
+        f"{_FILES}.images",
+        "jpg",
+        sources="images",
+        options=frozenset(("labels",)),
+        packages=("vision_infer.core.opencv",),
+    ),
     OutputFormat("crops", f"{_FILES}.crops", None, tasks=DETECT),
 ]
 """All kinds, in the order in which they are listed to users."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
+from vision_infer.core.label_text import LabelText
 from vision_infer.core.result import Result
 
 Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
@@ -34,6 +35,8 @@ class OutputSpec:
     """The maximum frame rate of ``video``; None: that of the source."""
     height: int | None = None
     """The height of ``video``, pixels; None, or more than that of the source: that of the source."""
+    labels: LabelText | None = None
+    """The text at the boxes of ``video`` and ``images``: ``scores``, ``names`` or ``none``; None: ``scores``."""
     resume: bool = False
     """Whether ``jsonl`` and ``csv`` continue the temporary file of an earlier run, if there is one."""
     numbered: bool = False
@@ -44,8 +47,8 @@ class OutputSpec:
 class SinkStream:
     """The stream that a sink is opened for; a sink of all streams uses only the defaults."""
 
-    make_draw: Callable[[], Draw]
-    """A function that makes the annotator."""
+    make_draw: Callable[[LabelText], Draw]
+    """A function that makes the annotator, from :attr:`OutputSpec.labels`."""
     name: str = "all"
     """The name of the stream."""
     sound_from: str | None = None

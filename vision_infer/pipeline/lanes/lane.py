@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
 from vision_infer.analyze.select import Selector
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
@@ -110,7 +111,8 @@ def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int
     for name, score in per_class.items():
         number = class_id(card, name)
         if number in scores:
-            raise UsageError(f"--per-class: {name} is given twice", "Give one confidence for each class.")
+            problem = ValidationProblem(("per_class",), f"{name} is given twice")
+            raise SettingsError([problem], "Give one confidence for each class.")
         scores[number] = score
     return scores
 

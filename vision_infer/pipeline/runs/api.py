@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, overload
+from typing import ClassVar, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vision_infer.analyze.describe import TOP
 from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
 from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
+from vision_infer.core.detection import Detection as Detection
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.image import Image
 from vision_infer.core.result import Result
-from vision_infer.engine.device import available_cpus
+from vision_infer.engine.device import available_cpus, device_of, parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import open_engine
-from vision_infer.model.catalog import resolve_model
+from vision_infer.engine.registry import parse_engine_name
+from vision_infer.model.catalog import model_card, resolve_model
+from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
-from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.runs.image_input import ImageInput, image_of
 from vision_infer.pipeline.runs.results import Results
 from vision_infer.pipeline.runs.run_factories import are_cameras, engine_request, file_stream_command, make_lane
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import FoundSources, find_sources
-from vision_infer.stream.image import ArrayImage
 
 _log = logging.getLogger("vision_infer.pipeline")
 
 
-class PilImage(Protocol):
-    """The part of a PIL image that is used here."""
-
-    def convert(self, mode: str) -> Any:
-        """Return the image in another mode."""
-        ...
-
-
-ImageInput: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
-"""An array uint8 [H, W, 3] RGB, a path, or a PIL image."""
 AnyImage = TypeVar("AnyImage", bound=ImageInput)
 """One kind of image: to a type checker, a ``list[NDArray]`` is not a ``list[ImageInput]``."""
 
@@ -63,7 +55,7 @@ class Detector:
         model: The name of a model, or the path of a deployment graph (.onnx).
         confidence: The minimum confidence. Defaults to the model card's value.
         iou: The IoU threshold for non-maximum suppression. Defaults to the model card's value.
-        classes: The labels of the classes to report. Defaults to all.
+        classes: The labels of the classes to report, or one label. Defaults to all.
         per_class: The minimum confidence of single classes, higher or lower than ``confidence``: ``{"person": 0.5}``.
         min_size: The minimum width and height of a box, pixels of the image.
         region: A YAML file with polygons to include and to ignore. A ``Pipeline`` also uses the polygons of single streams.
@@ -71,6 +63,10 @@ class Detector:
         engine: ``auto``, or the name of an engine.
         threads: The number of CPU threads for each image. Defaults to all CPUs, for the lowest latency.
         model_dir: The folder of your models. Defaults to ``VISION_INFER_HOME``/models.
+
+    Raises:
+        VisionInferError: A setting is invalid: it is out of its range, or the model, a class, the region file, the device or the
+            engine does not exist.
     """
 
     def __init__(
@@ -79,7 +75,7 @@ class Detector:
         *,
         confidence: float | None = None,
         iou: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: str | Sequence[str] | None = None,
         per_class: Mapping[str, float] | None = None,
         min_size: float = 0.0,
         region: str | PathLike[str] | None = None,
@@ -94,7 +90,7 @@ class Detector:
             model_dir=model_dir,
             confidence=confidence,
             iou=iou,
-            classes=None if classes is None else tuple(classes),
+            classes=(classes,) if isinstance(classes, str) else None if classes is None else tuple(classes),
             per_class=dict(per_class or {}),
             min_size=min_size,
             region=None if region is None else Path(region),
@@ -103,11 +99,17 @@ class Detector:
             threads=threads,
         )
         self.path = resolve_model(self.settings.model, model_dir)
+        self._card = model_card(self.settings.model, model_dir)
+        self._keep = self._check()
         self._engine: Engine | None = None
         self._lane: Lane | None = None
-        self._keep: Filter | None = None
         # Guards the engine, which runs one batch at a time. A call holds it until its detections are complete.
         self._lock = threading.Lock()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the model by class number; empty if it has none."""
+        return self._card.labels or ()
 
     @overload
     def __call__(self, images: ImageInput) -> Detections: ...
@@ -128,10 +130,10 @@ class Detector:
             ValueError: An array is not uint8 [H, W, 3].
         """
         if isinstance(images, (list, tuple)):
-            return self._each([_image(image) for image in images])
+            return self._each([image_of(image) for image in images])
         if isinstance(images, np.ndarray) and images.ndim == 4:
             raise ValueError(f"a batch is a list of [H, W, 3] arrays, got one array {list(images.shape)}: pass list(images)")
-        return self._each([_image(images)])[0]
+        return self._each([image_of(images)])[0]
 
     def _each(self, images: Sequence[Image]) -> list[Detections]:
         with self._lock:
@@ -143,16 +145,27 @@ class Detector:
                 return list(found)
             return [keep(detections, image.size) for detections, image in zip(found, images, strict=True)]
 
+    def _check(self) -> Filter | None:
+        """Check what can be checked without an engine; return the filter of the detections."""
+        settings, card = self.settings, self._card
+        if card.task != "detect":
+            raise ModelError(f"{card.name} is a model for '{card.task}'", "A Detector needs a model for 'detect'.")
+        make_selector(card, settings.confidence, settings.iou, settings.classes, scores_by_class(card, settings.per_class))
+        if settings.engine != "auto":
+            parse_engine_name(settings.engine)
+        if settings.device != "auto":
+            parse_device(device_of(settings.device, 0))
+        if not settings.min_size and settings.region is None:
+            return None
+        return Filter(settings.min_size, None if settings.region is None else read_region(settings.region, None))
+
     def _open(self) -> Lane:
         if self._lane is None:
             settings = self.settings
-            if settings.min_size or settings.region is not None:
-                self._keep = Filter(settings.min_size, None if settings.region is None else read_region(settings.region, ()))
+            if settings.region is not None:
+                read_region(settings.region, ())  # images need polygons that are not for single streams only
             alone = settings.model_copy(update={"workers": 1, "threads": settings.threads or available_cpus()})
             self._engine = open_engine(self.path, engine_request(alone))
-            card = self._engine.card
-            if card.task != "detect":
-                raise ModelError(f"{card.name} is a model for '{card.task}'", "a Detector needs a model for 'detect'")
             self._lane = make_lane(self._engine, alone)
         return self._lane
 
@@ -186,6 +199,9 @@ class Pipeline:
         batch: The maximum batch size.
         hook: Called with each result, on another thread but one call at a time. It returns the result, one with other
             detections, or None to drop it. Its exceptions are logged, and the result is unchanged.
+
+    Raises:
+        VisionInferError: A setting is invalid, or the secondary model does not exist or is a detector.
     """
 
     _autotune_module: ClassVar[str | None] = None
@@ -208,8 +224,10 @@ class Pipeline:
         model = None if secondary is None else str(secondary)
         own = {"every": every, "fps": fps, "track": track, "secondary": model, "top": top, "workers": workers, "batch": batch}
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
+        if model is not None:
+            check_secondary("secondary", secondary=model_card(model, self.settings.model_dir))
 
-    def run(self, *sources: str | PathLike[str], duration: float | None = None) -> Results:
+    def run(self, *sources: str | PathLike[str] | Sequence[str | PathLike[str]], duration: float | None = None) -> Results:
         """Return the results of all sources, for ``for`` or ``async for``; those of one source are in order.
 
         Of files, no frame is dropped: the decoders wait until the caller takes the next result. Cameras do not wait: a slow
@@ -218,14 +236,14 @@ class Pipeline:
 
         Args:
             sources: Video files, images, folders and patterns; or cameras: ``rtsp://…`` and similar URLs, ``/dev/video0`` or
-                ``0``, and the test pattern ``test://``.
+                ``0``, and the test pattern ``test://``. Several can be arguments or a list.
             duration: The time after which cameras end, seconds. By default they run until the caller leaves the loop.
 
         Raises:
             VisionInferError: The sources cannot be read in one run. While iterating: a source cannot be read, or a camera cannot
                 be connected the first time (raised after the results of the others), or all sources failed.
         """
-        found = find_sources(str(source) for source in sources)
+        found = find_sources(_paths(sources))
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
         settings = run_settings(**self.settings.model_dump() | {"duration": duration})
@@ -256,23 +274,16 @@ class Pipeline:
                     raise error
 
 
+def _paths(sources: Iterable[str | PathLike[str] | Sequence[str | PathLike[str]]]) -> Iterator[str]:
+    for source in sources:
+        yield from [str(source)] if isinstance(source, (str, PathLike)) else map(str, source)
+
+
 def _finish_after(supervisor: Supervisor, channel: ResultChannel, duration_s: float | None) -> None:
     if not supervisor.wait(duration_s):
         supervisor.end_live()
         supervisor.wait()
     channel.finish()
-
-
-def _image(image: ImageInput) -> Image:
-    if isinstance(image, (str, PathLike)):
-        from vision_infer.stream.files.images import read_image  # it requires OpenCV
-
-        return ArrayImage(read_image(str(image)))
-    if isinstance(image, np.ndarray):
-        return ArrayImage(image)
-    if hasattr(image, "convert"):  # a PIL image, without importing PIL
-        return ArrayImage(np.asarray(image.convert("RGB"), np.uint8))
-    raise ValueError(f"an image is a uint8 [H, W, 3] RGB array, a path or a PIL image, got {type(image).__name__}")
 
 
 def _detect(lane: Lane, images: Sequence[Image], start: int) -> list[Detections]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.core.label_text import LabelText
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.sink.files.output_file import check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
@@ -34,10 +35,18 @@ class OutputOptions:
     """The height of annotated video, pixels."""
     rotate_bytes: int | None = None
     """The maximum size of a JSONL file, bytes."""
+    labels: LabelText | None = None
+    """The text at the boxes of annotated video and images; None: labels with scores."""
 
     def of(self, name: str) -> Any:
         """Return the value for an optional field of :class:`OutputSpec`."""
-        return {"rotate_bytes": self.rotate_bytes, "fps": self.preview_fps, "height": self.preview_height}[name]
+        values = {
+            "rotate_bytes": self.rotate_bytes,
+            "fps": self.preview_fps,
+            "height": self.preview_height,
+            "labels": self.labels,
+        }
+        return values[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,7 @@ class _Planner:
         for option, name, output, suffix in (
             ("--preview-fps", "fps", "annotated video", "mp4"),
             ("--preview-size", "height", "annotated video", "mp4"),
+            ("--draw-labels", "labels", "annotated video or image", "mp4"),
             ("--rotate-mb", "rotate_bytes", "JSONL file", "jsonl"),
         ):
             if self._options.of(name) is not None and name not in used:
@@ -145,7 +155,9 @@ class _Planner:
         return specs
 
     def _spec(self, found: OutputFormat, path: str, sources: Sequence[SourceSpec]) -> OutputSpec:
-        values = {name: _are_numbered(sources) if name == "numbered" else self._options.of(name) for name in found.options}
+        values: dict[str, Any] = {
+            name: _are_numbered(sources) if name == "numbered" else self._options.of(name) for name in found.options
+        }
         return OutputSpec(found.kind, path, self._overwrite, **values)
 
 
@@ -188,10 +200,10 @@ def open_sink(output: OutputSpec, source: Source | None, name: str = "all") -> S
     return format_of(output.kind).open(output, stream)
 
 
-def _draw() -> Draw:
+def _draw(labels: LabelText) -> Draw:
     from vision_infer.analyze.draw import Drawer
 
-    return Drawer()
+    return Drawer(labels)
 
 
 def _formats(given: tuple[str, ...] | None) -> list[OutputFormat]:

@@ -36,7 +36,9 @@ CAMERAS_ONLY = ("duration",)
 def output_options(settings: RunSettings) -> OutputOptions:
     """Return the options of the outputs."""
     rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
-    return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
+    return OutputOptions(
+        settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes, settings.draw_labels
+    )
 
 
 def read_options(settings: RunSettings) -> ReadOptions:
@@ -117,7 +119,7 @@ def make_secondary_lane(engine: Engine, settings: RunSettings) -> Lane:
         ModelError: The model is a detector.
     """
     try:
-        check_secondary("--secondary", secondary=engine.card)
+        check_secondary("secondary model", secondary=engine.card)
     except UsageError as error:
         raise ModelError(error.message, error.hint) from error
     return Lane("secondary", engine, make_selector(engine.card, None, None, None), top=settings.top)

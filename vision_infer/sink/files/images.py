@@ -18,7 +18,7 @@ from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> ImagesSink:
     """Open the sink of a run."""
-    return ImagesSink(spec, stream.make_draw())
+    return ImagesSink(spec, stream.make_draw(spec.labels or "scores"))
 
 
 class ImagesSink:

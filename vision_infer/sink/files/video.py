@@ -38,7 +38,7 @@ _RESERVE_EVERY = 1000
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> VideoSink:
     """Open the sink of a run."""
-    return VideoSink(spec, stream.make_draw(), stream.sound_from, stream.frame_rate, stream.time_base)
+    return VideoSink(spec, stream.make_draw(spec.labels or "scores"), stream.sound_from, stream.frame_rate, stream.time_base)
 
 
 class VideoSink:
