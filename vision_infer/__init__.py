@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vision_infer.core.detection import Detection as Detection
+    from vision_infer.core.detections import Detection as Detection
     from vision_infer.core.detections import Detections as Detections
     from vision_infer.core.result import Result as Result
     from vision_infer.pipeline.runs.api import Detector as Detector

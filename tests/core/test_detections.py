@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vision_infer.core.description import ClassScore, Description
-from vision_infer.core.detection import Detection
-from vision_infer.core.detections import Detections
+from vision_infer.core.detections import Detection, Detections
 
 NAMES = ("person", "bicycle", "car")
 

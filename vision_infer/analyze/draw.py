@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
-from vision_infer.core.detections import Detections
+from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.geometry import Size
-from vision_infer.core.label_text import LabelText
 
 _MIN_TEXT_SCALE = 0.4
 """The minimum text scale at which OpenCV's font is readable."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.validation_errors import SettingsError, problems_of
-from vision_infer.core.label_text import LabelText
 
 DEFAULT_MODEL = "nanodet-416"
 
@@ -46,7 +45,7 @@ class RunSettings(StreamPolicy, InferenceSettings):
         default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's."
     )
     preview_size: int | None = Field(default=None, ge=16, description="The height of annotated video. Defaults to the source's.")
-    draw_labels: LabelText | None = Field(
+    draw_labels: Literal["scores", "names", "none"] | None = Field(
         default=None,
         description="The text at the boxes of annotated video and images: `scores` (labels with scores), `names` or `none`. "
         "Defaults to scores.",

@@ -5,22 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
-from vision_infer.core.detection import Detection
-from vision_infer.core.label_text import LabelText
 from vision_infer.core.packages import require
 
 if TYPE_CHECKING:
     import supervision
 
 
+LabelText = Literal["scores", "names", "none"]
+"""The text at the boxes of drawn detections: labels with scores, labels only, or no text."""
 SHOWN = 5
 """The maximum number of detections in the text of ``repr()``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One of the :class:`Detections` of a frame, as plain values."""
+
+    label: str
+    """The label of the class; its number if the model has no labels."""
+    score: float
+    """The score, 0–1."""
+    box: tuple[float, float, float, float]
+    """The edges x1, y1, x2, y2, pixels of the source image."""
+    class_id: int
+    track_id: int | None = None
+    """The number of the track, from 1; None without tracking, or without a track."""
+    description: Description | None = None
+    """The output of a secondary model; None if there is none."""
+
+    def __str__(self) -> str:
+        track = "" if self.track_id is None else f" #{self.track_id}"
+        return f"{self.label}{track} {self.score:.2f} [{', '.join(f'{edge:.0f}' for edge in self.box)}]"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
-from vision_infer.core.detections import Detections
+from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.frame import Frame
-from vision_infer.core.label_text import LabelText
 from vision_infer.core.result import Result
 
 Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]

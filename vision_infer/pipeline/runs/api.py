@@ -17,7 +17,7 @@ from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
 from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
-from vision_infer.core.detection import Detection as Detection
+from vision_infer.core.detections import Detection as Detection
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.image import Image

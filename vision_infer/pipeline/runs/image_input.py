@@ -8,9 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.detections import Detections
+from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.image import Image
-from vision_infer.core.label_text import LabelText
 from vision_infer.stream.image import ArrayImage
 
 

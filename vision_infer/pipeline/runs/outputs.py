@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.core.card import ModelCard
+from vision_infer.core.detections import LabelText
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.core.label_text import LabelText
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.sink.files.output_file import check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
