@@ -52,11 +52,5 @@ test("minutes are combined into longer bars", () => {
 });
 
 test("each outcome has a severity", () => {
-  assert.deepEqual(["result", "paced", "failed", "superseded", "new"].map(kindOf), [
-    "good",
-    "skipped",
-    "failed",
-    "lost",
-    "lost",
-  ]);
+  assert.deepEqual(["result", "paced", "failed", "superseded", "new"].map(kindOf), ["good", "skipped", "failed", "lost", "lost"]);
 });

@@ -5,6 +5,8 @@ const KEY = "vision-infer";
 const DEFAULTS = {
   theme: "auto",
   overlay: { boxes: true, labels: true, scores: true, trails: true, zones: true, counts: true },
+  tiles: "auto", // the size of the tiles, see TILE_SIZES
+  tileLabels: true, // labels and scores on tiles
   between: "interpolate", // or "fade": how boxes are drawn on frames that have no result
   delayVideo: true, // delay the video until the result of the frame has arrived
 };

@@ -64,7 +64,7 @@ export function drawOverlay(canvas, scene, element) {
     x: (value) => place.left + value * place.scale,
     y: (value) => place.top + value * place.scale,
     edge: { left: place.left, top: place.top, right: element.width - place.left, bottom: element.height - place.top },
-    text: Math.round(Math.min(20, Math.max(scene.small ? 10.5 : 12, element.width / 62))),
+    text: Math.round(Math.min(20, Math.max(scene.small ? 8 : 12, element.width / (scene.small ? 55 : 62)))),
     width: scene.small ? 1.5 : 2,
   };
   const options = scene.options;

@@ -124,7 +124,8 @@ export class Player {
       shapes: this.hidden ? [] : this.shapes,
       region: this.region,
       status: this.stream?.status,
-      options: preferences.overlay,
+      options:
+        this.small && !preferences.tileLabels ? { ...preferences.overlay, labels: false, scores: false } : preferences.overlay,
       small: this.small,
     };
     drawOverlay(this.overlay, scene, this.area);

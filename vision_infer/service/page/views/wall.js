@@ -2,8 +2,10 @@
 // All cameras in a grid. Only visible tiles play.
 
 import { History } from "../state/history.js";
+import { fitted, TILE_SIZES } from "../state/layout.js";
+import { preferences, setPreferences } from "../state/preferences.js";
 import { Results } from "../transport/results.js";
-import { h, setText, flag, saveNote } from "./dom.js";
+import { check, h, setText, flag, saveNote } from "./dom.js";
 import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
 import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } from "./words.js";
@@ -13,6 +15,7 @@ import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } fro
 
 const LEAVE_MS = 2000; // a tile keeps playing for this time after it is scrolled out of view
 const SPARK_S = 60;
+const MIN_WIDTH = 240; // narrower tiles are not fitted into the screen: the page scrolls
 
 /** @param {Store} store @returns {View} */
 export function wall(store) {
@@ -23,7 +26,26 @@ export function wall(store) {
   const summary = h("p.summary", { role: "status" });
   const add = h("a.button.primary", { href: "#/add", hidden: true }, "Add a camera");
   const keep = saveNote();
-  const element = h("section.view", null, h("div.head", null, h("h1", null, "Cameras"), summary, add), keep, grid, empty);
+  const size = h(
+    "select",
+    { "aria-label": "Tile size", onchange: () => (setPreferences({ tiles: size.value }), layOut()) },
+    TILE_SIZES.map((value) => h("option", { value, selected: preferences.tiles === value }, `Tiles: ${value}`)),
+  );
+  const labels = check("Labels", preferences.tileLabels, (on) => {
+    setPreferences({ tileLabels: on });
+    for (const tile of tiles.values()) tile.player.draw();
+  });
+  const full = h("button", { type: "button", hidden: !document.fullscreenEnabled, onclick: () => toggle() }, "Full screen");
+  const controls = h("div.buttons.controls", null, labels, size, full);
+  const toggle = () => (document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen());
+  const element = h(
+    "section.view",
+    null,
+    h("div.head", null, h("h1", null, "Cameras"), summary, controls, add),
+    keep,
+    grid,
+    empty,
+  );
   const results = new Results(
     (row) => tiles.get(row.stream)?.row(row),
     (change) => store.changed(change),
@@ -38,10 +60,26 @@ export function wall(store) {
   );
   const want = () => results.want([...tiles.values()].filter((tile) => tile.visible).map((tile) => tile.name));
 
+  // Size the tiles so that all fit in the window, if that is chosen and the tiles do not become too small.
+  function layOut() {
+    grid.dataset.tiles = preferences.tiles;
+    grid.style.gridTemplateColumns = "";
+    const tile = grid.firstElementChild;
+    const gap = parseFloat(getComputedStyle(grid).columnGap) || 0;
+    const top = grid.getBoundingClientRect().top + (document.fullscreenElement ? element.scrollTop : scrollY);
+    const area = { width: grid.clientWidth, height: innerHeight - top - gap };
+    const caption = tile ? tile.offsetHeight - tile.querySelector(".stage").offsetHeight : 0;
+    const { columns, width } = fitted(tiles.size, area, { caption, gap });
+    const fits = preferences.tiles === "auto" && width >= MIN_WIDTH;
+    if (fits) grid.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
+    setText(full, document.fullscreenElement ? "Leave full screen" : "Full screen");
+  }
+
   function update() {
     add.hidden = !store.canEdit;
     if (store.streams === null) return;
     const names = new Set(store.streams.map((stream) => stream.name));
+    const before = tiles.size;
     for (const [name, tile] of tiles) {
       if (names.has(name)) continue;
       tile.close(true);
@@ -64,6 +102,8 @@ export function wall(store) {
     grid.hidden = store.streams.length === 0;
     empty.hidden = !grid.hidden;
     if (!empty.hidden && !empty.firstChild) empty.append(...placeholder(store));
+    controls.hidden = grid.hidden;
+    if (tiles.size !== before) layOut();
     want();
   }
 
@@ -79,6 +119,9 @@ export function wall(store) {
   store.addEventListener("session", update);
   store.addEventListener("connection", reconnect);
   document.addEventListener("visibilitychange", pauseHidden);
+  document.addEventListener("fullscreenchange", layOut);
+  addEventListener("resize", layOut);
+  requestAnimationFrame(layOut); // the view is not in the document yet
   update();
   return {
     element,
@@ -88,6 +131,8 @@ export function wall(store) {
       store.removeEventListener("session", update);
       store.removeEventListener("connection", reconnect);
       document.removeEventListener("visibilitychange", pauseHidden);
+      document.removeEventListener("fullscreenchange", layOut);
+      removeEventListener("resize", layOut);
       seen.disconnect();
       results.close();
       for (const tile of tiles.values()) tile.close();
