@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, bikes, clip
 from benchmarks.machine import describe_machine
-from vision_infer.analyze.track import box_overlap
+from vision_infer.analyze.matching import box_overlap
 from vision_infer.config.run import run_settings
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.workers.gating import StreamGate

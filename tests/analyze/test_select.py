@@ -28,6 +28,7 @@ SELECTOR = st.builds(
     classes=st.sampled_from([None, frozenset({1}), frozenset({0, 2}), frozenset[int]()]),
     max_detections=st.sampled_from([None, 1, 3]),
     per_class=st.dictionaries(st.integers(0, 2), st.sampled_from([0.0, 0.2, 0.7, 1.0])),
+    agnostic=st.booleans(),
 )
 
 Candidate = tuple[float, float, float, float, float, int]
@@ -62,7 +63,7 @@ def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
         suppressed = False
         for winner in kept:
             inter, union = overlap(list(candidates[index][:4]), list(candidates[winner][:4]))
-            same = candidates[index][5] == candidates[winner][5]
+            same = selector.agnostic or candidates[index][5] == candidates[winner][5]
             suppressed |= selector.iou is not None and same and inter > selector.iou * union
         if not suppressed:
             kept.append(index)
@@ -156,6 +157,13 @@ def test_only_boxes_of_a_class_suppress_each_other() -> None:
     ((_, scores, class_ids),) = Selector(0.1, 0.5)(*batch_of([(*box, 0.5, 0), (*box, 0.9, 1), (*box, 0.8, 0)]))
     assert scores.tolist() == pytest.approx([0.9, 0.8])
     assert class_ids.tolist() == [1, 0]
+
+
+def test_boxes_of_all_classes_suppress_each_other_on_request() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    ((_, scores, class_ids),) = Selector(0.1, 0.5, agnostic=True)(*batch_of([(*box, 0.5, 0), (*box, 0.9, 1), (*box, 0.8, 2)]))
+    assert scores.tolist() == pytest.approx([0.9])
+    assert class_ids.tolist() == [1]
 
 
 def test_an_overlap_equal_to_the_threshold_stays() -> None:

@@ -106,13 +106,13 @@ def test_jitter_on_a_line_counts_once_the_track_is_clear() -> None:
 
 def test_a_track_leaves_a_zone_only_once_it_is_clear_of_the_edge() -> None:
     zones = watch({"room": room(min_s=0)})  # its right edge is at 96
-    path = [(90, 30), (97, 30), (99, 30), (95, 30), (99, 30), (101, 30), (99, 30), (97, 30), (95, 30)]
+    path = [(90, 30), (97, 30), (107, 30), (95, 30), (107, 30), (109, 30), (107, 30), (97, 30), (95, 30)]
     found = [
         [event.kind for event in zones.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
     ]
     assert found == [["enter"], [], [], [], [], ["leave"], [], [], ["enter"]]
     corner = watch({"room": room(min_s=0)})
-    path = [(95, 47), (98, 50), (99, 51)]  # 2.8 and 4.2 from the corner
+    path = [(95, 47), (102, 54), (106, 57)]  # 8.5 and 13.5 from the corner
     found = [
         [event.kind for event in corner.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
     ]

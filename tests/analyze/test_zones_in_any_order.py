@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.analyze.walking import SIZE, VALIDATOR, facts, line, room, standing, walk, watch
+from vision_infer.analyze.places import CLEAR
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core.detections import Detections
@@ -109,7 +110,7 @@ def test_every_crossing_of_the_segment_is_counted(
 @given(st.lists(st.floats(-60, 60).map(lambda x: round(x, 2)), min_size=1, max_size=40), st.sampled_from([0.0, 40.0, 160.0]))
 def test_in_minus_out_is_the_change_of_sides(across: list[float], side: float) -> None:
     zones = watch(lines={"gate": line((64, 640), (64, -640))})
-    clear = side / 20
+    clear = side * CLEAR
     ends = [across[0], *(x for x in across if abs(x) > clear + 0.01), across[-1]]
     ends = [x for x in ends if abs(x) > clear + 0.01 or x is across[0]]
     if any(abs(abs(x) - clear) <= 0.01 for x in across) or across[0] == 0:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.analyze.track import box_overlap
+from vision_infer.analyze.matching import box_overlap
 from vision_infer.compare.detections import ClassAccount, account, compare
 from vision_infer.core.detections import Detections
 

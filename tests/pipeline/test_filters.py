@@ -12,9 +12,10 @@ from vision_infer.config.region import read_region
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
-from vision_infer.pipeline.lanes.lane import scores_by_class
+from vision_infer.pipeline.lanes.lane import AGNOSTIC_IOU, scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
 from vision_infer.pipeline.runs.run_factories import file_stream_command, make_lane
+from vision_infer.pipeline.steps import make_steps
 
 
 def settings(**values: Any) -> RunSettings:
@@ -38,8 +39,24 @@ def test_a_tracker_gets_low_scores_and_reports_only_confident_tracks(track: bool
     assert command.selector is not None
     assert command.selector.confidence == (0.1 if track else 0.4)
     assert command.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
+    assert command.selector.agnostic == track
     assert command.track == (0.4 if track else None)
     assert command.track_per_class == {1: 0.6, 2: 0.05}
+
+
+def test_a_tracker_sees_all_classes_and_filters_by_the_vote() -> None:
+    wanted = settings(classes=("1", "2"), track=True, track_floor=0.2)
+    command = file_stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
+    assert command.selector is not None
+    assert (command.selector.classes, command.selector.confidence, command.selector.iou) == (None, 0.2, AGNOSTIC_IOU)
+    steps = make_steps(command, CARD, None)
+    assert steps.tracker is not None
+    assert (steps.tracker.classes, steps.tracker.floor, steps.tracker.agnostic) == (frozenset({1, 2}), 0.2, True)
+    apart = file_stream_command(
+        FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted.model_copy(update={"nms": "per_class"})
+    )
+    assert apart.selector is not None
+    assert (apart.selector.classes, apart.selector.agnostic, apart.selector.iou) == (frozenset({1, 2}), False, None)
 
 
 def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:

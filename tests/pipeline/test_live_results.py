@@ -24,7 +24,7 @@ CHECKER = jsonschema.Draft202012Validator(RESULT_SCHEMA, format_checker=jsonsche
 LIVE_FIELDS = {"captured_at", "age_ms", "clock", "dropped_before", "events"}
 YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0)
 CORNER = ZoneSettings(polygon=((200, 200), (250, 200), (250, 250)), min_s=0)
-GATE = LineSettings(from_=(65, 250), to=(65, 0))
+GATE = LineSettings(from_=(58, 250), to=(58, 0))
 
 
 def results(rig: Rig, stream: str = "s0") -> list[Result]:

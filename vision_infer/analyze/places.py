@@ -16,7 +16,7 @@ from vision_infer.core.scene_event import SceneEvent
 
 SLACK_S = 1e-6
 """The tolerance of comparisons of times, seconds."""
-CLEAR = 0.05
+CLEAR = 0.15
 """The fraction of a box's size (the mean of its sides) from which a track is clearly beyond a line or an edge: the jitter of
 boxes
 is proportional to their size."""
@@ -164,7 +164,7 @@ class Line(_SceneShape):
             path.side = side
             if side != path.counted_side and abs(right) > clear:
                 path.counted_side = side
-                if path.hit:
+                if path.hit and (self.classes is None or track.class_id in self.classes):
                     self._cross(track, side, events)
         path.along, path.right = along, right
 

@@ -1,8 +1,9 @@
 """From an engine's candidates to detections: minimum confidence, non-maximum suppression (NMS), back to the source image.
 
-NMS is the classic greedy algorithm, for each class separately: the best box suppresses every box of its class whose overlap
-(intersection over union, IoU) with it is greater than the threshold. Overlaps are compared in float64 as ``inter > iou * union``:
-without a division there is no special case for boxes without area, which neither suppress nor are suppressed.
+NMS is the classic greedy algorithm, for each class separately or for all together: the best box suppresses every box whose
+overlap (intersection over union, IoU) with it is greater than the threshold. Overlaps are compared in float64 as
+``inter > iou * union``: without a division there is no special case for boxes without area, which neither suppress nor are
+suppressed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Selector:
     """The maximum number of detections of an image, the best ones; None: all."""
     per_class: Mapping[int, float] = field(default_factory=dict, hash=False)
     """The minimum confidence by class number, 0–1; ``confidence`` applies to the other classes."""
+    agnostic: bool = False
+    """Whether NMS compares boxes of all classes, instead of those of one class."""
     _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
     """The lowest of all these scores."""
 
@@ -102,7 +105,7 @@ class Selector:
 
     def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
         """Return whether the loop would be slow: its cost grows with the square of the candidates of a class, not of all."""
-        return self.iou is None or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
+        return self.iou is None or self.agnostic or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
 
     def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> Chosen:
         """Select the detections of an image with few candidates.
@@ -113,7 +116,7 @@ class Selector:
         order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
         order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
         if self.iou is not None and len(order) > 1:
-            order = _suppress_few(boxes, class_ids, order, self.iou)
+            order = _suppress_few(boxes, [0] * len(boxes) if self.agnostic else class_ids, order, self.iou)
         if self.max_detections is not None:
             del order[self.max_detections :]
         return [boxes[at] for at in order], [scores[at] for at in order], [class_ids[at] for at in order]
@@ -123,7 +126,7 @@ class Selector:
         boxes, scores, class_ids = boxes[sound], scores[sound], class_ids[sound]
         order = (-scores).argsort(kind="stable")
         if self.iou is not None:
-            order = order[_suppress_many(boxes[order], class_ids[order], self.iou)]
+            order = order[_suppress_many(boxes[order], None if self.agnostic else class_ids[order], self.iou)]
         order = order[: self.max_detections]
         return boxes[order], scores[order], class_ids[order]
 
@@ -235,7 +238,7 @@ def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[in
     return kept
 
 
-def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou: float) -> list[int]:
+def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32] | None, iou: float) -> list[int]:
     # One winner against all remaining boxes at a time: an IoU matrix of 1,000 boxes is 8 MB for each intermediate result.
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, dtype=np.float64)
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
@@ -247,6 +250,8 @@ def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou
         width = np.minimum(x2[rest], x2[winner]) - np.maximum(x1[rest], x1[winner])
         height = np.minimum(y2[rest], y2[winner]) - np.maximum(y1[rest], y1[winner])
         inter = np.maximum(width, 0) * np.maximum(height, 0)
-        beaten = (inter > iou * (area[rest] + area[winner] - inter)) & (class_ids[rest] == class_ids[winner])
+        beaten = inter > iou * (area[rest] + area[winner] - inter)
+        if class_ids is not None:
+            beaten &= class_ids[rest] == class_ids[winner]
         rest = rest[~beaten]
     return kept

@@ -21,13 +21,15 @@ GRACE_S = 2.0
 MAX_TRACKS = 4096
 """The maximum number of tracks; beyond it, the one missing for longest is dropped."""
 
+_NONE: Mapping[int, NDArray[np.float32]] = MappingProxyType({})
+
 
 class Zones:
     """Follows the tracks of one stream through its zones and over its lines.
 
     A track is in a zone once it was inside for the zone's ``min_s``, and out of it once it was outside and clear of the edge for
     the same time, or was missing for ``grace_s``. It crosses a line when it moves from one side to the other between the ends of
-    the line and gets clear of it; it counts again only once it is clear on the other side. Clear means a distance of a twentieth
+    the line and gets clear of it; it counts again only once it is clear on the other side. Clear means a distance of 15 %
     of its box's size (:data:`~vision_infer.analyze.places.CLEAR`).
 
     :meth:`occupancy` and :meth:`counts` may be called on any thread; the other methods on one at a time.
@@ -63,13 +65,17 @@ class Zones:
         """The offset added to the given times, so that they do not go back; None before the first."""
         self._publish()
 
-    def update(self, detections: Detections, size: Size, now_s: float) -> tuple[SceneEvent, ...]:
+    def update(
+        self, detections: Detections, size: Size, now_s: float, started: Mapping[int, NDArray[np.float32]] = _NONE
+    ) -> tuple[SceneEvent, ...]:
         """Return the events since the last frame. Call it for frames without detections too, so that missing tracks end.
 
         Args:
             detections: The detections of the next frame, boxes in source pixels. Those without a track are ignored.
             size: The size of the source image, pixels.
             now_s: The time of the frame, seconds since any start. If it goes back, or is not a number, no time has passed.
+            started: The first box of tracks that are new in this frame, float32 [4] by number: they may have crossed a line
+                before they were confirmed.
         """
         self._advance(now_s)
         events: list[SceneEvent] = []
@@ -77,7 +83,7 @@ class Zones:
         if numbers is not None and len(numbers):
             tracked = numbers > 0
             if tracked.any():
-                self._see(detections if tracked.all() else detections[tracked], size, events)
+                self._see(detections if tracked.all() else detections[tracked], size, started, events)
         self._forget(events)
         if events:
             self._publish()
@@ -112,7 +118,13 @@ class Zones:
         self._ahead_s = max(self._ahead_s, self._now_s - now_s)
         self._now_s = max(self._now_s, now_s + self._ahead_s)
 
-    def _see(self, detections: Detections, size: Size, events: list[SceneEvent]) -> None:
+    def _see(
+        self,
+        detections: Detections,
+        size: Size,
+        started: Mapping[int, NDArray[np.float32]],
+        events: list[SceneEvent],
+    ) -> None:
         if size != self._size:
             self._measure(size)
         boxes, now_s, zones, lines = detections.boxes, self._now_s, self._zones, self._lines
@@ -126,14 +138,17 @@ class Zones:
             if number in seen:
                 continue
             seen.add(number)
+            begin = started.get(number) if number not in self._tracks else None
             track = self._track(number, class_id, detections)
+            if begin is not None:
+                for line, path, (along, right, clear) in zip(lines, track.paths, self._at_lines(begin[None])[0], strict=True):
+                    line.see(track, path, along, right, clear, events)
             for zone, visit, here in zip(zones, track.visits, inside, strict=True):
                 if not here and visit.inside:
                     here = zone.near(points[zone.center][row], float(mean_side(boxes[row])))
                 zone.see(track, visit, here and (zone.classes is None or class_id in zone.classes), now_s, events)
             for line, path, (along, right, clear) in zip(lines, track.paths, at_lines, strict=True):
-                if line.classes is None or class_id in line.classes:
-                    line.see(track, path, along, right, clear, events)
+                line.see(track, path, along, right, clear, events)
 
     def _measure(self, size: Size) -> None:
         """Prepare the geometry for frames of this size."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze.assignment import assign
-from vision_infer.analyze.track import box_overlap
+from vision_infer.analyze.matching import box_overlap
 from vision_infer.core.detections import Detections
 
 

@@ -44,10 +44,21 @@ class StreamPolicy(SettingsBase):
     iou: float | None = Field(
         default=None, gt=0, le=1, description="The IoU threshold for NMS. Defaults to the model card's value."
     )
+    nms: Literal["per_class", "agnostic"] | None = Field(
+        default=None,
+        description="Which boxes NMS compares. `per_class`: those of one class. `agnostic`: all, so that an object has one box "
+        "and one track, whose label is decided by vote. Defaults to `agnostic` with tracking and `per_class` without.",
+    )
     classes: tuple[Label, ...] | None = Field(default=None, description="The labels to detect. Defaults to all labels.")
     min_size: float = Field(default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels.")
     track: bool = Field(
-        default=False, description="Track and number objects across frames (ByteTrack), also below the minimum confidence."
+        default=False, description="Track and number objects across frames (ByteTrack). Only confirmed tracks are reported."
+    )
+    track_floor: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="With tracking, the minimum score of a box that extends a track. Boxes below `confidence` are not reported.",
     )
     secondary: str | None = Field(
         default=None, min_length=1, description="A model that runs on each detection, for classification or embeddings."
@@ -60,3 +71,8 @@ class StreamPolicy(SettingsBase):
     def tracked(self) -> bool:
         """Whether objects are numbered."""
         return self.track
+
+    @property
+    def agnostic(self) -> bool:
+        """Whether NMS and tracking compare boxes of all classes."""
+        return self.tracked if self.nms is None else self.nms == "agnostic"

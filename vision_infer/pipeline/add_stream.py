@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.lanes.lane import Lane, classes_by_number, make_selector, scores_by_class
 from vision_infer.stream.source import SourceSpec
 
 
@@ -30,15 +29,18 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
     reported_by_class = scores_by_class(card, policy.per_class)
     selected, selected_by_class = reported, reported_by_class
     if policy.tracked:  # a tracker finds lost objects again by their detections of low confidence
-        selected = selection_confidence(reported)
-        selected_by_class = {number: selection_confidence(score) for number, score in reported_by_class.items()}
+        selected = min(reported, policy.track_floor)
+        selected_by_class = {number: min(score, policy.track_floor) for number, score in reported_by_class.items()}
+    # The class of a track is decided by vote: its detections of other classes are needed, and the tracker filters.
+    voted = policy.tracked and policy.agnostic
     return AddStream(
         source,
         lane.group,
         policy=policy,
         track=reported if policy.tracked else None,
         track_per_class=reported_by_class,
-        selector=make_selector(card, selected, policy.iou, policy.classes, selected_by_class),
+        track_classes=classes_by_number(card, policy.classes),
+        selector=make_selector(card, selected, policy.iou, None if voted else policy.classes, selected_by_class, policy.agnostic),
         **fields,
     )
 

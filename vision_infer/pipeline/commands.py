@@ -32,6 +32,8 @@ class AddStream:
     """The share of the engine's time, relative to other streams."""
     track_per_class: Mapping[int, float] = field(default_factory=dict)
     """The value of ``track`` for single classes, by class number."""
+    track_classes: frozenset[int] | None = None
+    """The classes of the tracks to report, by number; None: all."""
     region: Region | None = None
     """The region in which detections count; None: everywhere."""
     first_frame: int = 0

@@ -86,7 +86,8 @@ class Completion:
             time_s = _time_s(pending.frame)
             pending.detections = steps.tracker.update(pending.detections, time_s)
             if steps.zones is not None and time_s is not None:
-                pending.events = steps.zones.update(pending.detections, size, time_s)
+                tracker = steps.tracker
+                pending.events = steps.zones.update(tracker.followed, size, time_s, tracker.started)
         self._followed = pending.detections
 
     def stay(self, pending: PendingResult, steps: Steps) -> None:
@@ -100,7 +101,7 @@ class Completion:
             time_s = _time_s(pending.frame)
             steps.tracker.stay(time_s)
             if steps.zones is not None and time_s is not None:
-                pending.events = steps.zones.update(self._followed, pending.frame.image.size, time_s)
+                pending.events = steps.zones.update(steps.tracker.followed, pending.frame.image.size, time_s)
 
     def finish(self, pending: PendingResult, engine: Engine, steps: Steps) -> Result | None:
         """Return the result; None when the hook drops it."""

@@ -50,7 +50,7 @@ def make_steps(
     if command.track is not None:
         tracker = None if kept is None else kept.tracker
         if tracker is None:
-            tracker = Tracker(confidence=command.track, per_class=command.track_per_class)
+            tracker = Tracker()
         elif old is not None and kept is not None and (command.zones, command.lines) == (old.zones, old.lines):
             zones = kept.zones
         if zones is None and (command.zones or command.lines):
@@ -60,4 +60,6 @@ def make_steps(
     own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
     if tracker is not None and command.track is not None:  # last: a failure above must change nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
+        tracker.floor, tracker.agnostic = policy.track_floor, command.policy.agnostic
+        tracker.classes = command.track_classes
     return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)

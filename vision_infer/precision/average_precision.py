@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.analyze.track import box_overlap
+from vision_infer.analyze.matching import box_overlap
 from vision_infer.core.detections import Detections
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)

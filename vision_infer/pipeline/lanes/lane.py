@@ -16,6 +16,9 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.schedule.lane_state import LaneSettings
 
+AGNOSTIC_IOU = 0.7
+"""The IoU threshold of class-agnostic NMS for models whose card has none, as they give one object several classes."""
+
 
 class Lane:
     """An engine, and the selector of its detections.
@@ -79,6 +82,7 @@ def make_selector(
     iou: float | None,
     classes: tuple[str, ...] | None,
     per_class: Mapping[int, float] | None = None,
+    agnostic: bool = False,
 ) -> Selector:
     """Make a selector from the user's settings, with the card's values for the others.
 
@@ -88,17 +92,30 @@ def make_selector(
         iou: The IoU threshold for non-maximum suppression; None: the card's.
         classes: The labels of the classes that count; None: all.
         per_class: The minimum confidence by class number, see :func:`scores_by_class`.
+        agnostic: Whether boxes of different classes suppress each other, also if the model needs no NMS for each class.
 
     Raises:
         UsageError: The model does not know a class; the message names similar ones.
     """
+    if iou is None:
+        iou = AGNOSTIC_IOU if agnostic and card.iou is None else card.iou
     return Selector(
         confidence=card.confidence if confidence is None else confidence,
-        iou=card.iou if iou is None else iou,
-        classes=None if classes is None else frozenset(class_id(card, name.strip()) for name in classes),
+        iou=iou,
+        classes=classes_by_number(card, classes),
         label_names=card.labels,
         per_class=per_class or {},
+        agnostic=agnostic,
     )
+
+
+def classes_by_number(card: ModelCard, classes: tuple[str, ...] | None) -> frozenset[int] | None:
+    """Return the numbers of classes from their labels; None for all.
+
+    Raises:
+        UsageError: The model does not know a class.
+    """
+    return None if classes is None else frozenset(class_id(card, name.strip()) for name in classes)
 
 
 def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int, float]:

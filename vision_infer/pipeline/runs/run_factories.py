@@ -101,7 +101,7 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
     """
     card = engine.card
     per_class = scores_by_class(card, settings.per_class)
-    selector = make_selector(card, settings.confidence, settings.iou, settings.classes, per_class)
+    selector = make_selector(card, settings.confidence, settings.iou, settings.classes, per_class, settings.agnostic)
     name = "main" if size is None else f"main@{size}"
     return Lane(name, engine, selector, top=settings.top, group="main")
 
