@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.support.assets import RAW_MODELS, SIZE, raw_model
 from tests.support.raw_networks import deployment_graph
 from vision_infer.core.card import InputSize, ModelCard
-from vision_infer.model.graph import assert_dynamic_batch, read_card
+from vision_infer.model.graph import assert_batch, read_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes
 
@@ -111,7 +111,7 @@ def test_a_batch_is_the_same_as_single_runs(head: str, letterboxed: Callable[...
 def test_the_graph_keeps_the_contract(head: str) -> None:
     card = card_of(head)
     graph = deployment_graph(raw_model(head), card, candidates=1000)
-    assert_dynamic_batch(graph, head)
+    assert_batch(graph, head)
     assert read_card(graph, head) == card
     first = graph.graph.node[0]
     assert (first.op_type, first.input[0]) == ("Cast", "images")

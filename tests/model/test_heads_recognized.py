@@ -15,6 +15,7 @@ from onnx import helper
 from tests.support import raw_networks as raw
 from tests.support.exported import NAMES, exported
 from vision_infer.core.errors import ModelError
+from vision_infer.model.catalog import read_card_file
 from vision_infer.model.heads import find_head
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import RawNetwork, prepare_network
@@ -111,6 +112,30 @@ def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
     path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
     with pytest.raises(ModelError, match=r"a segmentation model.*a value for each pixel"):
         recognize_head(prepared(path))
+
+
+@pytest.mark.parametrize("strides", [(16,), (8, 16, 32)])
+def test_predictions_for_grid_cells_are_not_a_segmentation(strides: tuple[int, ...], tmp_path: Path) -> None:
+    """FastestDet has one map of box, score and classes; others have one for each stride."""
+    net = raw.Network()
+    maps = dict(zip((8, 16, 32), net.features(), strict=True))
+    path = net.save(tmp_path / "raw.onnx", {f"map{stride}": net.conv(maps[stride], 16, 85) for stride in strides})
+    with pytest.raises(ModelError, match=r"no head fits its outputs map.*85.*for the cells of a grid. Export") as caught:
+        recognize_head(prepared(path))
+    assert "segmentation" not in str(caught.value)
+
+
+def test_labels_mean_a_classifier(tmp_path: Path) -> None:
+    path, labels = raw.vector(tmp_path / "raw.onnx", width=3), tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\n")
+    import_model(ImportRequest(path, "mine", labels=labels, model_dir=tmp_path / "models"))
+    assert read_card_file(tmp_path / "models" / "mine" / "model.yaml").head == "classify"
+    with pytest.raises(ModelError, match="several heads fit") as caught:
+        import_model(ImportRequest(path, "other", model_dir=tmp_path / "models"))
+    assert "--head classify if it has one output of 3 class scores; --head embed if it has one output of 3 features" in (
+        caught.value.hint
+    )
+    assert "Labels (--labels) also mean a classifier." in caught.value.hint
 
 
 @pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])

@@ -195,6 +195,21 @@ def test_a_new_model_that_cannot_be_moved_leaves_no_files(fabricate: Any, models
     assert folders(models) == []
 
 
+def test_folders_of_imports_that_were_killed_are_removed(fabricate: Any, models: Path) -> None:
+    abandoned = models / ".importing-abc"
+    (abandoned / "made").mkdir(parents=True)
+    (abandoned / "made" / "model.onnx").write_bytes(b"unfinished")
+    seen: list[list[str]] = []
+
+    def during(_: Any) -> None:
+        seen.append(folders(models))
+        import_model(ImportRequest(raw_yolox(fabricate), "second", model_dir=models))  # must not remove the first one's
+
+    import_model(ImportRequest(raw_yolox(fabricate), "first", model_dir=models), verify=during)
+    assert ".importing-abc" not in seen[0]
+    assert folders(models) == ["first", "second"]
+
+
 def test_labels(tmp_path: Path) -> None:
     coco = read_labels("coco")
     assert coco is not None

@@ -14,8 +14,9 @@ from tests.support.raw_networks import deployment_graph
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.external_data import external_files
 from vision_infer.model.graph import (
-    assert_dynamic_batch,
+    assert_batch,
     check_contract,
     finish,
     infer_shapes,
@@ -65,6 +66,15 @@ def test_external_data_outside_the_folder_is_refused(fabricate: Any, location: s
     path = with_external_data(fabricate(YOLOX), location)
     with pytest.raises(ModelError, match="has data outside the file's folder"):
         read_onnx(path)
+
+
+@pytest.mark.parametrize("location", ["w" * 6000, "a\0b"])
+def test_an_impossible_name_of_external_data_is_refused(fabricate: Any, location: str) -> None:
+    path = with_external_data(fabricate(YOLOX), location)
+    for read, message in ((read_onnx, "has data outside the file's folder"), (external_files, "data outside its folder")):
+        with pytest.raises(ModelError, match=message) as caught:
+            read(path)
+        assert len(str(caught.value)) < 400
 
 
 def test_a_link_to_another_folder_is_refused(fabricate: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -209,7 +219,7 @@ def test_other_graphs_violate_the_contract(fabricate: Any) -> None:
         check_contract(graph, classify, "x")
     graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(ModelError, match=r"the batch of 'scores' is fixed \(2\)"):
-        assert_dynamic_batch(graph, "x")
+        assert_batch(graph, "x")
 
 
 def test_an_output_that_is_not_static_is_refused(fabricate: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from tests.support.assets import RAW_MODELS, photographs, raw_model
 from tests.support.exported import NAMES, exported
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model import heads
-from vision_infer.model.heads import find_head, head_names
+from vision_infer.model.heads import embed, find_head, head_names
 from vision_infer.model.importing import ImportRequest, Proposal, import_model
 from vision_infer.precision.verification.comparison import GraphVerification, read_images, synthetic_images
 from vision_infer.precision.verification.import_check import verify_import
@@ -199,7 +203,7 @@ def test_wrong_values_reveal_a_wrong_head(tmp_path: Path) -> None:
         onnx.save(model, proposal.graphs[raw.SIZE])
         verify_import(proposal)
 
-    with pytest.raises(ModelError, match=r"differ from those of the raw model .*values by 0\.\d"):
+    with pytest.raises(ModelError, match=r"differ from those of the raw model .*values differ by 0\.\d"):
         import_model(ImportRequest(file, "mine", model_dir=tmp_path / "models"), verify=spoil)
     assert not (tmp_path / "models").exists()
 
@@ -217,13 +221,84 @@ def test_wrong_boxes_are_detected(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_a_batch_that_is_fixed_inside_is_detected(tmp_path: Path) -> None:
+def test_a_batch_that_is_fixed_inside_runs_one_image_at_a_time(tmp_path: Path) -> None:
     """The mean over the batch is part of each image's scores, so single images are correct."""
     net = raw.Network(batch="n")
     pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
     mixed = net.op("Sub", net.linear(pooled, 16, 10), net.op("ReduceMean", net.linear(pooled, 16, 10), axes=[0], keepdims=1))
     file = net.save(tmp_path / "raw.onnx", {"logits": mixed})
-    refused(file, tmp_path, "classify", r"in a batch of 2 differ from those of single images", scores="softmax")
+    said: list[str] = []
+    found: list[GraphVerification] = []
+    request = ImportRequest(file, "mine", head="classify", scores="softmax", model_dir=tmp_path / "models")
+    graph = import_model(request, said.append, lambda one: found.extend(verify_import(one)))
+    assert any("in a batch of 2 differ from those of single images" in line for line in said)
+    assert said[-1].startswith("raw.onnx: the model runs one image at a time. For larger batches, export it")
+    assert_single(graph, found)
+
+
+def assert_single(graph: Path, found: list[GraphVerification]) -> None:
+    """Check a model that runs one image at a time: its card, and that an engine for larger batches runs single images."""
+    assert [one.batches for one in found] == [(1,)]
+    assert "in batches of 1, on 5 synthetic images" in str(found[0])
+    assert read_graph_facts(graph).card.max_batch == 1
+    with open_engine(graph, EngineRequest("onnxruntime-cpu-fp32", batch=4)) as engine:
+        assert engine.batch_sizes == (1,)
+        engine.warm_up()
+
+
+def test_a_batch_of_one_that_cannot_be_made_dynamic_is_kept(tmp_path: Path) -> None:
+    """The class scores are added to a constant of one row, and reshaped through the flat list of all values."""
+    net = raw.Network(batch=1)
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    scores = net.reshape(net.reshape(net.linear(pooled, 16, 10), -1), 1, 10)
+    file = net.save(tmp_path / "raw.onnx", {"logits": scores})
+    found: list[GraphVerification] = []
+    request = ImportRequest(file, "mine", head="classify", model_dir=tmp_path / "models")
+    assert_single(import_model(request, verify=lambda one: found.extend(verify_import(one))), found)
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_channels_last_are_imported(batch: int | str, tmp_path: Path) -> None:
+    file = raw.channels_last(raw.vector(tmp_path / "raw.onnx", name="embedding", batch=batch))
+    assert [dim.dim_value for dim in onnx.load(file).graph.input[0].type.tensor_type.shape.dim][1:] == [96, 160, 3]
+    (result,) = verified(file, tmp_path / "models")
+    assert (result.size, result.task, result.batches) == (raw.SIZE, "embed", (1, 2, 5))
+    assert result.against == "the raw model"
+
+
+def test_an_embedding_may_differ_by_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep embedders round to 2.5e-5 for each element, which changes no comparison of vectors."""
+    reference = embed.reference
+    monkeypatch.setattr(embed, "reference", lambda found: reference(found) + 2.5e-5)
+    file = raw.vector(tmp_path / "raw.onnx", name="embedding", width=256)
+    (result,) = verified(file, tmp_path / "models")
+    assert 0 < result.values < 1e-3
+    monkeypatch.setattr(embed, "reference", lambda found: reference(found) + 2.5e-3)
+    refused(file, tmp_path / "other", "embed", r"values differ by 0\.0\d+ of the largest\. Check that the model is of head")
+
+
+def test_a_verification_that_takes_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of 10^12 steps between the input and the scores."""
+    net = raw.Network()
+    scores = net.linear(net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1), 16, 10)
+    kinds = [("step", onnx.TensorProto.INT64), ("going", onnx.TensorProto.BOOL), ("value", onnx.TensorProto.FLOAT)]
+    infos = [helper.make_tensor_value_info(name, kind, [] if kind != onnx.TensorProto.FLOAT else None) for name, kind in kinds]
+    steps = [
+        helper.make_node("Identity", ["going"], ["on"], name="on"),
+        helper.make_node("Neg", ["value"], ["next"], name="next"),
+    ]
+    ends = [
+        helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, []),
+        helper.make_tensor_value_info("next", onnx.TensorProto.FLOAT, None),
+    ]
+    body = helper.make_graph(steps, "body", infos, ends)
+    looped = net.op("Loop", net.constant(np.array(10**12)), net.constant(np.array(True)), scores, body=body)
+    file = net.save(tmp_path / "raw.onnx", {"logits": looped})
+    session = RawSession(file)
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"raw.onnx: one run takes more than 0\.2 s"):
+        session.run({"images": np.zeros((1, 3, 96, 160), np.float32)}, limit_s=0.2)
+    assert time.monotonic() - began < 20
 
 
 def test_nan_values_are_detected(tmp_path: Path) -> None:

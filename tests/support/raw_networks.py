@@ -258,6 +258,21 @@ def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spa
     return net.save(path, {name: values})
 
 
+def channels_last(path: Path) -> Path:
+    """Give a file an input [N, H, W, 3], as TensorFlow's exporters do."""
+    model = onnx.load(path)
+    (info,) = model.graph.input
+    batch, *_ = info.type.tensor_type.shape.dim
+    first = batch.dim_param or batch.dim_value
+    height, width = (dim.dim_value for dim in info.type.tensor_type.shape.dim[2:])
+    for node in model.graph.node:
+        node.input[:] = ["channels_first" if name == info.name else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Transpose", [info.name], ["channels_first"], perm=[0, 3, 1, 2], name="first"))
+    info.CopyFrom(helper.make_tensor_value_info(info.name, TensorProto.FLOAT, [first, height, width, 3]))
+    onnx.save(model, path)
+    return path
+
+
 def deployment_graph(
     path: Path, card: ModelCard, candidates: int = CANDIDATES, scores: ScoreKind | None = None
 ) -> onnx.ModelProto:

@@ -58,6 +58,9 @@ class ModelCard(_CardPart):
     fill: tuple[Byte, Byte, Byte] = Field(default=(114, 114, 114), description="The RGB color around the image.")
     labels: tuple[str, ...] | None = Field(default=None, description="The labels by class number; null: the number is the label.")
     confidence: float = Field(default=0.35, ge=0, le=1, description="The default minimum confidence.")
+    max_batch: Literal[1] | None = Field(
+        default=None, description="1: the graph runs one image at a time, because its batch is fixed; null: any batch."
+    )
     iou: float | None = Field(default=0.6, gt=0, le=1, description="The default IoU threshold of NMS; null: no NMS is needed.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     license: str = ""
@@ -84,7 +87,8 @@ class ModelCard(_CardPart):
 
     def to_json(self) -> str:
         """Return the card as it is stored in a deployment graph."""
-        return self.model_dump_json()
+        # Left out unless set, so that the bytes of graphs without a limit are the same for all versions that read them.
+        return self.model_dump_json(exclude={"max_batch"} if self.max_batch is None else None)
 
 
 def parse_card(data: Any, where: str) -> ModelCard:

@@ -5,6 +5,7 @@
     │   └── RefusedError        1   the server refused: an immediate retry would not help
     ├── UsageError              2   invalid options or arguments
     ├── ModelError              3   unknown model, not a deployment graph, invalid card
+    │   └── FixedBatchError     3   the model runs at one batch size only
     ├── MissingPackageError     2   an optional package is not installed
     ├── EngineError             4   missing runtime, unknown engine or device, failure at run time
     └── OutputError             5   an output exists or cannot be written
@@ -60,6 +61,10 @@ class ModelError(VisionInferError):
     """A model is unknown, is not a deployment graph, or has an invalid card."""
 
     exit_status = 3
+
+
+class FixedBatchError(ModelError):
+    """A model runs at one batch size only."""
 
 
 class EngineError(VisionInferError):

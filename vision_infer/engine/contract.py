@@ -38,7 +38,7 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
     found = [(port.name, port.dtype, port.shape[1:]) for port in inputs]
     if found != [wanted]:
         raise not_deployment_graph(path, f"its inputs are {_describe(found)}, not {_describe([wanted])}")
-    if isinstance(inputs[0].shape[0], int):
+    if isinstance(inputs[0].shape[0], int) and inputs[0].shape[0] != card.max_batch:
         raise not_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
     by_name = {port.name: port for port in outputs}
     shapes: OutputShapes = {}

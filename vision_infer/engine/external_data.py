@@ -28,6 +28,8 @@ _INSIDE: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
 }
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_MAX_NAME = 255
+"""The maximum length of the name of an external file, as file systems have it."""
 _MAX_DEPTH = 64
 """The maximum depth of nested messages; real graphs have about ten."""
 
@@ -59,9 +61,10 @@ def external_files(path: Path) -> tuple[Path, ...]:
     folder = path.parent.resolve()
     found = set()
     for name in _parse_names(path) if names is None else names:
-        other = (folder / name).resolve()
+        possible = "\0" not in name and len(name) <= _MAX_NAME
+        other = (folder / name if possible else folder.parent).resolve()
         if not other.is_relative_to(folder):
-            raise ModelError(f"{path} refers to data outside its folder: {name!r}", "This is not allowed, for security.")
+            raise ModelError(f"{path} refers to data outside its folder: {name[:80]!r}", "This is not allowed, for security.")
         found.add(other)
     return tuple(sorted(found))
 

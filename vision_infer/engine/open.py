@@ -100,6 +100,7 @@ def _open(
         workers, batch = request.workers or CUDA_WORKERS, request.batch or CUDA_BATCH
     else:
         workers, batch = request.workers or max(1, available_cpus() // threads), request.batch or 1
+    batch = min(batch, read_graph_facts(path).card.max_batch or batch)
     settings = EngineSettings(kind, index, workers, threads, batch, compute, precision)
     cache = _open_cache(request, on_message) if kind in runtime.cached_on else None
     engine = runtime.open(path, settings, cache, on_message)

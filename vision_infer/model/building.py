@@ -50,8 +50,9 @@ def join(network: RawNetwork, card: ModelCard, candidates: int) -> tuple[onnx.Mo
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:], model.metadata_props[:]
     graph.node.extend(nodes)
     graph.initializer.extend(builder.initializers)
-    graph.input.append(tensor_info("images", TensorProto.UINT8, BATCH, network.size.height, network.size.width, 3))
+    batch = card.max_batch or BATCH
+    graph.input.append(tensor_info("images", TensorProto.UINT8, batch, network.size.height, network.size.width, 3))
     for name, (dtype, rank) in OUTPUTS[card.task].items():
-        graph.output.append(tensor_info(name, dtype, BATCH, *("K", 4)[: rank - 1]))
+        graph.output.append(tensor_info(name, dtype, batch, *("K", 4)[: rank - 1]))
     model.producer_name, graph.name = "vision-infer", card.name
     return finish(model, card, network.where), made.notes

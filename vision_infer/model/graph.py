@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from vision_infer.core.card import CARD_KEY, ModelCard, parse_card_json
-from vision_infer.core.errors import ModelError
+from vision_infer.core.errors import FixedBatchError, ModelError
 
 PREFIX = "vision_infer/"
 """The prefix of each node and tensor that this package adds."""
@@ -147,22 +147,22 @@ def write_card(model: onnx.ModelProto, card: ModelCard) -> None:
     helper.set_model_props(model, {**kept, CARD_KEY: card.to_json()})
 
 
-def assert_dynamic_batch(model: onnx.ModelProto, where: str) -> None:
-    """Check that the first dimension of every input and output is a symbol.
+def assert_batch(model: onnx.ModelProto, where: str, max_batch: int | None = None) -> None:
+    """Check that the first dimension of every input and output is a symbol, or the only batch size of the card.
 
     Raises:
-        ModelError: The batch of an input or output is fixed.
+        FixedBatchError: The batch of an input or output is another one.
     """
     for info in (*model.graph.input, *model.graph.output):
         dims = info.type.tensor_type.shape.dim
-        if not dims or not dims[0].dim_param:
+        if not dims or not (dims[0].dim_param or (max_batch is not None and dims[0].dim_value == max_batch)):
             fixed = dims[0].dim_value if dims else "unknown"
             message = f"{where}: the batch of '{info.name}' is fixed ({fixed}), not symbolic"
-            raise ModelError(message, "Export the model with a dynamic batch dimension.")
+            raise FixedBatchError(message, "Export the model with a dynamic batch dimension.")
 
 
 def check_contract(model: onnx.ModelProto, card: ModelCard, where: str) -> None:
-    """Check the contract of deployment graphs: inputs, outputs, their types, and a symbolic batch.
+    """Check the contract of deployment graphs: inputs, outputs, their types, and a symbolic batch unless the card limits it.
 
     Raises:
         ModelError: The graph violates the contract.
@@ -174,7 +174,7 @@ def check_contract(model: onnx.ModelProto, card: ModelCard, where: str) -> None:
         listed = ", ".join(f"{info.name}{list(dims_of(info))}" for info in infos)
         message = f"{where}: not a deployment graph for {card.task} at {card.input_size}: its inputs and outputs are {listed}"
         raise ModelError(message, "Import the raw model again.")
-    assert_dynamic_batch(model, where)
+    assert_batch(model, where, card.max_batch)
 
 
 def finish(model: onnx.ModelProto, card: ModelCard, where: str) -> onnx.ModelProto:
@@ -200,7 +200,7 @@ def finish(model: onnx.ModelProto, card: ModelCard, where: str) -> onnx.ModelPro
     inferred = infer_shapes(bare, where)
     for info in inferred.graph.output:
         dims = info.type.tensor_type.shape.dim
-        # Shape inference may lose the name of a symbolic batch; a number is a batch that the model fixes.
+        # Shape inference may lose the name of a symbolic batch; a number is a batch that the model or the card fixes.
         if dims and not dims[0].HasField("dim_value"):
             dims[0].dim_param = BATCH
         if None in dims_of(info)[1:]:

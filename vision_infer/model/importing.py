@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from vision_infer.core.card import InputSize, ModelCard, parse_card
-from vision_infer.core.errors import ModelError
+from vision_infer.core.errors import FixedBatchError, ModelError
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.building import CANDIDATES, join
 from vision_infer.model.catalog import CARD_FILE, GRAPH_FILE, graph_file
@@ -19,7 +19,7 @@ from vision_infer.model.graph import check_contract, read_card, write_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.labels import labels_of_file, read_labels
 from vision_infer.model.model_folder import card_to_yaml, new_folder, refuse_taken, save_graph
-from vision_infer.model.network import RawNetwork, ScoreKind, find_image, fixed_size, prepare_network
+from vision_infer.model.network import RawNetwork, ScoreKind, channels_first, find_image, fixed_size, prepare_network
 from vision_infer.model.pull.checksum import hash_file
 from vision_infer.model.reading import read_onnx
 from vision_infer.model.recognize import recognize_head
@@ -127,9 +127,23 @@ def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None,
         card = card.model_copy(update={"name": request.name})
         write_card(model, card)
         return _write(request, card, {card.input_size: model}, {}, (card.input_size,), verify)
-    networks, own = _prepare_all(model, request)
+    try:
+        return _import_raw(model, request, on_message, verify, single=False)
+    except FixedBatchError as error:
+        on_message(f"{error.message}; trying one image at a time")
+        path = _import_raw(model, request, on_message, verify, single=True)
+    on_message(f"{file.name}: the model runs one image at a time. For larger batches, export it with a dynamic batch.")
+    return path
+
+
+def _import_raw(
+    model: onnx.ModelProto, request: ImportRequest, on_message: OnMessage, verify: Verify | None, single: bool
+) -> Path:
+    file = request.file
+    networks, own = _prepare_all(model, request, single)
     sizes = tuple(dict.fromkeys(request.inputs)) or tuple(networks)[:1]
-    card = _build_card(networks[sizes[0]], request, on_message).model_copy(update=dict(request.about))
+    limit = {"max_batch": 1} if single else {}
+    card = _build_card(networks[sizes[0]], request, on_message).model_copy(update={**request.about, **limit})
     graphs = _join_all(networks, card, CANDIDATES if request.candidates is None else request.candidates, on_message)
     sources = {
         size: request.others.get(size, file if own in (None, size) else network.model) for size, network in networks.items()
@@ -137,17 +151,20 @@ def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None,
     return _write(request, card, graphs, sources, sizes, verify)
 
 
-def _prepare_all(model: onnx.ModelProto, request: ImportRequest) -> tuple[dict[Size, RawNetwork], Size | None]:
+def _prepare_all(model: onnx.ModelProto, request: ImportRequest, single: bool) -> tuple[dict[Size, RawNetwork], Size | None]:
     """Prepare the model for each requested size, or for its own or its family's; also return the size it is written for."""
     where, files, scores = request.file.name, request.others, request.scores
+    model = channels_first(model)
     own = fixed_size(find_image(model, where))
     sizes = tuple(dict.fromkeys(request.inputs)) or _default_sizes(model, request.head) or (() if own is None else (own,))
-    networks = {size: prepare_network(read_onnx(files[size]) if size in files else model, where, size, scores) for size in sizes}
+    networks = {
+        size: prepare_network(read_onnx(files[size]) if size in files else model, where, size, scores, single) for size in sizes
+    }
     if not networks:
         prepare_network(model, where)  # raises the error that says what is missing
     # A model that is rewritten for other sizes is verified at its own size too, where the original file can run.
     if own is not None and own not in networks:
-        networks[own] = prepare_network(model, where, own, scores)
+        networks[own] = prepare_network(model, where, own, scores, single)
     return networks, own
 
 
@@ -155,7 +172,8 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
     """Build the card of a model; its head is recognized if the request does not name it."""
     file, head = request.file, request.head
     if head is None:
-        head, reason = recognize_head(network)
+        known = request.labels is not None or labels_of_file(network.metadata) is not None
+        head, reason = recognize_head(network, known)
         on_message(f"{file.name}: head '{head}', because it has {reason}")
     defaults = find_head(head).DEFAULTS
     values = {

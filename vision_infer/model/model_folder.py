@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ import yaml
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
+
+_TEMPORARY = ".importing-"
+"""The prefix of temporary folders."""
 
 
 def card_to_yaml(card: ModelCard) -> str:
@@ -64,12 +69,15 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         ModelError: The folder cannot be written, or another process has created it in the meantime.
     """
     temporary: Path | None = None
+    lock: int | None = None
     absent = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
     done = False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # In the same parent, so that the last step is a rename within one file system.
-        temporary = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder.parent))
+        _clear_abandoned(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder.parent))
+        lock = _lock(temporary)
         made, scratch = temporary / "made" / folder.name, temporary / "scratch"
         made.mkdir(parents=True)
         scratch.mkdir()
@@ -84,9 +92,32 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
         for path in () if done else absent:
             with suppress(OSError):
                 path.rmdir()
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until its descriptor is closed or the process ends; None if another process has locked it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove the temporary folders of imports that were killed."""
+    for folder in parent.glob(f"{_TEMPORARY}*"):
+        with suppress(OSError):
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def _swap(made: Path, folder: Path, old: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, version_converter
+from onnx import TensorProto, compose, helper, version_converter
 
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
@@ -93,7 +93,9 @@ class RawNetwork:
         return ModelError(f"{self.where}: does not fit head '{head}': {why}; its outputs are {outputs}", "Choose another head.")
 
 
-def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None, scores: ScoreKind | None = None) -> RawNetwork:
+def prepare_network(
+    model: onnx.ModelProto, where: str, size: Size | None = None, scores: ScoreKind | None = None, single: bool = False
+) -> RawNetwork:
     """Prepare a raw model for its head.
 
     Args:
@@ -101,13 +103,14 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
         where: The name of the file, for errors.
         size: The input size; None: the file's own. A file for another size is rewritten.
         scores: The kind of the class scores where the user specified it.
+        single: Keep a batch of 1 instead of making it dynamic.
 
     Raises:
         ModelError: An operator is unknown, there is no image input, the input size is open, the model cannot be rewritten for
             another size, or shapes contradict each other.
     """
     _check_operators(model, where)
-    model = _at_opset(model, where)
+    model = channels_first(_at_opset(model, where))
     image = find_image(model, where)
     own = fixed_size(image)
     if own is None and size is None:
@@ -117,7 +120,8 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
     shapes = _shapes(model, where, size if own is None else None)
     if size is not None and own is not None and size != own:
         shapes = resize_network(model, image, shapes, size, where)
-    free_batch(model, image.name, shapes, batch)
+    if not single:
+        free_batch(model, image.name, shapes, batch)
     if batch != 1:
         for info in (info for info in model.graph.input if dims_of(info)[:1] == (batch,)):
             info.type.tensor_type.shape.dim[0].dim_value = 1
@@ -136,6 +140,32 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
     return RawNetwork(where, model, taken, others, outputs, inside, metadata, scores)
 
 
+def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with each image input [N, H, W, 3] replaced by one [N, 3, H, W]; the same model if it has none."""
+    last = [info.name for info in model.graph.input if is_channels_last(dims_of(info)) and _is_float(info)]
+    if not last:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    for info in (info for info in graph.input if info.name in last):
+        shape = info.type.tensor_type.shape
+        dims = list(shape.dim)
+        reordered = [onnx.TensorShapeProto.Dimension.FromString(dims[axis].SerializeToString()) for axis in (0, 3, 1, 2)]
+        shape.ClearField("dim")
+        shape.dim.extend(reordered)
+        inside = f"{info.name}/channels_last"
+        for node in (node for part in iter_graphs(graph) for node in part.node):
+            node.input[:] = [inside if name == info.name else name for name in node.input]
+        graph.node.insert(0, helper.make_node("Transpose", [info.name], [inside], perm=[0, 2, 3, 1], name=inside))
+    return changed
+
+
+def is_channels_last(shape: Sequence[int | None]) -> bool:
+    """Return whether an image input is [N, H, W, 3]."""
+    return len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+
+
 def find_image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
     """Return the image input; inputs that are weights, as old exporters list them, are removed from the model's inputs.
 
@@ -149,7 +179,9 @@ def find_image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
     images = [info for info in model.graph.input if _takes_images(info)]
     if len(images) != 1:
         listed = ", ".join(f"{info.name}{list(dims_of(info))}" for info in model.graph.input)
-        raise ModelError(f"{where}: no single input takes images [N, 3, H, W]; its inputs are {listed}", "Export it with one.")
+        raise ModelError(
+            f"{where}: no single input takes images [N, 3, H, W] or [N, H, W, 3]; its inputs are {listed}", "Export it with one."
+        )
     found: onnx.ValueInfoProto = images[0]
     return found
 
@@ -214,7 +246,11 @@ def _at_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 def _takes_images(info: onnx.ValueInfoProto) -> bool:
     dims = dims_of(info)
-    return info.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and len(dims) == 4 and dims[1] in (3, None)
+    return _is_float(info) and len(dims) == 4 and dims[1] in (3, None)
+
+
+def _is_float(info: onnx.ValueInfoProto) -> bool:
+    return info.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def _fix_shapes(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: Size, batch: int) -> None:

@@ -13,6 +13,9 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
 from vision_infer.model.graph import iter_graphs, read_card
 
+_MAX_LOCATION = 255
+"""The maximum length of the name of an external file, as file systems have it."""
+
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read an ONNX file and its external data, from its own folder only.
@@ -84,6 +87,7 @@ def _check_location(folder: Path, tensor: onnx.TensorProto, where: str) -> None:
     location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
     windows = PureWindowsPath(location)
     escapes = not location or windows.is_absolute() or windows.drive or windows.root or ".." in windows.parts
+    escapes = escapes or "\0" in location or len(location) > _MAX_LOCATION  # impossible names would fail later
     if escapes or not (folder / location).resolve().is_relative_to(folder.resolve()):
-        message = f"{where}: tensor '{tensor.name}' has data outside the file's folder ('{location}')"
+        message = f"{where}: tensor '{tensor.name}' has data outside the file's folder ({location[:80]!r})"
         raise ModelError(message, "Keep external data next to the .onnx file.")

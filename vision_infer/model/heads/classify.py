@@ -42,7 +42,7 @@ def recognize(network: RawNetwork) -> str | None:
     if named(tensor, *EMBEDDING_WORDS) or "Div" in ops or "LpNormalization" in ops:
         return None
     word = named(tensor, *CLASS_WORDS)
-    return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
+    return f"one output of {width} class scores" + (f", whose name contains '{word}'" if word else "")
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:  # noqa: ARG001

@@ -35,7 +35,7 @@ def recognize(network: RawNetwork) -> str | None:
     if "Div" in ops or "LpNormalization" in ops:
         return f"one output of {width} values, which end in a division by their length ({', '.join(sorted(ops))})"
     word = named(tensor, *EMBEDDING_WORDS)
-    return f"one output of {width} values" + (f", whose name contains '{word}'" if word else "")
+    return f"one output of {width} features" + (f", whose name contains '{word}'" if word else "")
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> HeadOutputs:  # noqa: ARG001

@@ -48,20 +48,24 @@ class GraphVerification:
     """The percentage of boxes found by both, of images with the same best class, or of equal embeddings."""
     compared: int = 0
     """The number of boxes, images or embeddings in the agreement; 0: all must be equal."""
+    batches: tuple[int, ...] = BATCHES
+    """The batch sizes at which the graph ran."""
 
     def __str__(self) -> str:
         boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
         values = "values" if self.task == "embed" else "scores"
+        *smaller, largest = map(str, self.batches)
+        batches = f"batches of {', '.join(smaller)} and {largest}" if smaller else f"batches of {largest}"
         unit = {"detect": "boxes", "classify": "best classes", "embed": "embeddings"}[self.task]
         agree = f", {self.agreement:.4g} % of {self.compared} {unit} agree" if self.compared else ""
         return (
-            f"{self.where}: verified at {self.size} (width x height), in batches of 1, 2 and 5, on {self.images}, "
+            f"{self.where}: verified at {self.size} (width x height), in {batches}, on {self.images}, "
             f"against {self.against}: {boxes}{values} within {self.values:.1g}{agree}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        found = {"width": self.size.width, "height": self.size.height, "batches": list(BATCHES), "pictures": self.images}
+        found = {"width": self.size.width, "height": self.size.height, "batches": list(self.batches), "pictures": self.images}
         found |= {"boxes_px": self.boxes} if self.task == "detect" else {}
         return found | {"values": self.values, "agreement_percent": round(self.agreement, 3), "compared": self.compared}
 
@@ -141,13 +145,15 @@ def normalize(image: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def run_batches(graph: RawSession, images: NDArray[np.uint8]) -> Iterator[tuple[int, int, Arrays]]:
+def run_batches(
+    graph: RawSession, images: NDArray[np.uint8], batches: Sequence[int] = BATCHES
+) -> Iterator[tuple[int, int, Arrays]]:
     """Run a deployment graph on each image alone, then on the first images in batches.
 
     Yields:
         The size of the batch, the index of the image, and its outputs by name.
     """
-    for count in BATCHES:
+    for count in batches:
         for start in range(len(images) if count == 1 else 1):
             outputs = graph.run({"images": images[start : start + count]})
             for place in range(count):

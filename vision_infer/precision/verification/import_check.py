@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import ModelError
+from vision_infer.core.errors import FixedBatchError, ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model.importing import Proposal
+from vision_infer.model.network import is_channels_last
 from vision_infer.model.reference import Arrays
 from vision_infer.precision.verification.comparison import (
+    BATCHES,
     IMAGES,
     GraphVerification,
     choose_images,
@@ -35,12 +37,14 @@ BOX_TOLERANCE = 1e-2
 UNTRAINED_BOX_TOLERANCE = 1e-1
 """The same for a model with random weights, which amplifies the last bit of its input more."""
 SCORE_TOLERANCE = 1e-5
+EMBEDDING_TOLERANCE = 1e-3
+"""The maximum difference of an embedding's values, as a share of the largest: the cosine changes by less than a millionth."""
 HALF_BOX_TOLERANCE, HALF_SCORE_TOLERANCE = 1 / 128, 4e-3
 """The same for a model in float16, as a share of the input and as a score: other nodes around it round its 11 bits elsewhere."""
 
 
 class _Tolerance(NamedTuple):
-    """The maximum difference of boxes, in input pixels, and of scores."""
+    """The maximum difference of boxes, in input pixels, and of scores, or of an embedding's values as a share of the largest."""
 
     boxes: float
     scores: float
@@ -66,11 +70,14 @@ def verify_import(
     verified = []
     for size, path in proposal.graphs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        tolerance = _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, SCORE_TOLERANCE)
+        values = EMBEDDING_TOLERANCE if proposal.card.task == "embed" else SCORE_TOLERANCE
+        tolerance = _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, values)
         if proposal.half:
-            tolerance = _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), HALF_SCORE_TOLERANCE)
+            tolerance = _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), max(values, HALF_SCORE_TOLERANCE))
         graph = RawSession(path)
-        results = ((count, index, require_numbers(found, proposal.where)) for count, index, found in run_batches(graph, fitted))
+        batches = BATCHES if proposal.card.max_batch is None else (proposal.card.max_batch,)
+        ran = run_batches(graph, fitted, batches)
+        results = ((count, index, require_numbers(found, proposal.where)) for count, index, found in ran)
         alone = [next(results) for _ in range(IMAGES)]
         _check_values([found for _, _, found in alone], size, proposal)
         expected, against = _expected(proposal, size, fitted, [found for _, _, found in alone], tolerance)
@@ -79,7 +86,10 @@ def verify_import(
             differences = _differences(found, expected[index], tolerance)
             _check(proposal, size, count, differences, tolerance)
             worst = [max(pair) for pair in zip(worst, differences, strict=True)]
-        verified.append(GraphVerification(proposal.where, size, text, against, proposal.card.task, worst[0], worst[1]))
+        boxes, scores = worst
+        verified.append(
+            GraphVerification(proposal.where, size, text, against, proposal.card.task, boxes, scores, batches=batches)
+        )
     return verified
 
 
@@ -108,7 +118,8 @@ def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: Mode
     values = normalize(image, card)
     feeds: Arrays = {}
     for name, (shape, dtype) in session.inputs.items():
-        value = values[None].astype(dtype) if len(shape) == 4 else np.array([[size.width, size.height]]).astype(dtype)
+        pixels = values.transpose(1, 2, 0) if is_channels_last(shape) else values
+        value = pixels[None].astype(dtype) if len(shape) == 4 else np.array([[size.width, size.height]]).astype(dtype)
         feeds[name] = value.repeat(shape[0] or 1, axis=0)  # a file with a fixed batch gets the same image in all places
     return feeds
 
@@ -138,7 +149,8 @@ def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tupl
     """Return the largest difference of boxes and of values; infinite if a class is missing."""
     if "boxes" not in found:
         (name,) = found
-        return 0.0, float(np.abs(found[name] - expected[name]).max())
+        unit = float(np.abs(expected[name]).max()) if name == "embedding" else 1.0
+        return 0.0, float(np.abs(found[name] - expected[name]).max()) / unit
     count = len(found["scores"])
     best = {name: array[:count] for name, array in expected.items()}
     last = best["scores"][-1] if len(best["scores"]) else 0.0
@@ -155,9 +167,11 @@ def _check(proposal: Proposal, size: Size, count: int, differences: tuple[float,
     if boxes <= tolerance.boxes and values <= tolerance.scores:
         return
     seen = "a class is missing" if np.isinf(boxes) else f"boxes differ by {boxes:.2g} px, values by {values:.2g}"
+    if proposal.card.task != "detect":
+        seen = f"values differ by {values:.2g}" + (" of the largest" if proposal.card.task == "embed" else "")
     if count == 1:
         message = f"{proposal.where}: the results of the graph differ from those of the raw model at {size}: {seen}"
         hint = f"Check that the model is of head '{proposal.card.head}'; see --head, --labels and --scores."
         raise ModelError(message, hint)
     message = f"{proposal.where}: the results in a batch of {count} differ from those of single images: {seen}"
-    raise ModelError(message, "The batch is fixed inside the model. Export it with a dynamic batch.")
+    raise FixedBatchError(message, "The batch is fixed inside the model. Export it with a dynamic batch.")
