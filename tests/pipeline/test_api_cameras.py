@@ -85,6 +85,8 @@ def test_cameras_and_files_are_not_mixed(detector: Detector) -> None:
 def test_settings_of_the_other_kind_are_refused(detector: Detector) -> None:
     with pytest.raises(UsageError, match="every: is for files only; for cameras, use fps"):
         Pipeline(detector, every=2).run(PATTERN)
+    with pytest.raises(UsageError, match="live: is for cameras only"):
+        Pipeline(detector).run("-", live=True)
     with pytest.raises(UsageError, match="duration: is for cameras only"):
         Pipeline(detector).run(media.bikes(), duration=3)
 
@@ -98,3 +100,11 @@ def test_a_camera_that_cannot_be_connected_raises_an_error(detector: Detector) -
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive(), thread.name
+
+
+def test_a_file_can_be_read_in_real_time() -> None:
+    """The engine for its shape is ready before the first frame, which would be too old otherwise."""
+    with Detector(device="cpu") as real:
+        found = list(Pipeline(real, fps=5).run(media.excerpt(20, 10, 640, 272), live=True))
+    assert 0 < len(found) <= 3
+    assert all(result.live is not None and result.live.clock == "playout" for result in found)

@@ -105,3 +105,8 @@ def test_an_invalid_camera_url_is_an_error_without_its_password() -> None:
     (error,) = find_sources(["rtsp://user:sec@ret@:99999/x"]).errors
     assert "invalid host or port" in str(error)
     assert "sec" not in str(error)
+
+
+def test_urls_of_files_can_be_live_sources() -> None:
+    url = "http://10.0.0.1/video.mjpg"
+    assert [find_sources([url], live=live).specs[0].kind for live in (False, True)] == ["video", "live"]

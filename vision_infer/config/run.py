@@ -26,6 +26,11 @@ class RunSettings(StreamPolicy, InferenceSettings):
     track_index: int = Field(default=0, ge=0, description="The index of the video track in each file.")
     start: float = Field(default=0.0, ge=0, description="Start of the range to read, in seconds. Exact to the frame.")
     end: float | None = Field(default=None, gt=0, description="End of the range to read, in seconds. Defaults to the end.")
+    live: bool = Field(
+        default=False,
+        description="Read http:// URLs and video files in real time, as cameras: infer the newest frame, and drop late ones. "
+        "Other URLs of cameras are always read like this.",
+    )
     duration: float | None = Field(
         default=None, gt=0, description="End after this time, in seconds. Cameras only. By default, cameras run until Ctrl-C."
     )

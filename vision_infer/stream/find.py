@@ -53,6 +53,7 @@ def find_sources(
     arguments: Iterable[str],
     recursive: bool = False,
     read: ReadOptions = ReadOptions(),  # noqa: B008
+    live: bool = False,
 ) -> FoundSources:
     """Find the sources that arguments name, and give them unique names.
 
@@ -66,6 +67,7 @@ def find_sources(
         arguments: The arguments as typed; file names may contain any bytes.
         recursive: Whether subfolders are searched; symbolic links are not followed.
         read: The part of each source that is read.
+        live: Whether URLs of files and video files are live sources too.
     """
     specs: list[SourceSpec] = []
     errors: list[NotFoundError] = []
@@ -81,7 +83,8 @@ def find_sources(
         for spec in found:
             name = _unique(printable(spec.name), names)
             names.add(name)
-            specs.append(replace(spec, name=name, read=read))
+            kind = "live" if live and spec.kind == "video" and spec.paths != (STANDARD_INPUT,) else spec.kind
+            specs.append(replace(spec, name=name, kind=kind, read=read))
     return FoundSources(tuple(specs), tuple(errors))
 
 
@@ -129,9 +132,8 @@ def size_in_header(spec: SourceSpec) -> Size | None:
 
             with Path(path).open("rb") as file:
                 return image_size(file.read(_HEADER_BYTES))
-        if spec.kind == "video":
-            with open_source(replace(spec, decode="cpu")) as source:
-                return source.info.size
+        with open_source(replace(spec, kind="video", decode="cpu")) as source:
+            return source.info.size
     except (OSError, ValueError, StreamError):  # reading it later reports the reason
         pass
     return None

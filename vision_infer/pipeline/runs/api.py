@@ -227,7 +227,12 @@ class Pipeline:
         if model is not None:
             check_secondary("secondary", secondary=model_card(model, self.settings.model_dir))
 
-    def run(self, *sources: str | PathLike[str] | Sequence[str | PathLike[str]], duration: float | None = None) -> Results:
+    def run(
+        self,
+        *sources: str | PathLike[str] | Sequence[str | PathLike[str]],
+        live: bool = False,
+        duration: float | None = None,
+    ) -> Results:
         """Return the results of all sources, for ``for`` or ``async for``; those of one source are in order.
 
         Of files, no frame is dropped: the decoders wait until the caller takes the next result. Cameras do not wait: a slow
@@ -237,19 +242,20 @@ class Pipeline:
         Args:
             sources: Video files, images, folders and patterns; or cameras: ``rtsp://…`` and similar URLs, ``/dev/video0`` or
                 ``0``, and the test pattern ``test://``. Several can be arguments or a list.
+            live: Whether ``http://`` URLs and video files are read in real time too, as cameras.
             duration: The time after which cameras end, seconds. By default they run until the caller leaves the loop.
 
         Raises:
             VisionInferError: The sources cannot be read in one run. While iterating: a source cannot be read, or a camera cannot
                 be connected the first time (raised after the results of the others), or all sources failed.
         """
-        found = find_sources(_paths(sources))
+        found = find_sources(_paths(sources), live=live)
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
-        settings = run_settings(**self.settings.model_dump() | {"duration": duration})
-        live = are_cameras(settings, found.specs)
+        settings = run_settings(**self.settings.model_dump() | {"live": live, "duration": duration})
+        cameras = are_cameras(settings, found.specs)
         # A slow caller of a camera gets new results, not a queue of old ones.
-        channel = ResultChannel(len(found.specs)) if live else ResultChannel()
+        channel = ResultChannel(len(found.specs)) if cameras else ResultChannel()
         return Results(self._results(found, settings, channel), channel)
 
     def _results(self, found: FoundSources, settings: RunSettings, channel: ResultChannel) -> Generator[Result]:

@@ -47,7 +47,7 @@ def run(
         VisionInferError: The run could not start (usage, model, engine, outputs), or something failed that all sources share.
             A source that fails alone is in the summary, and the others continue.
     """
-    found = find_sources(settings.sources, settings.recursive, read_options(settings))
+    found = find_sources(settings.sources, settings.recursive, read_options(settings), settings.live)
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
     are_cameras(settings, found.specs)

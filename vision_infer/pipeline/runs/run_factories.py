@@ -30,7 +30,7 @@ from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
 SECONDARY_BATCH = 32
 """The maximum batch size of a secondary model, whose input is crops."""
 FILES_ONLY = ("track_index", "start", "end", "every", "resume")
-CAMERAS_ONLY = ("duration",)
+CAMERAS_ONLY = ("live", "duration")
 
 
 def output_options(settings: RunSettings) -> OutputOptions:

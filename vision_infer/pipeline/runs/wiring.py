@@ -31,6 +31,9 @@ from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import size_in_header
 from vision_infer.stream.source import SourceSpec
 
+_USUAL_CAMERA = Size(1920, 1080)
+"""The assumed size of a camera's images until the first one arrives: the shape of most cameras."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunModels:
@@ -122,8 +125,9 @@ def _model_lanes(
 ) -> list[Lane]:
     sizes = list(graphs)
     likely = sizes[0]
-    if len(sizes) > 1 and specs and (image := size_in_header(specs[0])) is not None:
-        likely = best_input(image, sizes)
+    if len(sizes) > 1 and specs:
+        image = size_in_header(specs[0]) or (_USUAL_CAMERA if specs[0].kind == "live" else None)
+        likely = likely if image is None else best_input(image, sizes)
 
     def parts(size: Size) -> tuple[Path, EngineRequest, Callable[[Engine], Lane]]:
         number = sizes.index(size)
