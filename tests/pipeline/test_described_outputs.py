@@ -67,7 +67,7 @@ def test_all_outputs_of_a_run_with_a_secondary_model_agree(tmp_path: Path) -> No
     formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
     secondary = str(color_graph(tmp_path / "color.onnx"))
     run(settings(tmp_path, "out/", formats=formats, secondary=secondary, track=True, confidence=0.3), threading.Event())
-    files = {path.suffix: path for path in (tmp_path / "out").iterdir() if not path.name.endswith(".images.json")}
+    files = {path.suffix: path for path in (tmp_path / "out").iterdir()}
     jsonl = [(row["frame"], one) for row in rows(files[".jsonl"]) for one in row["detections"]]
     with files[".csv"].open(newline="") as file:
         csv_rows = list(csv.DictReader(file))
@@ -83,7 +83,7 @@ def test_all_outputs_of_a_run_with_a_secondary_model_agree(tmp_path: Path) -> No
         secondary_of = (of_parquet["frame"], of_parquet["secondary_class_id"], of_parquet["secondary_label"])
         assert secondary_of == (frame, best["class_id"], best["label"])
         assert of_parquet["secondary_score"] == pytest.approx(best["score"], abs=1e-4)
-    assert len(json.loads(files[".json"].read_text())) == len(jsonl)
+    assert len(json.loads(files[".json"].read_text())["annotations"]) == len(jsonl)
     assert len(files[".txt"].read_text().splitlines()) == len(jsonl)
     assert len(media.decoded(files[".mp4"])) == FRAMES
 

@@ -75,7 +75,6 @@ def test_a_folder_with_the_name_of_a_file_is_a_folder(tmp_path: Path) -> None:
         (["out.mp4"], (CLIP, OTHER), "one video cannot hold 2 sources"),
         (["out.mp4"], (PHOTO,), "no frame rate"),
         (["out.txt"], (CLIP, OTHER), "one MOT file cannot hold 2 sources"),
-        (["a.json", "a.images.json"], (CLIP,), "twice"),
         (["out.avi"], (CLIP,), "unknown format"),
         (["out"], (CLIP,), "unknown format"),
         ([""], (CLIP,), "unknown format"),
@@ -147,7 +146,7 @@ def test_one_file_takes_the_rows_of_all(tmp_path: Path) -> None:
     made = plan([tmp_path / name for name in names], CLIP, OTHER, PHOTOS)
     assert kinds(made.shared, tmp_path) == [("jsonl", "a.jsonl"), ("csv", "a.csv"), ("parquet", "a.parquet"), ("coco", "A.JSON")]
     assert not any(made.by_stream.values())
-    assert [Path(path).name for path in made.paths()] == [*names, "A.images.json"]
+    assert [Path(path).name for path in made.paths()] == names
 
 
 def test_tracks_of_one_source(tmp_path: Path) -> None:

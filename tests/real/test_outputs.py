@@ -104,10 +104,9 @@ def test_parquet(out: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["set/bikes", "all"])
 def test_coco(out: Path, name: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        images = COCO(str(out / f"{name}.images.json"))
-        results = images.loadRes(str(out / f"{name}.json"))
+        images = COCO(str(out / f"{name}.json"))
     assert len(images.imgs) == FRAMES
-    for one, (frame, class_id, _, box, _) in zip(results.loadAnns(results.getAnnIds()), found(out), strict=True):
+    for one, (frame, class_id, _, box, _) in zip(images.loadAnns(images.getAnnIds()), found(out), strict=True):
         assert images.imgs[one["image_id"]]["frame"] == frame
         left, top, width, height = one["bbox"]
         assert close_to([left, top, left + width, top + height], [round(edge, 2) for edge in box])
@@ -200,8 +199,8 @@ def readable(folder: Path) -> dict[str, int]:
         "frames": sum(1 for line in (folder / "cut.jsonl").read_text().splitlines() if json.loads(line)),
         "csv": rows,
         "parquet": pq.read_table(folder / "cut.parquet").num_rows,
-        "coco": len(json.loads((folder / "cut.json").read_text())),
-        "images": len(json.loads((folder / "cut.images.json").read_text())["images"]),
+        "coco": len(json.loads((folder / "cut.json").read_text())["annotations"]),
+        "images": len(json.loads((folder / "cut.json").read_text())["images"]),
         "mot": len((folder / "cut.txt").read_text().splitlines()),
         "video": len(media.decoded(folder / "cut.mp4")),
     }
@@ -249,7 +248,7 @@ def test_coco_results_have_the_score_of_our_evaluation(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(photos / "instances.json"))
-        scored = COCOeval(truth, truth.loadRes(str(out)), "bbox")
+        scored = COCOeval(truth, truth.loadRes(COCO(str(out)).dataset["annotations"]), "bbox")
         scored.evaluate()
         scored.accumulate()
         scored.summarize()

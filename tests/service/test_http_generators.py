@@ -45,7 +45,7 @@ assert [one.name for one in api.list_streams()] == ["door", "made"]
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the generators, in an environment of their own: they need other versions than this project."""
+    """The folder of the generators, in a separate environment, because they need other versions than this project."""
     folder = tmp_path_factory.mktemp("generators")
     venv.create(folder, with_pip=False)
     # What the generated clients import, and what the generators run.

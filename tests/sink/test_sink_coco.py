@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,21 @@ import pytest
 
 from tests.sink.results import LABELS, found, frame, result_of
 from vision_infer.core.detections import Detections
-from vision_infer.sink.files.coco import CocoSink, category_id, images_path, whole_number
+from vision_infer.sink.files.coco import CocoSink, category_id, whole_number
 from vision_infer.sink.sink import OutputSpec, Written
 
 COCO = pytest.importorskip("pycocotools.coco").COCO
 
 
-def load(path: Path) -> tuple[Any, Any]:
-    """Return the images and the results as pycocotools reads them."""
+def load(path: Path) -> Any:
+    """Return the file as pycocotools reads it."""
     with contextlib.redirect_stdout(io.StringIO()):
-        images = COCO(images_path(str(path)))
-        return images, images.loadRes(str(path))
+        return COCO(str(path))
 
 
 def test_results_load_and_every_image_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    sink = CocoSink(OutputSpec("coco", str(path)))
+    sink = CocoSink(OutputSpec("coco", str(path), file_names={"ü": "ü.png"}))
     shown = [(frame(0, 0.0), found(2)), (frame(5, 0.2), Detections.empty(LABELS)), (frame(6, None, stream="ü"), found(3))]
     for one, detections in shown:
         sink.write(one, result_of(one, detections))
@@ -35,24 +35,31 @@ def test_results_load_and_every_image_is_listed(tmp_path: Path) -> None:
     assert not path.exists()
     sink.close(True)
     sink.close(True)
-    assert sink.outputs == [Written(str(path)), Written(str(tmp_path / "found.images.json"))]
-    images, results = load(path)
-    assert sorted(images.imgs) == [1, 2, 3]  # a frame without detections is an image too
-    assert images.imgs[2] == {
+    assert sink.outputs == [Written(str(path))]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["found.json"]
+    made = load(path)
+    assert sorted(made.imgs) == [1, 2, 3]  # a frame without detections is an image too
+    assert made.imgs[2] == {
         "id": 2,
-        "file_name": "clip/000005",
+        "file_name": "clip/000005.jpg",
         "width": 96,
         "height": 64,
         "stream": "clip",
         "frame": 5,
         "pts_s": 0.2,
     }
-    assert images.imgs[3]["file_name"] == "ü"
-    assert [one["name"] for one in images.loadCats(images.getCatIds())] == list(LABELS)
-    anns = results.loadAnns(results.getAnnIds())
-    assert [(one["image_id"], one["category_id"]) for one in anns] == [(1, 1), (1, 2), (3, 1), (3, 2), (3, 3)]
+    assert made.imgs[3]["file_name"] == "ü.png"
+    assert [one["name"] for one in made.loadCats(made.getCatIds())] == list(LABELS)
+    anns = made.loadAnns(made.getAnnIds())
+    assert [(one["id"], one["image_id"], one["category_id"]) for one in anns] == [
+        (1, 1, 1),
+        (2, 1, 2),
+        (3, 3, 1),
+        (4, 3, 2),
+        (5, 3, 3),
+    ]
     assert anns[0]["bbox"] == [10, 10, 50, 40]
-    assert anns[0]["score"] == 0.75
+    assert (anns[0]["area"], anns[0]["iscrowd"], anns[0]["score"]) == (2000, 0, 0.75)
 
 
 def test_images_whose_names_are_numbers_keep_them(tmp_path: Path) -> None:
@@ -63,10 +70,10 @@ def test_images_whose_names_are_numbers_keep_them(tmp_path: Path) -> None:
     ):
         sink.write(one, result_of(one, found(index)))
     sink.close(True)
-    images, results = load(path)
-    assert sorted(images.imgs) == [7, 42, 139]
-    assert images.imgs[139]["file_name"] == "000000000139.jpg"
-    assert [one["image_id"] for one in results.loadAnns(results.getAnnIds())] == [7, 42, 42]
+    made = load(path)
+    assert sorted(made.imgs) == [7, 42, 139]
+    assert made.imgs[139]["file_name"] == "000000000139.jpg"
+    assert [one["image_id"] for one in made.loadAnns(made.getAnnIds())] == [7, 42, 42]
 
 
 def test_categories() -> None:
@@ -89,6 +96,19 @@ def test_a_stopped_run_leaves_whole_files_and_a_failed_one_none(tmp_path: Path) 
     stopped.write(frame(), result_of(frame(), Detections.empty(LABELS)))
     stopped.close(False)
     CocoSink(OutputSpec("coco", str(tmp_path / "broken.json"))).close(False)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["stopped.images.json", "stopped.json"]
-    assert json.loads((tmp_path / "stopped.json").read_text()) == []
-    assert len(json.loads((tmp_path / "stopped.images.json").read_text())["images"]) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["stopped.json"]
+    stopped_file = json.loads((tmp_path / "stopped.json").read_text())
+    assert (len(stopped_file["images"]), stopped_file["annotations"], len(stopped_file["categories"])) == (1, [], 3)
+
+
+def test_the_images_of_a_long_video_take_little_memory(tmp_path: Path) -> None:
+    sink = CocoSink(OutputSpec("coco", str(tmp_path / "found.json")))
+    tracemalloc.start()
+    for index in range(20_000):
+        sink.write(frame(index, index / 25), result_of(frame(index, index / 25), Detections.empty(LABELS)))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 1_500_000  # their text is 2.5 MB, and a list of it much more
+    sink.close(True)
+    images = json.loads((tmp_path / "found.json").read_text())["images"]
+    assert [one["id"] for one in images] == list(range(1, 20_001))

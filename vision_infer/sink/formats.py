@@ -32,8 +32,6 @@ class OutputFormat:
     """The tasks of models whose results it can hold."""
     options: frozenset[str] = frozenset()
     """The optional fields of :class:`OutputSpec` that it uses."""
-    second_suffix: str | None = None
-    """The suffix of a second file next to the first."""
     packages: tuple[str, ...] = ()
     """The heavy packages that it imports; a run imports them before it begins."""
 
@@ -63,15 +61,7 @@ FORMATS: list[OutputFormat] = [
     OutputFormat("jsonl", f"{_FILES}.jsonl", "jsonl", shared=True, options=frozenset(("rotate_bytes",))),
     OutputFormat("csv", f"{_FILES}.csv_rows", "csv", shared=True, tasks=frozenset(("detect", "classify"))),
     OutputFormat("parquet", f"{_FILES}.parquet", "parquet", shared=True, packages=("pyarrow.parquet",)),
-    OutputFormat(
-        "coco",
-        f"{_FILES}.coco",
-        "json",
-        shared=True,
-        tasks=DETECT,
-        options=frozenset(("numbered",)),
-        second_suffix=".images.json",
-    ),
+    OutputFormat("coco", f"{_FILES}.coco", "json", shared=True, tasks=DETECT, options=frozenset(("numbered", "file_names"))),
     OutputFormat("mot", f"{_FILES}.mot", "txt", file="MOT file", tasks=DETECT),
     OutputFormat(
         "video",

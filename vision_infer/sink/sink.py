@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol
 
@@ -40,6 +40,8 @@ class OutputSpec:
     """Whether ``jsonl`` and ``csv`` continue the temporary file of an earlier run, if there is one."""
     numbered: bool = False
     """Whether ``coco`` uses the numbers in the names of the images."""
+    file_names: Mapping[str, str] = field(default_factory=dict)
+    """The file names of single images by stream, for ``coco``."""
 
 
 @dataclass(frozen=True, slots=True)

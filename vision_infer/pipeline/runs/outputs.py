@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class OutputPlan:
 
     def paths(self) -> list[str]:
         """Return every file or folder that will be written, except standard output."""
-        return [path for output in self.specs() for path in _paths(output)]
+        return [output.path for output in self.specs() if output.path != "-"]
 
 
 def plan_outputs(
@@ -155,9 +155,8 @@ class _Planner:
         return specs
 
     def _spec(self, found: OutputFormat, path: str, sources: Sequence[SourceSpec]) -> OutputSpec:
-        values: dict[str, Any] = {
-            name: _are_numbered(sources) if name == "numbered" else self._options.of(name) for name in found.options
-        }
+        of_sources: dict[str, Callable[[Sequence[SourceSpec]], Any]] = {"numbered": _are_numbered, "file_names": _file_names}
+        values = {name: of_sources[name](sources) if name in of_sources else self._options.of(name) for name in found.options}
         return OutputSpec(found.kind, path, self._overwrite, **values)
 
 
@@ -236,11 +235,9 @@ def _are_numbered(sources: Sequence[SourceSpec]) -> bool:
     return alone and None not in numbers and len(set(numbers)) == len(numbers)
 
 
-def _paths(output: OutputSpec) -> list[str]:
-    second = format_of(output.kind).second_suffix
-    if output.path == "-":
-        return []
-    return [output.path] if second is None else [output.path, str(Path(output.path).with_suffix(second))]
+def _file_names(sources: Sequence[SourceSpec]) -> dict[str, str]:
+    """Return the file names of the sources that are single images, by stream."""
+    return {source.name: Path(source.paths[0]).name for source in sources if source.kind == "images" and not source.folder}
 
 
 def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec], overwrite: bool) -> None:
@@ -252,7 +249,7 @@ def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec],
         output.path for source in sources if source.folder for output in plan.by_stream[source.name] if output.kind == "images"
     }
     seen: set[str] = set()
-    for path in [path for output in plan.specs() if output.kind != "crops" for path in _paths(output)]:
+    for path in [output.path for output in plan.specs() if output.kind != "crops" and output.path != "-"]:
         _check_path(path, inputs, seen, is_folder=path in folders)
         if path not in folders:
             check_output(Path(path), overwrite)

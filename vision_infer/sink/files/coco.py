@@ -1,12 +1,11 @@
-"""COCO results: the list of detections that ``pycocotools`` loads, and the numbers of the images."""
+"""COCO results: one file of images, annotations and categories."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -20,8 +19,10 @@ _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 _COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED)
 """COCO's numbers for its 80 categories, in their order."""
 
-_NAMES_RESERVE = 64 * 1024
-"""The space reserved for the categories at the end of the file of images, bytes."""
+_END_RESERVE = 64 * 1024
+"""The space reserved for the categories at the end of the file, and the step in which that for the images grows, bytes."""
+_EMPTY, _FOUND = b"-", b"+"
+"""The first byte of a stored image: whether it has annotations."""
 
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> CocoSink:  # noqa: ARG001
@@ -30,61 +31,62 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> CocoSink:  # noqa: ARG001
 
 
 class CocoSink:
-    """A JSON list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, written as it grows.
+    """A COCO file: ``annotations`` with a ``score``, which are written during the run; then ``images`` and ``categories``.
 
-    ``NAME.images.json`` next to it is a COCO file of the images without annotations: their numbers, streams, frames, sizes, and
-    the categories. If the name of every image is a whole number, that is its ``image_id``; otherwise they are counted from 1.
-    A model with COCO's 80 labels has COCO's category numbers, any other the class number plus 1.
+    The images are kept compressed until the end, about ten bytes for each. If the name of every image is a whole number, that is
+    its ``id``; otherwise they are counted from 1. A model with COCO's 80 labels has COCO's category numbers, any other the class
+    number plus 1. ``file_name`` is that of the image, or ``STREAM/000020.jpg`` for frame 20 of a video.
     """
 
     needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
-        # Guards both files: streams may share the sink, and the thread that writes holds it.
+        # Guards everything: streams may share the sink, and the thread that writes holds it.
         self._lock = threading.Lock()
         self._numbered = spec.numbered
-        self._images = 0
+        self._file_names = spec.file_names
+        self._images = _Images()
+        self._annotations = 0
         self._names: dict[int, str] = {}  # of classes
         self._closed = False
-        self._results = RowFile(spec, b"[", b"\n]\n", clock)
-        try:
-            second = replace(spec, path=images_path(spec.path))
-            self._image_list = RowFile(second, b'{"images": [', b"\n]}\n", clock, reserve=_NAMES_RESERVE)
-        except BaseException:
-            self._results.discard()
-            raise
-        self._results.before_flush = self._image_list.flush  # every result in the file has its image
+        self._file = RowFile(spec, b'{"annotations": [', b"\n]}\n", clock, reserve=_END_RESERVE)
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The two files, once they are finished."""
-        return [Written(str(file.output.path)) for file in (self._results, self._image_list) if file.in_place]
+        """The file, once it is finished."""
+        return [Written(str(self._file.output.path))] if self._file.in_place else []
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
         """Add the image and its detections."""
         if result is None:
             return
         with self._lock:
-            number = self._images + 1
+            number = self._images.count + 1
             if self._numbered:
                 number = int(Path(result.file or result.stream).stem)
-            self._image_list.write(_separated(self._image_list, _image(result, number)))
-            self._images += 1
-            self._note_names(result.detections)
-            if len(result.detections):
-                self._results.write(_separated(self._results, _detections(result.detections, number)))
+            found = result.detections
+            image = _image(result, number, self._file_names)
+            self._file.reserve((self._images.size + len(image)) // _END_RESERVE * _END_RESERVE + 2 * _END_RESERVE)
+            self._images.add(image, bool(len(found)))
+            self._note_names(found)
+            if len(found):
+                text = f"{',' if self._file.rows else ''}\n{_annotations(found, number, self._annotations)}"
+                self._annotations += len(found)
+                self._file.write(text.encode())
 
     def close(self, complete: bool) -> None:
-        """Finish both files."""
+        """Finish the file."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            categories = [json.dumps({"id": number, "name": self._names[number]}) for number in sorted(self._names)]
-            tail = '\n], "annotations": [], "categories": [\n' + ",\n".join(categories) + "\n]}\n"
-            with ExitStack() as stack:  # the second even if the first fails
-                stack.callback(self._image_list.finish, complete, tail.encode())
-                self._results.finish(complete or self._image_list.rows > 0)
+            self._file.finish(complete or self._images.count > 0, self._end())
+
+    def _end(self) -> Iterator[bytes]:
+        yield b'\n], "images": ['
+        yield from self._images.listed(self._file.rows)  # the rows are known once all are written
+        categories = [json.dumps({"id": number, "name": self._names[number]}) for number in sorted(self._names)]
+        yield ('\n], "categories": [\n' + ",\n".join(categories) + "\n]}\n").encode()
 
     def _note_names(self, found: Detections) -> None:
         if not self._names and found.label_names is not None:
@@ -94,9 +96,34 @@ class CocoSink:
             self._names.setdefault(category_id(class_id, found.label_names), found.label_of(class_id))
 
 
-def images_path(path: str) -> str:
-    """Return the path of the file of images: ``found.json`` → ``found.images.json``."""
-    return str(Path(path).with_suffix(".images.json"))
+class _Images:
+    """The images of a file, as compressed text."""
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj()
+        self._parts: list[bytes] = []
+        self.count = 0
+        self.size = 0
+        """The size of their text, bytes."""
+
+    def add(self, image: bytes, found: bool) -> None:
+        """Add an image; ``found``: it has annotations."""
+        self._parts.append(self._compressor.compress((_FOUND if found else _EMPTY) + image + b"\n"))
+        self.count += 1
+        self.size += len(image) + 3
+
+    def listed(self, with_annotations: int) -> Iterator[bytes]:
+        """Yield the items of a JSON list: all images up to the last one whose annotations are in the file."""
+        decompressor = zlib.decompressobj()
+        line, separator = b"", b"\n"
+        for part in (*self._parts, self._compressor.flush()):
+            *lines, line = (line + decompressor.decompress(part)).split(b"\n")
+            for image in lines:
+                with_annotations -= image.startswith(_FOUND)
+                if with_annotations < 0:
+                    return
+                yield separator + image[1:]
+                separator = b",\n"
 
 
 def category_id(class_id: int, names: tuple[str, ...] | None) -> int:
@@ -112,21 +139,18 @@ def whole_number(name: str) -> int | None:
     return int(stem) if stem.isascii() and stem.isdigit() and len(stem) <= 18 else None
 
 
-def _separated(file: RowFile, row: str) -> bytes:
-    return f"{',' if file.rows else ''}\n{row}".encode()
-
-
-def _image(result: Result, number: int) -> str:
-    name = result.file or (result.stream if result.pts_s is None else f"{result.stream}/{result.frame:06d}")
+def _image(result: Result, number: int, file_names: Mapping[str, str]) -> bytes:
+    name = result.file or file_names.get(result.stream) or f"{result.stream}/{result.frame:06d}.jpg"
     row = {"id": number, "file_name": name, "width": result.size.width, "height": result.size.height}
     pts = None if result.pts_s is None else round(result.pts_s, 6)
-    return json.dumps(row | {"stream": result.stream, "frame": result.frame, "pts_s": pts})
+    return json.dumps(row | {"stream": result.stream, "frame": result.frame, "pts_s": pts}).encode()
 
 
-def _detections(found: Detections, number: int) -> str:
+def _annotations(found: Detections, number: int, before: int) -> str:
     columns = (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist())
+    form = '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "area": %.2f, '
     return ",\n".join(
-        '{"image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "score": %.5f}'
-        % (number, category_id(class_id, found.label_names), x1, y1, x2 - x1, y2 - y1, score)
-        for (x1, y1, x2, y2), score, class_id in zip(*columns, strict=True)
+        (form + '"iscrowd": 0, "score": %.5f}')
+        % (one, number, category_id(class_id, found.label_names), x1, y1, x2 - x1, y2 - y1, (x2 - x1) * (y2 - y1), score)
+        for one, ((x1, y1, x2, y2), score, class_id) in enumerate(zip(*columns, strict=True), before + 1)
     )

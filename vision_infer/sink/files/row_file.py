@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from io import FileIO
 
@@ -39,8 +39,6 @@ class RowWriter:
         self._flushed_ns = clock.monotonic_ns()
         self._written = 0
         self._failure: OutputError | None = None
-        self.before_flush: Callable[[], None] | None = None
-        """A function that is called before rows are written; if it raises, they are not written."""
         self.rows = 0
         """The number of rows that were added and are not lost."""
 
@@ -75,15 +73,13 @@ class RowWriter:
             raise self._failure
         done = 0
         try:
-            if self.before_flush is not None:
-                self.before_flush()
             view = memoryview(b"".join(self._waiting))
             while done < len(view):
                 done += os.write(self.raw.fileno(), view[done:])
-        except (OSError, OutputError) as error:
+        except OSError as error:
             self._written += self._cut_back(done)
-            self._failure = error if isinstance(error, OutputError) else self._error(error)
-            raise self._failure from error.__cause__ if error is self._failure else error
+            self._failure = self._error(error)
+            raise self._failure from error
         finally:
             self._waiting.clear()
             self._waiting_bytes = 0
@@ -163,7 +159,19 @@ class RowFile(RowWriter):
                 self.discard()
                 raise output_error(self.output.path, error) from error
 
-    def finish(self, complete: bool, tail: bytes | None = None) -> None:
+    def reserve(self, size: int) -> None:
+        """Reserve ``size`` bytes in total for the end of the file.
+
+        Raises:
+            OutputError: There is not enough space. The earlier reservation is kept.
+        """
+        if self._reserve is not None:
+            try:
+                self._reserve.grow_to(size)
+            except OSError as error:
+                raise self._error(error) from error
+
+    def finish(self, complete: bool, tail: Iterable[bytes] | None = None) -> None:
         """Write the buffered rows and give the file its final name; a failed run without rows leaves no file. Only once.
 
         Args:
@@ -184,7 +192,7 @@ class RowFile(RowWriter):
                 failure = error
         kept = self.rows > 0 or self._before or (complete and self._failure is None)
         if kept:
-            self._end(self._tail if tail is None else tail)
+            self._end([self._tail] if tail is None else tail)
             self.output.commit()
             self.in_place = True
         else:
@@ -192,13 +200,14 @@ class RowFile(RowWriter):
         if failure is not None:
             raise failure
 
-    def _end(self, tail: bytes) -> None:
+    def _end(self, tail: Iterable[bytes]) -> None:
         if self._reserve is not None:
             self._reserve.release()
         try:
-            view = memoryview(tail)
-            while view:
-                view = view[os.write(self.raw.fileno(), view) :]
+            for part in tail:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(self.raw.fileno(), view) :]
         except OSError as error:
             self.discard()
             raise output_error(self.output.path, error) from error
