@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.conftest import Serve, Spent, Target, bounded
+from tests.support.disks import small_disk
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 UNFINISHED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -85,3 +87,33 @@ def test_too_few_descriptors(serve: Serve, count: int) -> None:
         hold(stack, target, 6, count // 6, UNFINISHED)
         assert answers(target)
     assert target.cpu_s - began_s < 5
+
+
+def test_a_client_sees_the_response_to_a_body_that_is_too_large(serve: Serve) -> None:
+    target = serve()
+    head = b"POST /api/v1/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    for _ in range(3):
+        with target.connect() as client, bounded(target, Spent(memory_mb=40, log_bytes=1000)):
+            client.sendall(head % 40_000_000)
+            for _ in range(40):
+                client.sendall(bytes(1_000_000))
+            assert client.recv(65_536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_request_with_two_lengths_ends_the_connection(serve: Serve) -> None:
+    target = serve()
+    head = b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    received = target.raw(head + b"0\r\n\r\n" + HEALTH)
+    assert received.startswith(b"HTTP/1.1 400")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_a_full_disk_is_the_reason(serve: Serve) -> None:
+    with small_disk(256 << 10) as disk:
+        target = serve(f"model: clock\nstate_dir: {disk}\n")
+        with contextlib.suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        status, text = target.ask("PUT", "/api/v1/streams/door", {"detect": "test://", "enabled": False})
+        assert (status, "No space left on device" in text) == (507, True)
+        target.kill()

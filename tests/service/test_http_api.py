@@ -255,11 +255,21 @@ def test_errors_of_the_framework_have_the_same_form() -> None:
     problem(api.get("/api/v1/streams/door/snapshot.jpg?annotated=perhaps"), 422, "invalid")
 
 
+def test_a_change_that_cannot_be_stored(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def create(*_: object) -> None:
+        raise OutputError("streams/new.yaml: the stream cannot be stored: No space left on device")
+
+    api = Api()
+    monkeypatch.setattr(api.backend, "create", create)
+    answer = api.ask("PUT", "/api/v1/streams/new", json={"detect": "rtsp://127.0.0.1/x"})
+    assert "No space left" in problem(answer, 507, "not-stored")["detail"]
+    assert "No space left" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (EngineError("the engine broke on rtsp://a:secret@b/"), "internal"),
-        (OutputError("disk full"), "internal"),
         (RuntimeError("a mistake with rtsp://a:secret@b/"), "internal"),
         (ZeroDivisionError(), "internal"),
     ],

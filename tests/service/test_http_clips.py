@@ -64,7 +64,10 @@ def test_viewers_can_watch_clips_but_not_clients_without_a_token(tmp_path: Path)
         clip.read_bytes()[1000:],
         "bytes 1000-1023/1024",
     )
-    assert api.get(path, token=VIEW, headers={"Range": "bytes=5000-"}).status_code == 416
+    answer = api.get(path, token=VIEW, headers={"Range": "bytes=5000-"})
+    problem(answer, 416, "range-not-satisfiable")
+    assert answer.headers["content-range"] == "bytes */1024"
+    problem(api.get(path, token=VIEW, headers={"Range": "bytes=x"}), 400, "bad-request")
 
 
 def test_events_are_listed_with_their_clips() -> None:

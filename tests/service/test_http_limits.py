@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 from starlette.types import Message
 
 from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
 from tests.support.hand_clock import HandClock
-from vision_infer.service.http.limits import RequestLimiter, TokenBuckets, address_of, limited
+from vision_infer.service.http.limits import BodyMemory, RequestLimiter, TokenBuckets, address_of, limited
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.security import MAX_JSON_BYTES
 
@@ -77,6 +79,65 @@ def test_too_many_requests() -> None:
     assert Api(backend, app=api.app, address="192.0.2.2").get("/api/v1/version").status_code == 200
     api.clock.move(1)
     assert api.get("/api/v1/version").status_code == 200
+
+
+def test_health_checks_have_a_limit_of_their_own_and_no_body() -> None:
+    api = Api(FakeBackend(requests_per_second=2), address="192.0.2.1")
+    assert [api.get("/healthz").status_code for _ in range(4)] == [200] * 4
+    problem(api.get("/healthz"), 429, "too-many-requests")
+    assert api.get("/api/v1/version").status_code == 200
+    api.clock.move(1)
+    problem(api.ask("GET", "/healthz", content=b"x"), 413, "too-large")
+    problem(api.ask("GET", "/healthz", content=chunks(1, 1)), 413, "too-large")
+
+
+def test_a_request_with_two_lengths_is_rejected() -> None:
+    headers = {"Content-Length": "4", "Transfer-Encoding": "chunked"}
+    answer = Api().ask("POST", "/api/v1/session", content=b"{}", headers=headers)
+    problem(answer, 400, "bad-request")
+    assert answer.headers["connection"] == "close"
+
+
+def test_slow_uploads_do_not_block_others() -> None:
+    api = Api(FakeBackend())
+
+    async def work() -> None:
+        leave = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield JPEG
+            await leave.wait()
+
+        transport = httpx.ASGITransport(api.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=AS_JPEG) as client:
+            waiting = [asyncio.ensure_future(client.post("/api/v1/infer", content=slow())) for _ in range(60)]
+            for _ in range(1000):  # until all requests have begun
+                await asyncio.sleep(0)
+            assert (await client.post("/api/v1/infer", content=JPEG)).status_code == 200
+            leave.set()
+            answers = await asyncio.gather(*waiting)
+            assert {answer.status_code for answer in answers} <= {200, 503}
+
+    asyncio.run(work())
+
+
+def test_uploads_share_a_limited_memory() -> None:
+    async def body(memory: BodyMemory, size: int) -> int:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"x" * size}
+
+        async with memory.body(Request({"type": "http"}, receive)) as data:
+            return len(data)
+
+    async def work() -> None:
+        memory = BodyMemory(100)
+        assert await body(memory, 100) == 100
+        with pytest.raises(Problem) as full:
+            await body(memory, 101)
+        assert full.value.status_code == 503
+        assert await body(memory, 100) == 100  # the memory is free again
+
+    asyncio.run(work())
 
 
 def chunks(count: int, size: int) -> AsyncIterator[bytes]:

@@ -61,7 +61,7 @@ class Served:
     def url(self) -> str:
         wait_until(lambda: self.messages or not self.thread.is_alive(), "the service to print its URL")
         assert self.messages, self.error
-        return self.messages[0].removeprefix("vision-infer serves on ")
+        return self.messages[0].removeprefix("vision-infer serves on ").partition(" ")[0]
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, trust_env=False, timeout=LONG_S)

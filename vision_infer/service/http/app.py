@@ -11,6 +11,7 @@ from vision_infer.service.backend import Backend
 from vision_infer.service.http import openapi, problem
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import Context
+from vision_infer.service.http.limits import BodyMemory
 from vision_infer.service.http.routes import (
     about,
     cost,
@@ -31,6 +32,8 @@ from vision_infer.service.operations.metrics import make_registry
 from vision_infer.service.results.live_images import LiveImages
 
 OPENAPI_PATH = "/api/v1/openapi.json"
+UPLOADS_IN_MEMORY = 36
+"""The number of uploaded images of the maximum size that are in memory at the same time."""
 ROUTES = (streams, events, flight, preview, video, probe, results, infer, session, about, cost, sinks, page)
 
 
@@ -47,7 +50,9 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         generate_unique_id_function=openapi.operation_id,
     )
     security = SecurityContext(backend.settings.service, tokens, clock)
-    app.state.context = Context(backend, security, clock, LiveImages(backend.hub, backend.settings.preview, clock))
+    images = LiveImages(backend.hub, backend.settings.preview, clock)
+    bodies = BodyMemory(UPLOADS_IN_MEMORY * int(backend.settings.service.max_upload_mb * 1e6))
+    app.state.context = Context(backend, security, clock, images, bodies)
     app.state.registry = make_registry(backend, clock)
     for routes in ROUTES:
         app.include_router(routes.router)

@@ -20,7 +20,8 @@ Role: TypeAlias = Literal["admin", "view"]
 
 SESSION_S = 12 * 3600
 """The lifetime of a browser session in seconds."""
-MAX_SESSIONS = 1024
+MAX_SESSIONS_PER_TOKEN = 512
+"""The maximum number of browser sessions of one token, so that viewers cannot end the sessions of the admin."""
 MAX_TOKEN_CHARS = 1024
 """The maximum length of a token; further characters are ignored."""
 
@@ -101,6 +102,8 @@ def is_loopback(host: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class _BrowserSession:
     role: Role
+    token: bytes
+    """The hash of the token that opened the session."""
     ends_ns: int
     """The end of the session, monotonic nanoseconds."""
 
@@ -108,10 +111,10 @@ class _BrowserSession:
 class Sessions:
     """The sessions of logged-in browsers, in bounded memory. Not thread-safe: only the event loop may use it."""
 
-    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, max_sessions: int = MAX_SESSIONS) -> None:
+    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, max_per_token: int = MAX_SESSIONS_PER_TOKEN) -> None:
         self._clock = clock
         self._lifetime_ns = round(lifetime_s * 1e9)
-        self._max_sessions = max_sessions
+        self._max_per_token = max_per_token
         self._sessions: OrderedDict[bytes, _BrowserSession] = OrderedDict()
 
     def __len__(self) -> int:
@@ -122,12 +125,14 @@ class Sessions:
         """The lifetime of a session in seconds."""
         return round(self._lifetime_ns / 1e9)
 
-    def open(self, role: Role) -> str:
-        """Open a session; if there are too many, the oldest one ends."""
+    def open(self, role: Role, token: str) -> str:
+        """Open a session; if its token has too many, the oldest one of them ends."""
         name = secrets.token_urlsafe(32)
-        self._sessions[digest_of(name)] = _BrowserSession(role, self._clock.monotonic_ns() + self._lifetime_ns)
-        if len(self._sessions) > self._max_sessions:
-            self._sessions.popitem(last=False)
+        owner = digest_of(token)
+        others = [digest for digest, session in self._sessions.items() if session.token == owner]
+        if len(others) >= self._max_per_token:
+            del self._sessions[others[0]]
+        self._sessions[digest_of(name)] = _BrowserSession(role, owner, self._clock.monotonic_ns() + self._lifetime_ns)
         return name
 
     def role_of(self, name: str) -> Role | None:

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from vision_infer.config.serve import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
-from vision_infer.service.http.limits import RequestLimiter
+from vision_infer.service.http.limits import BodyMemory, RequestLimiter
 from vision_infer.service.http.security import SecurityContext
 from vision_infer.service.results.live_images import LiveImages
 
@@ -25,10 +25,12 @@ class Context:
     clock: Clock
     images: LiveImages
     """The images for viewers without WebRTC."""
+    bodies: BodyMemory
+    """The memory for uploaded images."""
     snapshots: RequestLimiter = field(default_factory=lambda: RequestLimiter(8, 32))
     """The limit of concurrent snapshots: a camera without frames delays other snapshots, but not the rest of the API."""
     uploads: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 32))
-    """The limit of uploaded images in memory."""
+    """The limit of uploaded images that are decoded and inferred."""
     probes: RequestLimiter = field(default_factory=lambda: RequestLimiter(2, 8))
     """The limit of URLs that are probed concurrently."""
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
 from vision_infer.core.clock import Clock
@@ -75,7 +76,9 @@ def limited(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float = B
     Raises:
         Problem: 413 if the Content-Length header exceeds the limit. The returned function raises 413 or 408 while reading.
     """
-    too_large = Problem("too-large", f"the request body exceeds {max_bytes} bytes", {"Connection": "close"})
+    # The connection stays open, and the server discards the body for a limited time: many clients send all of it before they
+    # read the response, which a reset of the connection would remove.
+    too_large = Problem("too-large", f"the request body exceeds {max_bytes} bytes")
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
             raise too_large
@@ -130,3 +133,35 @@ class RequestLimiter:
                 yield
         finally:
             self._count -= 1
+
+
+class BodyMemory:
+    """The memory for all request bodies of one kind together.
+
+    A body does not take a slot while it arrives, so that slow clients do not stop others.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free_bytes = max_bytes
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Receive the body of a request, and hold its memory.
+
+        Raises:
+            Problem: 503 if the bodies of concurrent requests use all memory.
+        """
+        chunks: list[bytes] = []
+        held = 0
+        try:
+            async for chunk in request.stream():
+                held += len(chunk)
+                self._free_bytes -= len(chunk)
+                if self._free_bytes < 0:
+                    raise Problem("unavailable", "too many concurrent uploads", {"Retry-After": "1"})
+                chunks.append(chunk)
+            data = b"".join(chunks)
+            chunks.clear()
+            yield data
+        finally:
+            self._free_bytes += held

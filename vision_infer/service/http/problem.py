@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from vision_infer.config.validation_errors import SettingsError
-from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.core.errors import ModelError, OutputError, UsageError, VisionInferError
 from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.subscription import HubClosedError
@@ -42,6 +42,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "precondition-failed": (412, "The precondition failed"),
     "too-large": (413, "The request is too large"),
     "unsupported-media-type": (415, "The content type is not supported"),
+    "range-not-satisfiable": (416, "The requested range is not available"),
     "wrong-host": (421, "The host name is not allowed"),
     "invalid": (422, "The values are invalid"),
     "precondition-required": (428, "A precondition header is required"),
@@ -49,6 +50,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "internal": (500, "Internal server error"),
     "not-implemented": (501, "This operation is not supported"),
     "unavailable": (503, "Temporarily unavailable"),
+    "not-stored": (507, "The change could not be stored"),
     "too-many-clients": (503, "Too many clients"),
     "stopping": (503, "The service is stopping"),
 }
@@ -119,6 +121,8 @@ def problem_of(error: VisionInferError) -> Problem:
         return Problem("invalid", text, errors=wrong)
     if isinstance(error, UsageError | ModelError):
         return Problem("invalid", text)
+    if isinstance(error, OutputError):
+        return Problem("not-stored", text)
     return Problem("internal", text)
 
 
@@ -150,7 +154,7 @@ def install(app: FastAPI) -> None:
     async def handle_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, VisionInferError)
         problem = problem_of(error)
-        if problem.status_code == 500:
+        if problem.status_code in (500, 507):
             logger.error("%s", redact(str(error)))
         return problem.response()
 

@@ -29,7 +29,7 @@ from vision_infer.stream.redact import redact
 
 SESSION_COOKIE = "vision_infer_session"
 OPEN_PATHS = ("/healthz",)
-"""The paths that need no token and no valid host name, and do not count against the rate limit."""
+"""The paths that need no token and no valid host name. They take no body and have a rate limit of their own."""
 SESSION_PATH = "/api/v1/session"
 INFER_PATH = "/api/v1/infer"
 MAX_JSON_BYTES = 1_000_000
@@ -42,6 +42,7 @@ _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
 _IMAGE_PATH = re.compile(r"/api/v1/streams/[^/]+/(snapshot\.jpg|video\.mjpeg)")
 """The paths of images, for which simple clients may send the token as the password of HTTP Basic."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/?#\s]+)(?::[0-9]{0,5})?")
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -64,13 +65,15 @@ class SecurityContext:
         rate = settings.requests_per_second
         self.requests = TokenBuckets(rate, 2 * rate, clock)
         """The rate limit of requests for each client address."""
+        self.open_requests = TokenBuckets(rate, 2 * rate, clock)
+        """The same for the paths that need no token, so that health checks are answered when the other limit is reached."""
         self.failures = TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
         """The rate limit of invalid tokens for each client address."""
         self.frame_ancestors = " ".join(settings.allow_origins) or "'none'"
         """The sites that may embed the page, as the content security policy lists them."""
 
     def role_of_token(self, scope: Scope, token: str, scheme: str = "Bearer") -> Role:
-        """Return the role of a token.
+        """Return the role of a token. A valid one is accepted even if this address has sent too many invalid tokens.
 
         Args:
             scheme: The authentication scheme to ask for if the token is invalid.
@@ -78,13 +81,12 @@ class SecurityContext:
         Raises:
             Problem: 401 if the token is invalid; 429 if this address has sent too many invalid tokens.
         """
-        address = address_of(scope)
-        wait_s = self.failures.wait_s(address)
-        if wait_s:
-            raise _too_many("too many invalid tokens from this address", wait_s)
         role = self.tokens.role_of(token)
         if role is None:
-            self.failures.take(address)
+            address = address_of(scope)
+            wait_s = self.failures.take(address)
+            if wait_s:
+                raise _too_many("too many invalid tokens from this address", wait_s)
             logger.warning("invalid token from %s", address)
             raise unauthorized("the token is invalid", scheme)
         return role
@@ -188,14 +190,16 @@ class SecurityMiddleware:
         security = self._security
         path = scope["path"]
         method = scope.get("method", "GET")
-        if path not in OPEN_PATHS:
-            headers = Headers(scope=scope)
+        headers = Headers(scope=scope)
+        is_open = path in OPEN_PATHS
+        _check_framing(headers, takes_body=not is_open)
+        if not is_open:
             _check_host(scope, headers, security.settings)
-            wait_s = security.requests.take(address_of(scope))
-            if wait_s:
-                raise _too_many(f"more than {security.settings.requests_per_second:g} requests per second", wait_s)
-            if not (is_page(path) and method in _SAFE_METHODS and scope["type"] == "http"):
-                self._check_rights(scope, headers, method, path)
+        wait_s = (security.open_requests if is_open else security.requests).take(address_of(scope))
+        if wait_s:
+            raise _too_many(f"more than {security.settings.requests_per_second:g} requests per second", wait_s)
+        if not is_open and not (is_page(path) and method in _SAFE_METHODS and scope["type"] == "http"):
+            self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
         max_bytes = int(security.settings.max_upload_mb * 1e6) if path == INFER_PATH else MAX_JSON_BYTES
@@ -242,6 +246,15 @@ def _path(scope: Scope) -> str:
     return redact(str(scope["path"]))[:200]
 
 
+def _check_framing(headers: Headers, takes_body: bool) -> None:
+    """Reject a request whose end is ambiguous (RFC 9112, section 6.1), or one with a body that no route reads."""
+    length, chunked = headers.get("content-length"), "transfer-encoding" in headers
+    if chunked and length is not None:
+        raise Problem("bad-request", "send either Content-Length or Transfer-Encoding, not both", {"Connection": "close"})
+    if not takes_body and (chunked or length not in (None, "0")):
+        raise Problem("too-large", "this path takes no request body", {"Connection": "close"})
+
+
 def _check_host(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:
     """Reject unknown host names, so that a website that resolves to this service (DNS rebinding) cannot read from it."""
     hosts = headers.getlist("host")
@@ -262,14 +275,8 @@ def _plain(host: str) -> str:
 
 def _name_of(netloc: str) -> str | None:
     """Return the name or address of ``host:port``; None if it is invalid."""
-    try:
-        parts = urlsplit(f"//{netloc}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if not parts.hostname or parts.netloc != netloc or "@" in netloc or parts.path:
-        return None
-    return _plain(parts.hostname)
+    match = _HOST.fullmatch(netloc)
+    return None if match is None else _plain(match[1])
 
 
 def _is_address(name: str) -> bool:

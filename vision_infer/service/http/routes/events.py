@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import AwareDatetime, Field
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from vision_infer.core.result import utc
 from vision_infer.core.scene_event import Direction, EventKind
@@ -60,6 +62,21 @@ class SceneEventAnswer(ApiModel):
     clip: ClipAnswer
 
 
+class ClipFile(FileResponse):
+    """A file whose errors about the ``Range`` header are problems, as all errors of the API."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_clip(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 416:
+                headers = {"Content-Range": Headers(raw=message["headers"])["content-range"]}
+                raise Problem("range-not-satisfiable", "the Range header is beyond the end of the clip", headers)
+            if message["type"] == "http.response.start" and message["status"] == 400:
+                raise Problem("bad-request", "the Range header is invalid")
+            await send(message)
+
+        await super().__call__(scope, receive, send_clip)
+
+
 @router.get("/events", responses=problems(422))
 def list_events(
     context: Shared,
@@ -99,7 +116,7 @@ def list_events(
     responses={
         200: answer_of("The clip.", "video/mp4"),
         206: {"description": "The requested part of the clip (`Range`)."},
-        **problems(404, 409, 422),
+        **problems(400, 404, 409, 416, 422),
     },
 )
 def get_clip(
@@ -120,7 +137,7 @@ def get_clip(
         detail = f"{_WHY_NOT[state]}: {record.reason}" if record.reason else _WHY_NOT[state]
         raise Problem("not-found", redact(detail), clip=state)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
-    return FileResponse(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
+    return ClipFile(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
 
 
 def scene_event(record: EventRecord, root: str) -> SceneEventAnswer:

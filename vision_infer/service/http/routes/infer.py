@@ -45,12 +45,12 @@ async def infer(
         raise Problem("unsupported-media-type", f"send one of {', '.join(KINDS)}", {"Accept": ", ".join(KINDS)})
     labels = None if classes is None else tuple(label.strip() for label in classes.split(",") if label.strip())
     limiter = context.uploads
-    async with limiter.slot():
-        image = await request.body()
+    async with context.bodies.body(request) as image:
         if not image:
             raise Problem("bad-request", "the body is empty; send an image")
         found = image_kind(image)
         if found is not None and kind != f"image/{found}":
             raise Problem("unsupported-media-type", f"the Content-Type is {kind}, but the body is image/{found}")
-        result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=limiter.threads)
+        async with limiter.slot():
+            result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=limiter.threads)
     return Response(result.to_json(), media_type="application/json")

@@ -34,7 +34,7 @@ async def open_session(request: Request, response: Response, context: Shared) ->
         role = security.role_of_token(request.scope, token)
     response.set_cookie(
         SESSION_COOKIE,
-        security.sessions.open(role),
+        security.sessions.open(role, token),
         max_age=security.sessions.lifetime_s,
         path=f"{security.settings.root_path}/",
         secure=security.settings.tls is not None or request.headers.get("origin", "").startswith("https:"),  # TLS ends at a proxy

@@ -59,7 +59,7 @@ async def _settings_of(request: Request) -> dict[str, Any]:
 
 @router.put(
     "/streams/{name}",
-    responses={201: {"description": "The stream was created.", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
+    responses={201: {"description": "The stream was created.", "model": StreamAnswer}, **problems(403, 409, 415, 422, 507)},
     openapi_extra=request_body({"$ref": "#/components/schemas/StreamSettings"}, "application/json"),
 )
 def put_stream(
@@ -90,7 +90,7 @@ class ModelChoice(BaseModel):
     model: str | None = Field(min_length=1, description="The name of the model; null means the service's model.")
 
 
-@router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422))
+@router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422, 507))
 def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamAnswer:
     """Switch a stream to another model between two frames. The connection stays open and no frame is lost.
 
@@ -101,7 +101,7 @@ def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamA
     return stream_answer(backend.replace(name, settings), context.clock)
 
 
-@router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409))
+@router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409, 507))
 def delete_stream(name: StreamName, context: Shared) -> Response:
     """Remove a stream permanently."""
     context.backend.delete(name)
