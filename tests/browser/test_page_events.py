@@ -12,14 +12,15 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.checked_page import NARROW, checked_page
 from tests.browser.square_model import write_square_model
-from tests.service.fakes import OPEN, FakeBackend
+from tests.service.fakes import JPEG, OPEN, FakeBackend
 from tests.service.site import Engines, engines
 from tests.service.test_degradation import SUB, Rig, quick, slow, stream
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 from vision_infer.config.clips import ClipSettings
 from vision_infer.config.serve import ServiceSettings
-from vision_infer.pipeline.status import StreamState
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.clips.event_log import ClipState, EventRecord
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
@@ -124,6 +125,56 @@ def test_only_events_with_a_clip_link_to_one(browser: Browser, tmp_path: Path) -
             assert checked.overflow() <= 0
             checked.shot("clips-narrow", full=True)
             checked.expect_quiet("503", "whep", "snapshot")
+
+
+def test_the_events_of_all_cameras_by_camera_and_type(browser: Browser) -> None:
+    backend = FakeBackend(port=0)
+    backend.put("yard", "rtsp://10.0.0.5/yard")
+
+    def happens(number: int, stream: str, kind: str) -> None:
+        event = {"kind": kind, "place": "gate", "track_id": number, "class_id": 0, "label": "person"}
+        backend.clips.events.add(EventRecord(f"{number:016x}", stream, WALL_NS + number * SECOND, event, "none"))
+
+    happens(1, "yard", "enter")
+    happens(2, "door", "enter")
+    changed = StreamEvent("door", StreamState.REFUSED, SYSTEM_CLOCK.monotonic_ns(), "wrong password", WALL_NS)
+    backend.published.append(changed)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        with checked_page(browser, web.url) as checked:
+            page = checked.open("events")
+            rows = page.locator(".events li")
+            expect(rows).to_have_count(3)
+            expect(rows.filter(has_text="person #2 enters gate").get_by_role("link", name="door")).to_be_visible()
+            expect(rows.filter(has_text="refused: wrong password")).to_contain_text("door")
+            happens(3, "yard", "dwell")
+            expect(rows.first.or_(rows.nth(1)).filter(has_text="person #3")).to_be_visible()
+            expect(rows).to_have_count(4)
+            checked.shot("all-events")
+            page.get_by_label("Camera").select_option("yard")
+            expect(rows).to_have_count(2)
+            page.get_by_label("Type").select_option("Zone entered")
+            expect(rows).to_have_count(1)
+            expect(rows).to_contain_text("person #1 enters gate")
+            page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+            assert checked.overflow() <= 0
+            checked.shot("all-events-narrow")
+            rows.get_by_role("link", name="yard").click()
+            expect(page.get_by_role("heading", name="yard")).to_be_visible()
+            checked.expect_quiet("503", "whep", "snapshot")
+
+
+def test_a_snapshot_is_downloaded(browser: Browser) -> None:
+    backend = FakeBackend(port=0)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        with checked_page(browser, web.url) as checked:
+            page = checked.open("stream/door")
+            with page.expect_download() as download, page.expect_request("**/snapshot.jpg?annotated=true"):
+                page.get_by_role("button", name="Snapshot").click()
+            assert download.value.suggested_filename == "door-2023-11-14T22-13-20.000Z.jpg"
+            assert download.value.path().read_bytes() == JPEG
+            checked.expect_quiet("503", "whep", "404")
 
 
 def test_the_page_shows_degradation_and_recovery(

@@ -3,6 +3,7 @@
 
 import { applyTheme, preferences, setPreferences } from "./state/preferences.js";
 import { Store } from "./state/store.js";
+import { allEvents } from "./views/all_events.js";
 import { cost } from "./views/cost.js";
 import { h, setText } from "./views/dom.js";
 import { engines } from "./views/engines.js";
@@ -15,6 +16,7 @@ import { clockTime } from "./views/words.js";
 
 const NAV = [
   ["#/", "Cameras"],
+  ["#/events", "Events"],
   ["#/engines", "Engines"],
   ["#/cost", "Cost"],
   ["#/try", "Try"],
@@ -85,6 +87,7 @@ function route() {
   if (page === "stream" && name && part === "edit") return [`edit ${name}`, () => streamForm(store, name)];
   if (page === "stream" && name) return [`stream ${name}`, () => stream(store, name)];
   if (page === "add") return ["add", () => streamForm(store, null)];
+  if (page === "events") return ["events", () => allEvents(store)];
   if (page === "engines") return ["engines", () => engines()];
   if (page === "cost") return ["cost", () => cost()];
   if (page === "try") return ["try", () => tryOut()];

@@ -3,7 +3,7 @@
 
 import { preferences, setPreferences } from "../state/preferences.js";
 import { History } from "../state/history.js";
-import { messageOf } from "../transport/http.js";
+import { messageOf, send, streamPath } from "../transport/http.js";
 import { Results } from "../transport/results.js";
 import { check, confirm, h, saveNote, setText } from "./dom.js";
 import { ShapeEditor } from "./shape_editor.js";
@@ -186,10 +186,13 @@ class StreamView {
   // Re-create the buttons only if the set changes, so that the focus is kept.
   /** @param {Stream} stream */
   #updateActions(stream) {
-    const key = `${this.store.canEdit} ${stream.origin} ${stream.status === null} ${this.editor !== null}`;
+    const key = `${this.store.canEdit} ${stream.origin} ${stream.status?.state === "live"} ${stream.status === null} ${this.editor !== null}`;
     if (key === this.actionsFor) return;
     this.actionsFor = key;
-    const buttons = [];
+    const live = stream.status?.state === "live";
+    const buttons = live
+      ? [h("button", { type: "button", onclick: () => this.#attempt(() => this.#snapshot()) }, "Snapshot")]
+      : [];
     if (this.store.canEdit && stream.origin === "file") {
       buttons.push(
         h(
@@ -220,6 +223,15 @@ class StreamView {
       setText(this.errorText, messageOf(error));
       return false;
     }
+  }
+
+  // Download the current image with its detections.
+  async #snapshot() {
+    const answer = await send("GET", `${streamPath(this.name)}/snapshot.jpg?annotated=true`);
+    const captured = answer.headers.get("X-Captured-At") ?? new Date().toISOString();
+    const url = URL.createObjectURL(await answer.blob());
+    h("a", { href: url, download: `${this.name}-${captured.replaceAll(":", "-")}.jpg` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000); // the download has begun
   }
 
   /** @param {boolean} paused */
