@@ -78,3 +78,10 @@ def test_there_is_a_bar_for_each_running_source_and_one_for_all() -> None:
     assert [task.completed for task in progress.tasks] == [30, 10, 20]
     bars([status("a", StreamState.ENDED, 100), status("b", StreamState.RUNNING, 50), status("c", StreamState.RUNNING, 1)])
     assert [task.description for task in progress.tasks] == ["all", "b", "c"]
+
+
+def test_the_bar_of_a_camera_shows_its_rate_or_its_state() -> None:
+    progress = Progress(console=Console(file=io.StringIO(), force_terminal=True, width=120), auto_refresh=False)
+    bars = Bars(progress, HandClock(0))
+    bars([camera("yard", StreamState.LIVE), camera("door", StreamState.BACKING_OFF, "gone")])
+    assert [task.fields["text"] for task in progress.tasks[1:]] == ["30 results, 9.5 per second", "backing off"]

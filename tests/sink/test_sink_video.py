@@ -207,3 +207,15 @@ def test_a_failing_write_is_an_output_error(tmp_path: Path) -> None:
     assert str(path) in caught.value.message
     sink.close(False)
     assert not path.exists()
+
+
+def test_live_video_keeps_the_time_of_capture_when_the_camera_reconnects(tmp_path: Path) -> None:
+    """The PTS of a camera begin again at 0 with each connection."""
+    path = tmp_path / "live.mp4"
+    sink = sink_to(path, None, None)
+    for pts_s, captured_s in ((0.0, 100.0), (0.1, 100.1), (0.0, 107.5), (0.1, 107.6)):
+        one = frame(0, pts_s)
+        one.trace.captured_ns = round(captured_s * 1e9)
+        sink.write(one, None)
+    sink.close(False)
+    assert [float(time) for time in times_of(path)] == pytest.approx([0, 0.1, 7.5, 7.6], abs=1e-4)

@@ -17,7 +17,6 @@ from vision_infer.pipeline.status import StreamState, StreamStatus
 BARS_SHOWN = 12
 """The maximum number of bars for individual sources, next to the bar for all sources."""
 LINE_INTERVAL_NS = 5_000_000_000
-_RUNNING = (StreamState.RUNNING, StreamState.LIVE)
 _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 
@@ -55,11 +54,10 @@ class Bars:
             if status.state in _OVER:
                 if task is not None:
                     self._bars.remove_task(self._tasks.pop(status.name))
-            elif status.state in _RUNNING and (task is not None or len(self._tasks) < BARS_SHOWN):
+            elif (status.live or status.state is StreamState.RUNNING) and (task is not None or len(self._tasks) < BARS_SHOWN):
                 if task is None:
                     task = self._tasks[status.name] = self._bars.add_task(status.name, total=status.frames_expected, text="")
-                text = f"{status.decoded}/{status.frames_expected or '?'} frames"
-                self._bars.update(task, completed=status.decoded, total=status.frames_expected, text=text)
+                self._bars.update(task, completed=status.decoded, total=status.frames_expected, text=_bar_text(status))
         total, done = totals(statuses)
         self._bars.update(self._all, completed=done, total=total, text=self._rate.text(statuses))
 
@@ -99,8 +97,7 @@ class CameraChanges:
         for status in statuses:
             if status.live and self._seen.get(status.name) is not status.state:
                 self._seen[status.name] = status.state
-                state = status.state.value.replace("_", " ")
-                lines.append(f"{status.name}: {state}{f': {status.reason}' if status.reason else ''}")
+                lines.append(f"{status.name}: {_words(status.state)}{f': {status.reason}' if status.reason else ''}")
         return lines
 
 
@@ -127,6 +124,18 @@ class RunRate:
         if total and rate > 0:
             parts.append(f"{_clock_text(max(0.0, (total - done) / rate))} left")
         return ", ".join(parts)
+
+
+def _words(state: StreamState) -> str:
+    return str(state.value).replace("_", " ")
+
+
+def _bar_text(status: StreamStatus) -> str:
+    if not status.live:
+        return f"{status.decoded}/{status.frames_expected or '?'} frames"
+    if status.state is not StreamState.LIVE:
+        return _words(status.state)
+    return f"{status.results} results, {status.result_fps:.1f} per second"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:

@@ -94,12 +94,13 @@ class Supervisor(SupervisorStatistics):
         steps = self._launcher.steps(command) if command.source.kind == "live" else None
         with self._changed:
             record = StreamRecord(name, redact(command.source.paths[0]), private=command.private_sink is not None)
+            worker = None if steps is None or self._stopped else self._launcher.live(command, steps, record)
             self._streams.by_name[name] = record
             if self._stopped:
                 self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")
                 return
-            if steps is not None:
-                worker = self._active[name] = self._launcher.live(command, steps, record)
+            if worker is not None:
+                self._active[name] = worker
                 self._streams.set_state(record, StreamState.CONNECTING)
                 self._start(worker)
                 return
