@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from tests.support.hand_clock import HandClock
+from vision_infer.analyze.zones import Zones
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
@@ -118,6 +119,7 @@ class FakeBackend:
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
         self.published: list[ServiceEvent] = []
         self.flight_record: Flight | None = None
+        self.counted: Zones | None = None
         self.sink_statuses: list[SinkStatus] = []
         self.machine = MachineUsage(cores=2, used=0.5, others=0.1)
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
@@ -209,6 +211,10 @@ class FakeBackend:
                 f"{name}: the stream is not running (state: disabled)", "See the stream's state.", "disabled", ""
             )
         return self.flight_record
+
+    def zones(self, name: str) -> Zones | None:
+        self.stream(name)
+        return self.counted
 
     def cost(self) -> Cost:
         if self.broken is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.history import CountHistory
 from vision_infer.analyze.places import CLEAR, SLACK_S, Line, LineState, Track, Visit, Zone, mean_side
 from vision_infer.analyze.region import anchors
 from vision_infer.config.zones import LineSettings, ZoneSettings
@@ -32,7 +34,7 @@ class Zones:
     the line and gets clear of it; it counts again only once it is clear on the other side. Clear means a distance of 15 %
     of its box's size (:data:`~vision_infer.analyze.places.CLEAR`).
 
-    :meth:`occupancy` and :meth:`counts` may be called on any thread; the other methods on one at a time.
+    :meth:`occupancy`, :meth:`counts` and :meth:`reset_counts` may be called on any thread; the other methods on one at a time.
 
     Args:
         zones: The zones by name.
@@ -41,6 +43,7 @@ class Zones:
             label is not caught.
         grace_s: The time after which a missing track is gone, seconds.
         max_tracks: The maximum number of tracks, at least 1.
+        interval_s: The duration of the intervals of :attr:`history`, seconds.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Zones:
         class_ids: Callable[[str], int],
         grace_s: float = GRACE_S,
         max_tracks: int = MAX_TRACKS,
+        interval_s: float = 60.0,
     ) -> None:
         if max_tracks < 1:
             raise ValueError(f"max_tracks must be at least 1, got {max_tracks}")
@@ -59,6 +63,9 @@ class Zones:
         self._max_tracks = max_tracks
         self._tracks: dict[int, Track] = {}
         """The tracks by number, those missing for longest first."""
+        self.history = CountHistory(interval_s)
+        # Guards the numbers of crossings: update() counts on the results thread, reset_counts() is called by the API.
+        self._counting = threading.Lock()
         self._size: Size | None = None
         self._now_s = 0.0
         self._ahead_s: float | None = None
@@ -80,13 +87,14 @@ class Zones:
         self._advance(now_s)
         events: list[SceneEvent] = []
         numbers = detections.track_ids
-        if numbers is not None and len(numbers):
-            tracked = numbers > 0
-            if tracked.any():
-                self._see(detections if tracked.all() else detections[tracked], size, started, events)
-        self._forget(events)
-        if events:
-            self._publish()
+        with self._counting:
+            if numbers is not None and len(numbers):
+                tracked = numbers > 0
+                if tracked.any():
+                    self._see(detections if tracked.all() else detections[tracked], size, started, events)
+            self._forget(events)
+            if events:
+                self._publish()
         return tuple(events)
 
     def leave_all(self) -> tuple[SceneEvent, ...]:
@@ -96,6 +104,13 @@ class Zones:
             self._end(number, events)
         self._publish()
         return tuple(events)
+
+    def reset_counts(self) -> None:
+        """Set the number of crossings of each line to zero. Occupancy and history stay."""
+        with self._counting:
+            for line in self._lines:
+                line.crossed_in = line.crossed_out = 0
+            self._publish()
 
     def occupancy(self) -> Mapping[str, int]:
         """Return the number of tracks in each zone, on any thread."""

@@ -85,9 +85,7 @@ class Completion:
         if steps.tracker is not None:
             time_s = _time_s(pending.frame)
             pending.detections = steps.tracker.update(pending.detections, time_s)
-            if steps.zones is not None and time_s is not None:
-                tracker = steps.tracker
-                pending.events = steps.zones.update(tracker.followed, size, time_s, tracker.started)
+            self._update_zones(pending, steps, time_s)
         self._followed = pending.detections
 
     def stay(self, pending: PendingResult, steps: Steps) -> None:
@@ -100,8 +98,13 @@ class Completion:
         if steps.tracker is not None and self._followed.track_ids is not None:
             time_s = _time_s(pending.frame)
             steps.tracker.stay(time_s)
-            if steps.zones is not None and time_s is not None:
-                pending.events = steps.zones.update(steps.tracker.followed, pending.frame.image.size, time_s)
+            self._update_zones(pending, steps, time_s)
+
+    def _update_zones(self, pending: PendingResult, steps: Steps, time_s: float | None) -> None:
+        tracker, zones, frame = steps.tracker, steps.zones, pending.frame
+        if tracker is not None and zones is not None and time_s is not None:
+            pending.events = zones.update(tracker.followed, frame.image.size, time_s, tracker.started)
+            zones.history.add(self._captured_wall_ns(frame.trace) / 1e9 if frame.trace.captured_ns else time_s, pending.events)
 
     def finish(self, pending: PendingResult, engine: Engine, steps: Steps) -> Result | None:
         """Return the result; None when the hook drops it."""
@@ -126,8 +129,9 @@ class Completion:
         """
         last = self._last
         events = () if steps.zones is None else steps.zones.leave_all()
-        if not events or last is None:
+        if not events or last is None or steps.zones is None:
             return None
+        steps.zones.history.add(steps.zones.history.end_s, events)
         result: Result | None = replace(
             last,
             detections=Detections.empty(),

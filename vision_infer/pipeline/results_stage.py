@@ -76,6 +76,7 @@ class ResultsStage:
         self, record: StreamRecord, outlet: Outlet, steps: Steps, window: Window, secondary: SecondaryStage | None = None
     ) -> None:
         """Let a stream in, before its first frame is offered."""
+        record.zones = steps.zones
         completion = Completion(record, self._clock, self.account)
         self._streams[record.name] = _JoinedStream(record, outlet, steps, window, completion, secondary)
 
@@ -92,7 +93,7 @@ class ResultsStage:
     def change(self, name: str, steps: Steps) -> None:
         """Replace the steps of a stream, from the next result on."""
         stream = self._streams[name]
-        stream.steps = steps
+        stream.steps, stream.record.zones = steps, steps.zones
         stream.completion.forget()
 
     def _run(self) -> None:

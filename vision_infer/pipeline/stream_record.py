@@ -96,6 +96,8 @@ class StreamRecord:
     """The time of the last state change, monotonic."""
     since_wall_ns: int = 0
     """The same, nanoseconds since 1970 (UTC)."""
+    zones: Zones | None = None
+    """Its zones and lines, if it has any; they stay when the stream has ended."""
     live: LiveRecord | None = None
     """The additional counters of a live stream."""
     private: bool = False
@@ -147,16 +149,13 @@ def status_of(record: StreamRecord) -> StreamStatus:
     )
 
 
-def live_status_of(
-    record: StreamRecord, live: LiveRecord, lane: Lane, zones: Zones | None, engine_ns: int, now_ns: int
-) -> StreamStatus:
+def live_status_of(record: StreamRecord, live: LiveRecord, lane: Lane, engine_ns: int, now_ns: int) -> StreamStatus:
     """Return the status of a live stream.
 
     Args:
         record: The counters of the stream.
         live: Its additional counters.
         lane: The lane of its frames.
-        zones: Its zones and lines, if it has any.
         engine_ns: The engine time that it has used.
         now_ns: The time now, monotonic.
     """
@@ -178,6 +177,6 @@ def live_status_of(
         age_ms=live.ages.quantiles_ms(now_ns),
         engine_ns=engine_ns,
         usage=Usage(thread / 1e9, convert / 1e9, engine / 1e9),
-        occupancy={} if zones is None else zones.occupancy(),
-        counts={} if zones is None else zones.counts(),
+        occupancy={} if record.zones is None else record.zones.occupancy(),
+        counts={} if record.zones is None else record.zones.counts(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vision_infer.analyze.zones import Zones
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamStatus
 from vision_infer.pipeline.stream_record import StreamRecord, live_status_of, status_of
@@ -20,6 +21,11 @@ class SupervisorStatistics(SupervisorLifecycle):
         """Return the status of a stream; None when there is no such stream."""
         record = self._streams.by_name.get(name)
         return None if record is None else self._status(record)
+
+    def zones(self, name: str) -> Zones | None:
+        """Return the zones and lines of a stream, for their counts; None when there is no such stream, or it has none."""
+        record = self._streams.by_name.get(name)
+        return None if record is None else record.zones
 
     def flight(self, name: str) -> Flight | None:
         """Return the outcomes of a live stream's frames; None when there is no such stream."""
@@ -76,6 +82,4 @@ class SupervisorStatistics(SupervisorLifecycle):
         lanes = [] if live is None else self._lanes.of_group(live.lane)
         if live is None or not lanes:
             return status_of(record)
-        steps = self._stage.steps(record.name)
-        zones = None if steps is None else steps.zones
-        return live_status_of(record, live, lanes[0], zones, self._dispatch.engine_ns(record.name), self._clock.monotonic_ns())
+        return live_status_of(record, live, lanes[0], self._dispatch.engine_ns(record.name), self._clock.monotonic_ns())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from vision_infer.analyze.zones import Zones
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus
@@ -84,6 +85,14 @@ class Backend(Protocol):
         Raises:
             UnknownStreamError: No stream has this name.
             UnavailableError: The stream is disabled or could not be started.
+        """
+
+    def zones(self, name: str) -> Zones | None:
+        """Return the zones and lines of a stream, for their counts; None if it has none.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+            UnavailableError: The stream has zones or lines, but is disabled or could not be started.
         """
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:

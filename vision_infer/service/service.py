@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
+from vision_infer.analyze.zones import Zones
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError, VisionInferError
@@ -164,6 +165,14 @@ class Service:
         if flight is None:
             raise _unavailable(name, "the stream is not running", status)
         return flight
+
+    def zones(self, name: str) -> Zones | None:
+        """Return the zones and lines of a stream; see :meth:`Backend.zones`."""
+        view = self.stream(name)
+        zones = self._supervisor.zones(name)
+        if zones is None and (view.settings.zones or view.settings.lines):
+            raise _unavailable(name, "the stream is not running", view.status)
+        return zones
 
     def lanes(self) -> list[LaneStatus]:
         """Return all loaded engines."""
