@@ -217,3 +217,25 @@ def test_videos_and_images_without_labels_differ_from_those_with_scores(in_proce
             sizes[text] = next(video.decode(video=0)).to_ndarray(format="rgb24")
     assert (sizes["scores"] != sizes["names"]).any()
     assert (sizes["names"] != sizes["none"]).any()
+
+
+@pytest.mark.parametrize(
+    ("names", "accepted"),
+    [
+        (["frame-0001", "frame-0002", "frame-0003"], True),
+        (["000010", "000005", "000015"], True),
+        (["beach", "mountains"], False),
+        (["000000000139", "000000000285", "000000000632"], False),
+        (["a1", "b2"], False),
+    ],
+)
+def test_objects_are_tracked_in_sequences_of_images_only(
+    in_process: Command, tmp_path: Path, names: list[str], accepted: bool
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in names:
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((32, 32, 3), np.uint8))
+    done = in_process("run", folder, "--track", "--model", "clock", "--quiet")
+    refused = "--track: the images of photos are not a numbered sequence of frames" in done.stderr
+    assert (done.returncode, refused) == ((0, False) if accepted else (2, True)), done.stderr

@@ -33,7 +33,7 @@ from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.runs.image_input import ImageInput, image_of
 from vision_infer.pipeline.runs.results import Results
-from vision_infer.pipeline.runs.run_factories import are_cameras, engine_request, file_stream_command, make_lane
+from vision_infer.pipeline.runs.run_factories import check_sources, engine_request, file_stream_command, make_lane
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import FoundSources, find_sources
@@ -253,7 +253,7 @@ class Pipeline:
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
         settings = run_settings(**self.settings.model_dump() | {"live": live, "duration": duration})
-        cameras = are_cameras(settings, found.specs)
+        cameras = check_sources(settings, found.specs)
         # A slow caller of a camera gets new results, not a queue of old ones.
         channel = ResultChannel(len(found.specs)) if cameras else ResultChannel()
         return Results(self._results(found, settings, channel), channel)

@@ -17,7 +17,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_factories import are_cameras, file_stream_command, read_options
+from vision_infer.pipeline.runs.run_factories import check_sources, file_stream_command, read_options
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
@@ -50,7 +50,7 @@ def run(
     found = find_sources(settings.sources, settings.recursive, read_options(settings), settings.live)
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
-    are_cameras(settings, found.specs)
+    check_sources(settings, found.specs)
     region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
     job = plan_job(settings, found)

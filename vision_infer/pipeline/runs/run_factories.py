@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from vision_infer.config.region import RegionFile
@@ -46,11 +48,11 @@ def read_options(settings: RunSettings) -> ReadOptions:
     return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes_only, settings.max_pixels)
 
 
-def are_cameras(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
-    """Return whether the sources of a run are live, not files.
+def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
+    """Check that the settings suit the sources of a run; return whether the sources are live, not files.
 
     Raises:
-        UsageError: There are both.
+        UsageError: There are live sources and files.
         SettingsError: A setting does not apply to this kind of source.
     """
     kinds = {source.kind == "live" for source in sources}
@@ -63,7 +65,19 @@ def are_cameras(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
     if wrong:
         better = {"every": "; for cameras, use fps"}
         raise SettingsError([ValidationProblem((name,), f"is for {where} only{better.get(name, '')}") for name in wrong], "")
+    for source in sources:
+        if settings.tracked and source.kind == "images" and not _is_sequence(source.paths):
+            problem = ValidationProblem(("track",), f"the images of {source.name} are not a numbered sequence of frames")
+            raise SettingsError([problem], "Leave it out, or name the images frame-0001.jpg, frame-0002.jpg and so on.")
     return live
+
+
+def _is_sequence(paths: Sequence[str]) -> bool:
+    """Return whether images are frames of a video by their names: the same text before numbers with a constant step."""
+    names = [re.fullmatch(r"(.*?)([0-9]+)", Path(path).stem) for path in paths]
+    found = [(name[1], int(name[2])) for name in names if name is not None]
+    steps = {second - first for (_, first), (_, second) in pairwise(found)}
+    return len(paths) == 1 or (len(found) == len(paths) and len({text for text, _ in found}) == 1 and len(steps) == 1)
 
 
 def engine_request(settings: RunSettings | ServeSettings, number: int = 0) -> EngineRequest:
