@@ -39,6 +39,40 @@ def test_streams_of_the_file_and_of_the_api_run(engines: Engines) -> None:
     assert engines.loaded == set()
 
 
+def without_threads(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Let threads whose name begins with this fail to start."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith(prefix):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+
+
+def test_a_stream_without_a_thread_can_be_created_later(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({})) as site:
+        with monkeypatch.context() as patch:
+            without_threads(patch, "stream-")
+            with pytest.raises(UnavailableError, match="s0: the stream cannot start now: can't start new thread"):
+                site.service.create("s0", wanted(camera))
+        assert (site.service.streams(), site.keep.kept) == ([], {})
+        site.service.create("s0", wanted(camera))
+        site.give(camera)
+
+
+@pytest.mark.parametrize("thread", ["stream-", "service-degrade"])
+def test_too_few_threads_at_the_start_end_the_service(engines: Engines, monkeypatch: pytest.MonkeyPatch, thread: str) -> None:
+    without_threads(monkeypatch, thread)
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}), ready=False) as site:
+        wait_until(lambda: site.service.error)
+        assert "can't start new thread" in str(site.service.error)
+        assert site.service.ready()[0] is False
+
+
 def test_conflicts_are_reported_and_change_nothing(engines: Engines) -> None:
     file, made = Camera(0), Camera(1)
     of = settings({"s0": wanted(file)}, service={"max_streams": 2})

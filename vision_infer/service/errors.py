@@ -27,3 +27,7 @@ class UnavailableError(VisionInferError):
         super().__init__(message, hint)
         self.state = state
         self.reason = reason
+
+
+class ShortageError(UnavailableError):
+    """The machine has too few threads or too little memory now."""

@@ -256,16 +256,14 @@ class Service:
     def _begin(self) -> None:
         try:
             self._lanes.open(self.settings.model)
+            _log.info("ready: %s is loaded", self.settings.model)
+            self._degradation.start()
+            self._streams.begin()
         except VisionInferError as error:
             if not self._ended.is_set():
                 self._error = error
-            return
         except Exception as error:  # noqa: BLE001 - errors must not end the thread silently
-            self._error = VisionInferError(f"unexpected {type(error).__name__} while loading: {error}", "Please report this.")
-            return
-        _log.info("ready: %s is loaded", self.settings.model)
-        self._degradation.start()
-        self._streams.begin()
+            self._error = VisionInferError(f"unexpected {type(error).__name__} while starting: {error}", "Please report this.")
 
     def _lane_for_image(self, model: str) -> Lane:
         lane = self._lanes.get(model)

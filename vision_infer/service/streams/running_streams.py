@@ -15,7 +15,7 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.clips.clip_recorder import Clips
-from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.errors import ConflictError, ShortageError, UnavailableError, UnknownStreamError
 from vision_infer.service.streams.admission import check_capacity
 from vision_infer.service.streams.configured import ConfiguredStream, StreamKeeper, view_of
 from vision_infer.service.streams.cost import Cost
@@ -115,13 +115,19 @@ class Streams:
                 self._streams[name] = ConfiguredStream(settings, "api")
 
     def begin(self) -> None:
-        """Start all streams. An error of one stream becomes its state and does not affect the others."""
+        """Start all streams. An error of one stream becomes its state and does not affect the others.
+
+        Raises:
+            ShortageError: There are too few threads or too little memory, which a restart may solve.
+        """
         self.begun = True
         with self.changing:
             for name, stream in list(self._streams.items()):
                 if self._ended.is_set():
                     return
                 self._runner.run_or_fail(name, stream)
+                if isinstance(stream.problem, ShortageError):
+                    raise stream.problem
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
         """Add a stream and store its settings; see :meth:`Backend.create`."""

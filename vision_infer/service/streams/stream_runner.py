@@ -8,10 +8,11 @@ from vision_infer.config.serve import ServeSettings, StreamSettings, StreamUrls
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.pipeline.add_stream import check_secondary
+from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.clips.clip_recorder import Clips
-from vision_infer.service.errors import UnavailableError
+from vision_infer.service.errors import ShortageError, UnavailableError
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.degradation import settings_at
 from vision_infer.service.streams.lanes import Lanes, secondary_name
@@ -51,6 +52,7 @@ class StreamRunner:
 
         Raises:
             UsageError: The settings are invalid; the stream continues with the old ones.
+            ShortageError: There are too few threads or too little memory to start the stream.
         """
         settings = settings_at(stream.settings, stream.step)
         if not settings.enabled:
@@ -72,8 +74,16 @@ class StreamRunner:
             if self._supervisor.status(name) is not None:
                 message = f"{name}: an engine still holds frames of the previous stream with this name"
                 raise UnavailableError(message, "Choose another name, or restart the service.") from None
-            self._supervisor.add(command)
+            self._add(command)
         self._clips.configure(name, settings.clips)
+
+    def _add(self, command: AddStream) -> None:
+        try:
+            self._supervisor.add(command)
+        except (RuntimeError, MemoryError) as error:  # Python raises RuntimeError if it cannot start a thread
+            self._supervisor.remove(command.source.name)
+            message = f"{command.source.name}: the stream cannot start now: {str(error) or 'out of memory'}"
+            raise ShortageError(message, "Try again, or raise the limits of threads and memory.") from error
 
     def run_or_fail(self, name: str, stream: ConfiguredStream) -> None:
         """Run a stream; an error puts it into the state ``failed`` and does not affect other streams."""
