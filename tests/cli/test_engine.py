@@ -26,8 +26,11 @@ def graph(tmp_path: Path, card: ModelCard) -> Path:
 def test_list_build_show_and_prune(command: Command, in_process: Command, graph: Path, tmp_path: Path) -> None:
     listed = in_process("engine", "list", graph)
     assert listed.returncode == 0, listed.stderr
-    assert listed.stdout.splitlines()[0].split() == ["onnxruntime-cpu-fp32", "model.onnx", "not", "measured"]
-    assert "vision-infer engine build" in listed.stdout
+    first, headings, row, *_ = listed.stdout.splitlines()
+    assert first == "32x32 input (width x height)"
+    assert headings.split() == ["ENGINE", "×", "FP32", "FPS", "P95", "MS", "POINTS", "LOST", "DETECTIONS", "'AUTO'"]
+    assert row.split() == ["onnxruntime-cpu-fp32", "not", "measured"]
+    assert f"vision-infer engine choose {graph}" in listed.stdout
     none = in_process("engine", "show", graph)
     assert none.returncode == 4
     assert "has no passport for any engine" in none.stderr
@@ -60,7 +63,7 @@ def test_an_engine_that_failed_in_autotune_is_listed_with_the_reason(command: Co
     failures.end(next(one for one in possible if one.engine == "openvino-cpu-fp32"), "it does not load")
     message = "failed in autotune: it does not load (engine choose --again tries it again)"
     (line,) = [line for line in command("engine", "list", graph).stdout.splitlines() if "openvino-cpu-fp32" in line]
-    assert line.endswith(f"; {message}")
+    assert line.endswith(f"  {message}")
     rows = json.loads(command("engine", "list", graph, "--json").stdout)["engines"]
     assert {row["engine"]: row["notes"] for row in rows if row["notes"]} == {"openvino-cpu-fp32": [message]}
 
@@ -76,12 +79,28 @@ def test_every_input_size_is_listed(command: Command) -> None:
     assert [note for note in left["onnxruntime-cpu-int8"] if note.startswith("not selected: ") and "the budget is 0.1" in note]
 
 
+def test_the_table_has_a_reason_for_each_engine_of_each_input_size(command: Command) -> None:
+    listed = command("engine", "list", "nanodet-416", "--budget", "0.01").stdout
+    tables = [table.splitlines() for table in listed.split("\n\n")]
+    assert [table[0] for table in tables[:2]] == ["416x416 input (width x height)", "416x256 input (width x height)"]
+    for table in tables[:2]:
+        cells = {line[2:].split()[0]: line for line in table[2:]}
+        assert all(line[table[1].index("'AUTO'") :] for line in cells.values()), "a reason is missing"
+        assert "the budget is 0.01" in cells["onnxruntime-cpu-int8"]
+        assert sum("selected: " in line and line.startswith("*") for line in cells.values()) <= 1
+    assert "With a budget of 0.01 points. 'run' and 'serve' use 1 point; name another engine with --engine." in listed
+
+
 def test_choose_is_remembered(command: Command, in_process: Command, graph: Path) -> None:
     chosen = command("engine", "choose", graph, "--seconds", "0.2", "--workers", "1")
     assert chosen.returncode == 0, chosen.stderr
     assert "trying openvino-cpu-fp32" in chosen.stderr
     assert chosen.stdout.startswith("auto selects o")
-    assert in_process("engine", "list", graph).stdout.endswith(chosen.stdout)
+    listed = in_process("engine", "list", graph).stdout
+    (selected,) = [line for line in listed.splitlines() if line.startswith("* ")]
+    engine, reason = chosen.stdout.removeprefix("auto selects ").strip().split(": ", 1)
+    assert selected.split()[1] == engine
+    assert selected.endswith(f"selected: {reason}")
 
 
 @pytest.mark.slow  # timing takes seconds, as in the test above; tests/engine covers recipes

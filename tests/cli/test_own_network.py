@@ -21,6 +21,7 @@ from vision_infer.engine.measure import measure_speed
 from vision_infer.precision.verification import engine_check
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
 
 
 def rows_of(command: Command, source: str | Path, folder: Path) -> tuple[list[dict[str, Any]], str]:
@@ -40,6 +41,9 @@ def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, mo
     done = in_process("model", "import", "mine.onnx", "--name", "mine")
     assert done.returncode == 0, done.stderr
     assert "vision-infer run VIDEO --model mine" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("to use ONNX Runtime or OpenVINO, whichever is faster here")
+    assert last.endswith("run: vision-infer engine choose mine")
     few = in_process("model", "quantize", "mine", "--data", pictures / "000.jpg")
     assert (few.returncode, few.stdout) == (1, "")
     assert "usable frames, but at least 30 are needed. Add more or longer videos" in few.stderr
@@ -47,11 +51,12 @@ def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, mo
     assert done.returncode == 0, done.stderr
     assert "run it with: vision-infer run VIDEO --model mine" in done.stdout
     listed = in_process("engine", "list", "mine", "--budget", "20").stdout
-    assert re.search(r"onnxruntime-cpu-int8 +model\.int8\.onnx .*× FP32, .* points on \d+ frames", listed)
+    assert re.search(r"onnxruntime-cpu-int8 +\d+\.\d\d +\S+ +\S+ +-?\d+\.\d\d +(not )?selected: ", listed)
     shown = in_process("engine", "show", "mine", "onnxruntime-cpu-int8").stdout
     assert shown.count("onnxruntime-cpu-int8 of mine") == 1
     assert ": proven" in shown
-    assert "auto selects onnxruntime-cpu-" in listed or "auto selects openvino-cpu-" in listed
+    assert len(re.findall(r"^\* \S+-cpu-\S+ .*selected: ", listed, re.M)) == 1
+    assert "With a budget of 20 points. 'run' and 'serve' use 1 point" in listed
     named = in_process("run", pictures / "000.jpg", "--model", "mine", "--engine", "onnxruntime-cpu-int8", "--json")
     assert json.loads(named.stdout)["engine"] == "onnxruntime-cpu-int8", named.stderr
     rows, _ = rows_of(in_process, pictures / "001.jpg", tmp_path)

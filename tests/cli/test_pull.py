@@ -73,7 +73,8 @@ def test_a_downloaded_model_can_be_run(start: Start, tmp_path: Path) -> None:
     assert lines[0] == "mine: Mine, MIT, from https://example.org/mine"
     assert lines[2] == f"the checksum matches the published one: sha256 {sha256[:8]}…"
     assert "mine.bin: verified at 160x96 (width x height), in batches of 1, 2 and 5" in out
-    assert lines[-1].endswith("run it with: vision-infer run VIDEO --model mine")
+    assert lines[-2].endswith("run it with: vision-infer run VIDEO --model mine")
+    assert lines[-1].endswith("run: vision-infer engine choose mine")
     assert "the connection broke at " in err
     assert "\r" not in err
     card = (tmp_path / "home/models/mine/model.yaml").read_text()

@@ -201,9 +201,9 @@ def test_pipeline_autotunes_with_accuracy_as_the_command_line_does(detector: Det
     modules: list[str | None] = []
 
     class Opening(LaneOpening):
-        def __init__(self, engines: Any, on_message: Any, videos: Any, autotune_module: str | None = None) -> None:
+        def __init__(self, engines: Any, on_message: Any, videos: Any, autotune_module: str | None = None, *more: Any) -> None:
             modules.append(autotune_module)
-            super().__init__(engines, on_message, videos, autotune_module)
+            super().__init__(engines, on_message, videos, autotune_module, *more)
 
     monkeypatch.setattr(wiring, "LaneOpening", Opening)
     assert len(list(Pipeline(detector, every=10).run(media.excerpt(20, 10, 640, 272)))) == 1

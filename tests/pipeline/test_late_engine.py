@@ -233,6 +233,7 @@ def test_a_run_opens_only_the_engines_that_its_sources_need(
 
     def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
         opened.append(path.name)
+        on_message(f"{path.stem}: the fastest")
         return plain(path, request, on_message)
 
     monkeypatch.setattr(opening, "open_quickly", noted)
@@ -243,6 +244,9 @@ def test_a_run_opens_only_the_engines_that_its_sources_need(
     summary = run(settings, threading.Event())
     assert (summary.frames, summary.exit_status) == (20 * len(sizes), 0)
     assert opened == wanted
+    inputs = {"model.onnx": "32x32", "model-16x32.onnx": "32x16"}
+    reasons = [reason for reason in summary.engine_reasons if "the fastest" in reason]
+    assert reasons == [f"{inputs[name]} input: {Path(name).stem}: the fastest" for name in wanted]
     assert summary.engine == "onnxruntime-cpu-fp32"
 
 

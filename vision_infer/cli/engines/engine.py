@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
-from vision_infer.cli.engines.passport_page import notes, page, passport_line
+from vision_infer.cli.engines.passport_page import engine_row, engine_table, notes, page, passport_line
 from vision_infer.cli.engines.plans import (
     BuildTarget,
     TypedOptions,
@@ -57,6 +57,7 @@ def list_command(
         known = find_passports(possible, folder)
         choice = find_choice(path, folder, allowed)
         reasons[path.name] = None if choice is None else choice.reason
+        lines = []
         for candidate in possible:
             passport = next((passport for passport in known if _is_of(passport, candidate)), None)
             chosen = choice is not None and choice.candidate == candidate
@@ -65,22 +66,27 @@ def list_command(
             rows.append(
                 {"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain, "notes": why_not}
             )
-            if not json_output:
-                mark = "*" if chosen else " "
-                typer.echo(
-                    "; ".join([f"{mark} {candidate.engine:22} {candidate.graph.name:22} {passport_line(passport)}", *why_not])
-                )
+            lines.append(engine_row(candidate, passport, choice, why_not))
+        if not json_output:
+            typer.echo("\n".join(engine_table(str(possible[0].facts.card.input_size), lines)))
     if json_output:
         _print_json({"engines": rows, "plans": plans, "reason": reasons[graphs[0][0].name], "reasons": reasons})
         return
     for row in plans:
         typer.echo(plan_line(row))
-    for name, reason in reasons.items():
-        where = f"{name}: " if len(reasons) > 1 else ""
+    if None in reasons.values():
+        typer.echo(f"Measure the engines on this machine with: vision-infer engine choose {model}")
+    _explain_budget(allowed)
+
+
+def _explain_budget(budget: float) -> None:
+    """Print that other commands use the default budget, if another one was given."""
+    from vision_infer.engine.selection.by_passport import BUDGET_POINTS
+
+    if budget != BUDGET_POINTS:
         typer.echo(
-            f"{where}no engine was measured yet; run: vision-infer engine build {model}"
-            if reason is None
-            else f"{where}auto selects {reason}"
+            f"With a budget of {budget:g} points. 'run' and 'serve' use {BUDGET_POINTS:g} point; "
+            "name another engine with --engine."
         )
 
 
@@ -215,7 +221,9 @@ def choose(
     graphs = _graphs(model, model_dir)
     for path, _ in graphs:
         choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, on_message=_print_message, again=again)
-        typer.echo(f"{path.name}: auto selects {choice.reason}" if len(graphs) > 1 else f"auto selects {choice.reason}")
+        where = f"{choice.candidate.facts.card.input_size} input: " if len(graphs) > 1 else ""
+        typer.echo(f"{where}auto selects {choice.reason}")
+    _explain_budget(allowed)
 
 
 @app.command()

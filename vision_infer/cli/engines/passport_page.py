@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vision_infer.engine.selection.candidates import EngineCandidate
+    from vision_infer.engine.selection.tuning_store import EngineChoice
     from vision_infer.engine.store.passport import Passport
 
 
@@ -21,6 +24,44 @@ def notes(passport: Passport | None, failure: str, budget: float) -> list[str]:
     if failure:
         found.append(f"failed in autotune: {failure} (engine choose --again tries it again)")
     return found
+
+
+def engine_row(
+    candidate: EngineCandidate, passport: Passport | None, choice: EngineChoice | None, why_not: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the cells of an engine for :func:`engine_table`."""
+    chosen = choice is not None and choice.candidate == candidate
+    speed, loss = (None, None) if passport is None else (passport.fastest(), passport.loss())
+    times = "" if speed is None or speed.fp32_ratio is None else f"{speed.fp32_ratio:.2f}"
+    cells = [
+        f"{'*' if chosen else ' '} {candidate.engine}",
+        times,
+        "" if speed is None else f"{speed.fps:.1f}",
+        "" if speed is None else f"{speed.p95_ms:.1f}",
+        "" if loss is None else f"{loss.value:.2f}",
+        "" if loss is None or loss.drift is None else f"{loss.drift.count:+.1f} %".replace("-", "−"),
+    ]
+    if chosen and choice is not None:
+        return (*cells, f"selected: {choice.reason.partition(': ')[2]}")
+    reason = "; ".join(why_not)
+    if not reason and passport is None:
+        reason = "not measured"
+    elif not reason and loss is None and not candidate.lossless:
+        reason = "not selected: its accuracy is not verified"
+    elif not reason:
+        reason = "not selected: slower, or less than 5 % faster than FP32" if choice is not None else "not selected"
+    return (*cells, reason)
+
+
+def engine_table(size: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table of the engines for one input size; the last column is as wide as its text."""
+    headings = ("  ENGINE", "× FP32", "FPS", "P95 MS", "POINTS LOST", "DETECTIONS", "'AUTO'")
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings) - 1)]
+    lines = [f"{size} input (width x height)"]
+    for row in (headings, *rows):
+        first, *figures = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        lines.append("  ".join([first, *(cell.strip().rjust(len(cell)) for cell in figures), row[-1]]).rstrip())
+    return [*lines, ""]
 
 
 def passport_line(passport: Passport | None) -> str:

@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.models.next_step import print_next_step
 from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def export_command(
     verify = _Verifier(None if images is None else read_images(images), origin == "random")
     with _stopped_in_one_line():
         path = export_model(request, found, typer.echo, verify)
-    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+    print_next_step(path, str(name))
 
 
 class _Verifier:

@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.cli.models.export import export_command
+from vision_infer.cli.models.next_step import print_next_step
 from vision_infer.cli.models.pull import pull_command
 from vision_infer.cli.models.quantize import quantize_command
 from vision_infer.core.errors import UsageError
@@ -141,7 +142,7 @@ def import_command(
         on_message=typer.echo,
         verify=verify,
     )
-    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+    print_next_step(path, name)
 
 
 @app.command()

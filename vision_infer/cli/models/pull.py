@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.models.next_step import print_next_step
 from vision_infer.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _import(found: AvailableModel, file: Path, sha256: str, name: str, folder: P
         on_message=typer.echo,
         verify=verify,
     )
-    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+    print_next_step(path, name)
 
 
 def _sha256(file: Path) -> str:

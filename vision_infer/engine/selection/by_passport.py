@@ -31,15 +31,6 @@ class MeasuredCandidate:
         verified = self.passport.accepted or self.passport.loss() is not None
         return not self.passport.shortfall(budget) if verified else self.candidate.lossless
 
-    def objection(self, budget: float) -> str:
-        """Return why its accuracy rules it out, as the end of a phrase; empty if it does not."""
-        loss = self.passport.loss()
-        if self.within(budget):
-            return ""
-        if loss is None:
-            return " but its accuracy is not verified"
-        return f" but {self.passport.shortfall(budget)}"
-
 
 def with_passports(
     candidates: Sequence[EngineCandidate], passports: Sequence[Passport], device: DeviceFacts, here: bool = True
@@ -87,12 +78,14 @@ def choose_by_passports(
     best = max(good, key=lambda entry: _ratio(entry.speed), default=None)
     if best is None or best.candidate == reference or _ratio(best.speed) < CLEARLY_FASTER:
         others = [entry for entry in measured if entry.candidate != reference]
-        texts = [f"{entry.candidate.engine} {entry.speed.fp32_ratio:.1f}×{entry.objection(budget)}" for entry in others]
-        faster = any(_ratio(entry.speed) >= CLEARLY_FASTER for entry in others)
-        why = "nothing faster is within the budget" if faster else "FP32 is fastest here"
-        if latency_ms is not None and faster:
-            why += f" and the {latency_ms:g} ms"
-        return EngineChoice(reference, f"{reference.engine}: {why} ({', '.join(texts) or 'nothing else'}, by passports)")
+        faster = [entry for entry in others if _ratio(entry.speed) >= CLEARLY_FASTER]
+        texts = ", ".join(f"{entry.candidate.engine} {entry.speed.fp32_ratio:.1f}×" for entry in faster or others)
+        if not faster:
+            return EngineChoice(reference, f"{reference.engine}: FP32 is fastest here ({texts or 'nothing else'}, by passports)")
+        limits = "the budget" if latency_ms is None else f"the budget and the {latency_ms:g} ms"
+        where = f"'vision-infer engine list {reference.facts.card.name}' has the reasons"
+        why = f"nothing faster is within {limits} ({texts}); {where}"
+        return EngineChoice(reference, f"{reference.engine}: {why}")
     passport, loss = best.passport, best.passport.loss()
     details = ""
     if loss is not None:

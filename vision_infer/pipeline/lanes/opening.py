@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -53,11 +55,18 @@ class LaneOpening:
         on_message: Receives lines of text: why an engine was chosen, and what replaced it.
         videos: Videos of the run, on which autotuning can judge accuracy.
         autotune_module: The module that autotunes in a child process. None: one that judges no accuracy.
+        inputs: The input size of each graph of a model with several sizes, which messages name.
     """
 
     def __init__(
-        self, engines: ExitStack, on_message: OnMessage, videos: tuple[str, ...], autotune_module: str | None = None
+        self,
+        engines: ExitStack,
+        on_message: OnMessage,
+        videos: tuple[str, ...],
+        autotune_module: str | None = None,
+        inputs: Mapping[Path, Size] = MappingProxyType({}),
     ) -> None:
+        self._inputs = inputs
         self._engines = engines
         self._on_message = on_message
         self._videos = videos[:MAX_VIDEOS]
@@ -73,7 +82,7 @@ class LaneOpening:
             request: Which engine to open.
             make: Makes the lane for an engine.
         """
-        engine, quick = open_quickly(path, request, self._on_message)
+        engine, quick = open_quickly(path, request, self._says(path))
         with ExitStack() as opened:
             lane = make(opened.enter_context(engine))
             opened.pop_all()
@@ -81,6 +90,11 @@ class LaneOpening:
         if quick is not None:
             self._upgrades.append(Upgrade(lane.name, path, request, quick, self._videos))
         return lane
+
+    def _says(self, path: Path) -> OnMessage:
+        """Return a receiver of lines about a graph, which adds its input size if the model has several."""
+        size = self._inputs.get(path)
+        return self._on_message if size is None else lambda line: self._on_message(f"{size} input: {line}")
 
     def late_lane(self, path: Path, request: EngineRequest, make: Callable[[Engine], Lane], like: Engine) -> Lane:
         """Open a lane whose engine is opened when the first image for it arrives.
@@ -130,6 +144,6 @@ class LaneOpening:
             if quick is not None:
                 upgrade.add(Upgrade(lane.name, path, request, quick, self._videos))
 
-        late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._on_message)
+        late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._says(path))
         lane.want = late.want
         return late

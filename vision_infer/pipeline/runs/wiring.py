@@ -109,7 +109,8 @@ def open_lanes(
     """
     with ExitStack() as engines:
         videos = tuple(spec.paths[0] for spec in specs if spec.kind == "video")
-        opening = LaneOpening(engines, on_message, videos, autotune_module)
+        inputs = {path: size for size, path in models.graphs.items()} if len(models.graphs) > 1 else {}
+        opening = LaneOpening(engines, on_message, videos, autotune_module, inputs)
         lanes = _model_lanes(settings, models.graphs, specs, opening)
         check(lanes[0].engine)
         if models.secondary is not None:
