@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import cast
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.pipeline.runs.api import Detector
 from vision_infer.pipeline.status import StreamState
@@ -355,6 +357,33 @@ def test_image_classes_are_drawn() -> None:
     drawn, plain = (shown(of_result(fakes.frame(), result, annotated, HandClock())) for annotated in (True, False))
     assert not plain.any()
     assert drawn.any()
+
+
+def test_huge_snapshots_are_converted_one_at_a_time() -> None:
+    """Each copy of a frame of 12 megapixels takes 36 MB."""
+    size = Size(4000, 3000)
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    class Huge:
+        def __init__(self) -> None:
+            self.size = size
+
+        def to_rgb(self) -> NDArray[np.uint8]:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            rgb = np.zeros((size.height, size.width, 3), np.uint8)
+            with lock:
+                now -= 1
+            return rgb
+
+    frame = replace(fakes.frame(), image=cast(Image, Huge()))
+    with ThreadPoolExecutor(6) as pool:
+        taken = list(pool.map(lambda _: of_result(frame, fakes.result(found={}), False, HandClock()), range(12)))
+    assert most == 1
+    assert {(snapshot.width, snapshot.height) for snapshot in taken} == {(4000, 3000)}
 
 
 def test_descriptions_are_kept_when_detections_are_scaled() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,10 @@ MAX_VIEWS = 4
 """The maximum number of main streams that are open for snapshots at the same time."""
 # Limits connections to main streams; a request thread holds it while its main stream is open.
 _views = threading.BoundedSemaphore(MAX_VIEWS)
+_HUGE_PIXELS = 9_000_000
+"""The size above which only one image at a time is converted and encoded: it takes 12 bytes a pixel."""
+# Held by a thread that converts and encodes a huge image.
+_huge = threading.Lock()
 
 
 def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, Result]:
@@ -47,10 +51,15 @@ def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, R
 
 def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
     """Return a snapshot of the frame of a result."""
-    rgb = frame.image.to_rgb()
-    if annotated:
-        Drawer()(rgb, result.detections, result.description)
-    return _encode(rgb, _wall_ns(clock, frame.trace.captured_ns))
+    with _one_at_a_time(frame.image.size):
+        rgb = frame.image.to_rgb()
+        if annotated:
+            Drawer()(rgb, result.detections, result.description)
+        return _encode(rgb, _wall_ns(clock, frame.trace.captured_ns))
+
+
+def _one_at_a_time(size: Size) -> AbstractContextManager[object]:
+    return _huge if size.width * size.height > _HUGE_PIXELS else nullcontext()
 
 
 def of_view(
@@ -83,16 +92,17 @@ def of_view(
             frame = next(source.frames(), None)
             if frame is None:
                 raise UnavailableError(f"{spec.name}: the main stream delivers no frames", "Check the stream's 'view' URL.")
-            rgb = frame.image.to_rgb()
-            captured_ns = frame.trace.captured_ns
+            image, captured_ns = frame.image, frame.trace.captured_ns
     except StreamError as error:
         raise UnavailableError(error.message, error.hint) from None
     finally:
         stopping.set()
         _views.release()
-    if result is not None:
-        Drawer()(rgb, scaled(result.detections, result.size, Size(rgb.shape[1], rgb.shape[0])), result.description)
-    return _encode(rgb, _wall_ns(clock, captured_ns))
+    with _one_at_a_time(image.size):
+        rgb = image.to_rgb()
+        if result is not None:
+            Drawer()(rgb, scaled(result.detections, result.size, Size(rgb.shape[1], rgb.shape[0])), result.description)
+        return _encode(rgb, _wall_ns(clock, captured_ns))
 
 
 @contextmanager

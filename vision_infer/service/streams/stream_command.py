@@ -6,7 +6,10 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.pipeline.add_stream import add_stream
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.stream.source import LiveOptions, SourceSpec
+from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
+
+MAX_LIVE_PIXELS = 36_000_000
+"""The maximum number of pixels of a camera's frames: 8K has 33 million. A copy of a larger frame takes hundreds of megabytes."""
 
 
 def live_stream_command(
@@ -44,4 +47,5 @@ def live_source(name: str, url: str, settings: StreamSettings, allow_networks: t
         assemble=settings.assemble,
         allow_networks=allow_networks,
     )
-    return SourceSpec(name, "live", (url,), live=live, decode=settings.decode)
+    read = ReadOptions(max_pixels=MAX_LIVE_PIXELS)
+    return SourceSpec(name, "live", (url,), read=read, live=live, decode=settings.decode)

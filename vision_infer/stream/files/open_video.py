@@ -126,7 +126,7 @@ def check_pixels(width: int, height: int, read: ReadOptions, shown: str) -> None
 
 def too_many_pixels(what: str, read: ReadOptions, shown: str) -> StreamError:
     """Return the error for images that are too large."""
-    hint = "Raise --max-pixels if you trust the source."
+    hint = "Use a smaller stream of the camera; for files, raise --max-pixels if you trust the source."
     return StreamError(f"{shown}: {what} exceed the limit of {read.max_pixels} pixels", hint)
 
 

@@ -8,6 +8,7 @@ here, and all tracks are read.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.assembly import Assembler, Payload
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
+from vision_infer.stream.live.connection_guard import ConnectionGuard
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.open_live import OpenedStream, open_live
 from vision_infer.stream.redact import redact
@@ -31,6 +33,8 @@ from vision_infer.stream.source import SourceSpec
 
 _CAMERA_CLOCK = struct.Struct("=q")
 """Microseconds since 1970 (UTC), the first field of FFmpeg's `prft` side data (AVProducerReferenceTime)."""
+_GRACE_S = 1.0
+"""The time after which a read is ended from outside, although the time-out should have ended it, seconds."""
 _STALLED = 0.98
 """The part of the timeout after which a read counts as ended by the timeout."""
 
@@ -55,14 +59,22 @@ class LivePackets:
     ) -> None:
         self.spec = spec
         self._hwaccel = hwaccel
-        self.opened: OpenedStream = open_live(spec, log, hwaccel)
+        self._shown = redact(spec.paths[0])
+        self._guard = ConnectionGuard(spec.paths[0], stopping, 2 * spec.live.open_timeout_s)  # it may be opened twice
+        try:
+            self.opened: OpenedStream = open_live(spec, log, hwaccel)
+        except BaseException as error:
+            self._guard.close()
+            if self._guard.problem:
+                raise self._ended() from error
+            raise
+        self._guard.opened(self.opened.container.format.name)
         self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
         self.shift_ns = 0
         """The time that is added to the times of packets and frames, so that they continue when a file restarts, nanoseconds."""
         self._stopping = stopping
         self._clock = clock
         self._log = log
-        self._shown = redact(spec.paths[0])
         self._stall_ns = round(spec.live.stall_timeout_s * SECOND)
         self._progress_ns = clock.monotonic_ns()
         self._latest_ns = 0
@@ -93,11 +105,16 @@ class LivePackets:
             self._log.use_thread()
             if self.opened.web is not None:
                 self.opened.web.allow(self.spec.live.stall_timeout_s)
+            self._guard.allow(self.spec.live.stall_timeout_s + _GRACE_S)
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
                 self._read_failed(error)
                 return
+            finally:
+                self._guard.allow(math.inf)
+            if self._guard.problem:
+                raise self._ended()
             if packet is None:
                 return
             after = now()
@@ -138,6 +155,7 @@ class LivePackets:
 
     def close(self) -> None:
         """Close the source."""
+        self._guard.close()
         # Stop the decoder's threads before PyAV frees it: see ffmpeg_log.
         self.opened.stream.codec_context.flush_buffers()
         self.opened.close()
@@ -181,7 +199,12 @@ class LivePackets:
             return None
         return units * SECOND * base.numerator // base.denominator + self.shift_ns
 
+    def _ended(self) -> StreamError:
+        return StreamError(f"{self._shown}: {self._guard.problem}", "Check the camera, or remove the stream.")
+
     def _read_failed(self, error: Exception) -> None:
+        if self._guard.problem:
+            raise self._ended() from None
         if self.opened.kind == "http" and self._log.contains("ends prematurely"):
             return  # a live stream has no length: when the server closes the connection, the stream has ended
         if isinstance(error, av.error.ExitError):

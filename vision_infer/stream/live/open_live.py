@@ -38,6 +38,8 @@ _HELD_BY_PARSERS = {"rtsp": 1, "h264": 1, "hevc": 1, "mpegvideo": 1, "mjpeg": 1,
 """The number of packets by which each format delays its output: a parser finds the end of a frame when the next one begins, and
 the MPEG-TS demuxer finds the end of a packet in the same way."""
 _PARSED = frozenset({"h264", "hevc", "vvc", "mpeg4", "mpeg1video", "mpeg2video", "h263"})
+_MAX_TRACKS = 64
+"""The maximum number of tracks: each takes memory in FFmpeg, and an SDP can announce thousands."""
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "mpegvideo"})
 """The formats without timestamps: FFmpeg counts frames at 25 per second, whatever their rate."""
 
@@ -130,6 +132,11 @@ def _probed(
         try:
             # 2. If a decoder would miss something (no size, a codec that cannot be assembled), open it again.
             assembled = probing is _NO_PARSER and _can_be_assembled(container)
+            if len(container.streams) > _MAX_TRACKS:
+                hint = "Use a URL of a single camera."
+                raise RefusedError(
+                    f"{redact(path)}: has {len(container.streams)} tracks; at most {_MAX_TRACKS} are supported", hint
+                )
             if probing and not (assembled or (probing is not _NO_PARSER and _is_known(container))):
                 container.close()
                 continue
