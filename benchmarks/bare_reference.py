@@ -87,7 +87,7 @@ class Worker:
         self.width, self.height = self.card["input"]["width"], self.card["input"]["height"]
         self.labels = {number: json.dumps(label) for number, label in enumerate(self.card["labels"] or ())}
         self.scaler = VideoReformatter()
-        self.images = np.empty((1, self.height, self.width, 3), np.uint8)
+        self.images = np.zeros((1, self.height, self.width, 3), np.uint8)
         self.layout: tuple[int, int, int, int] | None = None
 
     def preprocess(self, frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -150,6 +150,8 @@ def main() -> None:
     sessions = [make_session(args.model) for _ in range(args.sessions)]
     workers = [Worker(sessions[number % args.sessions]) for number in range(args.workers)]
     frames: queue.Queue[Item | None] = queue.Queue(maxsize=4)
+    for worker in workers:  # every program of the comparison runs its model once before the measurement
+        worker.session.run(None, {"images": worker.images})
     started = time.perf_counter()
     with open(args.out, "w", encoding="utf-8") as out:
         writer = Writer(out)

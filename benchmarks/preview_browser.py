@@ -41,8 +41,8 @@ LOST_PART = 0.02
 OUTAGE_S = 0.3
 RECOVER_S = 2.0
 SETTLE_S = 3.0
-_WITHOUT_SYNC = "localStorage.setItem('vision-infer', JSON.stringify({ inStep: false }))"
-"""Makes the page show each frame immediately instead of waiting for its results."""
+_AT_ONCE = "localStorage.setItem('vision-infer', JSON.stringify({ delayVideo: false }))"
+"""Makes the page show each frame immediately instead of waiting for its results, which is the default."""
 _CODE = (ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS)
 
 # Reads the time code of each frame that a video element shows: [time by performance.now(), cells].
@@ -130,7 +130,7 @@ def glass(length: Length) -> Rows:
     with playing(ClockMount("/clock", 640, 360, 30)) as (service, cameras, browser):
         for _ in range(length.rounds):
             with checked_page(browser, service.url) as checked:
-                checked.page.add_init_script(_WITHOUT_SYNC)
+                checked.page.add_init_script(_AT_ONCE)
                 page = checked.open("stream/clock")
                 checked.wait(_PLAYS)
                 page.evaluate(_READER, list(_CODE))
@@ -213,7 +213,7 @@ def loss(length: Length) -> Rows:
             outage = Outage()
             loses = outage if kind == "outages" else lambda: random.random() < LOST_PART
             with LossyRelay(loses) as relay, checked_page(browser, service.url) as checked:
-                checked.page.add_init_script(_WITHOUT_SYNC)
+                checked.page.add_init_script(_AT_ONCE)
                 checked.page.route("**/whep", partial(_through, relay))
                 page = checked.open("stream/clock")
                 checked.wait(_PLAYS)

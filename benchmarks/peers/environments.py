@@ -12,11 +12,10 @@ from pathlib import Path
 from vision_infer.model.importing import ImportRequest, import_model
 
 HERE = Path(__file__).parent
-REQUIREMENTS = {
-    # The same version of ONNX Runtime everywhere, so that programs are compared and not its versions.
-    "ultralytics": ("ultralytics", "onnx", "onnxslim", f"onnxruntime=={importlib.metadata.version('onnxruntime')}"),
-    "roboflow": ("inference",),
-}
+# The same version of ONNX Runtime everywhere, so that programs are compared and not its versions.
+RUNTIME = f"onnxruntime=={importlib.metadata.version('onnxruntime')}"
+REQUIREMENTS = {"ultralytics": ("ultralytics", "onnx", "onnxslim", RUNTIME), "roboflow": ("inference",)}
+MODULES = {"ultralytics": "ultralytics", "roboflow": "inference"}
 SIZES = ("640x640", "384x640")
 """The input sizes of the model, height first."""
 INSTALL_S = 900
@@ -69,8 +68,27 @@ def _environment(folder: Path, packages: tuple[str, ...]) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True, text=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     subprocess.run(install, check=True, capture_output=True, text=True, timeout=INSTALL_S)
+    if RUNTIME not in packages:
+        _use_same_runtime(python, MODULES[folder.name])
     stamp.write_text(json.dumps(packages))
     return python
+
+
+def _use_same_runtime(python: Path, module: str) -> None:
+    """Replace the version of ONNX Runtime that a program pins by the common one, if the program still loads with it."""
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pinned = subprocess.run(
+        [str(python), "-c", "import importlib.metadata as m; print(m.version('onnxruntime'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    try:
+        subprocess.run([*install, RUNTIME], check=True, capture_output=True, text=True, timeout=INSTALL_S)
+        subprocess.run([str(python), "-c", f"import {module}"], check=True, capture_output=True, text=True, timeout=INSTALL_S)
+    except subprocess.SubprocessError:
+        again = [*install, f"onnxruntime=={pinned}"]
+        subprocess.run(again, check=True, capture_output=True, text=True, timeout=INSTALL_S)
 
 
 def _versions(python: Path, name: str) -> dict[str, str]:

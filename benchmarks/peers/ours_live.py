@@ -1,46 +1,21 @@
-"""vision-infer on cameras, with a sink that passes the frames with results to the meter.
+"""vision-infer on cameras, as users run it: the service as a process, and a client that reads results over the WebSocket.
 
-python -m benchmarks.peers.ours_live --model GRAPH.onnx --engine NAME --seconds S URL...
+    python -m benchmarks.peers.ours_live --model GRAPH.onnx --engine NAME --engine-dir DIR --seconds S URL...
+
+A client has no image and cannot read its time code. It notes when a result arrived and, by the age that the service reports,
+when its frame was captured. ``live.py`` uses the latter only to tell which frame of the camera it was; the time at which that
+frame was sent comes from the witness, as for all other programs.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers.live_meter import Meter
-from vision_infer.core.frame import Frame
-from vision_infer.core.image import LumaImage
-from vision_infer.core.result import Result
-from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lanes.lane import Lane, make_selector
-from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.sink.sink import Written
-from vision_infer.stream.source import SourceSpec
-
-
-class MeterSink:
-    """A sink that passes the frames with results to the meter."""
-
-    needs_images = True
-    outputs: Sequence[Written] = ()
-
-    def __init__(self, meter: Meter, urls: Sequence[str]) -> None:
-        self._meter = meter
-        self._urls = urls
-
-    def write(self, frame: Frame, result: Result | None) -> None:
-        """Pass the frame to the meter."""
-        image = frame.image
-        if result is not None and isinstance(image, LumaImage):
-            self._meter.done(self._urls[int(frame.stream)], image.luma(frame.image.size.width))
-
-    def close(self, complete: bool) -> None:
-        """Do nothing."""
+from benchmarks.live_reader import Reader
+from benchmarks.live_service import LiveService
 
 
 def main() -> None:
@@ -52,17 +27,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("urls", nargs="+")
     args = parser.parse_args()
-    with open_engine(args.model, EngineRequest(engine=args.engine, engine_dir=args.engine_dir)) as engine:
-        print(f"{args.engine}: {engine.name}", file=sys.stderr)
-        engine.warm_up()
-        lane = Lane("main", engine, make_selector(engine.card, 0.35, 0.6, None))
-        meter = Meter(args.seconds)
-        with Supervisor([lane], [MeterSink(meter, args.urls)]) as supervisor:
-            for number, url in enumerate(args.urls):
-                supervisor.add(AddStream(SourceSpec(str(number), "live", (url,)), "main"))
-            while not meter.over:
-                time.sleep(0.05)
-        meter.report()
+    streams = {f"camera-{number}": {"detect": url} for number, url in enumerate(args.urls)}
+    settings = {"model": str(args.model), "engine": args.engine, "engine_dir": str(args.engine_dir), "streams": streams}
+    with LiveService({**settings, "confidence": 0.35, "iou": 0.6}) as service:
+        with Reader(service.results_url) as reader:
+            service.wait(lambda: reader.rows, 60.0, "there is no result")
+            time.sleep(args.seconds)
+        rows = reader.rows
+    ends = rows[0].received_ns + args.seconds * 1e9
+    urls = dict(zip(streams, args.urls, strict=True))
+    notes = [
+        (urls[row.stream], row.received_ns / 1e9 - row.reported_ms / 1e3, row.received_ns / 1e9)
+        for row in rows
+        if row.received_ns <= ends
+    ]
+    print(json.dumps(notes), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.peers.live import LOOP_S, WARM_UP_S, _ages
+from benchmarks.peers.live import LOOP_S, WARM_UP_S, _ages, position_ms
 from benchmarks.peers.live_meter import Meter, read
 from vision_infer.stream.time_code_reader import draw
 
@@ -46,3 +46,16 @@ def test_growing_ages_are_measured_beyond_a_loop_of_the_video(began: float) -> N
 def test_skipped_frames_do_not_increase_the_ages() -> None:
     notes = [("camera", round(number * INTERVAL_S % LOOP_S * 1000), number * INTERVAL_S + 0.25) for number in range(0, 900, 7)]
     assert all(age == pytest.approx(0.25, abs=0.002) for _, age in _ages("camera", notes, 0.0))
+
+
+@pytest.mark.parametrize("wrong_s", [-0.01, 0.0, 0.01])
+def test_a_wrong_clock_of_the_service_does_not_change_the_ages(wrong_s: float) -> None:
+    """The reported time of capture selects the frame; the age counts from the time at which the witness saw it sent."""
+    began = 1003.7
+    notes = []
+    for number in range(0, 900, 7):
+        sent = began + number * INTERVAL_S
+        notes.append(("camera", position_ms(sent + wrong_s, began), sent + 0.2))
+    ages = [age for _, age in _ages("camera", notes, began)]
+    assert ages
+    assert all(age == pytest.approx(0.2, abs=0.002) for age in ages)
