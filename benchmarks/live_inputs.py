@@ -69,10 +69,10 @@ def cameras(count: int, video: Encoded) -> list[ReplayMount]:
     return [ReplayMount(f"/camera-{number}", video) for number in range(count)]
 
 
-def arguments(about: str | None, seconds: float) -> argparse.Namespace:
+def arguments(about: str | None, seconds: float, rounds: int = 5) -> argparse.Namespace:
     """Read the command line of the live benchmarks; exit with a message if the RTSP server or its clip is not installed."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--seconds", type=float, default=seconds, help="Duration of the measurement in each round.")
     args = parser.parse_args()
     if missing():

@@ -1,6 +1,6 @@
 """Overload the service: four cameras of 1080p at 30 frames/s, and a model of about 40 ms.
 
-    python -m benchmarks.live_load [--rounds 5] [--seconds 60]
+    python -m benchmarks.live_load [--rounds 3] [--seconds 120]
 
 The cameras send real images that were encoded before at 4 Mbit/s, so that sending costs almost nothing. Such video has no time
 code: the ages are those that the service reports, and ``live_age`` verifies these. A second figure is independent of the
@@ -121,7 +121,7 @@ def _witness_slope(rows: list[Row]) -> float:
 
 def main() -> int:
     """Measure, print, and write ``live_load.json``."""
-    args = arguments(__doc__, seconds=60)
+    args = arguments(__doc__, seconds=120, rounds=3)
     machine = describe_machine()
     cores = machine["cores"]
     assert isinstance(cores, int)

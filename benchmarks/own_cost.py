@@ -143,10 +143,22 @@ def main() -> None:
             seen["plain loop"].append(plain_us(args.frames, out))
             for name, case in cases.items():
                 seen[name].append(pipeline_us(args.frames, *case, out)[0])
+    # The speed of a machine changes from one sitting to the next, and with it all times. Ratios within a round change less.
+    ratios = {name: [value / plain for value, plain in zip(seen[name], seen["plain loop"], strict=True)] for name in cases}
     for name, values in seen.items():
-        print(f"{name:<22} {statistics.median(values):7.1f} µs of CPU per frame ({min(values):.1f}–{max(values):.1f})")
+        text = f"{name:<22} {statistics.median(values):7.1f} µs of CPU per frame ({min(values):.1f}–{max(values):.1f})"
+        if name in ratios:
+            text += f", {statistics.median(ratios[name]):.2f} × the plain loop ({min(ratios[name]):.2f}–{max(ratios[name]):.2f})"
+        print(text)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    report = {"machine": describe_machine(), "frames": args.frames, "detections": DETECTIONS - 1, "cpu_us_per_frame": seen}
+    report = {
+        "machine": describe_machine(),
+        "command": f"python -m benchmarks.own_cost --frames {args.frames} --rounds {args.rounds}",
+        "frames": args.frames,
+        "detections": DETECTIONS - 1,
+        "cpu_us_per_frame": seen,
+        "ratio_to_plain_loop": ratios,
+    }
     (RESULTS / "own_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -51,6 +51,8 @@ class ClockMount:
     key_interval: int = 30
     """The key-frame interval in frames."""
     kbit_s: int = 2000
+    turn_every: int | None = None
+    """The number of frames after which the square changes its direction; None: at the edges of the frame."""
     b_frames: int = 0
     """The number of B-frames between other frames, H.264 only; each adds a frame interval of delay."""
     next_size: tuple[int, int] | None = None

@@ -113,7 +113,7 @@ class ClockFeed(Feed):
                 self.source.set_property("caps", Gst.Caps.from_string(canvas.caps(mount["fps"])))
                 shown = canvas
             now, running = time.monotonic_ns(), self.running_ns()
-            if not self.push(canvas.paint(number, now), running, interval):
+            if not self.push(canvas.paint(number, now, mount["turn_every"]), running, interval):
                 return
 
 
@@ -134,10 +134,10 @@ class Canvas:
     def caps(self, fps):
         return f"video/x-raw,format=I420,width={self.width},height={self.height},framerate={fps}/1"
 
-    def paint(self, number, now_ns):
+    def paint(self, number, now_ns, turn_every=None):
         image = bytearray(self.empty)
         side = self.height // SIDE_UNITS
-        span = self.width - side
+        span = self.width - side if turn_every is None else 4 * turn_every
         left = abs((number * 4) % (2 * span) - span)
         bright = bytes([180]) * side
         for line in range(self.height // 2, self.height // 2 + side):
