@@ -52,7 +52,7 @@ def test_the_tiles_fill_the_screen(browser: Browser, site: ServeProcess) -> None
         checked.wait("document.fullscreenElement !== null")
         page.get_by_role("button", name="Leave full screen").click()
         checked.wait("document.fullscreenElement === null")
-        page.set_viewport_size(NARROW)
+        page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
         checked.wait("document.querySelector('.tile').offsetWidth < 360")
         assert checked.overflow() <= 0
         checked.shot("wall-narrow")

@@ -247,7 +247,6 @@ def test_version_models_engines_and_events() -> None:
 def test_errors_of_the_framework_have_the_same_form() -> None:
     api = Api()
     problem(api.get("/nothing"), 404, "not-found")
-    problem(api.get("/docs"), 404, "not-found")
     problem(api.get("/api/v1/streams/"), 404, "not-found")
     answer = api.ask("POST", "/api/v1/streams/door")
     problem(answer, 405, "method-not-allowed")

@@ -39,7 +39,7 @@ def test_only_the_health_check_works_without_a_token() -> None:
             answer = api.ask(method, path, headers=headers, json={} if method in ("POST", "PUT") else None)
             if path == "/healthz":
                 assert answer.status_code in ((200,) if method in ("GET", "HEAD") else (405, 413)), (method, path)
-            elif path == "/" and method in ("GET", "HEAD", "OPTIONS"):  # the page, whose files contain no secrets
+            elif path in ("/", "/docs") and method in ("GET", "HEAD", "OPTIONS"):  # the page, whose files contain no secrets
                 assert answer.status_code == (405 if method == "OPTIONS" else 200), (method, path)
             else:
                 assert answer.status_code == 401, (method, path)
@@ -52,7 +52,7 @@ def test_only_the_health_check_works_without_a_token() -> None:
 def test_the_document_contains_every_route() -> None:
     api = Api()
     known = set(api.get("/api/v1/openapi.json").json()["paths"]) | {"/api/v1/openapi.json", "/api/v1/results"}
-    known |= {"/", "/page/{path}"}
+    known |= {"/", "/docs", "/page/{path}"}
     there = {str(getattr(route, "path", "")).replace(":path}", "}") for route in all_routes(api.app.routes)}
     assert there - known == set()
 

@@ -16,7 +16,7 @@ PROBE = "/api/v1/probe"
 
 def test_only_the_page_needs_no_token() -> None:
     api = Api(tokens=TOKENS)
-    for path in ("/", "/page/main.js", "/page/style/base.css", "/page/icon.svg"):
+    for path in ("/", "/docs", "/page/main.js", "/page/style/base.css", "/page/icon.svg"):
         assert api.get(path).status_code == 200, path
     problem(api.get("/page/none.js"), 404, "not-found")
     problem(api.ask("POST", "/"), 401, "unauthorized")
@@ -42,8 +42,11 @@ def test_the_page_has_a_content_security_policy() -> None:
     policy = Api().get("/").headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "require-trusted-types-for 'script'" in policy
-    assert "unsafe" not in policy
-    assert "://" not in policy
+    for path in ("/", "/docs"):
+        policy = Api().get(path).headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "://" not in policy
 
 
 def test_the_page_loads_nothing_from_other_hosts() -> None:

@@ -73,7 +73,13 @@ function build() {
   );
   document.body.append(
     skip,
-    h("header", null, logo, h("nav", { "aria-label": "Pages" }, links), h("div.tools", null, version, theme, logOutButton)),
+    h(
+      "header",
+      null,
+      logo,
+      h("nav", { "aria-label": "Pages" }, links),
+      h("div.tools", null, h("a.docs", { href: "docs" }, "API"), version, theme, logOutButton),
+    ),
     banner,
     content,
   );

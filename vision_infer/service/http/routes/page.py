@@ -15,6 +15,7 @@ from vision_infer.service.http.problem import Problem
 router = APIRouter(include_in_schema=False)
 
 PREFIX = "/page/"
+DOCS_PATH = "/docs"
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -28,12 +29,13 @@ _POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
     )
 )
+_PAGE_POLICY = f"{_POLICY}; require-trusted-types-for 'script'; trusted-types 'none'"
 """The content security policy: only scripts of this service, no HTML from strings, no other hosts. The sites that may embed the
 page are added."""
+_DOCS_POLICY = f"{_POLICY}; img-src 'self' data:"
+"""The policy of the API's documentation: Swagger UI makes HTML from sanitized text, and its style sheet contains images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,19 @@ def _files() -> dict[str, _File]:
 
 def is_page(path: str) -> bool:
     """Return whether a path belongs to the page and needs no token."""
-    return path == "/" or path.startswith(PREFIX)
+    return path in ("/", DOCS_PATH) or path.startswith(PREFIX)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def get_index(request: Request) -> Response:
     """Return the page."""
     return _send(request, "index.html")
+
+
+@router.api_route(DOCS_PATH, methods=["GET", "HEAD"])
+async def get_docs(request: Request) -> Response:
+    """Return the interactive documentation of the API."""
+    return _send(request, "docs.html")
 
 
 @router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
@@ -86,7 +94,7 @@ def _send(request: Request, path: str) -> Response:
     headers = {
         "ETag": file.etag,
         "Cache-Control": "no-cache",  # revalidated on each use, so that updates take effect immediately
-        "Content-Security-Policy": _POLICY,
+        "Content-Security-Policy": _DOCS_POLICY if path == "docs.html" else _PAGE_POLICY,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     }
