@@ -20,7 +20,7 @@ TOPICS = Topics("vi")
 
 
 def stream(name: str = "door", state: str = "live", **more: object) -> StreamSnapshot:
-    fields = {"labels": ("person",), "zones": {"yard": 0}, "lines": {}} | more
+    fields = {"live": state == "live", "labels": ("person",), "zones": {"yard": 0}, "lines": {}} | more
     return StreamSnapshot(name, json.dumps({"type": "state", "stream": name, "state": state}), **fields)  # type: ignore[arg-type]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Template
 
 from tests.sink.mqtt_site import Site, broker, numbers, stream
 from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener
+from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.sink.delivery.stream_images import StreamImages
 
 __all__ = ["broker"]
 
@@ -138,7 +143,7 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         assert set(configs) == expected
         camera = configs["homeassistant/binary_sensor/vi_door_camera/config"]
         assert camera["state_topic"] == "vi/door/state"
-        assert camera["availability"] == [{"topic": "vi/availability"}]
+        assert camera["availability"] == [{"topic": "vi/availability"}]  # it shows that the camera is away
         assert camera["device_class"] == "connectivity"
         wait_until(lambda: listener.of("vi/door/state"), "the state arrives")
         assert listener.of("vi/door/state")[-1].row["state"] == "live"
@@ -154,6 +159,93 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         wait_until(
             lambda: not [topic for topic in listener.retained() if "door" in topic], lambda: f"all is away: {listener.retained()}"
         )
+    site.delivery.close()
+
+
+def test_home_assistant_shows_nothing_of_a_camera_that_is_away(broker: Broker, tmp_path: Path) -> None:
+    site = Site(tmp_path, broker.port, discovery_prefix="homeassistant", sends_states=False)
+    site.streams = [stream(zones={"yard": 1})]
+    with Listener(broker) as listener:
+
+        def available(entity: str) -> bool:
+            """Return what Home Assistant calculates from the retained messages."""
+            retained = listener.retained()
+            config = json.loads(retained[f"homeassistant/{entity}/config"])
+            assert config["availability_mode"] == "all"
+            values = []
+            for one in config["availability"]:
+                payload = retained[one["topic"]]
+                template = Template(one["value_template"]) if "value_template" in one else None
+                values.append(payload if template is None else template.render(value_json=json.loads(payload)))
+            assert set(values) <= {"online", "offline"}
+            return set(values) == {"online"}
+
+        counts = ("sensor/vi_door_objects", "sensor/vi_door_zone_yard", "binary_sensor/vi_door_zone_yard")
+        wait_until(lambda: {f"homeassistant/{one}/config" for one in counts} <= listener.retained().keys(), "they are announced")
+        wait_until(lambda: "vi/door/state" in listener.retained(), "the state is known")
+        assert all(map(available, counts))
+        site.streams = [stream(state="backing_off", zones={"yard": 1})]
+        wait_until(lambda: "backing_off" in listener.retained()["vi/door/state"], "the state has changed")
+        assert not any(map(available, counts))
+        assert available("binary_sensor/vi_door_camera")
+    site.delivery.close()
+
+
+class Image:
+    """A request for an image that a test answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.data: bytes | None = None
+        self.cancelled = False
+
+    def jpeg(self) -> bytes | None:
+        return self.data
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_images_are_requested_at_their_interval_without_waiting() -> None:
+    clock, asked = HandClock(), list[Image]()
+
+    def request(name: str) -> Image:
+        asked.append(Image(name))
+        return asked[-1]
+
+    images = StreamImages(request, 10, clock)
+    assert images.take(["door", "yard"]) == {}
+    clock.move(30)
+    assert images.take(["door", "yard"]) == {}
+    assert sorted(one.name for one in asked) == ["door", "yard"]  # no second request before the first is answered
+    first = next(one for one in asked if one.name == "door")
+    first.data = b"image"
+    assert images.take(["door"]) == {"door": b"image"}  # and "yard" delivers no frames any more
+    assert next(one for one in asked if one.name == "yard").cancelled
+    assert [one.name for one in asked[2:]] == ["door"]
+    asked[2].data = b"next"
+    clock.move(9)
+    assert images.take(["door"]) == {"door": b"next"}
+    assert len(asked) == 3
+    clock.move(1)
+    images.take(["door"])
+    assert len(asked) == 4
+
+
+def test_images_are_retained_and_announced_and_deleted_with_their_stream(broker: Broker, tmp_path: Path) -> None:
+    def request(name: str) -> Image:
+        image = Image(name)
+        image.data = b"\xff\xd8 an image"
+        return image
+
+    site = Site(tmp_path, broker.port, discovery_prefix="homeassistant", images=StreamImages(request, 1, SYSTEM_CLOCK))
+    with Listener(broker) as listener:
+        wait_until(lambda: "vi/door/image" in listener.retained(), "the image is there")
+        assert listener.retained()["vi/door/image"].encode(errors="surrogateescape") == b"\xff\xd8 an image"
+        config = json.loads(listener.retained()["homeassistant/camera/vi_door_image/config"])
+        assert config["topic"] == "vi/door/image"
+        site.streams = []
+        wait_until(lambda: set(listener.retained()) == {"vi/availability"}, lambda: str(listener.retained()))
     site.delivery.close()
 
 

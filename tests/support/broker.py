@@ -188,7 +188,7 @@ class Listener:
         self._port = broker.port
 
     def _hear(self, client: Any, data: Any, message: Any) -> None:
-        self.heard.append(Heard(message.topic, message.payload.decode(), message.retain))
+        self.heard.append(Heard(message.topic, message.payload.decode(errors="surrogateescape"), message.retain))
 
     def __enter__(self) -> Listener:
         self._client.connect("127.0.0.1", self._port)

@@ -103,6 +103,13 @@ class MqttSettings(SinkSettings):
         default=None, pattern=_TOPIC, max_length=200, description="The discovery prefix, usually `homeassistant`. null: none."
     )
 
+    image_s: float | None = Field(
+        default=None,
+        ge=1,
+        le=86_400,
+        description="The interval of images with detections (JPEG) at PREFIX/STREAM/image, in seconds. null: no images.",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> MqttSettings:
         if self.password is not None and self.username is None:

@@ -69,10 +69,10 @@ class Service:
     ) -> None:
         self.settings = settings
         self._sink_set = sink_set
+        self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
         if sink_set is not None:
             sinks = (*sinks, sink_set)
-            sink_set.set_streams(self.streams)
-        self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
+            sink_set.connect(self.streams, self.hub)
         self.preview = Preview(settings.preview, lambda name: self._streams.main_source(name), clock)
         self.clips = Clips(settings.clips, state_folder(settings.state_dir, os.environ) / "clips", clock)
         self._clock = clock

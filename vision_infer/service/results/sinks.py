@@ -17,8 +17,11 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
+from vision_infer.pipeline.status import StreamState
 from vision_infer.service.events import EngineEvent, ServiceEvent, kind_of, to_row, wall_ns_of
+from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.row import is_found
+from vision_infer.service.results.snapshot import NextImage
 from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
 from vision_infer.sink.archive.parquet_log import ParquetLog
@@ -68,6 +71,7 @@ class SinkSet:
         self._folder = state_dir / FOLDER
         self._clock = clock
         self._streams: Callable[[], Iterable[StreamSnapshot]] = tuple
+        self._hub: ResultHub | None = None
         rotation = Rotation(round(results.rotate_mb * 1e6), results.daily, results.keep, results.parquet_minutes * 60)
         self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotation, clock)
         self._parquet: ParquetLog | None = None
@@ -77,9 +81,14 @@ class SinkSet:
         """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""
         self.reload(sinks)
 
-    def set_streams(self, streams: Callable[[], Iterable[StreamView]]) -> None:
-        """Set the function that returns the current streams."""
+    def connect(self, streams: Callable[[], Iterable[StreamView]], hub: ResultHub) -> None:
+        """Set the function that returns the current streams, and the source of their images."""
         self._streams = lambda: [_snapshot(view) for view in streams()]
+        self._hub = hub
+
+    def _request_image(self, stream: str) -> NextImage:
+        assert self._hub is not None  # without it there are no streams
+        return NextImage(self._hub, stream, self._clock)
 
     def reload(self, sinks: SinksSettings) -> None:
         """Apply new settings. Unchanged sinks keep running; re-created sinks send what is still in their spools."""
@@ -99,7 +108,7 @@ class SinkSet:
         kind, name = key
         spool = self._spool(kind, name)
         size = round(settings.spool_mb * 1e6)
-        context = CarrierContext(spool, partial(self._subscribed, settings), self._clock)
+        context = CarrierContext(spool, partial(self._subscribed, settings), self._request_image, self._clock)
         # The module of a kind is named like its section of the settings.
         carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(settings, context)
         return _Sender(settings, Delivery(name, kind, spool, size, carrier, self._clock), carrier)
@@ -200,6 +209,7 @@ def _snapshot(view: StreamView) -> StreamSnapshot:
     return StreamSnapshot(
         view.name,
         json.dumps(row, ensure_ascii=False),
+        status is not None and status.state is StreamState.LIVE,
         settings.classes or (),
         {zone: occupancy.get(zone, 0) for zone in settings.zones},
         {line: crossings.get(line, (0, 0)) for line in settings.lines},

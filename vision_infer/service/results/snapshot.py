@@ -62,6 +62,24 @@ def _one_at_a_time(size: Size) -> AbstractContextManager[object]:
     return _huge if size.width * size.height > _HUGE_PIXELS else nullcontext()
 
 
+class NextImage:
+    """The next image of a stream with its detections, for a caller that does not wait."""
+
+    def __init__(self, hub: ResultHub, stream: str, clock: Clock) -> None:
+        self._future = hub.one_shot(stream)
+        self._clock = clock
+
+    def jpeg(self) -> bytes | None:
+        """Return the image as JPEG; None if it has not arrived yet, or the service is stopping."""
+        if not self._future.done() or self._future.cancelled():
+            return None
+        return of_result(*self._future.result(), True, self._clock).jpeg
+
+    def cancel(self) -> None:
+        """Give the image up."""
+        self._future.cancel()
+
+
 def of_view(
     spec: SourceSpec,
     open_source: Callable[[SourceSpec, int, threading.Event], Source],

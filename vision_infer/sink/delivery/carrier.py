@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
+from vision_infer.sink.delivery.stream_images import ImageRequest
 from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 
 
@@ -77,6 +78,8 @@ class CarrierContext:
     """The folder of the spool, for further files."""
     streams: Callable[[], Iterable[StreamSnapshot]]
     """A function that returns the present streams."""
+    request_image: Callable[[str], ImageRequest]
+    """A function that requests the next image of a stream, with its detections drawn."""
     clock: Clock
 
 

@@ -1,7 +1,8 @@
 """MQTT discovery of Home Assistant: one retained message for each entity, so that it shows streams automatically.
 
-A stream is a device. Its entities are the connection to its camera, the number of objects, in total and of each label, the
-objects in each zone, and the crossings of each line. The topics are ``PREFIX/COMPONENT/OBJECT/config``.
+A stream is a device. Its entities are the connection to its camera, an image, the number of objects, in total and of each label,
+the objects in each zone, and the crossings of each line. Except for the connection, they are unavailable while the stream
+delivers no frames. The topics are ``PREFIX/COMPONENT/OBJECT/config``.
 """
 
 from __future__ import annotations
@@ -29,25 +30,32 @@ class Topics:
         return f"{self.prefix}/availability"
 
     def of(self, stream: str, part: str) -> str:
-        """Return a topic of a stream; the part is ``detections``, ``events``, ``state`` or ``counts``."""
+        """Return a topic of a stream; the part is ``detections``, ``events``, ``state``, ``counts`` or ``image``."""
         return f"{self.prefix}/{stream}/{part}"
 
 
-def discovery(discovery_prefix: str, topics: Topics, stream: StreamSnapshot) -> dict[str, str]:
+def discovery(discovery_prefix: str, topics: Topics, stream: StreamSnapshot, images: bool) -> dict[str, str]:
     """Return the messages that announce a stream, by topic.
 
     Args:
         discovery_prefix: The prefix under which Home Assistant searches.
         topics: The topics of the service.
         stream: The stream.
+        images: Whether images of the stream are published.
     """
     device = safe_id(f"{topics.prefix} {stream.name}")
     messages: dict[str, str] = {}
-    for component, entity, fields in _entities(topics, stream):
+    service = {"topic": topics.availability}
+    live = {
+        "topic": topics.of(stream.name, "state"),
+        "value_template": "{{ 'online' if value_json.state == 'live' else 'offline' }}",
+    }
+    for component, entity, fields in _entities(topics, stream, images):
         unique = f"{device}_{safe_id(entity)}"
         payload = {
             "unique_id": unique,
-            "availability": [{"topic": topics.availability}],
+            "availability": [service] if entity == "camera" else [service, live],
+            "availability_mode": "all",
             **fields,
             "device": {
                 "identifiers": [device],
@@ -61,7 +69,7 @@ def discovery(discovery_prefix: str, topics: Topics, stream: StreamSnapshot) -> 
     return messages
 
 
-def _entities(topics: Topics, stream: StreamSnapshot) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _entities(topics: Topics, stream: StreamSnapshot, images: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the component, the name and the specific fields of each entity."""
     counts = topics.of(stream.name, "counts")
     camera = {
@@ -73,6 +81,8 @@ def _entities(topics: Topics, stream: StreamSnapshot) -> Iterator[tuple[str, str
         "json_attributes_topic": topics.of(stream.name, "state"),
     }
     yield "binary_sensor", "camera", camera
+    if images:
+        yield "camera", "image", {"name": "Image", "topic": topics.of(stream.name, "image")}
     yield "sensor", "objects", _count("Objects", counts, "value_json.objects")
     for label in stream.labels:
         yield "sensor", f"label {label}", _count(label.capitalize(), counts, f"value_json.labels.get({_text(label)}, 0)")

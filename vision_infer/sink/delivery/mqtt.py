@@ -16,6 +16,7 @@ from vision_infer.sink.delivery.carrier import CarrierContext, Record, Undeliver
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
 from vision_infer.sink.delivery.home_assistant import Topics, discovery
 from vision_infer.sink.delivery.retained_topics import RetainedTopics
+from vision_infer.sink.delivery.stream_images import StreamImages
 from vision_infer.sink.delivery.stream_snapshot import PeakCounts, StreamSnapshot
 
 CONNECT_S = 10.0
@@ -50,6 +51,7 @@ def open_carrier(settings: MqttSettings, context: CarrierContext) -> MqttCarrier
         RetainedTopics(context.folder / "retained_topics.json"),
         context.streams,
         "states" in settings.kinds,
+        None if settings.image_s is None else StreamImages(context.request_image, settings.image_s, context.clock),
         context.clock,
     )
 
@@ -58,8 +60,8 @@ class MqttCarrier:
     """Publishes with QoS 1: ``PREFIX/STREAM/detections``, ``events`` and, retained, ``state``; ``PREFIX/engine``.
 
     It also publishes, without the spool, because only the newest value counts: ``PREFIX/availability``, ``PREFIX/STREAM/counts``
-    at most once a second, and the discovery messages of Home Assistant. All of these are retained, and deleted with their
-    stream.
+    at most once a second, ``PREFIX/STREAM/image``, and the discovery messages of Home Assistant. All of these are retained, and
+    deleted with their stream.
 
     Args:
         host: The host of the broker.
@@ -72,6 +74,7 @@ class MqttCarrier:
         retained: The topics that the broker retains.
         streams: A function that returns the present streams.
         sends_states: Whether changes of state come as records.
+        images: The images to publish; None: none.
         clock: The clock.
     """
 
@@ -89,6 +92,7 @@ class MqttCarrier:
         retained: RetainedTopics,
         streams: Callable[[], Iterable[StreamSnapshot]],
         sends_states: bool = True,
+        images: StreamImages | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._host, self._port = host, port
@@ -100,6 +104,7 @@ class MqttCarrier:
         self._retained = retained
         self._streams = streams
         self._sends_states = sends_states
+        self._images = images
         self._clock = clock
         self._client: Any = None
         self._name = ""
@@ -238,7 +243,7 @@ class MqttCarrier:
     def _publish_all(self, messages: dict[str, str], retain: bool) -> None:
         self._publish([(topic, payload, retain) for topic, payload in messages.items()])
 
-    def _publish(self, messages: Sequence[tuple[str, str, bool]]) -> None:
+    def _publish(self, messages: Sequence[tuple[str, str | bytes, bool]]) -> None:
         """Publish messages, and wait for the acknowledgments of the broker.
 
         Raises:
@@ -247,7 +252,8 @@ class MqttCarrier:
         for start in range(0, len(messages), MAX_IN_FLIGHT):
             wanted = set()
             for topic, payload, retain in messages[start : start + MAX_IN_FLIGHT]:
-                sent = self._client.publish(topic, payload.encode("utf-8", "backslashreplace"), 1, retain)
+                data = payload if isinstance(payload, bytes) else payload.encode("utf-8", "backslashreplace")
+                sent = self._client.publish(topic, data, 1, retain)
                 if sent.rc:
                     raise UndeliveredError(f"{self._where}: the connection is lost", hung_up=True)
                 wanted.add(sent.mid)
@@ -278,12 +284,18 @@ class MqttCarrier:
             objects, labels = self._counted(stream.name)
             wanted[self._topics.of(stream.name, "counts")] = _counts_row(stream, objects, labels)
             if self._discovery_prefix is not None:
-                wanted |= discovery(self._discovery_prefix, self._topics, stream)
+                wanted |= discovery(self._discovery_prefix, self._topics, stream, self._images is not None)
         states = {self._topics.of(stream.name, "state"): stream.state for stream in streams}
         if not self._sends_states:
             wanted |= states
+        keep = {*wanted, *states}
+        if self._images is not None:
+            keep |= {self._topics.of(stream.name, "image") for stream in streams}
         # A restarted broker may have lost the states; later changes come as records.
-        self._update_retained(wanted, {*wanted, *states}, states if first else {})
+        self._update_retained(wanted, keep, states if first else {})
+        if self._images is not None:
+            images = self._images.take([stream.name for stream in streams if stream.live])
+            self._publish([(self._topics.of(name, "image"), image, True) for name, image in images.items()])
 
     def _update_retained(self, wanted: dict[str, str], keep: set[str], again: dict[str, str]) -> None:
         gone = [topic for topic in self._retained.topics if topic not in keep]

@@ -13,6 +13,8 @@ class StreamSnapshot:
     name: str
     state: str
     """The last change of state, a JSON object."""
+    live: bool
+    """Whether the stream delivers frames."""
     labels: tuple[str, ...]
     """The labels that the user selected; empty: all of the model, which may be many."""
     zones: Mapping[str, int]
