@@ -134,21 +134,21 @@ bench-quick: $(VENV)/dev.stamp ## Check that the benchmarks of files run.
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
 
 # The other programs get separate environments in benchmarks/results; the report lists those that cannot be installed.
-bench-peers: $(VENV)/dev.stamp cameras ## Compare with Ultralytics, Roboflow inference and plain loops (sets up environments, then about 15 minutes).
+bench-peers: $(VENV)/dev.stamp cameras ## Compare with Ultralytics, Roboflow inference and plain loops (sets up environments, then about 50 minutes).
 	$(BIN)/python -m benchmarks.peers.compare
 
 bench-peers-quick: $(VENV)/dev.stamp cameras
 	$(BIN)/python -m benchmarks.peers.compare --quick
 
 # All benchmarks run, also after one has missed its target; the exit status reports it.
-bench-live: $(VENV)/dev.stamp cameras ## Measure the live service: age, overload, weights, many streams (about 14 minutes).
+bench-live: $(VENV)/dev.stamp cameras ## Measure the live service: age, overload, weights, many streams (about 16 minutes).
 	@status=0; for name in age load weights many; do $(BIN)/python -m benchmarks.live_$$name || status=1; done; exit $$status
 
 bench-live-quick: $(VENV)/dev.stamp cameras ## Check that the benchmarks of the live service run.
 	@status=0; for name in age load weights many; do \
 	  $(BIN)/python -m benchmarks.live_$$name --rounds 1 --seconds 8 || status=1; done; exit $$status
 
-bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the browser: latency, boxes, loss, viewers (about 8 minutes).
+bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the browser: latency in both modes, boxes, loss, viewers (about 10 minutes).
 	$(BIN)/python -m benchmarks.preview
 
 bench-preview-quick: $(VENV)/dev.stamp cameras browser
@@ -185,7 +185,7 @@ deploy-check: $(VENV)/dev.stamp ## Validate compose.yaml with docker-compose, an
 quantize-default: $(VENV)/dev.stamp ## Quantize the bundled model again; needs DATA='VIDEO… FOLDER…'.
 	$(BIN)/python models/nanodet-416/quantize.py --data $(DATA)
 
-bench-defaults: $(VENV)/dev.stamp ## Compare the defaults with FP32 and a square input on 16:9 video (about 12 minutes).
+bench-defaults: $(VENV)/dev.stamp ## Compare the defaults with a simple loop, and with FP32 and a square input, on 16:9 video (about 12 minutes).
 	$(BIN)/python -m benchmarks.defaults
 
 bench-defaults-quick: $(VENV)/dev.stamp

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.inputs import COMMAND, RESULTS, ROOT
 from benchmarks.live_service import LiveService
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import quantile
 from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine
@@ -221,12 +221,11 @@ def _table(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _write_tables(machine: dict[str, object], command: str, cases: list[dict[str, Any]]) -> None:
+def _write_tables(machine: dict[str, object], cases: list[dict[str, Any]]) -> None:
     """Write the tables into ``docs/reference/forecast.md``."""
     page = ROOT / "docs" / "reference" / "forecast.md"
     about = (
-        f"{machine['cpu']}, {machine['cores']} cores, {str(machine['date'])[:10]}, commit {machine['commit']}, `{command}`. Each "
-        "row is one run. In parentheses: the error of the forecast. "
+        f"{source_line(machine)} Each row is one run. In parentheses: the error of the forecast. "
         '"Within" means an error of at most 10% for results/s and 20% for ages.'
     )
     content = "\n".join([about, "", *(line for case in cases for line in _table(case))])
@@ -246,11 +245,11 @@ def main() -> int:
         print(*_table(case), sep="\n")
     machine = describe_machine()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "command": "make bench-forecast", "cases": cases}
+    content = {"machine": machine, "cases": cases}
     (RESULTS / "forecast.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     runs = [run for case in cases for run in case["runs"]]
     if not args.quick and not any(run["disturbed"] for run in runs):
-        _write_tables(machine, "make bench-forecast", cases)
+        _write_tables(machine, cases)
     good = all(run["within"] for run in runs if not run["disturbed"]) and all(case["capacity"]["within"] for case in cases)
     return 0 if good else 1
 

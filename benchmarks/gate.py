@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, bikes, clip
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from vision_infer.analyze.matching import box_overlap
 from vision_infer.config.run import run_settings
 from vision_infer.pipeline.runs.offline import run
@@ -202,7 +202,7 @@ def main() -> None:
     """Run all clips, print the tables, and write ``gate.json``."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     machine = describe_machine()
-    print(f"{machine['date']}  {machine['cpu']}, {machine['cores']} cores; load before: {machine['load_before']}\n")
+    print(f"{source_line(machine)} Load before: {machine['load_before']}\n")
     outcomes = []
     for name, path in clips():
         outcomes.append(compare(name, path))

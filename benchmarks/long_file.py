@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.inputs import COMMAND, FP32, RESULTS, clip, graph, looped
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from benchmarks.measure import measure
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         spread = f"{min(values) / 1e6:.1f}–{max(values) / 1e6:.1f}"
         print(f"{name:9} {frames[name]:6d} frames   peak {statistics.median(values) / 1e6:7.1f} MB ({spread})")
     ratio = statistics.median(peaks["repeated"]) / statistics.median(peaks["once"])
-    print(f"ratio {ratio:.3f}")
+    print(f"ratio {ratio:.3f}\n{source_line(machine)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     written = json.dumps({"machine": machine, "frames": frames, "peak_rss_bytes": peaks, "ratio": ratio}, indent=1)
     (RESULTS / "long_file.json").write_text(written + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
@@ -15,7 +16,7 @@ PACKAGES = ("vision-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "op
 
 
 def describe_machine() -> dict[str, object]:
-    """Return the CPU and its instruction sets, the usable cores, the load, versions, commit and date; no host name, no path."""
+    """Return the CPU and its instruction sets, cores, load, versions, date, commit and command; no host name and no path."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -23,11 +24,23 @@ def describe_machine() -> dict[str, object]:
         "instructions": _instructions(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "commit": _commit(),
+        "command": _command(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": _versions(),
         "load_before": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def source_line(machine: dict[str, object]) -> str:
+    """Return the line that belongs above each table of figures: machine, date, commit and command."""
+    date = str(machine["date"])[:10]
+    return f"{machine['cpu']}, {machine['cores']} cores, {date}, commit {machine['commit']}, `{machine['command']}`."
+
+
+def _command() -> str:
+    """Return the command that runs this benchmark, without the path of the interpreter."""
+    return " ".join(("python", *sys.orig_argv[1:]))
 
 
 def _commit() -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inputs import RESULTS
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from vision_infer.analyze.select import Selector, select
 from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.core.frame import Frame
@@ -151,9 +151,10 @@ def main() -> None:
             text += f", {statistics.median(ratios[name]):.2f} × the plain loop ({min(ratios[name]):.2f}–{max(ratios[name]):.2f})"
         print(text)
     RESULTS.mkdir(parents=True, exist_ok=True)
+    machine = describe_machine()
+    print(source_line(machine))
     report = {
-        "machine": describe_machine(),
-        "command": f"python -m benchmarks.own_cost --frames {args.frames} --rounds {args.rounds}",
+        "machine": machine,
         "frames": args.frames,
         "detections": DETECTIONS - 1,
         "cpu_us_per_frame": seen,

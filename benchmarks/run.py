@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inputs import COMMAND, FP32, RESULTS, ROOT, InputMissingError, clip, copies, describe_clip, graph
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from benchmarks.measure import measure
 from benchmarks.report import Run, disagreements, draw, table, write_json
 
@@ -134,7 +134,7 @@ def main() -> int:
     for run in all_runs(cells, names, 1 if args.quick else args.rounds, warm_up=not args.quick):
         runs.append(run)
         print(f"round {run.round}  {run.cell}  {run.contender}: {run.frames_per_second:.1f} frames/s", file=sys.stderr)
-    print(table(runs))
+    print(f"{table(runs)}\n{source_line(machine)}")
     write_json(RESULTS / f"{stem}.json", machine, {"clips": clips}, skipped, runs)
     draw(RESULTS / f"{stem}.png", machine, runs)
     wrong = disagreements(runs)

@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 
 from benchmarks.inputs import COMMAND, FP32, RESULTS, InputMissingError, clip, copies, graph
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 from benchmarks.measure import measure
 from vision_infer.analyze.select import select
 from vision_infer.core.detections import Detections
@@ -211,7 +211,9 @@ def main() -> None:
             figures = f"{row['limit_fps']:>7.1f} {row['run_fps']:>7.1f} {row['ratio']:>6.3f}"
             print(f"{model_name:<12}{clip_name:<9}{row['files']:>5}  {shown}  {figures}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    report = {"machine": describe_machine(), "rounds": args.rounds, "cells": rows}
+    machine = describe_machine()
+    print(source_line(machine))
+    report = {"machine": machine, "rounds": args.rounds, "cells": rows}
     (RESULTS / "stage_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

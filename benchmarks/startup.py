@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks.inputs import COMMAND, FP32, RESULTS, ROOT, clip, graph
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, source_line
 
 BUNDLED = ROOT / "models" / "nanodet-416"
 CONTROL = """
@@ -93,6 +93,7 @@ def main() -> None:
     shutil.rmtree(kept, ignore_errors=True)
     ratio = statistics.median(seconds["waiting"]) / statistics.median(seconds["first use"])
     print(f"the first row of a first use is {ratio:.1f}× as fast as with waiting for the better engine")
+    print(source_line(machine))
     RESULTS.mkdir(parents=True, exist_ok=True)
     written = json.dumps({"machine": machine, "seconds": seconds}, indent=1)
     (RESULTS / "startup.json").write_text(written + "\n", encoding="utf-8")

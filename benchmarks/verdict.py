@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.inputs import RESULTS
+from benchmarks.machine import source_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def conclude(
     """
     instructions = machine["instructions"]
     assert isinstance(instructions, list)
-    print(f"\n{name}: {machine['cpu']}, {machine['cores']} cores, {' '.join(instructions)}")
+    print(f"\n{name}: {' '.join(instructions)}; {source_line(machine)}")
     for check in checks:
         print(check)
     good = all(check.good for check in checks)

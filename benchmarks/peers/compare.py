@@ -37,7 +37,7 @@ from tests.support.cameras import missing
 CELLS = ("one", "two", "wide", "defaults", "yolox", "live")
 SITTINGS = 2
 LIVE_ROUNDS, LIVE_S = 1, 120.0
-"""Two minutes are enough to tell a growth of the age of 1 ms/s from none."""
+"""In two minutes, a growth of the age of 1 ms/s is clearly different from none."""
 BEST, LIMIT = 1.2, 0.95
 DEFAULTS = 2.0
 LIVE_FP32, LIVE_AGE, LIVE_AUTO = 1.0, 0.5, 1.5

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Measure the age of a frame when its result is complete. Every program uses this meter, which requires only NumPy.
+"""Measure the age of a frame when its result is complete. The other programs use this meter, which requires only NumPy.
 
 The cameras repeat a video whose frames carry their position as a time code. A program passes each frame to the meter when its
 result is complete; the meter records the camera, the code and the time. ``live.py`` knows when each frame was sent and calculates
