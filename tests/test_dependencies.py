@@ -109,3 +109,11 @@ def test_the_smallest_installation_runs_on_a_file(tmp_path: Path) -> None:
     assert (drawn.returncode, "Run: pip install '.[images]'" in drawn.stderr) == (2, True)
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     assert "Run: pip install '.[images]'" in run("run", "photo.jpg").stderr
+
+
+def test_no_hint_installs_a_package_of_this_name_from_an_index() -> None:
+    """The package is not published, so a package of this name on an index would be another one."""
+    advice = r"(pip|uv|pipx)[a-z ]* install[^|]*[ '\"]vision-infer($|[][ '\".,])"
+    words = ["git", "grep", "-nIE", advice, "--", ".", ":!CHANGELOG.md", ":!docs/reference"]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stdout

@@ -238,14 +238,14 @@ def test_engines_that_cannot_be_opened_are_left_out_with_their_reasons(
 ) -> None:
     def broken(_: Any) -> Contender:
         """tensorrt-cuda-fp32"""
-        raise EngineError("TensorRT is not installed", "Run: pip install 'vision-infer[tensorrt]'")
+        raise EngineError("TensorRT is not installed", "Run: pip install '.[tensorrt]'")
 
     monkeypatch.setattr(engines, "_plans", lambda _: [broken])
     for name in ("_torch", "_compiled", "_onnxruntime"):
         monkeypatch.setattr(engines, name, lambda _: on_the_cpu(graphs["fp32"]))
     left_out: list[str] = []
     assert len(list(engines.contenders(graphs, left_out))) == 3
-    assert left_out == ["tensorrt-cuda-fp32: TensorRT is not installed. Run: pip install 'vision-infer[tensorrt]'"]
+    assert left_out == ["tensorrt-cuda-fp32: TensorRT is not installed. Run: pip install '.[tensorrt]'"]
 
 
 def test_the_other_parts_run_after_one_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_a_missing_engine_names_the_package_to_install(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", hide, "run", str(tmp_path / "gray.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    one_line(done, 4, "pip install 'vision-infer[cpu]'")
+    one_line(done, 4, "pip install '.[cpu]'")
 
 
 def test_a_huge_image_is_rejected_from_its_header(in_process: Command, tmp_path: Path) -> None:

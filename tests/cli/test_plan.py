@@ -117,7 +117,7 @@ def test_without_matplotlib_charts_are_skipped_with_a_message(
 ) -> None:
     monkeypatch.setattr(charts, "find_spec", lambda _: None)
     done = CliRunner().invoke(app, [*PLAN, "--out", str(tmp_path / "out")], standalone_mode=False)
-    assert "charts are skipped because matplotlib is not installed. Run: pip install 'vision-infer[plot]'" in done.stderr
+    assert "charts are skipped because matplotlib is not installed. Run: pip install '.[plot]'" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "plan.md"]
 
 

@@ -53,7 +53,7 @@ def test_a_missing_runtime_names_the_extra(graph: Path, monkeypatch: pytest.Monk
     assert candidates(graph) == []
     with pytest.raises(EngineError, match="Toy is not installed") as caught:
         open_engine(graph, EngineRequest("toy"))
-    assert "vision-infer[toys]" in caught.value.hint
+    assert ".[toys]" in caught.value.hint
 
 
 def test_full_names_lead_to_their_runtime() -> None:

@@ -106,7 +106,7 @@ def test_without_pyarrow_the_error_names_the_package(tmp_path: Path, monkeypatch
     monkeypatch.setattr(parquet_module, "find_spec", lambda name: None if name == "pyarrow" else real(name))
     with pytest.raises(OutputError, match="pyarrow") as caught:
         ParquetSink(OutputSpec("parquet", str(tmp_path / "rows.parquet")))
-    assert caught.value.hint == "Run: pip install 'vision-infer[parquet]'"
+    assert caught.value.hint == "Run: pip install '.[parquet]'"
     assert not list(tmp_path.iterdir())
 
 

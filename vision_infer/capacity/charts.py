@@ -13,7 +13,7 @@ from vision_infer.capacity.plan import MachinePlan
 from vision_infer.capacity.report import BenchReport, EngineRow
 from vision_infer.core.errors import OutputError
 
-LEFT_OUT = "charts are skipped because matplotlib is not installed. Run: pip install 'vision-infer[plot]'"
+LEFT_OUT = "charts are skipped because matplotlib is not installed. Run: pip install '.[plot]'"
 GOOD, BAD, INK = "#2a7f62", "#b3402a", "#333333"
 
 

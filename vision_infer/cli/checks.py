@@ -138,9 +138,7 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
         text = f"{tried.engine} works ({runtime} {tried.version.split('-')[0]}, ready in {tried.ready_s:.1f} s)"
         yield Finding("runtime", "ok", text, facts=asdict(tried))
     if not works:
-        yield Finding(
-            "runtime", "error", "no inference engine works", "Run: pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)"
-        )
+        yield Finding("runtime", "error", "no inference engine works", "Run: pip install '.[cpu]' (or [gpu] with an NVIDIA GPU)")
 
 
 def _to_try(has_gpu: bool) -> Iterator[tuple[str, str]]:
@@ -177,7 +175,7 @@ def check_packages() -> Iterator[Finding]:
 
     missing = [name for name in NEEDED if find_spec(name) is None]
     for name in missing:
-        yield Finding("package", "error", f"{name} is missing", "Run: pip install --force-reinstall vision-infer")
+        yield Finding("package", "error", f"{name} is missing", "Run: pip install --force-reinstall .")
     if not missing:
         yield Finding("package", "ok", f"vision-infer {_version('vision-infer') or '?'} and all its dependencies")
     for first, second in CONFLICTING:

@@ -83,4 +83,4 @@ def runtime_version(name: str) -> str:
 
 def no_runtime() -> EngineError:
     """Return the error for an installation without any runtime that ``auto`` considers."""
-    return EngineError("no inference engine is installed", "Run: pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)")
+    return EngineError("no inference engine is installed", "Run: pip install '.[cpu]' (or [gpu] with an NVIDIA GPU)")

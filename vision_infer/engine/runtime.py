@@ -96,9 +96,7 @@ class Runtime:
 
     def missing(self) -> EngineError:
         """Return the error for an installation without this runtime."""
-        return EngineError(
-            f"{self.title} is not installed", f"Run: pip install 'vision-infer[{self.extra}]', or use another engine"
-        )
+        return EngineError(f"{self.title} is not installed", f"Run: pip install '.[{self.extra}]', or use another engine")
 
     def version(self) -> str:
         """Return the installed version; empty if it is not installed."""

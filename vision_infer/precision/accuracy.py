@@ -15,6 +15,7 @@ from typing import Any
 from vision_infer.config.run import RunSettings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.core.packages import install
 from vision_infer.core.result import Result
 from vision_infer.engine.open import open_engine
 from vision_infer.model.catalog import resolve_model
@@ -108,7 +109,7 @@ def read_annotations(path: Path) -> Any:
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
-        raise UsageError("the evaluation needs pycocotools", "Run pip install 'vision-infer[evaluate]'.") from error
+        raise UsageError("the evaluation needs pycocotools", install("evaluate")) from error
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         with contextlib.redirect_stdout(io.StringIO()):

@@ -93,9 +93,9 @@ def test_the_profile_reaches_from_the_smallest_to_the_largest_batch(
 
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda _: None)
-    with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed. Run: pip install 'vision-infer\[tensorrt-rtx\]'"):
+    with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed. Run: pip install '\.\[tensorrt-rtx\]'"):
         load_api("tensorrt-rtx")
-    with pytest.raises(EngineError, match=r"TensorRT is not installed. Run: pip install 'vision-infer\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=r"TensorRT is not installed. Run: pip install '\.\[tensorrt\]'"):
         load_api("tensorrt")
 
 

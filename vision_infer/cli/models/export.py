@@ -50,7 +50,7 @@ def export_command(
 ) -> None:
     """Export a model from PyTorch and verify it: the results of the graph must be the same as PyTorch's.
 
-    Requires the extra: pip install 'vision-infer[export]'.
+    Requires the extra: pip install '.[export]'.
     """
     import os
 

@@ -22,7 +22,7 @@ try:
     from cuda.bindings import driver, runtime
 except ImportError as _error:
     raise EngineError(
-        "the package cuda-bindings is not installed", "Run: pip install 'vision-infer[tensorrt]' (or [tensorrt-rtx])"
+        "the package cuda-bindings is not installed", "Run: pip install '.[tensorrt]' (or [tensorrt-rtx])"
     ) from _error
 
 _LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)

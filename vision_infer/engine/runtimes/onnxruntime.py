@@ -124,7 +124,7 @@ def _load(path: Path, settings: EngineSettings, optimized: bytes | None = None, 
     providers: list[Any] = ["CPUExecutionProvider"]
     if settings.device == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise EngineError("this ONNX Runtime has no CUDA support", "Run: pip install 'vision-infer[gpu]', or --device cpu")
+            raise EngineError("this ONNX Runtime has no CUDA support", "Run: pip install '.[gpu]', or --device cpu")
         providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
     try:
         session = onnxruntime.InferenceSession(str(path) if optimized is None else optimized, options, providers=providers)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from vision_infer.core.errors import EngineError
+from vision_infer.core.packages import install
 from vision_infer.engine.tensorrt.names import MODULES, PLAN_RUNTIMES, TITLES, PlanRuntime
 from vision_infer.engine.tensorrt.plan_file import capability_number
 
@@ -63,7 +64,7 @@ def load_api(runtime: PlanRuntime) -> Api:
     Raises:
         EngineError: It is not installed, or its libraries cannot be loaded.
     """
-    hint = f"Run: pip install 'vision-infer[{runtime}]'"
+    hint = install(runtime)
     if find_spec(MODULES[runtime]) is None:
         raise EngineError(f"{TITLES[runtime]} is not installed", hint)
     try:

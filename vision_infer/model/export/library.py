@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vision_infer.core.errors import ModelError
-
-EXTRA = "vision-infer[export]"
+from vision_infer.core.packages import install
 
 
 def load(module: str) -> Any:
@@ -31,7 +30,7 @@ def load(module: str) -> Any:
         reason = (
             f"{missing} is not installed" if isinstance(error, ModuleNotFoundError) else f"{package} cannot be loaded: {error}"
         )
-        raise ModelError(f"the export needs PyTorch: {reason}", f"Run pip install '{EXTRA}'.") from error
+        raise ModelError(f"the export needs PyTorch: {reason}", install("export")) from error
 
 
 @contextmanager

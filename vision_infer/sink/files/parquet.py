@@ -9,6 +9,7 @@ from typing import Any
 
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
+from vision_infer.core.packages import install
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import OutputFile, output_error
 from vision_infer.sink.files.parquet_rows import ParquetColumns, ParquetRows
@@ -29,7 +30,7 @@ def check_requirements() -> None:
         OutputError: pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
-        raise OutputError(".parquet needs pyarrow, which is not installed", "Run: pip install 'vision-infer[parquet]'")
+        raise OutputError(".parquet needs pyarrow, which is not installed", install("parquet"))
 
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> ParquetSink:  # noqa: ARG001
