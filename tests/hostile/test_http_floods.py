@@ -69,14 +69,15 @@ def test_tls_connections_that_send_nothing(serve: Serve, tmp_path: Path, count: 
     text = f"model: clock\nservice: {{tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}}}\n"
     target = serve(text, under=("prlimit", "--nofile=1024"))
     target.ask("GET", "/healthz")
-    with ExitStack() as stack, bounded(target, Spent(memory_mb=110, log_bytes=2000)):
+    with ExitStack() as stack, bounded(target, Spent(memory_mb=90, log_bytes=2000)):
         held = hold(stack, target, 1, count, b"")
         assert target.ask("GET", "/healthz")[0] == 200  # during the attack
         assert target.descriptors < 400
-        began = time.monotonic()
-        held[-1].settimeout(30)
-        assert held[-1].recv(1) == b""  # the time limit for handshakes
-        assert time.monotonic() - began < 20
+        if count > 1000:  # the time limit for handshakes
+            began = time.monotonic()
+            held[100].settimeout(30)
+            assert held[100].recv(1) == b""
+            assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(600, marks=pytest.mark.slow)])

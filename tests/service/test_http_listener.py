@@ -85,15 +85,20 @@ def test_the_client_with_the_most_connections_loses_the_oldest() -> None:
         listener = stack.enter_context(Listener(socket.AF_INET, 4, 4))
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        clients = [
-            stack.enter_context(socket.create_connection(listener.getsockname(), 5, (source, 0)))
-            for source in ("127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.3", "127.0.0.4")
-        ]
         listener.settimeout(5)
+        sources = ("127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.3", "127.0.0.4")
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname(), 5, (one, 0))) for one in sources]
         for _ in clients:
             stack.enter_context(listener.accept()[0])
-        clients[1].settimeout(5)
-        assert clients[1].recv(1) == b""
+        # None of them has completed a handshake, so that this client cannot close its own to open another.
+        listener.setblocking(False)
+        clients.append(stack.enter_context(socket.create_connection(listener.getsockname(), 5, ("127.0.0.3", 0))))
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        for closed in (1, 5):
+            clients[closed].settimeout(5)
+            assert clients[closed].recv(1) == b""
         for kept in (0, 2, 3, 4):
             clients[kept].setblocking(False)
             with pytest.raises(BlockingIOError):

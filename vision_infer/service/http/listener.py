@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -55,7 +56,8 @@ class Listener(socket.socket):
     """A listening socket with a maximum number of connections of each client and in all.
 
     At a limit, an accepted connection takes the slot of one that is not busy: of the client with the most connections, and of
-    those the oldest. An IPv6 client is its /64 network. Only the event loop may use it.
+    those the oldest. A TLS handshake is closed only for a client with fewer connections: asyncio holds 256 KB for each until the
+    next garbage collection. An IPv6 client is its /64 network. Only the event loop may use it.
 
     Args:
         max_connections: The maximum number of connections.
@@ -126,16 +128,17 @@ class Listener(socket.socket):
             self._spare = -1
 
     def _has_slot(self, client: str) -> bool:
-        if self._counts[client] >= self._max_per_client:
-            return self._free_slot(client)
-        return len(self._connections) < self._max_connections or self._free_slot(None)
+        own = self._counts[client]
+        if own >= self._max_per_client:
+            return self._free_slot([one for one in self._connections.values() if one.client == client], own)
+        return len(self._connections) < self._max_connections or self._free_slot(self._connections.values(), own)
 
-    def _free_slot(self, client: str | None) -> bool:
-        """Close a connection that is not busy, of this client or of any; return whether there was one."""
+    def _free_slot(self, connections: Iterable[_Connection], own: int) -> bool:
+        """Close one of these connections; return False if none may be closed for a client with this number of connections."""
         found = [
             (progress, -self._counts[one.client], number, one)
-            for number, one in enumerate(self._connections.values())
-            if client in (None, one.client) and (progress := one.progress) is not Progress.BUSY
+            for number, one in enumerate(connections)
+            if (progress := one.progress) is not Progress.BUSY and (one.handler or self._counts[one.client] > own)
         ]
         if not found:
             return False
@@ -152,7 +155,7 @@ class Listener(socket.socket):
             super().accept()[0].close()
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)
-        self._free_slot(None)
+        self._free_slot(self._connections.values(), 0)
 
 
 class _Connection(socket.socket):
