@@ -14,7 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.lanes.lane import AGNOSTIC_IOU, scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
-from vision_infer.pipeline.runs.run_factories import file_stream_command, make_lane
+from vision_infer.pipeline.runs.run_factories import Shapes, file_stream_command, make_lane
 from vision_infer.pipeline.steps import make_steps
 
 
@@ -65,7 +65,7 @@ def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
     wanted = settings(min_size=12, region=path)
     region = read_region(path, ["s0", "s1"])
     lane = make_lane(EchoEngine(), wanted)
-    first, second = (file_stream_command(FakeSource(number).spec, lane, wanted, region) for number in (0, 1))
+    first, second = (file_stream_command(FakeSource(number).spec, lane, wanted, Shapes(region)) for number in (0, 1))
     assert first.policy.min_size == second.policy.min_size == 12
     assert first.region is not None
     assert second.region is not None

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.service.fakes import ADMIN, TOKENS, Api, FakeBackend
-from vision_infer.config.serve import STREAM_NAME
+from vision_infer.config.zones import STREAM_NAME
 from vision_infer.service.http.app import make_app
 
 CHECKS = [

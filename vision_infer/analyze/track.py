@@ -8,8 +8,8 @@ never begin a track. Differences from the paper:
   its life. A detection of a class that the track has not had yet must overlap it more.
 - Only confirmed tracks are reported: those with several detections. Detections below the minimum confidence extend a track but
   are not reported.
-- Time comes from presentation times, not from counting frames, so that skipped frames and any frame rate work. What is still
-  unmatched is matched by distance, because at a low frame rate the boxes of a fast object do not overlap.
+- Time comes from presentation times, so that skipped frames and any frame rate work. What is still unmatched is matched by
+  distance, because at a low frame rate the boxes of a fast object do not overlap.
 
 A pipeline with tracking selects the detections of all classes, down to the tracker's floor.
 """
@@ -29,12 +29,12 @@ from vision_infer.analyze.motion import STEP_S, Motion
 from vision_infer.analyze.select import minimum_scores
 from vision_infer.core.detections import Detections
 
-MATCH_IOU = 0.2
-"""The IoU that matches of tracks and detections of high score must exceed (the figure of the paper)."""
-LOW_MATCH_IOU = 0.3
-"""The same for detections of low score, and for unconfirmed tracks."""
+MATCH_IOU, LOW_MATCH_IOU = 0.2, 0.3
+"""The IoU that matches must exceed (the figures of the paper); the second for low scores and unconfirmed tracks."""
 _OTHER_CLASS = 0.3
 """How much more a detection must overlap a track that had no detection of its class."""
+_CLASS_S = 0.3
+"""The time without detections, seconds, after which a track gets no detection of a class that it did not have."""
 _SAME_OBJECT_IOU = 0.85
 """The IoU above which a live and a lost track are the same object."""
 _DOUBLE_IOU = 0.45
@@ -157,8 +157,7 @@ class Tracker:
             pts_s: The presentation time, seconds. If it is missing or goes back, the frame counts as one step.
 
         Returns:
-            The detections of confirmed tracks that reach the minimum confidence, in the same order, with ``track_ids`` and with
-            the classes of their tracks.
+            The detections of confirmed tracks that reach the minimum confidence, with ``track_ids`` and their tracks' classes.
         """
         elapsed_s = self._advance(pts_s)
         tracks, class_ids = self._tracks, detections.class_ids
@@ -178,9 +177,8 @@ class Tracker:
         fresh = ((track_of < 0) & high).nonzero()[0]
         self._forget_some(overlap[:, hit])
         tracks.add(detections.boxes[fresh], class_ids[fresh], detections.scores[fresh], self._now_s)
-        followed = self.followed
-        reported = self._reach_minimum(followed.scores, followed.class_ids)
-        return followed if reported.all() else followed[reported]
+        reported = self._reach_minimum(self.followed.scores, self.followed.class_ids)
+        return self.followed if reported.all() else self.followed[reported]
 
     def stay(self, pts_s: float | None) -> None:
         """Advance the time without motion: detected tracks stay in place, lost tracks stay lost.
@@ -240,16 +238,17 @@ class Tracker:
             return track_of, np.zeros((len(tracks.ids), len(scores)))
         boxes = motion.to_boxes(tracks.motion)
         other = tracks.votes[:, detections.class_ids] <= 0
-        overlap = box_overlap(boxes, detections.boxes)
-        overlap[other] = overlap[other] - _OTHER_CLASS if self.agnostic else 0
+        # A track does not return with a new class after it was lost for a while: that is another object.
+        new = self.agnostic & (self._now_s - tracks.seen_s < max(_CLASS_S, 2.5 * elapsed_s))
+        malus = other * np.where(new, _OTHER_CLASS, 1.0)[:, None]
+        overlap = box_overlap(boxes, detections.boxes) - malus
         confirmed = tracks.ids > 0
         match(overlap, confirmed, high, MATCH_IOU, track_of)
         # Lost tracks take part, as in the paper: an object that reappears begins with a low score.
         match(overlap, confirmed, ~high & (scores >= self.floor), LOW_MATCH_IOU, track_of)
         match(overlap, ~confirmed, high, LOW_MATCH_IOU, track_of)
         if (track_of[high] < 0).any() and len(tracks.ids) > (track_of >= 0).sum():
-            near = self._nearness(boxes, detections.boxes, elapsed_s)
-            near[other] = near[other] - _OTHER_CLASS if self.agnostic else 0
+            near = self._nearness(boxes, detections.boxes, elapsed_s) - malus
             match(near, np.ones(len(tracks.ids), np.bool_), high, 0.0, track_of)
         return track_of, overlap
 

@@ -112,6 +112,11 @@ class Zones:
                 line.crossed_in = line.crossed_out = 0
             self._publish()
 
+    @property
+    def places(self) -> list[str]:
+        """The names of the lines and zones."""
+        return [*(line.name for line in self._lines), *(zone.name for zone in self._zones)]
+
     def occupancy(self) -> Mapping[str, int]:
         """Return the number of tracks in each zone, on any thread."""
         return self._occupancy

@@ -28,6 +28,8 @@ _METAVARS = {
     "classes": "A,B,…",
     "min_size": "PIXELS",
     "region": "FILE",
+    "zones": "FILE",
+    "counts": "FILE.csv",
     "secondary": "MODEL",
     "hook": "MODULE:FUNCTION",
     "out": "FILE|DIR/|-",

@@ -37,7 +37,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         f"started in {summary.startup_seconds:.2f} s",
         soft_wrap=True,
     )
-    for line in _live_lines(summary):
+    for line in [*_live_lines(summary), *_count_lines(summary)]:
         console.print(line, soft_wrap=True, markup=False)
     for output in summary.outputs:
         encoder = f" ({summary.encoders[output]})" if output in summary.encoders else ""
@@ -58,6 +58,20 @@ def _live_lines(summary: RunSummary) -> list[str]:
                 f"{sum(dropped.values())} frames dropped{f' ({reasons})' if reasons else ''}, {source['reconnects']} reconnects"
             )
     return lines
+
+
+def _count_lines(summary: RunSummary) -> list[str]:
+    """Return a line for each line and zone of each source: how often it was crossed or visited, by label."""
+    return [
+        f"{source['name']}: {place}: " + ", ".join(_way(way, by_label) for way in ("in", "out"))
+        for source in summary.sources
+        for place, by_label in source["counts"].items()
+    ]
+
+
+def _way(way: str, by_label: dict[str, dict[str, int]]) -> str:
+    labels = ", ".join(f"{label} {counts[way]}" for label, counts in by_label.items() if counts[way])
+    return f"{way} {sum(counts[way] for counts in by_label.values())}{f' ({labels})' if labels else ''}"
 
 
 def _stages(summary: RunSummary) -> Table:

@@ -14,9 +14,9 @@ streams:                   # settings of single streams, which replace those abo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,6 +69,55 @@ class RegionFile(Region):
         return self.streams.get(stream, self)
 
 
+ShapeFile = TypeVar("ShapeFile", bound=BaseModel)
+_DOCS = {"region": "docs/how-to/filter-and-track.md", "zones": "docs/how-to/zones-and-lines.md"}
+
+
+def read_shapes(option: str, path: Path, kind: type[ShapeFile], example: str) -> ShapeFile:
+    """Read a YAML file.
+
+    Args:
+        option: The setting that names it, for messages.
+        path: The file.
+        kind: What it contains.
+        example: The hint if it is empty or no valid YAML.
+
+    Raises:
+        UsageError: The file cannot be read or is invalid; names the file, and the field and line if known.
+    """
+    where = f"{option} {path}"
+    try:
+        node = compose(read_text(path))
+        data = None if node is None else plain(node)
+    except UsageError as error:
+        raise UsageError(f"{option} {error.message}", error.hint) from None
+    except YamlError as error:
+        line = "" if error.line is None else f" line {error.line}:"
+        raise UsageError(f"{where}:{line} {error.message}", example) from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{where}: contains no {', '.join(kind.model_fields)}", example)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = problems_of(error, kind)[0]
+        text = f"{where}: line {line_of(node, first.location)}: field '{first.field}': {first.message}"
+        raise UsageError(text, f"See {_DOCS[option]}.") from error
+
+
+def check_streams(where: str, named: Collection[str], streams: Collection[str], alternative: str) -> None:
+    """Refuse a file whose shapes are all for streams that are not in the run.
+
+    Raises:
+        UsageError: Names one of its streams, and those of the run.
+    """
+    if any(name in named for name in streams):
+        return
+    name = next(iter(named))
+    near = difflib.get_close_matches(name, streams, 1, 0.5) or list(streams)[:3]
+    hint = f"its streams are {', '.join(near)}" if near else alternative
+    raise UsageError(f"{where}: none of its streams is in this run, for example {name!r}", hint)
+
+
 def read_region(path: Path, streams: Iterable[str] | None) -> RegionFile:
     """Read a region file.
 
@@ -80,22 +129,7 @@ def read_region(path: Path, streams: Iterable[str] | None) -> RegionFile:
         UsageError: The file cannot be read or is invalid; names the file, and the field and line if known.
     """
     where = f"region {path}"
-    try:
-        node = compose(read_text(path))
-        data = None if node is None else plain(node)
-    except UsageError as error:
-        raise UsageError(f"region {error.message}", error.hint) from None
-    except YamlError as error:
-        line = "" if error.line is None else f" line {error.line}:"
-        raise UsageError(f"{where}:{line} {error.message}", _EXAMPLE) from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{where}: contains no look, ignore or streams", _EXAMPLE)
-    try:
-        region = RegionFile.model_validate(data)
-    except ValidationError as error:
-        first = problems_of(error, RegionFile)[0]
-        text = f"{where}: line {line_of(node, first.location)}: field '{first.field}': {first.message}"
-        raise UsageError(text, "See docs/how-to/filter-and-track.md.") from error
+    region = read_shapes("region", path, RegionFile, _EXAMPLE)
     _check_use(region, where, None if streams is None else list(streams))
     return region
 
@@ -106,11 +140,8 @@ _EXAMPLE = "Write look: [[[0, 200], [640, 200], [640, 480]]]."
 def _check_use(region: RegionFile, where: str, streams: list[str] | None) -> None:
     if region.everywhere and all(own.everywhere for own in region.streams.values()):
         raise UsageError(f"{where}: contains no polygon", _EXAMPLE)
-    if streams is not None and region.everywhere and not any(name in region.streams for name in streams):
-        name = next(iter(region.streams))
-        near = difflib.get_close_matches(name, streams, 1, 0.5) or streams[:3]
-        hint = f"its streams are {', '.join(near)}" if near else "Set look or ignore for all images."
-        raise UsageError(f"{where}: none of its streams is in this run, for example {name!r}", hint)
+    if streams is not None and region.everywhere:
+        check_streams(where, region.streams, streams, "Set look or ignore for all images.")
 
 
 def _flat(polygon: tuple[tuple[float, float], ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
@@ -38,6 +38,15 @@ class RunSettings(StreamPolicy, InferenceSettings):
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The name of a model, or a deployment graph (.onnx).")
     every: int = Field(default=1, ge=1, description="Infer every N-th frame.")
     region: Path | None = Field(default=None, description="A YAML file of polygons in which detections count or not.")
+    zones: Path | None = Field(
+        default=None, description="A YAML file of zones and lines in which objects are counted. Enables `track`."
+    )
+    counts: Path | None = Field(
+        default=None, description="With `zones`, write the counts of each interval to this CSV file, at the end of the run."
+    )
+    counts_interval_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="The duration of an interval of `counts`, in seconds."
+    )
     top: int = Field(default=5, ge=1, le=1000, description="For classification models: the number of top classes to report.")
     out: tuple[str, ...] = Field(
         default=(),
@@ -58,6 +67,19 @@ class RunSettings(StreamPolicy, InferenceSettings):
     rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
     overwrite: bool = Field(default=False, description="Overwrite existing files.")
     resume: bool = Field(default=False, description="Resume an interrupted run that had the same options.")
+
+    @property
+    def tracked(self) -> bool:
+        """Whether objects are numbered."""
+        return self.track or self.zones is not None
+
+    @model_validator(mode="after")
+    def _counts_of_zones(self) -> RunSettings:
+        if self.counts is not None and self.zones is None:
+            raise ValueError("counts: needs zones, a file of zones and lines")
+        if self.counts is not None and self.resume:
+            raise ValueError("counts: a resumed run has no counts of the time before")
+        return self
 
     @field_validator("end")
     @classmethod

@@ -17,9 +17,7 @@ from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.stream_url import PROTOCOLS, check_url, is_file, schemes_over_api, url_help
-from vision_infer.config.zones import LineSettings, ZoneSettings
-
-STREAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+from vision_infer.config.zones import LineSettings, Name, ZoneSettings
 
 
 def _url(url: str) -> str:
@@ -50,7 +48,6 @@ def _origin(origin: str) -> str:
     return f"{scheme}://{host}{'' if port in (None, default) else port}"  # browsers leave out the default port
 
 
-Name = Annotated[str, Field(pattern=STREAM_NAME)]
 Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 Host = Annotated[str, Field(pattern=r"^[^\s/@]+$")]
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -15,11 +15,14 @@ lines:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from vision_infer.config.region import Coordinate, Polygon, Region
+from vision_infer.config.region import Coordinate, Polygon, Region, check_streams, read_shapes
+from vision_infer.core.errors import UsageError
 
 Point = tuple[Coordinate, Coordinate]
 """A point x, y."""
@@ -84,3 +87,54 @@ class LineSettings(BaseModel):
         if self.units == "pixels" and inside:
             raise ValueError("is not longer than a pixel; for fractions of the image write units: relative")
         return self
+
+
+STREAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=STREAM_NAME)]
+"""The name of a stream, a zone or a line."""
+
+
+class SceneSettings(BaseModel):
+    """The zones and lines of a stream."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zones: dict[Name, ZoneSettings] = Field(default_factory=dict, description="Polygons by name.")
+    lines: dict[Name, LineSettings] = Field(default_factory=dict, description="Lines by name.")
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no zones and no lines."""
+        return not self.zones and not self.lines
+
+
+class ZonesFile(SceneSettings):
+    """The zones and lines of all streams of a run, and of individual streams."""
+
+    streams: dict[str, SceneSettings] = Field(default_factory=dict, description="Those of individual streams, by name.")
+
+    def of(self, stream: str) -> SceneSettings:
+        """Return the zones and lines of a stream: its own, or the common ones."""
+        return self.streams.get(stream, self)
+
+
+def read_zones(path: Path, streams: Iterable[str] | None) -> ZonesFile:
+    """Read a file of zones and lines: ``zones`` and ``lines`` as in the configuration of ``serve``, and ``streams`` by name.
+
+    Args:
+        path: The YAML file.
+        streams: The names of the run's streams. A file for none of them is an error. None: they are not known yet.
+
+    Raises:
+        UsageError: The file cannot be read or is invalid; names the file, and the field and line if known.
+    """
+    where = f"zones {path}"
+    found = read_shapes("zones", path, ZonesFile, _EXAMPLE)
+    if found.empty and all(own.empty for own in found.streams.values()):
+        raise UsageError(f"{where}: contains no zone and no line", _EXAMPLE)
+    if found.empty and streams is not None:
+        check_streams(where, found.streams, list(streams), "Set zones or lines for all streams.")
+    return found
+
+
+_EXAMPLE = "Write lines: {gate: {units: relative, from: [0.5, 1.0], to: [0.5, 0.0]}}."

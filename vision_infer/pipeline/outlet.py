@@ -11,6 +11,7 @@ from vision_infer.core.errors import OutputError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.completion import NoImage
 from vision_infer.sink.sink import Sink, Written
 from vision_infer.telemetry.histogram import Histogram
 
@@ -59,10 +60,10 @@ class Outlet:
         self.write_times = Histogram()
         self.present_ns = 0
         self.needs_images = any(sink.needs_images for sink in self._all)
-        # One slot more than the window, for the message to close: put() never waits.
+        # Two slots more than the window, for the last events and the message to close: put() never waits.
         self._queue: Channel[tuple[Frame, Result | None] | _CloseOutlet] | None = None
         if self.needs_images:
-            self._queue = Channel(window_size + 1)
+            self._queue = Channel(window_size + 2)
             threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
 
     @property
@@ -99,7 +100,7 @@ class Outlet:
     def _write(self, frame: Frame, result: Result | None) -> None:
         begin = self._clock.monotonic_ns()
         for sink in self._all:
-            if not self._broken:
+            if not self._broken and not (sink.needs_images and isinstance(frame.image, NoImage)):
                 try:
                     sink.write(frame, result)
                 except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported

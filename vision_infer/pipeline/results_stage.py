@@ -265,7 +265,7 @@ class ResultsStage:
         end = stream.end
         if end is not None and ((stream.left == end.sequences and not stream.secondary) or self._broken):
             del self._streams[end.stream]
-            if not self._broken and not stream.outlet.needs_images:  # the frame of the last events has no image to draw
+            if not self._broken:
                 last = stream.completion.leave_zones(stream.steps)
                 if last is not None:
                     stream.outlet.put(*last)

@@ -17,6 +17,7 @@ from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
 from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
+from vision_infer.config.zones import read_zones
 from vision_infer.core.detections import Detection as Detection
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
@@ -33,7 +34,13 @@ from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.runs.image_input import ImageInput, image_of
 from vision_infer.pipeline.runs.results import Results
-from vision_infer.pipeline.runs.run_factories import check_sources, engine_request, file_stream_command, make_lane
+from vision_infer.pipeline.runs.run_factories import (
+    check_sources,
+    engine_request,
+    file_stream_command,
+    make_lane,
+    read_shape_files,
+)
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import FoundSources, find_sources
@@ -192,6 +199,7 @@ class Pipeline:
         every: Infer every N-th frame of files.
         fps: The maximum number of inferred frames per second of each source. Defaults to all frames.
         track: Whether to track the objects across frames.
+        zones: A YAML file of zones and lines; the events are in ``result.events``. It enables ``track``.
         secondary: The model that classifies or embeds each detection: its name, or a deployment graph (.onnx). Its output is in
             ``result.detections.descriptions``.
         top: The number of classes to report, for classifiers.
@@ -213,6 +221,7 @@ class Pipeline:
         every: int = 1,
         fps: float | None = None,
         track: bool = False,
+        zones: str | PathLike[str] | None = None,
         secondary: str | PathLike[str] | None = None,
         top: int = TOP,
         workers: int | None = None,
@@ -222,8 +231,19 @@ class Pipeline:
         self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
         model = None if secondary is None else str(secondary)
-        own = {"every": every, "fps": fps, "track": track, "secondary": model, "top": top, "workers": workers, "batch": batch}
+        own = {
+            "every": every,
+            "fps": fps,
+            "track": track,
+            "secondary": model,
+            "zones": None if zones is None else Path(zones),
+            "top": top,
+            "workers": workers,
+            "batch": batch,
+        }
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
+        if zones is not None:
+            read_zones(Path(zones), None)
         if model is not None:
             check_secondary("secondary", secondary=model_card(model, self.settings.model_dir))
 
@@ -259,11 +279,11 @@ class Pipeline:
         return Results(self._results(found, settings, channel), channel)
 
     def _results(self, found: FoundSources, settings: RunSettings, channel: ResultChannel) -> Generator[Result]:
-        region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
+        shapes = read_shape_files(settings, found.specs)
         with open_lanes(settings, resolve_models(settings), found.specs, _log.info, self._autotune_module) as lanes:
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
                 for spec in found.specs:
-                    supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, region))
+                    supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, shapes))
                 waiter = threading.Thread(
                     target=_finish_after, args=(supervisor, channel, settings.duration), name="pipeline-wait", daemon=True
                 )

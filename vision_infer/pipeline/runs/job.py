@@ -68,7 +68,7 @@ def plan_job(settings: RunSettings, found: FoundSources) -> Job:
     journal = None if live else open_journal(settings, next(iter(models.graphs.values())), outputs)
     if settings.resume:
         check_resumable(outputs)
-        has_memory = settings.track or settings.gate is not None
+        has_memory = settings.tracked or settings.gate is not None
         todo = None if journal is None else plan_resume(journal, found.specs, outputs, has_memory)
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
@@ -86,5 +86,5 @@ def import_libraries(settings: RunSettings, job: Job) -> None:
     for found in {format_of(output.kind) for output in job.outputs.specs()}:
         for name in (found.module, *found.packages):
             import_module(name)
-    if settings.track:
+    if settings.tracked:
         import_module("lap")

@@ -8,22 +8,24 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from vision_infer.config.region import read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import StreamError
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.runs.counts import write_counts
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_factories import check_sources, file_stream_command, read_options
+from vision_infer.pipeline.runs.run_factories import check_sources, file_stream_command, read_options, read_shape_files
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.files.csv_rows import CsvSink
 from vision_infer.sink.files.jsonl import JsonlSink
+from vision_infer.sink.files.output_file import check_output
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import FoundSources, find_sources
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
@@ -51,7 +53,9 @@ def run(
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
     check_sources(settings, found.specs)
-    region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
+    shapes = read_shape_files(settings, found.specs)
+    if settings.counts is not None:
+        check_output(settings.counts, settings.overwrite)
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
     job = plan_job(settings, found)
     libraries = threading.Thread(target=import_libraries, args=(settings, job), name="imports", daemon=True)
@@ -64,13 +68,16 @@ def run(
     with open_lanes(settings, job.models, job.specs, reasons.append, autotune_module, check) as lanes:
         commands = [
             replace(
-                file_stream_command(spec, lanes.lanes[0], settings, region, job.outputs.by_stream[spec.name]),
+                file_stream_command(spec, lanes.lanes[0], settings, shapes, job.outputs.by_stream[spec.name]),
                 first_frame=job.todo.first_frame.get(spec.name, 0),
             )
             for spec in job.specs
         ]
         libraries.join()
-        summary = _run(job, lanes, commands, hook, stopping, progress, settings.duration)
+        summary, records = _run(job, lanes, commands, hook, stopping, progress, settings.duration)
+        if settings.counts is not None:
+            write_counts(settings.counts, settings.overwrite, records)
+            summary = replace(summary, outputs=(*summary.outputs, str(settings.counts)))
         return replace(summary, engine_reasons=tuple(reasons))
 
 
@@ -82,7 +89,7 @@ def _run(
     stopping: threading.Event,
     progress: Progress | None,
     duration_s: float | None,
-) -> RunSummary:
+) -> tuple[RunSummary, list[StreamRecord]]:
     with ExitStack() as stack:
         shared = job.begin()
         for sink in shared:
@@ -101,7 +108,7 @@ def _run(
     complete = not interrupted and not any(record.error for record in supervisor.records())
     if job.journal is not None and not job.keep_journal and complete:
         job.journal.remove()
-    return summarize(job, supervisor, lanes.lanes, shared, spent, interrupted)
+    return summarize(job, supervisor, lanes.lanes, shared, spent, interrupted), supervisor.records()
 
 
 def _note_finished(job: Job, supervisor: Supervisor, shared: Sequence[Sink]) -> None:

@@ -161,6 +161,8 @@ def results_depend_on(settings: RunSettings, model: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(_WITHOUT_EFFECT)))
     if settings.region is not None:  # the polygons matter, not the name of their file
         values["region"] = hashlib.sha256(settings.region.read_bytes()).hexdigest()
+    if settings.zones is not None:
+        values["zones"] = hashlib.sha256(settings.zones.read_bytes()).hexdigest()
     return values | {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from vision_infer.config.region import RegionFile
+from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem
+from vision_infer.config.zones import SceneSettings, ZonesFile, read_zones
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus, device_of
@@ -23,7 +24,7 @@ from vision_infer.model.catalog import model_inputs, resolve_model
 from vision_infer.pipeline.add_stream import add_stream, check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook
-from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.lanes.lane import Lane, classes_by_number, make_selector, scores_by_class
 from vision_infer.pipeline.runs.outputs import OutputOptions
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
@@ -65,8 +66,11 @@ def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
     if wrong:
         better = {"every": "; for cameras, use fps"}
         raise SettingsError([ValidationProblem((name,), f"is for {where} only{better.get(name, '')}") for name in wrong], "")
+    if settings.zones is not None and any(source.kind == "images" for source in sources):
+        hint = "Make a video of the frames first: ffmpeg -framerate 25 -i FOLDER/%06d.jpg frames.mp4"
+        raise SettingsError([ValidationProblem(("zones",), "images have no times, which zones and lines need")], hint)
     for source in sources:
-        if settings.tracked and source.kind == "images" and not _is_sequence(source.paths):
+        if settings.track and source.kind == "images" and not _is_sequence(source.paths):
             problem = ValidationProblem(("track",), f"the images of {source.name} are not a numbered sequence of frames")
             raise SettingsError([problem], "Leave it out, or name the images frame-0001.jpg, frame-0002.jpg and so on.")
     return live
@@ -139,10 +143,38 @@ def make_secondary_lane(engine: Engine, settings: RunSettings) -> Lane:
     return Lane("secondary", engine, make_selector(engine.card, None, None, None), top=settings.top)
 
 
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The shapes of a run."""
+
+    region: RegionFile | None = None
+    zones: ZonesFile | None = None
+
+
+def read_shape_files(settings: RunSettings, sources: Sequence[SourceSpec]) -> Shapes:
+    """Read the region, the zones and the lines of a run.
+
+    Raises:
+        UsageError: A file cannot be read or is invalid.
+    """
+    names = [source.name for source in sources]
+    return Shapes(
+        None if settings.region is None else read_region(settings.region, names),
+        None if settings.zones is None else read_zones(settings.zones, names),
+    )
+
+
 def file_stream_command(
-    spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
+    spec: SourceSpec, lane: Lane, settings: RunSettings, shapes: Shapes = Shapes(), outputs: tuple[OutputSpec, ...] = ()
 ) -> AddStream:
-    """Return the command that adds a source to a run with these settings."""
+    """Return the command that adds a source to a run with these settings.
+
+    Raises:
+        UsageError: The model does not know a class of the settings, or of a zone or line.
+    """
+    scene = SceneSettings() if shapes.zones is None else shapes.zones.of(spec.name)
+    for place in (*scene.zones.values(), *scene.lines.values()):
+        classes_by_number(lane.engine.card, place.classes)
     return add_stream(
         replace(spec, decode=settings.decode, live=LiveOptions(keyframes_only=settings.keyframes_only)),
         lane,
@@ -150,7 +182,10 @@ def file_stream_command(
         outputs=outputs,
         every=settings.every,
         must_connect=True,
-        region=None if region is None else region.of(spec.name),
+        region=None if shapes.region is None else shapes.region.of(spec.name),
+        zones=scene.zones,
+        lines=scene.lines,
+        counts_interval_s=settings.counts_interval_s,
         secondary=None if settings.secondary is None else "secondary",
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from vision_infer.core.trace import STAGES
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.runs.counts import counts_of
 from vision_infer.pipeline.runs.job import Job
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord, status_of
@@ -190,6 +191,7 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "decoder": status.decoder,
         "dropped": status.dropped,
         "hook_errors": record.hook_errors,
+        "counts": counts_of(record),
         **({} if record.live is None else _live_summary(record.live)),
         "error": status.error if status.state is StreamState.FAILED else None,
     }

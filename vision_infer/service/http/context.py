@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Path
 from starlette.requests import HTTPConnection
 
-from vision_infer.config.serve import STREAM_NAME
+from vision_infer.config.zones import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
 from vision_infer.service.http.limits import BodyMemory, RequestLimiter

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.config.api_stream import stream_from_api
-from vision_infer.config.serve import STREAM_NAME, ServiceSettings, StreamSettings
+from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.yaml_lines import YamlError, compose, plain, read_text
+from vision_infer.config.zones import STREAM_NAME
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.model.catalog import model_dir
 from vision_infer.stream.redact import printable

@@ -20,7 +20,7 @@ class MotSink:
     """Writes a line for each detection of one stream: ``frame,id,left,top,width,height,score,class,-1,-1``.
 
     As in the challenge, frames, ids and pixels count from 1: the corner of the image is (1, 1). ``class`` is the class
-    number plus 1 (1 is the pedestrian, in the challenge and in COCO's order). ``id`` is -1 for a detection without a track.
+    number plus 1 (1 is the pedestrian, in the challenge and in COCO's order). ``id`` is -1 without tracking.
     """
 
     needs_images = False
