@@ -73,6 +73,9 @@ def result(
 
 
 def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: Any) -> StreamStatus:
+    ages = Histogram()
+    for age_ms in (50, 80, 95.5, 120):
+        ages.record(round(age_ms * 1e6))
     one = StreamStatus(
         name=name,
         source="rtsp://user:***@10.0.0.5/door",
@@ -97,6 +100,7 @@ def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: An
         model="tiny",
         engine="null-cpu-none",
         age_ms={"p50": 50.0, "p95": 80.0, "p99": 95.5, "max": 120.0},
+        ages=ages,
         engine_ns=5_000_000_000,
         occupancy={"yard": 2},
         counts={"gate": (5, 4)},

@@ -30,13 +30,17 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
 
 def test_metrics_of_a_stream() -> None:
     api = Api()
-    api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, age_ms={}, last_frame_ns=None)
+    api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, age_ms={}, ages=None, last_frame_ns=None)
     samples = scrape(api)
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="result") == 900
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="superseded") == 90
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="failed") == 0
     assert value(samples, "vision_infer_stream_decoded_frames_total", stream="door") == 1000
-    assert value(samples, "vision_infer_stream_age_seconds", stream="door", quantile="0.99") == pytest.approx(0.0955)
+    age = "vision_infer_stream_age_seconds"
+    assert value(samples, f"{age}_count", stream="door") == 4
+    assert value(samples, f"{age}_sum", stream="door") == pytest.approx(0.3455)
+    at_most = {one.labels["le"]: one.value for one in samples if one.name == f"{age}_bucket"}
+    assert (at_most["0.025"], at_most["0.075"], at_most["0.1"], at_most["+Inf"]) == (0, 1, 3, 4)
     assert value(samples, "vision_infer_stream_last_frame_seconds", stream="door") == pytest.approx(0.04)
     assert value(samples, "vision_infer_stream_reconnects_total", stream="door") == 2
     assert value(samples, "vision_infer_stream_engine_seconds_total", stream="door") == 5

@@ -88,3 +88,13 @@ def test_two_samples_at_the_same_time_change_nothing() -> None:
     rate.sample(S, 10)
     rate.sample(S, 20)
     assert list(rate.per_second) == [0]
+
+
+def test_the_total_contains_all_values_and_never_decreases() -> None:
+    rolling = RollingHistogram(slots=2, slot_ns=S)
+    assert rolling.total().count == 0
+    for second in range(10):
+        rolling.record(second * S, second * 1_000_000)
+        total = rolling.total()
+        assert (total.count, total.max_ns) == (second + 1, second * 1_000_000)
+    assert rolling.total().sum_ns == 45_000_000

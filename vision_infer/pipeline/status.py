@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from vision_infer.telemetry.flight_recorder import FlightRecorder
+from vision_infer.telemetry.histogram import Histogram
 
 
 class StreamState(Enum):
@@ -130,6 +131,8 @@ class StreamStatus:
     """The rate of results over the last ten seconds or so."""
     age_ms: Mapping[str, float] = field(default_factory=dict)
     """``p50``, ``p95``, ``p99``, ``max`` of the ages of its results in the last minute or so; empty without results."""
+    ages: Histogram | None = field(default=None, compare=False)
+    """The ages of all its results so far; None for a source that is not live."""
     engine_ns: int = 0
     """The engine time used so far."""
     usage: Usage = field(default_factory=Usage)

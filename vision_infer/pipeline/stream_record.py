@@ -175,6 +175,7 @@ def live_status_of(record: StreamRecord, live: LiveRecord, lane: Lane, engine_ns
         decoded_fps=round(decoded_fps, 2),
         result_fps=round(result_fps, 2),
         age_ms=live.ages.quantiles_ms(now_ns),
+        ages=live.ages.total(),
         engine_ns=engine_ns,
         usage=Usage(thread / 1e9, convert / 1e9, engine / 1e9),
         occupancy={} if record.zones is None else record.zones.occupancy(),

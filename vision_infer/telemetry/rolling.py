@@ -11,19 +11,21 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 class RollingHistogram:
-    """Durations of the last ``slots × slot_ns``. One thread records; other threads may read, and may miss the last value.
+    """Durations of the last ``slots × slot_ns``, and of all time. One thread records; others may read.
 
     Args:
         slots: The number of time slots; the oldest slot is dropped as a whole.
         slot_ns: The length of a slot, nanoseconds.
     """
 
-    __slots__ = ("_parts", "_slot_ns", "_slots")
+    __slots__ = ("_all", "_parts", "_slot_ns", "_slots")
 
     def __init__(self, slots: int = 6, slot_ns: int = 10_000_000_000) -> None:
         self._slots = slots
         self._slot_ns = slot_ns
         self._parts: deque[tuple[int, Histogram]] = deque(maxlen=slots)
+        # What all time consists of: the finished slots, and the present one. Replaced as a whole, because other threads read it.
+        self._all = (Histogram(), Histogram())
 
     def record(self, now_ns: int, duration_ns: int) -> None:
         """Count one duration.
@@ -34,8 +36,17 @@ class RollingHistogram:
         """
         slot = now_ns // self._slot_ns
         if not self._parts or self._parts[-1][0] != slot:
-            self._parts.append((slot, Histogram()))
+            present = Histogram()
+            self._all = (self.total(), present)
+            self._parts.append((slot, present))
         self._parts[-1][1].record(duration_ns)
+
+    def total(self) -> Histogram:
+        """Return a copy of the durations of all time."""
+        whole = Histogram()
+        for part in self._all:
+            whole.merge(part)
+        return whole
 
     def quantiles_ms(self, now_ns: int) -> Mapping[str, float]:
         """Return ``p50``, ``p95``, ``p99`` and ``max`` in milliseconds; empty when nothing was recorded recently."""

@@ -22,10 +22,10 @@ from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
 STAGE_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 5000)
+AGE_BOUNDS_MS = (25, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 5000, 10_000)
 FIRST_LOST = ("queue_full", "spool_full", "disk_error")
 """The drop reasons that all sinks have."""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
-_QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
 _STEPS = {step.word: int(step) for step in DegradationStep}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
@@ -55,7 +55,8 @@ class ServiceCollector(Collector):
         )
         yield from _streams([view.status for view in backend.streams() if view.status is not None], self._clock.monotonic_ns())
         yield from _lanes(backend.lanes())
-        yield _stages(backend.stages())
+        text = "Durations by stage of the pipeline."
+        yield _durations("vision_infer_stage_seconds", text, "stage", backend.stages(), STAGE_BOUNDS_MS)
         yield from _cost(backend.cost())
         hub = backend.hub
         yield GaugeMetricFamily("vision_infer_clients", "Number of clients that read results.", hub.readers)
@@ -164,14 +165,9 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
         for outcome, count in ({"result": status.results, DropReason.FAILED.value: 0} | status.dropped).items()
     ]
     yield _filled(CounterMetricFamily("vision_infer_stream_frames", text, labels=("stream", "outcome")), frames)
-    text = "Quantiles of the age of results at completion, over about one minute."
-    ages = [
-        ((status.name, _QUANTILES[key]), milliseconds / 1e3)
-        for status in statuses
-        for key, milliseconds in status.age_ms.items()
-        if key in _QUANTILES
-    ]
-    yield _filled(GaugeMetricFamily("vision_infer_stream_age_seconds", text, labels=("stream", "quantile")), ages)
+    ages = {status.name: status.ages for status in statuses if status.ages is not None}
+    text = "Age of results at completion: the time since the capture of the frame."
+    yield _durations("vision_infer_stream_age_seconds", text, "stream", ages, AGE_BOUNDS_MS)
     text = "Step of degradation under overload: 0 none, 1 rate, 2 substream, 3 model."
     steps = [((status.name,), _STEPS[status.degraded]) for status in statuses]
     yield _filled(GaugeMetricFamily("vision_infer_stream_degraded", text, labels=("stream",)), steps)
@@ -239,12 +235,12 @@ def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:
     return [*counts, ("+Inf", float(sum(batches.values())))]
 
 
-def _stages(stages: Mapping[str, Histogram]) -> Metric:
-    bounds_ns = [round(bound * 1e6) for bound in STAGE_BOUNDS_MS]
-    family = HistogramMetricFamily("vision_infer_stage_seconds", "Durations by stage of the pipeline.", labels=("stage",))
-    for stage, histogram in stages.items():
+def _durations(name: str, text: str, label: str, histograms: Mapping[str, Histogram], bounds_ms: Sequence[float]) -> Metric:
+    bounds_ns = [round(bound * 1e6) for bound in bounds_ms]
+    family = HistogramMetricFamily(name, text, labels=(label,))
+    for value, histogram in histograms.items():
         total, sum_ns = histogram.count, histogram.sum_ns
         counts = [min(count, total) for count in histogram.counts_up_to(bounds_ns)]  # other threads keep recording meanwhile
         buckets = [(str(bound_ns / 1e9), float(count)) for bound_ns, count in zip(bounds_ns, counts, strict=True)]
-        family.add_metric((stage,), [*buckets, ("+Inf", float(total))], sum_ns / 1e9)
+        family.add_metric((value,), [*buckets, ("+Inf", float(total))], sum_ns / 1e9)
     return family
