@@ -95,16 +95,18 @@ def load_of(report: BenchReport) -> Load:
         rest_ms=busiest.rest_ms,
         inference=_within(busiest.inference_ms / separate, 0.7, 1.8) if separate else 1.0,
         alone=_within(alone, 1.0, 2.0),
-        delay_ms=_delay_ms(first, busiest, _within(alone, 1.0, 2.0), report),
+        delay_ms=_delay_ms(first, busiest, _within(alone, 1.0, 2.0), report, decoding),
         assumed=False,
     )
 
 
-def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: BenchReport) -> float:
+def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: BenchReport, decoding: DecodeRow | None) -> float:
     """Return the age of a single stream's results besides its steps; 0 if other programs disturbed the run."""
     if first.streams != 1 or first.other_cores > OTHERS_DISTURB * report.machine.cores or "-cpu-" not in first.engine:
         return 0.0
-    steps = (busiest.stream_ms + busiest.inference_ms + busiest.rest_ms) / alone
+    # The median age is that of a frame whose decoding takes the median time, which is less than the mean time.
+    less = 0.0 if decoding is None or not decoding.pattern else decoding.cpu_ms.median * (1 - statistics.median(decoding.pattern))
+    steps = (busiest.stream_ms - less + busiest.inference_ms + busiest.rest_ms) / alone
     return _within(first.age_p50_ms - steps, 0.0, MAX_DELAY_MS)
 
 
