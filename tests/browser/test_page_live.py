@@ -105,7 +105,7 @@ def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: Liv
         expect(page.get_by_text("connection refused")).to_be_visible()
         page.get_by_label("URL", exact=True).fill(site.cameras.url("/front"))
         page.get_by_role("button", name="Test this URL").click()
-        expect(page.get_by_text("The stream works.")).to_be_visible()
+        expect(page.get_by_text("The camera works.")).to_be_visible()
         expect(page.get_by_text("passthrough, no transcoding")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
         page.get_by_label("Infer only during motion").check()

@@ -80,7 +80,7 @@ def test_a_stream_of_the_configuration_file_cannot_be_edited(browser: Browser) -
             expect(page.get_by_text("defined in configuration file")).to_be_visible()
             assert page.get_by_role("button", name="Remove").count() == 0
             checked.open("stream/nothing")
-            expect(page.get_by_text("no stream with this name")).to_be_visible()
+            expect(page.get_by_text("no camera with this name")).to_be_visible()
             checked.expect_quiet("503", "whep", "snapshot")
 
 

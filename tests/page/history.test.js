@@ -41,3 +41,33 @@ test("the delay is applied to the receiver once a second, and removed if it is s
   delay.frame(40, false, 3000);
   assert.equal(receiver.jitterBufferTarget, 0);
 });
+
+test("the history begins with the frames that the service recorded", () => {
+  const history = new History(1000, 10);
+  history.push({ age_ms: 50, latency_ms: { decode: 5 } }, 5500);
+  const since_capture_ms = {
+    decode_start: 0,
+    decode_end: 4,
+    preprocess_start: 6,
+    preprocess_end: 7,
+    inference_start: 10,
+    inference_end: 30,
+    result: 32,
+  };
+  const at = (/** @type {number} */ ms) => new Date(ms).toISOString();
+  const past = [
+    { at: at(13200), age_ms: 32, since_capture_ms },
+    { at: at(13300), age_ms: null, since_capture_ms: {} },
+    { at: at(15600), age_ms: 99, since_capture_ms },
+  ];
+  history.fill(past, 10000);
+  assert.deepEqual(
+    history.buckets.map((bucket) => [bucket.at, bucket.count, bucket.age]),
+    [
+      [3000, 1, 32],
+      [5000, 1, 50],
+    ],
+  );
+  const { decode, queue, preprocess, inference, postprocess } = history.buckets[0].stages;
+  assert.deepEqual([decode, queue, preprocess, inference, postprocess], [4, 5, 1, 20, 2]);
+});

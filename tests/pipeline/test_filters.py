@@ -18,6 +18,15 @@ from vision_infer.pipeline.runs.run_factories import Shapes, file_stream_command
 from vision_infer.pipeline.steps import make_steps
 
 
+def test_only_labels_that_are_similar_are_suggested(card: ModelCard) -> None:
+    """Fixed limits suggested a toilet for a motorbike."""
+    coco = card.model_copy(update={"labels": ("person", "remote", "motorcycle", "toilet")})
+    with pytest.raises(UsageError, match=r"Did you mean motorcycle\?$"):
+        scores_by_class(coco, {"motorbike": 0.5})
+    with pytest.raises(UsageError, match="to list them"):
+        scores_by_class(coco, {"television": 0.5})
+
+
 def settings(**values: Any) -> RunSettings:
     return run_settings(sources=("-",), **values)
 

@@ -141,6 +141,22 @@ def test_rates_are_measured_over_the_last_seconds() -> None:
         assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
 
 
+def test_an_ended_stream_has_no_rate() -> None:
+    clock = HandClock()
+    camera = Camera(0, path="clip.mp4", clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        for number in range(30):
+            camera.give()
+            wait_until(lambda number=number: rig.status().decoded == number + 1)  # type: ignore[misc]
+            clock.move(0.1)
+            _Watched(rig).look()
+        assert rig.status().decoded_fps > 1
+        camera.end()
+        rig.wait_state(S.ENDED)
+        assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
+
+
 def test_the_watch_survives_unexpected_errors(caplog: pytest.LogCaptureFixture) -> None:
     """The watch's own thread looks, with the system clock."""
     camera = Camera(0)

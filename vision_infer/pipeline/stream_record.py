@@ -159,7 +159,7 @@ def live_status_of(record: StreamRecord, live: LiveRecord, lane: Lane, engine_ns
         engine_ns: The engine time that it has used.
         now_ns: The time now, monotonic.
     """
-    decoded_fps, result_fps, thread, convert, engine = live.rate.per_second
+    decoded_fps, result_fps, thread, convert, engine = (0.0,) * 5 if record.state.final else live.rate.per_second
     return replace(
         status_of(record),
         live=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
@@ -149,6 +149,13 @@ def class_id(card: ModelCard, name: str) -> int:
     found = by_name.get(name.casefold())
     if found is not None:
         return found
-    near = difflib.get_close_matches(name.casefold(), by_name, 3, 0.5)
+    near = _alike(name.casefold(), by_name)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Run 'vision-infer model show {card.name}' to list them."
     raise UsageError(f"unknown class {name!r} for {card.name}", hint)
+
+
+def _alike(name: str, labels: Iterable[str]) -> list[str]:
+    """Return the most similar label, and those that are nearly as similar; empty if none is similar."""
+    scores = {label: difflib.SequenceMatcher(None, name, label).ratio() for label in labels}
+    least = max(0.6, max(scores.values(), default=0.0) - 0.05)
+    return sorted((label for label, score in scores.items() if score >= least), key=lambda label: -scores[label])[:3]

@@ -4,6 +4,8 @@
 /** @import { RowLatency } from "../transport/api.js" */
 /** @typedef {{ at: number, count: number, age: number, oldest: number, stages: Record<string, number> }} Bucket */
 
+/** @typedef {{ at: string, age_ms: number | null, since_capture_ms: Record<string, number> }} PastFrame a frame recorded by the service */
+
 export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "secondary"];
 
 // The mean and the maximum age of results, by time.
@@ -39,6 +41,21 @@ export class History {
   }
 
   /**
+   * Add the frames that the service recorded before the first row arrived.
+   * @param {PastFrame[]} frames by time
+   * @param {number} aheadMs the offset of the service's clock to the local one
+   */
+  fill(frames, aheadMs) {
+    const first = this.buckets[0]?.at ?? Infinity;
+    const past = new History(this.bucketMs, this.max);
+    for (const { at, age_ms, since_capture_ms } of frames) {
+      const ms = Date.parse(at) - aheadMs;
+      if (age_ms !== null && ms < first) past.push({ age_ms, latency_ms: stagesOf(since_capture_ms) }, ms);
+    }
+    this.buckets.unshift(...past.buckets);
+  }
+
+  /**
    * The last buckets up to now, one per interval; null for an interval without results.
    * @param {number} nowMs
    * @param {number} count
@@ -51,4 +68,22 @@ export class History {
       return { at, bucket: byTime.get(at) ?? null };
     });
   }
+}
+
+/**
+ * The durations of the stages. The service does not record the times after the engine: all of that is postprocessing here.
+ * @param {Record<string, number>} times ms after capture
+ */
+function stagesOf(times) {
+  /** @param {string} from @param {string} to */
+  const spent = (from, to) => (times[to] ?? 0) - (times[from] ?? 0);
+  /** @type {Record<string, number>} */
+  const stages = {
+    decode: spent("decode_start", "decode_end"),
+    preprocess: spent("preprocess_start", "preprocess_end"),
+    inference: spent("inference_start", "inference_end"),
+    postprocess: spent("inference_end", "result"),
+  };
+  const known = Object.values(stages).reduce((sum, value) => sum + value, 0);
+  return { ...stages, queue: spent("decode_start", "result") - known };
 }

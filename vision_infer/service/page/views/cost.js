@@ -32,7 +32,7 @@ class Cost {
     this.head = h("tr");
     this.rows = h("tbody");
     this.table = h("table.costs", { hidden: true }, h("thead", null, this.head), this.rows);
-    this.none = h("p.quiet", { hidden: true }, "No streams are running.");
+    this.none = h("p.quiet", { hidden: true }, "No cameras are running.");
     this.element = h(
       "section.view",
       null,
@@ -48,7 +48,7 @@ class Cost {
       h(
         "section.card",
         null,
-        h("h2", null, "Streams"),
+        h("h2", null, "Cameras"),
         h("div.rate", null, field("Estimate for a rate, results/s", this.fps)),
         h("div.scroll", null, this.table),
         this.none,
@@ -94,11 +94,11 @@ class Cost {
     setText(
       this.note,
       priced
-        ? `The configured price of the machine is ${answer.machine_per_hour} ${answer.currency} per hour. Capacity that no stream uses, including other programs, costs ${money(answer.unused_per_month)} ${answer.currency} per month.`
+        ? `The configured price of the machine is ${answer.machine_per_hour} ${answer.currency} per hour. Capacity that no camera uses, including other programs, costs ${money(answer.unused_per_month)} ${answer.currency} per month.`
         : "Set cost.machine_per_hour in the configuration file to show prices.",
     );
     const names = [
-      "Stream",
+      "Camera",
       "Results/s",
       "CPU cores",
       answer.accelerator === null ? null : "Engine",

@@ -11,7 +11,7 @@ import { Events } from "./events.js";
 import { Player } from "./player.js";
 import { StagesPlot } from "./stages_plot.js";
 import { Timeline } from "./timeline.js";
-import { clockTime, count, drops, quantiles, rate, rates, since, stateOf, degradationOf } from "./words.js";
+import { clockTime, count, drops, quantiles, rate, rates, reasonOf, since, stateOf, degradationOf } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Change, Row, Settings, Stream, Transport, View } from "../transport/api.js" */
@@ -42,7 +42,7 @@ class StreamView {
     this.history = new History(1000, 300);
     this.events = new Events(name);
     this.plot = new StagesPlot(this.history);
-    this.timeline = new Timeline(name);
+    this.timeline = new Timeline(name, (frames, aheadMs) => this.history.fill(frames, aheadMs));
     this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
     this.transport = h("p.via", { role: "status" });
     this.player = new Player(name, ({ detail }) => setText(this.transport, detail));
@@ -62,7 +62,7 @@ class StreamView {
     this.facts = h("dl.facts");
     this.under = h("div.under", null, this.#switches(), this.transport);
     this.screen = h("div.screen", null, this.player.element, this.under);
-    this.missing = h("p.empty", { hidden: true }, "There is no stream with this name.");
+    this.missing = h("p.empty", { hidden: true }, "There is no camera with this name.");
     this.body = h(
       "div.columns",
       null,
@@ -109,7 +109,7 @@ class StreamView {
     setText(this.state, word);
     this.state.dataset.tone = tone;
     setText(this.since, stream.status?.since ? `for ${since(stream.status.since)}` : "");
-    setText(this.reason, stream.status?.reason ?? "");
+    setText(this.reason, reasonOf(stream.status));
     this.reason.hidden = !this.reason.textContent;
     this.#updateDegradation(stream);
     this.events.update(Boolean(stream.settings.clips));
@@ -139,7 +139,7 @@ class StreamView {
     setText(
       this.degradationNote,
       degradation
-        ? `The machine is overloaded. This stream is degraded${when}: ${degradation.long}. Measured: ${degradation.measured}.`
+        ? `The machine is overloaded. This camera is degraded${when}: ${degradation.long}. Measured: ${degradation.measured}.`
         : "",
     );
   }
@@ -197,7 +197,7 @@ class StreamView {
       buttons.push(
         h(
           "span.quiet",
-          { title: "This stream is defined in the configuration file. Edit the file: the service reloads it." },
+          { title: "This camera is defined in the configuration file. Edit the file: the service reloads it." },
           "defined in configuration file",
         ),
       );

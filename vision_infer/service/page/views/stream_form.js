@@ -37,9 +37,9 @@ class StreamForm {
     if (this.store.streams === null || this.form) return;
     const stream = this.existing ? this.store.stream(this.existing) : null;
     if (!this.store.canEdit) return this.content.replaceChildren(h("p.empty", null, "This token is read-only."));
-    if (this.existing && !stream) return this.content.replaceChildren(h("p.empty", null, "There is no stream with this name."));
+    if (this.existing && !stream) return this.content.replaceChildren(h("p.empty", null, "There is no camera with this name."));
     if (stream?.origin === "file")
-      return this.content.replaceChildren(h("p.empty", null, "This stream is defined in the configuration file. Edit it there."));
+      return this.content.replaceChildren(h("p.empty", null, "This camera is defined in the configuration file. Edit it there."));
     /** @type {Settings} */
     this.before = stream?.settings ?? {};
     this.form = this.#build(this.before);
@@ -60,6 +60,7 @@ class StreamForm {
       pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,63}",
       disabled: this.existing !== null,
       maxLength: 64,
+      oninput: () => this.#checkName(),
     });
     this.url = text(settings.detect, {
       required: true,
@@ -131,6 +132,18 @@ class StreamForm {
     );
   }
 
+  #checkName() {
+    const name = this.name.value;
+    const valid =
+      `${name
+        .trim()
+        .replace(/[^A-Za-z0-9._-]+/g, "-")
+        .replace(/^[._-]+/, "")}` || "front-door";
+    this.name.setCustomValidity(
+      this.name.validity.patternMismatch ? `A name has letters, digits, “.”, “_” and “-”, and no spaces, such as ${valid}.` : "",
+    );
+  }
+
   async #models() {
     const models = await getJson("api/v1/models").catch(() => []);
     for (const [select, none] of [
@@ -184,7 +197,7 @@ class StreamForm {
     };
     const name = this.existing ?? this.name.value.trim();
     setText(this.errorText, "");
-    if (!this.existing && this.store.stream(name)) return setText(this.errorText, `a stream named ${name} already exists`);
+    if (!this.existing && this.store.stream(name)) return setText(this.errorText, `A camera named ${name} already exists.`);
     this.saveButton.disabled = true;
     try {
       await this.store.put(name, settings);
@@ -224,7 +237,7 @@ function probeFacts(answer) {
     ["In browsers", answer.untouched ? "passthrough, no transcoding" : `transcoded for viewers: ${answer.untouched_reason}`],
   ];
   return [
-    h("p.good", null, "The stream works."),
+    h("p.good", null, "The camera works."),
     h(
       "dl.facts",
       null,

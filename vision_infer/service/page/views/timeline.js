@@ -6,6 +6,7 @@ import { getJson, messageOf, streamPath } from "../transport/http.js";
 import { h, setText } from "./dom.js";
 import { clockTime, count, OUTCOMES } from "./words.js";
 
+/** @import { PastFrame } from "../state/history.js" */
 /** @import { Bar, Outcomes } from "../state/timeline.js" */
 
 const POLL_MS = 2000;
@@ -17,8 +18,9 @@ const KINDS = ["good", "skipped", "lost", "failed"]; // from bottom to top
 const COLORS = { good: "--good", skipped: "--idle", lost: "--warn", failed: "--bad" };
 
 export class Timeline {
-  /** @param {string} name */
-  constructor(name) {
+  /** @param {string} name @param {(frames: PastFrame[], aheadMs: number) => void} onPast called once with the recorded frames */
+  constructor(name, onPast) {
+    this.onPast = onPast;
     this.path = streamPath(name);
     this.span = "2 minutes";
     this.seconds = new Seconds();
@@ -125,6 +127,7 @@ export class Timeline {
     // if the list is truncated, the second of its first frame is incomplete
     this.seconds.put(frames.length < MAX_FRAMES ? start : Date.parse(frames[0].captured ?? frames[0].at) + 1000, frames);
     this.seconds.forget(now - SPANS["2 minutes"].ms);
+    if (this.fetched === undefined) this.onPast(frames, this.ahead);
     this.fetched = now;
     if (this.span === "2 minutes" || now - this.requested < MINUTES_POLL_MS) return;
     this.requested = now;

@@ -96,6 +96,9 @@ class TryOut {
     try {
       bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
     } catch {
+      this.file = this.result = null;
+      this.stage.hidden = true;
+      this.#showResult();
       return setText(this.errorText, `${file.name}: this browser cannot read the image`);
     }
     this.file = file;

@@ -8,7 +8,7 @@ import { Results } from "../transport/results.js";
 import { check, h, setText, flag, saveNote } from "./dom.js";
 import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
-import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } from "./words.js";
+import { drops, milliseconds, moment, rates, reasonOf, since, stateOf, degradationOf } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Row, Stream, Transport, View } from "../transport/api.js" */
@@ -227,7 +227,7 @@ class Tile {
     const size = status?.size;
     const facts = status && size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
     const text = [
-      status ? status.reason : "not opened",
+      status ? reasonOf(status) : "not opened",
       degradation ? `degraded: ${degradation.short}, ${degradation.measured}` : "",
     ]
       .filter(Boolean)

@@ -85,6 +85,17 @@ export function since(iso, nowMs = Date.now()) {
   return `${Math.floor(seconds / 86400)} d`;
 }
 
+const NEXT = /\bnext attempt in ([\d.]+) s/i;
+
+/** The reason of a stream's state, with the time that remains until the next attempt. @param {Status | null | undefined} status */
+export function reasonOf(status, nowMs = Date.now()) {
+  const reason = status?.reason ?? "";
+  const wait = NEXT.exec(reason);
+  if (!status || !wait) return reason;
+  const left = Math.ceil(Number(wait[1]) - Math.max(0, nowMs - Date.parse(status.since)) / 1000);
+  return reason.replace(wait[0], wait[0].replace(/ in [\d.]+ s/, left > 0 ? ` in ${left} s` : " now"));
+}
+
 /** @param {Date} date */
 export const clockTime = (date) => date.toLocaleTimeString("en-GB");
 
