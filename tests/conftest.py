@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,10 +15,6 @@ if str(ROOT) not in sys.path:  # so that `from tests.support.media import …` w
     sys.path.insert(0, str(ROOT))
 
 from vision_infer.core.card import ModelCard, parse_card
-
-# On a shared machine the duration of an example means nothing.
-hypothesis.settings.register_profile("shared machine", deadline=None)
-hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture

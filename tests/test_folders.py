@@ -8,6 +8,7 @@ from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.media import ROOT
@@ -60,8 +61,10 @@ def test_modules_have_specific_names() -> None:
 
 def test_functions_fit_a_screen() -> None:
     long: list[str] = []
-    for path in [*MODULES, *sorted(Path(ROOT / "benchmarks").glob("*.py"))]:
-        functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]
+    benchmarks = [path for path in sorted((ROOT / "benchmarks").rglob("*.py")) if "results" not in path.parts]
+    for path in [*MODULES, *benchmarks]:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         long += [
             f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
             for node in functions
@@ -119,3 +122,9 @@ def test_hints_that_say_what_to_do_are_sentences() -> None:
                 hints = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "hint")]
                 found += [f"{path}:{hint.lineno}" for hint in hints if re.match(verbs, ast.unparse(hint))]
     assert found == []
+
+
+def test_the_chosen_profile_of_hypothesis_is_used(pytestconfig: pytest.Config) -> None:
+    chosen = pytestconfig.getoption("--hypothesis-profile") or "other"
+    assert hypothesis.settings.get_current_profile_name() == chosen
+    assert hypothesis.settings().deadline is None

@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.media import ROOT, bikes
 
@@ -43,6 +47,16 @@ def test_import_and_help_load_no_heavy_library(words: list[str]) -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+SOURCES = {
+    "service/page": ROOT / "vision_infer" / "service" / "page",
+    "service/page/vendor": ROOT / "vision_infer" / "service" / "page" / "vendor",
+    "recipes": ROOT / "engines",
+    "devices": ROOT / "capacity",
+    "bundled/catalog": ROOT / "models" / "catalog",
+}
+"""The folders of the repository by their place in the package."""
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -57,28 +71,86 @@ def test_the_wheel_contains_the_bundled_model_and_the_licenses(wheel: Path) -> N
         names = archive.namelist()
     assert "vision_infer/bundled/nanodet-416/model.onnx" in names
     assert "vision_infer/bundled/nanodet-416/model.yaml" in names
+    assert "vision_infer/bundled/nanodet-416/model.int8.onnx" in names
     assert "vision_infer/py.typed" in names
+    for folder in ("service/page", "service/page/vendor", "recipes", "devices", "bundled/catalog"):
+        files = {f"vision_infer/{folder}/{path.name}" for path in SOURCES[folder].iterdir() if path.is_file()}
+        assert files, folder
+        assert files <= set(names), folder
     assert sum(name.endswith("/LICENSE") or "/licenses/" in name for name in names) >= 2
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     assert wheel.stat().st_size < 12e6
 
 
-def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    # The dependencies are those of this environment; pip unpacks the package itself from the wheel.
-    venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
+def declared(*extras: str) -> set[str]:
+    """Return the distributions that the package and some of its extras require, directly and through others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    waiting = [Requirement(text) for text in project["dependencies"]]
+    waiting += [Requirement(text) for extra in extras for text in optional[extra]]
+    found: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        needed = waiting.pop()
+        if needed.name == project["name"]:
+            waiting += [Requirement(text) for extra in needed.extras for text in optional[extra]]
+            continue
+        key = (canonicalize_name(needed.name), frozenset(needed.extras))
+        if key in found:
+            continue
+        found.add(key)
+        for text in metadata.distribution(needed.name).requires or []:
+            more = Requirement(text)
+            if more.marker is None or any(more.marker.evaluate({"extra": extra}) for extra in ("", *needed.extras)):
+                waiting.append(more)
+    return {name for name, _ in found}
+
+
+def clean_environment(folder: Path, wheel: Path, *extras: str) -> Path:
+    """Create an environment with the wheel and what it declares, linked from this environment; return its Python."""
+    venv.create(folder, with_pip=False)
+    site = next((folder / "lib").glob("python*")) / "site-packages"
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(words, check=True, capture_output=True, timeout=120)
-    here = next(path for path in map(Path, sys.path) if (path / "numpy").is_dir())
-    (site / "dependencies.pth").write_text(f"{here}\n")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for name in declared(*extras):
+        for file in metadata.distribution(name).files or []:
+            target = site / file.parts[0]
+            if file.parts[0] != ".." and not target.exists():
+                target.symlink_to(Path(str(metadata.distribution(name).locate_file(file.parts[0]))).resolve())
+    return folder / "bin" / "python"
+
+
+def run_clean(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     script = "import vision_infer, sys; sys.stderr.write(vision_infer.__file__); from vision_infer.cli.main import main; main()"
-    words = [str(python), "-c", script, "run", str(bikes()), "--every", "100", "--json", "--quiet"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    assert str(site) in done.stderr
+    done = subprocess.run(
+        [str(python), "-c", script, *words], cwd=python.parents[2], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(python.parents[1]) in done.stderr
+    return done
+
+
+def test_the_wheel_runs_with_its_declared_dependencies_only(wheel: Path, tmp_path: Path) -> None:
+    python = clean_environment(tmp_path / "env", wheel, "cpu")
+    assert not list((tmp_path / "env").rglob("fastapi")), "otherwise the environment is not clean"
+    done = run_clean(python, "run", str(bikes()), "--every", "100", "--json", "--quiet")
     summary = json.loads(done.stdout)
     assert (summary["frames"], summary["model"]) == (3, "nanodet-416")
+
+
+def test_the_service_starts_with_its_declared_dependencies_only(wheel: Path, tmp_path: Path) -> None:
+    python = clean_environment(tmp_path / "env", wheel, "cpu", "serve")
+    assert not list((tmp_path / "env").rglob("pytest")), "otherwise the environment is not clean"
+    assert "1 stream: test" in run_clean(python, "serve", "test://", "--model", "clock", "--check").stdout
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for package in ("service", "preview", "sink/delivery")
+        for path in sorted((ROOT / "vision_infer" / package).rglob("*.py"))
+        if path.stem != "__init__"
+    ]
+    script = f"import importlib; [importlib.import_module(name) for name in {modules!r}]"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    subprocess.run([str(python), "-c", script], cwd=tmp_path, env=environment, check=True, timeout=120)
 
 
 def test_the_demo_names_the_next_command() -> None:

@@ -22,9 +22,11 @@ from tests.pipeline.fakes import (
     run_all,
     wait_for,
 )
+from vision_infer.analyze.track import Tracker
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import EngineError, OutputError, StreamError, VisionInferError
 from vision_infer.core.frame import Frame
+from vision_infer.pipeline import steps
 from vision_infer.pipeline.status import StreamState
 
 
@@ -261,10 +263,20 @@ def test_an_output_that_does_not_open_fails_its_stream(sinks: Sinks, error: Exce
     assert shared.results("s1") == list(range(20))
 
 
-def test_an_invalid_tracker_setting_fails_its_stream() -> None:
-    source = FakeSource(0)
-    supervisor = run_all(EchoEngine(), [source], FakeSink(), {"track": float("nan")})
-    assert supervisor.records()[0].state in (StreamState.FAILED, StreamState.ENDED)
+def test_a_tracker_that_cannot_be_created_fails_its_stream(sinks: Sinks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Tracker:
+        raise VisionInferError("no memory for tracks")
+
+    monkeypatch.setattr(steps, "Tracker", broken)
+    sinks["own"] = own = FakeSink()
+    supervisor = make_supervisor(EchoEngine(), [FakeSource(0), FakeSource(1)], shared=[FakeSink()])
+    supervisor.add(add(FakeSource(0), "own", track=0.5))
+    supervisor.add(add(FakeSource(1)))
+    finish(supervisor)
+    failed, other = supervisor.statuses()
+    assert (failed.state, other.state) == (StreamState.FAILED, StreamState.ENDED)
+    assert "no memory for tracks" in (failed.error or "")
+    assert own.closes in ([], [False]), "it is not complete, or was not opened"
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
@@ -272,11 +284,7 @@ def test_an_invalid_weight_fails_its_stream(sinks: Sinks, weight: float) -> None
     sinks["own"] = own = FakeSink()
     source = FakeSource(0)
     supervisor = make_supervisor(EchoEngine(), [source])
-    try:
-        supervisor.add(add(source, "own", weight=weight))
-    except (ValueError, VisionInferError):
-        close(supervisor)
-        return
+    supervisor.add(add(source, "own", weight=weight))
     finish(supervisor)
     assert supervisor.records()[0].state is StreamState.FAILED
     assert own.closes == [False]

@@ -32,6 +32,8 @@ ROUNDS = 10
 LIMIT_S = 60.0
 PATTERN = "test://?size=160x90&fps=20"
 NOTHING = "rtsp://user:s3cret@127.0.0.1:9/nothing"
+_ENDING = ("stream-", "connection-guard")
+"""The threads that end with the streams."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -116,7 +118,7 @@ def main(camera: str) -> None:
             for number in range(ROUNDS):
                 come_and_go(service, reader, AT_ONCE * (hundred * ROUNDS + number), camera)
             before = threading.active_count()
-            wait(lambda: not any(one.name.startswith("stream-") for one in threading.enumerate()), f"{before} threads end")
+            wait(lambda: not any(one.name.startswith(_ENDING) for one in threading.enumerate()), f"{before} threads end")
             measurements.append(measure(loop))
         assert service.streams() == []
     print(json.dumps(measurements))

@@ -30,7 +30,9 @@ def look(running: Running, bad: tuple[str, ...]) -> dict[str, object]:
     running.clear()
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    names = sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("fault proxy"))
+    names = sorted(
+        thread.name for thread in threading.enumerate() if not thread.name.startswith(("fault proxy", "connection-guard"))
+    )
     return {
         "rss": pages * os.sysconf("SC_PAGE_SIZE"),
         "threads": names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,22 @@ def test_a_disk(tmp_path: Path) -> None:
     assert disk(Path("/proc/self")).problem
 
 
-def test_the_clock_state_is_known() -> None:
-    assert clock_synchronized() in (True, False, None)
+@pytest.mark.parametrize(("status", "known"), [(0, True), (0x2001, True), (0x40, False), (0x2041, False), (None, None)])
+def test_the_clock_state_is_that_of_the_kernel(monkeypatch: pytest.MonkeyPatch, status: int | None, known: bool | None) -> None:
+    """The status is at byte 40 of struct timex on 64-bit Linux; 0x40 is STA_UNSYNC, see adjtimex(2)."""
+
+    class Library:
+        def __init__(self, name: None, use_errno: bool) -> None:
+            pass
+
+        def adjtimex(self, timex: object) -> int:
+            address = ctypes.addressof(timex._obj)  # type: ignore[attr-defined]
+            ctypes.memmove(address + 40, (status or 0).to_bytes(4, "little"), 4)
+            return -1 if status is None else 0
+
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    assert clock_synchronized() is known
 
 
 def test_the_clock_of_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
