@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.support.cameras import ClockMount, RtspServer, SoundMount
 from tests.support.live_reading import Reading, message_of
+from vision_infer.cli.camera_checks import check_cameras
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions
 
@@ -22,17 +24,22 @@ def server() -> Iterator[RtspServer]:
         ClockMount("/locked", user="user", password="s3cret"),
         ClockMount("/silent", stop_after=0),
         ClockMount("/one", stop_after=1),
+        ClockMount("/udp", udp_only=True),
         SoundMount("/sound"),
     )
     with RtspServer(*mounts) as running:
         yield running
 
 
-def refused(url: str, live: LiveOptions = SHORT) -> str:
+def refused_error(url: str, live: LiveOptions = SHORT) -> RefusedError:
     with Reading(url, live) as reading:
         error = reading.wait_for_end()
     assert isinstance(error, RefusedError), error
-    return message_of(error)
+    return error
+
+
+def refused(url: str, live: LiveOptions = SHORT) -> str:
+    return message_of(refused_error(url, live))
 
 
 def test_a_missing_stream_is_refused(server: RtspServer) -> None:
@@ -49,6 +56,18 @@ def test_a_wrong_password_is_refused_and_not_logged(server: RtspServer, user: st
 def test_the_right_password(server: RtspServer) -> None:
     with Reading(server.url("/locked", "user", "s3cret")) as reading:
         reading.wait_for_frames(3)
+
+
+def test_a_camera_without_tcp_is_read_over_udp(server: RtspServer) -> None:
+    with Reading(server.url("/udp"), replace(SHORT, transport="udp")) as reading:
+        reading.wait_for_frames(3)
+    error = refused_error(server.url("/udp"))
+    assert "does not offer RTSP over TCP (461)" in error.message
+    assert "transport: udp" in error.hint
+    limited = replace(SHORT, allow_networks=("127.0.0.0/8",))  # for which only TCP is used
+    assert "service.allow_networks" in refused_error(server.url("/udp"), limited).hint
+    (finding,) = check_cameras([server.url("/udp")], LiveOptions(), 5)
+    assert (finding.severity, "(461)" in finding.text, "--transport udp" in finding.hint) == ("error", True, True)
 
 
 def test_a_stream_with_only_audio_is_refused(server: RtspServer) -> None:

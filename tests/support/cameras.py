@@ -57,6 +57,8 @@ class ClockMount:
     """The number of B-frames between other frames, H.264 only; each adds a frame interval of delay."""
     next_size: tuple[int, int] | None = None
     """The width and height that it switches to and back from during the stream; None if it does not change."""
+    udp_only: bool = False
+    """Whether it refuses RTSP over TCP (status 461)."""
     frames_per_size: int = 60
     stop_after: int | None = None
     """The number of frames after which nothing more is sent. 0 accepts clients but never describes the stream; 1 describes it

@@ -199,6 +199,8 @@ def add_mount(server, mount):
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(launch_line(mount))
     factory.set_shared(True)
+    if mount.get("udp_only"):
+        factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     feed = FEEDS.get(mount["kind"])
     if feed is not None:
         factory.connect("media-configure", lambda _, media: feed(mount, media))

@@ -42,15 +42,9 @@ def raise_live_error(
 def _explain(error: Exception, log: SourceLog, options: LiveOptions, took_s: float, doing: str) -> tuple[bool, str, str]:
     """Return whether the server refused, what failed, and what to do."""
     timed_out = isinstance(error, av.error.ExitError | TimeoutError) or took_s >= TIMED_OUT * options.open_timeout_s
-    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-        status = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
-        return True, f"authentication failed ({status})", "Check the user name and password in the URL."
-    if isinstance(error, av.error.HTTPNotFoundError):
-        return True, "the server has no such stream (404)", "Check the path in the URL."
-    if isinstance(error, av.error.HTTPClientError):
-        return True, f"the server rejected the request: {reason(error)}", "Check the URL and the transport."
-    if isinstance(error, av.error.HTTPServerError):
-        return False, f"the server failed: {reason(error)}", "Check the server's log."
+    answered = _explain_answer(error, log, options)
+    if answered is not None:
+        return answered
     if log.contains("Failed to resolve hostname"):
         return False, "the host name cannot be resolved", "Check the host name and the DNS settings of this machine."
     if isinstance(error, ConnectionRefusedError):
@@ -68,3 +62,23 @@ def _explain(error: Exception, log: SourceLog, options: LiveOptions, took_s: flo
     if isinstance(error, av.error.InvalidDataError):
         return False, "FFmpeg cannot read it as video", "Check that the URL is the URL of a stream."
     return False, f"{doing}: {reason(error)}", "Check the address and the server."
+
+
+def _explain_answer(error: Exception, log: SourceLog, options: LiveOptions) -> tuple[bool, str, str] | None:
+    """Return the same for a status code of the server; None if it sent none."""
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        status = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
+        return True, f"authentication failed ({status})", "Check the user name and password in the URL."
+    if isinstance(error, av.error.HTTPNotFoundError):
+        return True, "the server has no such stream (404)", "Check the path in the URL."
+    if log.contains("method SETUP failed: 461"):
+        used, other = ("UDP", "tcp") if options.transport == "udp" and not options.allow_networks else ("TCP", "udp")
+        hint = f"Set transport: {other} for this stream (doctor: --transport {other})."
+        if options.allow_networks:
+            hint = "UDP is not used while service.allow_networks limits the URL."
+        return True, f"the server does not offer RTSP over {used} (461)", hint
+    if isinstance(error, av.error.HTTPClientError):
+        return True, f"the server rejected the request: {reason(error)}", "Check the URL and the transport."
+    if isinstance(error, av.error.HTTPServerError):
+        return False, f"the server failed: {reason(error)}", "Check the server's log."
+    return None
