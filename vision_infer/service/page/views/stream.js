@@ -6,6 +6,7 @@ import { History } from "../state/history.js";
 import { messageOf, send, streamPath } from "../transport/http.js";
 import { Results } from "../transport/results.js";
 import { check, confirm, h, saveNote, setText } from "./dom.js";
+import { Counts } from "./counts.js";
 import { ShapeEditor } from "./shape_editor.js";
 import { Events } from "./events.js";
 import { Player } from "./player.js";
@@ -42,6 +43,7 @@ class StreamView {
     this.history = new History(1000, 300);
     this.events = new Events(name);
     this.plot = new StagesPlot(this.history);
+    this.counts = new Counts(name);
     this.timeline = new Timeline(name, (frames, aheadMs) => this.history.fill(frames, aheadMs));
     this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
     this.transport = h("p.via", { role: "status" });
@@ -66,7 +68,14 @@ class StreamView {
     this.body = h(
       "div.columns",
       null,
-      h("div.main", null, this.screen, this.past, h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element)),
+      h(
+        "div.main",
+        null,
+        this.screen,
+        this.past,
+        this.counts.element,
+        h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element),
+      ),
       h(
         "div.side",
         null,
@@ -113,6 +122,8 @@ class StreamView {
     this.reason.hidden = !this.reason.textContent;
     this.#updateDegradation(stream);
     this.events.update(Boolean(stream.settings.clips));
+    const { zones, lines } = stream.settings;
+    this.counts.update(stream.status !== null && Object.keys({ ...zones, ...lines }).length > 0, this.store.canEdit);
     this.player.update(stream);
     this.#updateActions(stream);
     this.#updateFacts(stream);
@@ -126,6 +137,7 @@ class StreamView {
     this.player.close();
     this.plot.close();
     this.timeline.close();
+    this.counts.close();
     this.events.close();
   }
 
