@@ -331,3 +331,15 @@ def test_a_stream_switches_to_another_model() -> None:
     problem(api.ask("PUT", "/api/v1/streams/door/model", json={"model": "other"}), 409, "conflict")
     for body in ({"model": ""}, {}, {"model": "other", "fps": 3}):
         problem(api.ask("PUT", "/api/v1/streams/gate/model", json=body), 422, "invalid")
+
+
+@pytest.mark.parametrize("time", ["0.5", "0", "1700000000", "now", "2026-11-24"])
+def test_a_time_must_have_a_date_and_a_zone(time: str) -> None:
+    api = Api()
+    for path, name in (("streams/door/why", "at"), ("streams/door/frames", "to"), ("events", "from"), ("events", "to")):
+        problem(api.get(f"/api/v1/{path}", params={name: time}), 422, "invalid")
+
+
+def test_a_timeout_must_be_a_sensible_number() -> None:
+    for timeout in ("5e-324", "0", "-1", "31", "nan"):
+        problem(Api().get("/api/v1/streams/door/snapshot.jpg", params={"timeout_s": timeout}), 422, "invalid")

@@ -98,6 +98,8 @@ def test_no_token_is_required_on_loopback() -> None:
     assert api.ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
     login = api.ask("POST", "/api/v1/session")
     assert login.json() == {"role": "admin", "expires_s": None}
+    for body in (b"[null, null]", b"7", b"text"):
+        problem(api.ask("POST", "/api/v1/session", content=body), 422, "invalid")
     assert "set-cookie" not in login.headers
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.requests import HTTPConnection
 
 from vision_infer.config.zones import STREAM_NAME
@@ -43,4 +45,14 @@ def context_of(connection: HTTPConnection) -> Context:
 
 
 Shared = Annotated[Context, Depends(context_of)]
+
+
+def _with_date(value: object) -> object:
+    if not re.match(r"\d{4}-\d\d-\d\d", str(value)):  # pydantic reads numbers as seconds since 1970
+        raise ValueError("must be a time with its time zone, such as 2026-11-24T18:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_with_date)]
+"""A time in a query."""
 StreamName = Annotated[str, Path(pattern=STREAM_NAME, description="The name of the stream.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import FileResponse
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
@@ -14,7 +14,7 @@ from vision_infer.core.result import utc
 from vision_infer.core.scene_event import Direction, EventKind
 from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
 from vision_infer.service.http.api_models import ApiModel, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
-from vision_infer.service.http.context import Shared
+from vision_infer.service.http.context import Shared, Time
 from vision_infer.service.http.openapi import answer_of, problems
 from vision_infer.service.http.problem import Problem
 from vision_infer.stream.redact import redact
@@ -87,8 +87,8 @@ def list_events(
     stream: Annotated[
         str | None, Query(max_length=64, description="Only events of this stream; excludes changes of engines.")
     ] = None,
-    from_: Annotated[AwareDatetime | None, Query(alias="from", description="The start of the time range (UTC).")] = None,
-    to: Annotated[AwareDatetime | None, Query(description="The end of the time range, exclusive (UTC).")] = None,
+    from_: Annotated[Time | None, Query(alias="from", description="The start of the time range (UTC).")] = None,
+    to: Annotated[Time | None, Query(description="The end of the time range, exclusive (UTC).")] = None,
     limit: Annotated[
         int, Query(ge=1, le=EVENTS_KEPT, description="The maximum number of events; the newest are returned.")
     ] = 1024,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.service.http.api_models import ApiModel, StateChange, shared_fields, state_change
-from vision_infer.service.http.context import Shared, StreamName
+from vision_infer.service.http.context import Shared, StreamName, Time
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
 from vision_infer.telemetry.flight_recorder import FRAMES_KEPT, RESULT, FrameOutcome, Minute
@@ -72,9 +72,9 @@ def list_frames(
     name: StreamName,
     context: Shared,
     from_: Annotated[
-        AwareDatetime | None, Query(alias="from", description="The earliest capture time (UTC). Defaults to ten seconds ago.")
+        Time | None, Query(alias="from", description="The earliest capture time (UTC). Defaults to ten seconds ago.")
     ] = None,
-    to: Annotated[AwareDatetime | None, Query(description="The latest capture time, exclusive (UTC). Defaults to now.")] = None,
+    to: Annotated[Time | None, Query(description="The latest capture time, exclusive (UTC). Defaults to now.")] = None,
     limit: Annotated[
         int, Query(ge=1, le=FRAMES_KEPT, description="The maximum number of frames; the newest are returned.")
     ] = 1000,
@@ -98,7 +98,7 @@ def list_frames(
 def get_why(
     name: StreamName,
     context: Shared,
-    at: Annotated[AwareDatetime | None, Query(description="The time in question (UTC). Defaults to now.")] = None,
+    at: Annotated[Time | None, Query(description="The time in question (UTC). Defaults to now.")] = None,
 ) -> WhyAnswer:
     """Explain why the stream had results at a given time, or none."""
     clock = context.clock
@@ -117,7 +117,7 @@ def get_why(
     )
 
 
-def _monotonic(time: AwareDatetime, clock: Clock) -> int:
+def _monotonic(time: Time, clock: Clock) -> int:
     return round(time.timestamp() * 1e9) - clock.wall_ns() + clock.monotonic_ns()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,6 +11,7 @@ from vision_infer.service.http.api_models import SessionAnswer
 from vision_infer.service.http.auth import Role
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems, request_body
+from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.security import SESSION_COOKIE, bearer_of, session_of, unauthorized
 
 router = APIRouter(prefix="/api/v1", tags=["session"])
@@ -17,19 +19,22 @@ router = APIRouter(prefix="/api/v1", tags=["session"])
 _BODY = {"type": "object", "properties": {"token": {"type": "string", "maxLength": 1024}}}
 
 
-@router.post("/session", openapi_extra=request_body(_BODY, "application/json", required=False), responses=problems(403, 413))
+@router.post("/session", openapi_extra=request_body(_BODY, "application/json", required=False), responses=problems(403, 413, 422))
 async def open_session(request: Request, response: Response, context: Shared) -> SessionAnswer:
     """Log in with the token in the `Authorization` header or as `{"token": …}`. The response sets the session cookie."""
     security = context.security
+    body = await request.body()
     if not security.tokens.needed:
+        if body and _values_in(body) is None:
+            raise Problem("invalid", 'the body must be an object: {"token": "TOKEN"}')
         return SessionAnswer(role="admin", expires_s=None)
     token = bearer_of(request.headers)
     role: Role
     if token is not None:
         role = request.scope["state"]["role"]  # the middleware has checked the token
     else:
-        token = _token_in(await request.body())
-        if token is None:
+        token = (_values_in(body) or {}).get("token")
+        if not isinstance(token, str) or not token:
             raise unauthorized('send \'Authorization: Bearer TOKEN\' or {"token": "TOKEN"}')
         role = security.role_of_token(request.scope, token)
     response.set_cookie(
@@ -44,13 +49,12 @@ async def open_session(request: Request, response: Response, context: Shared) ->
     return SessionAnswer(role=role, expires_s=security.sessions.lifetime_s)
 
 
-def _token_in(body: bytes) -> str | None:
+def _values_in(body: bytes) -> dict[str, Any] | None:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    token = values.get("token") if isinstance(values, dict) else None
-    return token if isinstance(token, str) and token else None
+    return values if isinstance(values, dict) else None
 
 
 @router.get("/session", responses=problems())

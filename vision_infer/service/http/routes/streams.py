@@ -121,7 +121,7 @@ async def get_snapshot(
     name: StreamName,
     context: Shared,
     annotated: Annotated[bool, Query(description="Draw the detections on the image.")] = False,
-    timeout_s: Annotated[float, Query(gt=0, le=30, description="The time to wait for a frame, in seconds.")] = 10.0,
+    timeout_s: Annotated[float, Query(ge=0.01, le=30, description="The time to wait for a frame, in seconds.")] = 10.0,
 ) -> Response:
     """Return the current image of the stream, or 503 with the stream's state if it delivers no frames."""
     limiter = context.snapshots
