@@ -15,7 +15,8 @@ import pytest
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.media import ROOT
 
-KILOBYTES_EACH = 20
+KILOBYTES_EACH = 6
+"""The allocator keeps 2 to 4 kB for each of the first hundreds of streams."""
 LIMIT_S = 240.0
 
 
@@ -64,4 +65,4 @@ def test_repeated_reconnects_leave_nothing_behind(server: RtspServer) -> None:
         assert after["attempts"] > 30, "other connections were refused all the time"
         assert after["threads"] == before["threads"]
         growth.append(after["rss"] - before["rss"])
-    assert min(growth) <= 2 << 20, "expected: less than 1 MB, for 40 reconnections and hundreds of refusals"
+    assert min(growth) <= 1 << 20, "for 40 reconnections and hundreds of refusals"

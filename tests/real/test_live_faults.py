@@ -6,7 +6,7 @@ One service experiences all faults in sequence; the observations are checked aft
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,13 +15,13 @@ import pytest
 
 from tests.support.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer, SoundMount
 from tests.support.fault_proxy import FaultProxy
+from tests.support.live_control import NAME, Control, Reference
 from tests.support.live_service import Running, Seen, camera, gaps, longest_pause_s
 from vision_infer.pipeline.status import StreamEvent, StreamState
 
 BACKING_OFF, LIVE, REFUSED, STALLED = StreamState.BACKING_OFF, StreamState.LIVE, StreamState.REFUSED, StreamState.STALLED
 FPS = 10
 OTHERS = ("one", "two", "three")
-APART = "apart"
 SECRET = "s3cret"
 CONTROL_S = 4.0
 MIN_S = 2.5
@@ -46,8 +46,7 @@ class Scene:
     """The cameras, the faulty network of one of them, and the service."""
 
     running: Running
-    apart: Running
-    """A reference camera with the same noise of the machine."""
+    control: Control
     server: RtspServer
     network: FaultProxy
 
@@ -186,11 +185,10 @@ class Episode:
     events: list[StreamEvent] = field(default_factory=list)
     bad: list[Seen] = field(default_factory=list)
     others: dict[str, list[Seen]] = field(default_factory=dict)
-    apart: list[Seen] = field(default_factory=list)
-    """The results of a separate service without the faulty camera."""
+    control: list[Reference] = field(default_factory=list)
 
-    def finish(self, running: Running, apart: Running) -> Episode:
-        self.apart = apart.seen(APART, self.began_ns, self.back_ns)
+    def finish(self, running: Running, control: Control) -> Episode:
+        self.control = control.seen(self.began_ns, self.back_ns)
         self.events = running.events_of("bad", self.began_ns)
         self.bad = running.seen("bad", self.began_ns, self.back_ns)
         self.others = {name: running.seen(name, self.began_ns, self.back_ns) for name in OTHERS}
@@ -216,7 +214,7 @@ def _quiet(scene: Scene) -> Episode:
     running, episode = scene.running, Episode(time.monotonic_ns())
     running.wait(lambda: time.monotonic_ns() - episode.began_ns > CONTROL_S * 1e9, "time to pass")
     episode.back_ns = time.monotonic_ns()
-    return episode.finish(running, scene.apart)
+    return episode.finish(running, scene.control)
 
 
 def _go_through(scene: Scene, case: Case) -> Episode:
@@ -240,7 +238,7 @@ def _go_through(scene: Scene, case: Case) -> Episode:
     scene.network.heal()
     scene.network.server_port = scene.server.port
     episode.back_ns = time.monotonic_ns()
-    return episode.finish(running, scene.apart)
+    return episode.finish(running, scene.control)
 
 
 @pytest.fixture(scope="module")
@@ -248,17 +246,16 @@ def story(request: pytest.FixtureRequest) -> Story:
     chosen = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
     urls = ("bad", *OTHERS)
     with (
-        RtspServer(*(mount(f"/{name}") for name in (*OTHERS, APART))) as well,
+        RtspServer(*(mount(f"/{name}") for name in (*OTHERS, NAME))) as well,
         RtspServer(mount("/bad")) as server,
         FaultProxy(server.port) as network,
         Running({name: camera(well.url(f"/{name}")) for name in OTHERS}, batch=4) as running,
-        Running({APART: camera(well.url(f"/{APART}"))}) as apart,
+        Control(well.url(f"/{NAME}")) as control,
     ):
         running.service.create("bad", camera(network.url("/bad", "user", SECRET)))
         for name in urls:
             running.wait_for_results(name, 5)
-        apart.wait_for_results(APART, 1)
-        scene = Scene(running, apart, server, network)
+        scene = Scene(running, control, server, network)
         controls = [_quiet(scene)]
         STREET.file()  # created in advance if necessary
         episodes: dict[str, Episode] = {}
@@ -295,12 +292,17 @@ def test_other_cameras_lose_no_frames(story: Story, name: str) -> None:
     usual = sum(len(seen) for control in story.controls for seen in control.others.values())
     usual_fps = usual / len(OTHERS) / sum(control.lasted_s for control in story.controls)
     expected = usual_fps * episode.lasted_s
-    noise = max(gaps(episode.apart), expected - len(episode.apart), 0)
+    # The control is a service in a process of its own: only the machine can delay it.
+    noise = max(gaps(episode.control), expected - len(episode.control), 0)
     for other, seen in episode.others.items():
         lost = max(gaps(seen), expected - len(seen))
-        assert lost <= 0.1 * expected + 2 + 2 * noise, (other, lost, expected, noise)
+        assert lost <= 0.1 * expected + 2 + noise, (other, lost, expected, noise)
         assert longest_pause_s(seen, episode.began_ns, episode.back_ns) < 1.0, other
-        assert sorted(one.age_ms for one in seen)[len(seen) * 9 // 10] < 2 * 1000 / FPS + NOISE_MS, other
+        assert _p90(seen) < _p90(episode.control) + 1000 / FPS, other
+
+
+def _p90(seen: Sequence[Seen] | Sequence[Reference]) -> float:
+    return sorted(one.age_ms for one in seen)[len(seen) * 9 // 10]
 
 
 def test_other_cameras_keep_their_connection(story: Story) -> None:
@@ -311,9 +313,9 @@ def test_other_cameras_keep_their_connection(story: Story) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "flipped bits"])  # it has no time code
 def test_nothing_stale_is_inferred(story: Story, name: str) -> None:
     """Ages are measured by the time code in the image, independent of the stream's timestamps."""
-    for seen in story.episodes[name].bad:
-        age = seen.true_age_ms
-        assert age is None or age - seen.after_decoding_ms < MAX_AGE_MS + NOISE_MS, (name, age)
+    ages = [seen.true_age_ms - seen.after_decoding_ms for seen in story.episodes[name].bad if seen.true_age_ms is not None]
+    assert len(ages) >= 3, "the camera is live again, and its time code is readable"
+    assert max(ages) < MAX_AGE_MS + NOISE_MS, name
 
 
 def test_frames_of_both_sizes_have_results(story: Story) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from vision_infer.config.serve import Reconnect, ServeSettings, StreamSettings
 from vision_infer.core import time_code
@@ -43,6 +43,11 @@ class Seen:
     result: Result
     captured_ns: int
     """The capture time according to the service, monotonic nanoseconds."""
+
+    @property
+    def frame(self) -> int:
+        """The number of the frame."""
+        return self.result.frame
 
     @property
     def true_age_ms(self) -> int | None:
@@ -150,9 +155,14 @@ class Running:
         return [event for event in self.events if event.stream == stream and event.at_ns >= since_ns]
 
 
-def gaps(seen: list[Seen]) -> int:
+class _Numbered(Protocol):
+    @property
+    def frame(self) -> int: ...
+
+
+def gaps(seen: Sequence[_Numbered]) -> int:
     """Return the number of frames without a result between the results of one stream."""
-    return sum(later.result.frame - earlier.result.frame - 1 for earlier, later in itertools.pairwise(seen))
+    return sum(later.frame - earlier.frame - 1 for earlier, later in itertools.pairwise(seen))
 
 
 def longest_pause_s(seen: list[Seen], since_ns: int, until_ns: int) -> float:
