@@ -24,6 +24,8 @@ from vision_infer.stream.live import connection_guard
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 OPEN_S, STALL_S = 2.0, 2.0
+SHORT = ("rtsp fragments", "http part", "http headers")
+"""The cameras of `make test`."""
 READ = """
 import json, resource, sys, threading, time
 from vision_infer.core.errors import StreamError
@@ -41,7 +43,7 @@ print(json.dumps([peak, time.monotonic() - began, time.process_time(), error]))
 """
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in HOSTILE])
 def test_a_connection_is_ended_in_time_with_bounded_memory(name: str) -> None:
     with hostile_camera(name) as url:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A pipe in place of a file blocks nobody: opening one without a writer would wait forever."""
+"""A pipe in place of a file is refused: opening one without a writer would wait forever."""
 
 from __future__ import annotations
 

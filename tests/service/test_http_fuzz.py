@@ -62,10 +62,9 @@ def answers(clients: list[socket.socket]) -> Iterator[bytes]:
         while selector.get_map() and (ready := selector.select(SILENCE_S)):
             for key, _ in ready:
                 selector.unregister(key.fileobj)
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
+                assert isinstance(key.fileobj, socket.socket)
                 try:
-                    yield client.recv(64)
+                    yield key.fileobj.recv(64)
                 except ConnectionError:
                     yield b""
 

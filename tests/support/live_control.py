@@ -69,7 +69,12 @@ class Control:
 
 def main(url: str) -> None:
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
     with Running({NAME: camera(url)}) as running:
         since_ns = 0
         while not ended.wait(_PRINT_S):

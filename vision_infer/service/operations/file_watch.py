@@ -67,7 +67,7 @@ class FileWatch:
         return True
 
     def report_again(self) -> None:
-        """Let :meth:`changed` report the last change once more if the file is still the same after ``CONFIRM_NS``."""
+        """Let :meth:`changed` report the last change again if the file is still the same after ``CONFIRM_NS``."""
         self._new, self._since_ns, self._quiet_ns = self._reported, self._clock.monotonic_ns(), CONFIRM_NS
         self._reported = None
 
