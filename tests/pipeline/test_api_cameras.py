@@ -91,6 +91,14 @@ def test_settings_of_the_other_kind_are_refused(detector: Detector) -> None:
         Pipeline(detector).run(media.bikes(), duration=3)
 
 
+def test_a_camera_that_fails_is_logged_while_the_others_continue(detector: Detector, caplog: pytest.LogCaptureFixture) -> None:
+    results = Pipeline(detector).run(PATTERN, "rtsp://user:secret@127.0.0.1:1/yard")
+    while not any(record.message.startswith("yard: failed: ") for record in caplog.records):
+        assert next(results).stream == "test"
+    assert "secret" not in caplog.text
+    results.close()
+
+
 def test_a_camera_that_cannot_be_connected_raises_an_error(detector: Detector) -> None:
     before = set(threading.enumerate())
     with pytest.raises(StreamError, match="connection refused"):

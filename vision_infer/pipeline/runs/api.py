@@ -35,6 +35,7 @@ from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_clas
 from vision_infer.pipeline.runs.image_input import ImageInput, image_of
 from vision_infer.pipeline.runs.results import Results
 from vision_infer.pipeline.runs.run_factories import (
+    Shapes,
     check_sources,
     engine_request,
     file_stream_command,
@@ -42,10 +43,12 @@ from vision_infer.pipeline.runs.run_factories import (
     read_shape_files,
 )
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
+from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import FoundSources, find_sources
 
 _log = logging.getLogger("vision_infer.pipeline")
+_LOST = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
 
 
 AnyImage = TypeVar("AnyImage", bound=ImageInput)
@@ -256,8 +259,8 @@ class Pipeline:
         """Return the results of all sources, for ``for`` or ``async for``; those of one source are in order.
 
         Of files, no frame is dropped: the decoders wait until the caller takes the next result. Cameras do not wait: a slow
-        caller gets the newest frames, and ``result.live.dropped_before`` counts the others. A camera that is lost is connected
-        again. Leaving the loop early stops everything.
+        caller gets the newest frames, and ``result.live.dropped_before`` counts the others. A camera that is lost is logged
+        and connected again. Leaving the loop early stops everything.
 
         Args:
             sources: Video files, images, folders and patterns; or cameras: ``rtsp://…`` and similar URLs, ``/dev/video0`` or
@@ -274,14 +277,15 @@ class Pipeline:
             raise found.errors[0] if found.errors else UsageError("no source given", "Call run('video.mp4').")
         settings = run_settings(**self.settings.model_dump() | {"live": live, "duration": duration})
         cameras = check_sources(settings, found.specs)
+        shapes = read_shape_files(settings, found.specs)
         # A slow caller of a camera gets new results, not a queue of old ones.
         channel = ResultChannel(len(found.specs)) if cameras else ResultChannel()
-        return Results(self._results(found, settings, channel), channel)
+        return Results(self._results(found, settings, shapes, channel), channel)
 
-    def _results(self, found: FoundSources, settings: RunSettings, channel: ResultChannel) -> Generator[Result]:
-        shapes = read_shape_files(settings, found.specs)
+    def _results(self, found: FoundSources, settings: RunSettings, shapes: Shapes, channel: ResultChannel) -> Generator[Result]:
         with open_lanes(settings, resolve_models(settings), found.specs, _log.info, self._autotune_module) as lanes:
-            with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
+            on_event = _log_lost if found.specs[0].kind == "live" else None
+            with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event(), on_event) as supervisor:
                 for spec in found.specs:
                     supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, shapes))
                 waiter = threading.Thread(
@@ -303,6 +307,12 @@ class Pipeline:
 def _paths(sources: Iterable[str | PathLike[str] | Sequence[str | PathLike[str]]]) -> Iterator[str]:
     for source in sources:
         yield from [str(source)] if isinstance(source, (str, PathLike)) else map(str, source)
+
+
+def _log_lost(event: StreamEvent) -> None:
+    """Log that a camera is lost: the results of the others continue, and its error is raised after them."""
+    if event.state in _LOST:
+        _log.warning("%s: %s: %s", event.stream, event.state.value.replace("_", " "), event.reason)
 
 
 def _finish_after(supervisor: Supervisor, channel: ResultChannel, duration_s: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane, classes_by_number, make_selector, scores_by_class
 from vision_infer.pipeline.runs.outputs import OutputOptions
+from vision_infer.pipeline.status import StreamEvent
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
@@ -190,9 +191,15 @@ def file_stream_command(
     )
 
 
-def make_supervisor(lanes: Sequence[Lane], sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
-    """Make a supervisor for recorded sources, with enough of them open at the same time to keep the machine busy."""
+def make_supervisor(
+    lanes: Sequence[Lane],
+    sources: int,
+    shared: Sequence[Sink],
+    hook: GuardedHook | None = None,
+    on_event: Callable[[StreamEvent], None] | None = None,
+) -> Supervisor:
+    """Make a supervisor for a run, with enough recorded sources open at the same time to keep the machine busy."""
     cpus = available_cpus()
     side_by_side = min(sources, max(4, 2 * cpus), 16)
     decode_threads = max(1, cpus // (2 * side_by_side))
-    return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
+    return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook, on_event=on_event)

@@ -26,6 +26,7 @@ from vision_infer.pipeline.runs.run_factories import (
     model_graphs,
     secondary_request,
 )
+from vision_infer.pipeline.status import StreamEvent
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import size_in_header
@@ -64,7 +65,12 @@ class RunLanes:
 
     @contextmanager
     def supervise(
-        self, sources: int, shared: Sequence[Sink], hook: GuardedHook | None, stopping: threading.Event
+        self,
+        sources: int,
+        shared: Sequence[Sink],
+        hook: GuardedHook | None,
+        stopping: threading.Event,
+        on_event: Callable[[StreamEvent], None] | None = None,
     ) -> Iterator[Supervisor]:
         """Run a supervisor of these lanes, and upgrade their engines meanwhile. At the end all streams are finished.
 
@@ -73,9 +79,10 @@ class RunLanes:
             shared: Sinks for the results of all sources; the supervisor closes them.
             hook: Called with each result.
             stopping: When it is set, no further engine is built.
+            on_event: Called with each state change of a stream.
         """
         with (
-            make_supervisor(self.lanes, max(1, sources), shared, hook) as supervisor,
+            make_supervisor(self.lanes, max(1, sources), shared, hook, on_event) as supervisor,
             self._opening.upgrading(supervisor, stopping),
         ):
             yield supervisor
