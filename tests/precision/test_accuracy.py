@@ -15,7 +15,8 @@ from tests.support.assets import BOXES, IMAGES, photographs, raw_model
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.model.importing import ImportRequest, import_model
-from vision_infer.precision.accuracy import METRICS, AccuracyReport, evaluate
+from vision_infer.precision import accuracy as accuracy_module
+from vision_infer.precision.accuracy import METRICS, AccuracyReport, evaluate, read_annotations
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pycocotools")
@@ -41,7 +42,32 @@ def test_the_bundled_model(pictures: Path) -> None:
     assert tuple(report.figures) == METRICS
     assert report.engine == "onnxruntime-cpu-fp32"
     assert "Average Precision" in report.table
+    precisions, recalls = zip(*((row.precision, row.recall) for row in report.thresholds), strict=True)
+    assert sorted(recalls, reverse=True) == list(recalls)
+    assert precisions[0] < 50 < precisions[6]
     json.dumps(report.to_dict())
+
+
+def test_precision_and_recall_by_confidence(tmp_path: Path) -> None:
+    """Three cats and a crowd: one is found twice, one as a dog, and one not at all; a detection on the crowd does not count."""
+    boxes = [[10, 10, 50, 50], [100, 10, 50, 50], [200, 10, 50, 50], [10, 100, 200, 90]]
+    truth = {
+        "images": [{"id": 1, "file_name": "one.jpg", "width": 300, "height": 200}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": int(number == 4)}
+            for number, box in enumerate(boxes, 1)
+        ],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(truth))
+    scored = [(boxes[0], 1, 0.9), ([14, 10, 50, 50], 1, 0.42), (boxes[1], 2, 0.62), ([20, 110, 60, 60], 1, 0.85)]
+    found = [{"image_id": 1, "category_id": label, "bbox": box, "score": score} for box, label, score in scored]
+    _, _, thresholds = accuracy_module._score(read_annotations(tmp_path / "instances.json"), found)
+    by_confidence = {row.confidence: (round(row.precision, 1), round(row.recall, 1), round(row.f1, 1)) for row in thresholds}
+    assert by_confidence[0.4] == (33.3, 33.3, 33.3)
+    assert by_confidence[0.45] == (50.0, 33.3, 40.0)
+    assert by_confidence[0.7] == (100.0, 33.3, 50.0)
+    assert accuracy_module.ThresholdAccuracy(0.95, 0.0, 0.0).f1 == 0.0
 
 
 @pytest.mark.parametrize(

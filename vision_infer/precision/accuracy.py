@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vision_infer.config.run import RunSettings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError, StreamError, UsageError
@@ -31,6 +33,27 @@ EVALUATION_IOU = 0.65
 METRICS = tuple(f"AP{kind}" for kind in ("", "50", "75", "_small", "_medium", "_large"))
 METRICS += tuple(f"AR_{kind}" for kind in ("1", "10", "100", "small", "medium", "large"))
 """COCO's twelve figures, in its order."""
+CONFIDENCES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
+"""The confidence thresholds for which precision and recall are reported."""
+MATCH_IOU = 0.5
+"""The IoU with an annotated box of the same class from which a detection counts as right, for precision and recall."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdAccuracy:
+    """The detections with at least a confidence, compared with the annotated boxes."""
+
+    confidence: float
+    precision: float
+    """The share of detections that are right, in per cent; 0 without detections."""
+    recall: float
+    """The share of annotated boxes that are found, in per cent."""
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall, in per cent."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +69,18 @@ class AccuracyReport:
     """The figures by name of :data:`METRICS`, in per cent; -1 without annotations of the kind."""
     table: str
     """The table of pycocotools."""
+    thresholds: tuple[ThresholdAccuracy, ...] = ()
+    """Precision and recall by confidence threshold, to choose one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         figures = {name: round(value, 2) for name, value in self.figures.items()}
-        return {"model": self.model, "engine": self.engine, "images": self.images, "boxes": self.boxes, **figures}
+        thresholds = [
+            {"confidence": one.confidence, "precision": round(one.precision, 2), "recall": round(one.recall, 2)}
+            for one in self.thresholds
+        ]
+        about = {"model": self.model, "engine": self.engine, "images": self.images, "boxes": self.boxes}
+        return {**about, **figures, "thresholds": thresholds}
 
 
 def evaluate(settings: RunSettings, annotations: Path, images: Path) -> AccuracyReport:
@@ -88,8 +118,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
             missing = next((path for path in paths if Path(path).name not in read), paths[-1])
             raise StreamError(f"{missing}: the image cannot be read", "Check that it is a complete image file.")
         found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], categories)]
-        figures, table = _score(truth, found)
-        return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
+        return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), *_score(truth, found))
 
 
 def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:
@@ -158,11 +187,11 @@ def _coco_rows(result: Result, image_id: int, category_ids: dict[int, int]) -> l
     return rows
 
 
-def _score(truth: Any, found: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
+def _score(truth: Any, found: list[dict[str, Any]]) -> tuple[dict[str, float], str, tuple[ThresholdAccuracy, ...]]:
     from pycocotools.cocoeval import COCOeval
 
     if not found:
-        return dict.fromkeys(METRICS, 0.0), "nothing was found"
+        return dict.fromkeys(METRICS, 0.0), "nothing was found", ()
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
         evaluation.evaluate()
@@ -171,6 +200,23 @@ def _score(truth: Any, found: list[dict[str, Any]]) -> tuple[dict[str, float], s
     with contextlib.redirect_stdout(table):
         evaluation.summarize()
     figures = [float(value) for value in evaluation.stats]
-    return {
-        name: 100 * value if value >= 0 else -1.0 for name, value in zip(METRICS, figures, strict=True)
-    }, table.getvalue().rstrip()
+    named = {name: 100 * value if value >= 0 else -1.0 for name, value in zip(METRICS, figures, strict=True)}
+    return named, table.getvalue().rstrip(), _by_threshold(evaluation)
+
+
+def _by_threshold(evaluation: Any) -> tuple[ThresholdAccuracy, ...]:
+    """Return precision and recall from the matches of pycocotools, over all images and classes together."""
+    row = int(np.flatnonzero(np.isclose(evaluation.params.iouThrs, MATCH_IOU))[0])
+    every_size = evaluation.params.areaRng[0]
+    entries = [one for one in evaluation.evalImgs if one is not None and one["aRng"] == every_size]
+    boxes = sum(int((np.asarray(one["gtIgnore"]) == 0).sum()) for one in entries)
+    counted = [~np.asarray(one["dtIgnore"][row], bool) for one in entries]  # not those on crowds
+    scores = np.concatenate([np.asarray(one["dtScores"], np.float64)[keep] for one, keep in zip(entries, counted, strict=True)])
+    right = np.concatenate([np.asarray(one["dtMatches"][row])[keep] > 0 for one, keep in zip(entries, counted, strict=True)])
+    found = []
+    for confidence in CONFIDENCES:
+        shown = scores >= confidence
+        hits = int(right[shown].sum())
+        precision = 100 * hits / int(shown.sum()) if shown.any() else 0.0
+        found.append(ThresholdAccuracy(confidence, precision, 100 * hits / boxes if boxes else 0.0))
+    return tuple(found)

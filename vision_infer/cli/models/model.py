@@ -172,6 +172,12 @@ def evaluate(
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return
     typer.echo(f"{report.model} on {report.engine}: {report.images} images, {report.boxes} boxes\n{report.table}")
+    if report.thresholds:
+        typer.echo(
+            "\nprecision and recall at IoU 0.5 by confidence, all classes together:\n--confidence  precision  recall     F1"
+        )
+    for row in report.thresholds:
+        typer.echo(f"{row.confidence:12.2f}  {row.precision:7.1f} %  {row.recall:4.1f} %  {row.f1:4.1f} %")
 
 
 def _list_available(installed: set[str], json_output: bool) -> None:

@@ -33,7 +33,7 @@ MAX_SENSITIVE = 0.1
 """The share of layers in FP32 for the second comparison of calibration methods."""
 STEADY = 0.5
 """The maximum change of the number of detections, in per cent, without a correction of the scores."""
-STEADY_SCORES = 0.02
+STEADY_SCORES = 0.015
 """The maximum mean absolute change of scores; with more, detections near the threshold change at random, so that an equal number
 of detections on the search frames does not hold for other frames."""
 COUNT_MARGIN = 0.75
