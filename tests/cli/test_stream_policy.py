@@ -64,7 +64,7 @@ def test_the_option_of_a_run_is_generated_with_its_default_its_bounds_and_its_he
 def test_the_value_reaches_the_command_of_a_run() -> None:
     settings, text = run_cli("a.mp4", "--grain-size", "3", "--classes", "1,2", "--per-class", "1=0.5")
     assert settings is not None, text
-    command = run_factories.file_stream_command(FakeSource(0).spec, make_fake_lane(EchoEngine()), settings)
+    command = run_factories.source_command(FakeSource(0).spec, make_fake_lane(EchoEngine()), settings)
     assert isinstance(command.policy, ToyPolicy)
     assert command.policy.grain_size == 3
     assert command.policy.classes == ("1", "2")
@@ -90,7 +90,7 @@ def test_every_field_of_the_policy_is_an_option_of_run_and_a_field_of_a_stream()
 def test_tracking_lowers_the_confidence_of_the_selection_alike_in_a_run_and_in_a_stream() -> None:
     lane = make_fake_lane(EchoEngine())
     wanted: dict[str, Any] = {"confidence": 0.4, "per_class": {"1": 0.6}, "track": True}
-    run = run_factories.file_stream_command(FakeSource(0).spec, lane, ToyRun(sources=("-",), **wanted))
+    run = run_factories.source_command(FakeSource(0).spec, lane, ToyRun(sources=("-",), **wanted))
     stream = stream_command.live_stream_command("door", ToyStream.model_validate({"detect": "test://", **wanted}), lane, None, ())
     assert run.selector == stream.selector
     assert run.track == stream.track == 0.4

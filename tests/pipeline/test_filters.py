@@ -14,7 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.lanes.lane import AGNOSTIC_IOU, scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
-from vision_infer.pipeline.runs.run_factories import Shapes, file_stream_command, make_lane
+from vision_infer.pipeline.runs.run_factories import Shapes, make_lane, source_command
 from vision_infer.pipeline.steps import make_steps
 
 
@@ -44,7 +44,7 @@ def test_confidences_of_classes_are_found_by_label(card: ModelCard) -> None:
 @pytest.mark.parametrize("track", [True, False])
 def test_a_tracker_gets_low_scores_and_reports_only_confident_tracks(track: bool) -> None:
     wanted = settings(confidence=0.4, per_class={"1": 0.6, "2": 0.05}, track=track)
-    command = file_stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
+    command = source_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
     assert command.selector is not None
     assert command.selector.confidence == (0.1 if track else 0.4)
     assert command.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
@@ -55,15 +55,13 @@ def test_a_tracker_gets_low_scores_and_reports_only_confident_tracks(track: bool
 
 def test_a_tracker_sees_all_classes_and_filters_by_the_vote() -> None:
     wanted = settings(classes=("1", "2"), track=True, track_floor=0.2)
-    command = file_stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
+    command = source_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
     assert command.selector is not None
     assert (command.selector.classes, command.selector.confidence, command.selector.iou) == (None, 0.2, AGNOSTIC_IOU)
     steps = make_steps(command, CARD, None)
     assert steps.tracker is not None
     assert (steps.tracker.classes, steps.tracker.floor, steps.tracker.agnostic) == (frozenset({1, 2}), 0.2, True)
-    apart = file_stream_command(
-        FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted.model_copy(update={"nms": "per_class"})
-    )
+    apart = source_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted.model_copy(update={"nms": "per_class"}))
     assert apart.selector is not None
     assert (apart.selector.classes, apart.selector.agnostic, apart.selector.iou) == (frozenset({1, 2}), False, None)
 
@@ -74,7 +72,7 @@ def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
     wanted = settings(min_size=12, region=path)
     region = read_region(path, ["s0", "s1"])
     lane = make_lane(EchoEngine(), wanted)
-    first, second = (file_stream_command(FakeSource(number).spec, lane, wanted, Shapes(region)) for number in (0, 1))
+    first, second = (source_command(FakeSource(number).spec, lane, wanted, Shapes(region)) for number in (0, 1))
     assert first.policy.min_size == second.policy.min_size == 12
     assert first.region is not None
     assert second.region is not None

@@ -38,9 +38,9 @@ from vision_infer.pipeline.runs.run_factories import (
     Shapes,
     check_sources,
     engine_request,
-    file_stream_command,
     make_lane,
     read_shape_files,
+    source_command,
 )
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.status import StreamEvent, StreamState
@@ -287,7 +287,7 @@ class Pipeline:
             on_event = _log_lost if found.specs[0].kind == "live" else None
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event(), on_event) as supervisor:
                 for spec in found.specs:
-                    supervisor.add(file_stream_command(spec, lanes.lanes[0], settings, shapes))
+                    supervisor.add(source_command(spec, lanes.lanes[0], settings, shapes))
                 waiter = threading.Thread(
                     target=_finish_after, args=(supervisor, channel, settings.duration), name="pipeline-wait", daemon=True
                 )

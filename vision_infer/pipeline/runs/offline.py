@@ -17,7 +17,7 @@ from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.runs.counts import write_counts
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
-from vision_infer.pipeline.runs.run_factories import check_sources, file_stream_command, read_options, read_shape_files
+from vision_infer.pipeline.runs.run_factories import check_sources, read_options, read_shape_files, source_command
 from vision_infer.pipeline.runs.summary import RunSummary, Spent, summarize
 from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
@@ -68,7 +68,7 @@ def run(
     with open_lanes(settings, job.models, job.specs, reasons.append, autotune_module, check) as lanes:
         commands = [
             replace(
-                file_stream_command(spec, lanes.lanes[0], settings, shapes, job.outputs.by_stream[spec.name]),
+                source_command(spec, lanes.lanes[0], settings, shapes, job.outputs.by_stream[spec.name]),
                 first_frame=job.todo.first_frame.get(spec.name, 0),
             )
             for spec in job.specs

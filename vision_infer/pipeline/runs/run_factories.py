@@ -13,7 +13,7 @@ from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem
-from vision_infer.config.zones import SceneSettings, ZonesFile, read_zones
+from vision_infer.config.zones import LineSettings, SceneSettings, ZoneSettings, ZonesFile, read_zones
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus, device_of
@@ -165,7 +165,7 @@ def read_shape_files(settings: RunSettings, sources: Sequence[SourceSpec]) -> Sh
     )
 
 
-def file_stream_command(
+def source_command(
     spec: SourceSpec, lane: Lane, settings: RunSettings, shapes: Shapes = Shapes(), outputs: tuple[OutputSpec, ...] = ()
 ) -> AddStream:
     """Return the command that adds a source to a run with these settings.
@@ -174,7 +174,8 @@ def file_stream_command(
         UsageError: The model does not know a class of the settings, or of a zone or line.
     """
     scene = SceneSettings() if shapes.zones is None else shapes.zones.of(spec.name)
-    for place in (*scene.zones.values(), *scene.lines.values()):
+    places: list[ZoneSettings | LineSettings] = [*scene.zones.values(), *scene.lines.values()]
+    for place in places:
         classes_by_number(lane.engine.card, place.classes)
     return add_stream(
         replace(spec, decode=settings.decode, live=LiveOptions(keyframes_only=settings.keyframes_only)),
