@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from tests.capacity.benches import MACHINE, SETTINGS, bench, engine_row, run_row
+from tests.support import raw_networks as raw
 from tests.support.media import MEDIA, ROOT
 from vision_infer.capacity import pipeline_benchmark
 from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
 from vision_infer.capacity.charts import draw_bench
+from vision_infer.capacity.engines import EnginePlan, measure_engines
 from vision_infer.capacity.pipeline_benchmark import Offered, run_streams, search_most
 from vision_infer.capacity.report import BenchReport, PipelineRow
 from vision_infer.capacity.stages import measure_decode
@@ -24,6 +26,7 @@ from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.runtimes.null import NullEngine
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.stream.files.sample_clip import SECONDS, ClipSpec, sample_clip
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import SourceSpec
@@ -183,6 +186,17 @@ def test_at_the_time_limit_engines_are_measured_at_the_first_batch_size_only() -
     assert [row.batch for row in report.engines] == [1]
     assert not report.interrupted
     assert "The time limit was reached before everything was measured." in report.notes
+
+
+def test_a_model_with_a_fixed_batch_is_measured_at_batch_1_only(tmp_path: Path) -> None:
+    net = raw.Network(batch=1)
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    file = net.save(tmp_path / "raw.onnx", {"logits": net.reshape(net.reshape(net.linear(pooled, 16, 10), -1), 1, 10)})
+    graph = import_model(ImportRequest(file, "mine", head="classify", model_dir=tmp_path / "models"))
+    notes: list[str] = []
+    rows = measure_engines(EnginePlan(graph, None, (1, 2), 1, 0.02, 0, "onnxruntime-cpu-fp32", notes), lambda _: None)
+    assert [row.batch for row in rows] == [1]
+    assert notes == []
 
 
 def test_the_tables_fit_into_80_columns() -> None:

@@ -128,7 +128,9 @@ def _at_batch(trying: Sequence[_EngineTrial], batch: int, plan: EnginePlan, stop
             except VisionInferError as error:
                 plan.notes.append(f"{trial.name} is skipped from batch {batch} on: {error}")
                 continue
-            opened[trial.name], memory[trial.name] = stack.enter_context(engine), grown
+            stack.enter_context(engine)
+            if batch in engine.batch_sizes:  # a model with a fixed batch runs one image at a time
+                opened[trial.name], memory[trial.name] = engine, grown
         rounds = _measured(opened, batch, plan, stop)
         able = [trial for trial in trying if trial.name in rounds and rounds[trial.name].fps]
         return [_row(trial, opened[trial.name], rounds[trial.name], memory[trial.name]) for trial in able]
