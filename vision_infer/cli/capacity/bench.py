@@ -32,7 +32,7 @@ def bench_command(
     target_ms: Annotated[
         float, Option(min=1, metavar="MS", help="The maximum age of 99 % of the results, in milliseconds.")
     ] = 200.0,
-    quick: Annotated[bool, Option("--quick", help="Finish within a minute: fewer and shorter measurements.")] = False,
+    quick: Annotated[bool, Option("--quick", help="Finish in about a minute: fewer and shorter measurements.")] = False,
     streams: Annotated[bool, Option("--streams/--no-streams", help="Also measure the complete pipeline.")] = True,
     out: Annotated[Path | None, Option(metavar="DIR", help="Write bench.json and charts to this folder.")] = None,
     history: History = None,
