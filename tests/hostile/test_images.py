@@ -92,3 +92,23 @@ def test_the_service_refuses_every_bomb(serve: Serve) -> None:
                 urllib.request.urlopen(request, timeout=30)
             with caught.value as refused:
                 assert refused.code in (415, 422), name
+
+
+def test_opencv_refuses_images_above_the_limit_of_the_process() -> None:
+    """It is the second line of defense, for a header that OpenCV reads differently."""
+    script = """
+import sys
+from vision_infer.stream.image_size import limit_opencv
+limit_opencv(1000)
+assert "cv2" not in sys.modules
+import cv2, numpy as np
+for side in (30, 40):
+    done, data = cv2.imencode(".png", np.zeros((side, side, 3), np.uint8))
+    try:
+        print(side, cv2.imdecode(data, cv2.IMREAD_COLOR) is not None)
+    except cv2.error:
+        print(side, False)
+"""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_IO")}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["30", "True", "40", "False"]
