@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { reasonOf } from "../../vision_infer/service/page/views/words.js";
+import { reasonOf, withoutWait } from "../../vision_infer/service/page/views/words.js";
 
 /** @import { Status } from "../../vision_infer/service/page/transport/api.js" */
 
@@ -19,4 +19,6 @@ test("the time until the next attempt counts down", () => {
   assert.equal(reasonOf(status("It is away. Next attempt in 0.5 s."), 100_000), "It is away. Next attempt in 1 s.");
   assert.equal(reasonOf(status("connection refused"), 100_000), "connection refused");
   assert.equal(reasonOf(null), "");
+  assert.equal(withoutWait("wrong user or password; next attempt in 60.0 s"), "wrong user or password");
+  assert.equal(withoutWait("Check that it is on. Next attempt in 0.5 s."), "Check that it is on.");
 });

@@ -42,7 +42,7 @@ export class Counts {
     this.element = h(
       "section.card",
       null,
-      h("div.head", null, h("h2", null, "Counts"), h("div.buttons", null, this.interval, this.reset)),
+      h("div.buttons", null, h("h2.grow", null, "Counts"), this.interval, this.reset),
       this.errorText,
       this.places,
       this.table,

@@ -4,7 +4,7 @@
 import { getJson } from "../transport/http.js";
 import { showClip } from "./clip.js";
 import { h } from "./dom.js";
-import { clockTime, count, degradationWord } from "./words.js";
+import { clockTime, count, degradationWord, stateWord } from "./words.js";
 
 /** @import { Change, Clip, Row, SceneEvent } from "../transport/api.js" */
 /**
@@ -59,7 +59,7 @@ export class Events {
         at: change.at,
         stream: change.stream,
         kind: "state",
-        text: [change.state.replaceAll("_", " "), change.reason].filter(Boolean).join(": "),
+        text: [stateWord(change.state), change.reason].filter(Boolean).join(": "),
       });
     else if (change.type === "degraded")
       this.#add({ at: change.at, stream: change.stream, kind: "load", text: degradationText(change) });

@@ -10,7 +10,7 @@ import { Snapshots } from "../transport/snapshots.js";
 import { Whep } from "../transport/whep.js";
 import { flag, h, setText } from "./dom.js";
 import { drawOverlay } from "./overlay.js";
-import { stateOf } from "./words.js";
+import { stateOf, withoutWait } from "./words.js";
 
 /** @import { Row, SessionFacts, Size, Stream, Transport, FrameTime, Region, Shape } from "../transport/api.js" */
 
@@ -139,7 +139,7 @@ export class Player {
     flag(this.element, "dimmed", state !== null && state.state !== "live");
     if (!this.wanted || !shown) {
       this.#leave(!shown);
-      if (state && !shown) this.#note([state.word, this.stream?.status?.reason].filter(Boolean).join(": "));
+      if (state && !shown) this.#note([state.word, withoutWait(this.stream?.status?.reason ?? "")].filter(Boolean).join(": "));
       return;
     }
     if (this.whep || this.snapshots) return;

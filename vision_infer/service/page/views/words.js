@@ -26,8 +26,11 @@ const TONES = { live: "good", running: "good", refused: "bad", failed: "bad", pa
 /** The state of a stream with its word and tone; a disabled stream is paused. @param {Stream} stream */
 export function stateOf(stream) {
   const state = stream.status?.state ?? "paused";
-  return { state, word: STATES[state] ?? state, tone: TONES[state] ?? "warn" };
+  return { state, word: stateWord(state), tone: TONES[state] ?? "warn" };
 }
+
+/** @param {string} state */
+export const stateWord = (state) => STATES[state] ?? state.replaceAll("_", " ");
 
 /** @type {Record<string, [string, (model: string) => string]>} */
 const DEGRADATIONS = {
@@ -84,6 +87,9 @@ export function since(iso, nowMs = Date.now()) {
   if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86400)} d`;
 }
+
+/** A reason without the time until the next attempt, for a text that screen readers announce. @param {string} reason */
+export const withoutWait = (reason) => reason.replace(/;? next attempt in [\d.]+ s\.?$/i, "");
 
 const NEXT = /\bnext attempt in ([\d.]+) s/i;
 
