@@ -258,13 +258,28 @@ def test_a_file_that_removes_most_streams_is_applied_after_a_second_read(path: P
     assert seconds(4) == ["abcd"] * 4, "empty, for a disk was full"
     path.write_text(streams("abcd") + "# a comment\n")
     assert seconds(10) == ["abcd"] * 10
-    assert caplog.text.count("the configuration file removes most streams") == 1
+    assert caplog.text.count("the configuration file removes most streams or sinks") == 1
     path.write_text(streams("ab"))
     assert seconds(2) == ["abcd", "ab"], "half of them: at once"
     path.write_text(streams("cdef"))
     assert seconds(8) == ["ab"] * 6 + ["cdef"] * 2
     path.write_text("streams: {}\n")
     assert seconds(8) == ["cdef"] * 6 + [""] * 2, "wanted"
+
+
+def test_a_file_that_loses_its_sinks_is_applied_after_a_second_read(path: Path) -> None:
+    def load() -> ServeSettings:
+        return load_settings(path, [], {}, {})
+
+    streams = "streams: {a: {url: 'test://'}}\n"
+    path.write_text(f"{streams}sinks: {{mqtt: {{house: {{url: 'mqtt://broker'}}}}}}\n")
+    polls = Polls(path)
+    service = Reloaded(load())
+    path.write_text(streams)
+    for second, kept in enumerate([True] * 6 + [False]):
+        if polls() == [True]:
+            _reload(cast(Service, service), Start(service.settings, polls.watch, load, {}), polls.watch)
+        assert bool(service.settings.sinks.mqtt) is kept, second
 
 
 BEFORE = {

@@ -109,14 +109,19 @@ def _reload(service: Service, start: Start, watch: FileWatch) -> None:
         _log.error("the configuration file has changed but is invalid; the service continues with the old settings: %s", error)
         return
     known = [stream.name for stream in service.streams() if stream.origin == "file"]
-    if removes_most(known, settings.streams) and not watch.confirmed:
-        message = "the configuration file removes most streams; this is applied if the file is still the same in %g s"
+    incomplete = removes_most(known, settings.streams) or removes_most(_sink_names(service.settings), _sink_names(settings))
+    if incomplete and not watch.confirmed:
+        message = "the configuration file removes most streams or sinks; this is applied if the file is still the same in %g s"
         _log.warning(message, CONFIRM_NS / 1e9)
         watch.report_again()
         return
     if changed := restart_fields(service.settings, settings):
         _log.warning("the configuration file has changed: %s: restart the service to apply this", ", ".join(changed))
     service.reload(settings)
+
+
+def _sink_names(settings: ServeSettings) -> list[str]:
+    return [f"mqtt.{name}" for name in settings.sinks.mqtt] + [f"webhook.{name}" for name in settings.sinks.webhook]
 
 
 def _drain(service: Service) -> None:
