@@ -24,6 +24,7 @@ from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.live_images import LiveImages
+from vision_infer.service.results.snapshot import NextImage
 from vision_infer.stream.image import ArrayImage
 
 VIDEO = "/api/v1/streams/door/video.mjpeg"
@@ -141,3 +142,16 @@ def test_viewers_are_released_when_no_frame_arrives_or_the_service_stops(monkeyp
                 await waiting
 
     asyncio.run(test())
+
+
+def test_a_sink_gets_the_next_image_without_waiting() -> None:
+    hub = ResultHub()
+    image = NextImage(hub, "door", HandClock())
+    assert image.jpeg() is None
+    write(hub, 0)
+    data = image.jpeg()
+    assert data is not None
+    assert data.startswith(b"\xff\xd8")
+    stopped = NextImage(hub, "door", HandClock())
+    hub.close(True)
+    assert stopped.jpeg() is None
