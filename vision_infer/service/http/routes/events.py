@@ -62,7 +62,7 @@ class SceneEventAnswer(ApiModel):
     clip: ClipAnswer
 
 
-class ClipFile(FileResponse):
+class ClipDownload(FileResponse):
     """A file whose errors about the ``Range`` header are problems, as all errors of the API."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +137,7 @@ def get_clip(
         detail = f"{_WHY_NOT[state]}: {record.reason}" if record.reason else _WHY_NOT[state]
         raise Problem("not-found", redact(detail), clip=state)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
-    return ClipFile(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
+    return ClipDownload(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
 
 
 def scene_event(record: EventRecord, root: str) -> SceneEventAnswer:
