@@ -163,6 +163,9 @@ bench-forecast-quick: $(VENV)/dev.stamp ## Check that the comparison of the plan
 plan-example: $(VENV)/dev.stamp ## Measure this machine, plan 12 cameras, and write docs/images/plan-ages.png (about 6 minutes).
 	$(BIN)/python -m benchmarks.plan_example
 
+bench-counting: $(VENV)/dev.stamp ## Count scenes of known truth at 5 to 30 results/s (about 3 minutes).
+	$(BIN)/python -m benchmarks.counting
+
 bench-gate: $(VENV)/dev.stamp ## Measure what the motion gate saves and what it misses (about 3 minutes).
 	$(BIN)/python -m benchmarks.gate
 
