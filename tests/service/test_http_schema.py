@@ -118,6 +118,13 @@ def test_client_generators_understand_the_document() -> None:
     assert zones["propertyNames"] == {"pattern": STREAM_NAME}
 
 
+def test_only_images_accept_a_password() -> None:
+    document = Api().get("/api/v1/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    found = {operation["operationId"] for operation in operations if {"password": []} in operation.get("security", ())}
+    assert found == {"get_snapshot", "get_video"}
+
+
 def test_every_operation_documents_its_errors() -> None:
     document = Api().get("/api/v1/openapi.json").json()
     for path, operations in document["paths"].items():

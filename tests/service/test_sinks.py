@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, frame, problem, result
+from tests.support.broker import Broker, Listener
 from tests.support.hook_receiver import Receiver
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import ResultsSettings
@@ -17,6 +18,7 @@ from vision_infer.config.sinks import SinksSettings, WebhookSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.events import EngineEvent
+from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.sink.delivery.carrier import SinkStatus
 
@@ -128,3 +130,25 @@ def test_the_api_reports_the_status_of_sinks() -> None:
     metrics = api.get("/metrics", token=VIEW).text
     assert 'vision_infer_sink_dropped_records_total{kind="mqtt",reason="spool_full",sink="house"} 5.0' in metrics
     assert 'vision_infer_sink_dropped_records_total{kind="mqtt",reason="queue_full",sink="house"} 0.0' in metrics
+
+
+def test_a_broker_gets_images_of_live_streams(tmp_path: Path) -> None:
+    """The hub passes the next frame on, with its detections drawn."""
+    hub, streams = ResultHub(), FakeBackend()
+    streams.put("yard", "rtsp://10.0.0.7/yard", state=StreamState.BACKING_OFF)
+    with Broker(tmp_path / "broker") as broker, Listener(broker) as listener:
+        sinks = SinkSet(ResultsSettings(), SinksSettings(), tmp_path)
+        sinks.connect(streams.streams, hub)
+        house = {"url": f"mqtt://127.0.0.1:{broker.port}", "image_s": 1}
+        sinks.reload(SinksSettings.model_validate({"mqtt": {"house": house}}))
+
+        def published() -> bool:
+            for name in ("door", "yard"):
+                hub.write(frame(name), result(name))
+            return "vision-infer/door/image" in listener.retained()
+
+        wait_until(published, lambda: str(listener.retained()))
+        image = listener.retained()["vision-infer/door/image"].encode(errors="surrogateescape")
+        assert image.startswith(b"\xff\xd8")
+        assert "vision-infer/yard/image" not in listener.retained()
+        sinks.close()

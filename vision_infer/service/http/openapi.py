@@ -14,6 +14,8 @@ from vision_infer.service.http.problem import KINDS, MEDIA_TYPE, PROBLEM_SCHEMA
 
 BINARY = {"type": "string", "format": "binary"}
 TEXT = {"type": "string"}
+IMAGES = ("/snapshot.jpg", "/video.mjpeg")
+"""The ends of the paths of images, which also accept HTTP Basic."""
 _ALWAYS = (401, 421, 429)
 _TITLES = dict(reversed(list(KINDS.values())))
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -86,6 +88,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     _without_patterns(schemas)
     components["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer"},
+        "password": {"type": "http", "scheme": "basic", "description": "Any user name, and a token as the password."},
         "session": {"type": "apiKey", "in": "cookie", "name": "vision_infer_session"},
     }
     made["security"] = [{"token": []}, {"session": []}, {}]
@@ -96,6 +99,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 responses["422"] = {"description": _TITLES[422], "content": _PROBLEM}
             if path == "/healthz":
                 operation["security"] = []
+            if path.endswith(IMAGES):
+                operation["security"] = [{"token": []}, {"password": []}, {"session": []}, {}]
             if "requestBody" in operation:
                 for status in (400, 408, 413):
                     responses.setdefault(str(status), {"description": _TITLES[status], "content": _PROBLEM})
