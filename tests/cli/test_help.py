@@ -52,3 +52,10 @@ def test_bash_gets_a_completion_script(tmp_path: Path) -> None:
 )
 def test_commands_models_and_engines_are_completed(words: str, expected: list[str], tmp_path: Path) -> None:
     assert complete("bash", "complete", words, tmp_path).split() == expected
+
+
+def test_a_value_with_the_name_of_another_option_is_not_written_as_an_option(in_process: Command) -> None:
+    done = in_process("run", "--help")
+    text = " ".join(done.stdout.split())
+    assert "Which boxes NMS compares. per_class: those of one class." in text
+    assert "--duration SECONDS" in text

@@ -21,6 +21,7 @@ _METAVARS = {
     "sources": "SOURCE",
     "start": "SECONDS",
     "end": "SECONDS",
+    "duration": "SECONDS",
     "max_pixels": "N",
     "engine": "auto|NAME",
     "device": "auto|cpu|cuda:N",

@@ -65,8 +65,9 @@ def command_with_settings(
 
 
 def _help(field: FieldInfo, names: Collection[str]) -> str:
-    """Return the description of a field, in which the names of fields become those of options."""
-    return re.sub("`([^`]*)`", lambda word: _option(word[1]) if word[1] in names else word[1], field.description or "")
+    """Return the description of a field, in which the names of fields become those of options, but not its own values."""
+    named = set(names) - set(get_args(unwrapped(field.annotation)))
+    return re.sub("`([^`]*)`", lambda word: _option(word[1]) if word[1] in named else word[1], field.description or "")
 
 
 def _option(name: str) -> str:
