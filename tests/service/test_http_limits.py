@@ -81,7 +81,7 @@ def test_too_many_requests() -> None:
     assert api.get("/api/v1/version").status_code == 200
 
 
-def test_health_checks_have_a_limit_of_their_own_and_no_body() -> None:
+def test_health_checks_have_a_separate_limit_and_no_body() -> None:
     api = Api(FakeBackend(requests_per_second=2), address="192.0.2.1")
     assert [api.get("/healthz").status_code for _ in range(4)] == [200] * 4
     problem(api.get("/healthz"), 429, "too-many-requests")

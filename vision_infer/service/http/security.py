@@ -29,7 +29,7 @@ from vision_infer.stream.redact import redact
 
 SESSION_COOKIE = "vision_infer_session"
 OPEN_PATHS = ("/healthz",)
-"""The paths that need no token and no valid host name. They take no body and have a rate limit of their own."""
+"""The paths that need no token and no valid host name. They take no body and have a separate rate limit."""
 SESSION_PATH = "/api/v1/session"
 INFER_PATH = "/api/v1/infer"
 MAX_JSON_BYTES = 1_000_000
