@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -255,26 +256,27 @@ def test_one_shot_returns_the_next_result_with_its_frame() -> None:
 
 
 def test_writing_is_cheap() -> None:
-    # The limits are more than ten times the measured values, for busy machines.
+    """The control is the time to make a row: it varies with the machine as the measured times do."""
     hub = ResultHub()
     one, row = frame(), result()
 
-    def cost_us() -> float:
+    def cost(work: Callable[[], object]) -> float:
         best = float("inf")
         for _ in range(20):
             begin = time.perf_counter_ns()
             for _ in range(200):
-                hub.write(one, row)
-            best = min(best, (time.perf_counter_ns() - begin) / 200 / 1e3)
+                work()
+            best = min(best, time.perf_counter_ns() - begin)
         return best
 
-    assert cost_us() < 2
+    control = cost(row.to_json)
+    assert cost(lambda: hub.write(one, row)) < 0.2 * control, "expected: a hundredth"
 
     async def with_readers() -> float:
         readers = [hub.subscribe() for _ in range(10)]
-        spent = cost_us()
+        spent = cost(lambda: hub.write(one, row))
         for reader in readers:
             hub.leave(reader)
         return spent
 
-    assert run(with_readers()) < 200
+    assert run(with_readers()) < 5 * control, "expected: half; all readers share the row"
