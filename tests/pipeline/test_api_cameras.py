@@ -10,7 +10,8 @@ import pytest
 
 from tests.support import media
 from vision_infer import Detector, Pipeline
-from vision_infer.core.errors import StreamError, UsageError
+from vision_infer.core import packages
+from vision_infer.core.errors import MissingPackageError, StreamError, UsageError
 from vision_infer.core.result import Result
 
 pytest.importorskip("onnxruntime")
@@ -116,3 +117,9 @@ def test_a_file_can_be_read_in_real_time() -> None:
         found = list(Pipeline(real, fps=5).run(media.excerpt(20, 10, 640, 272), live=True))
     assert 0 < len(found) <= 3
     assert all(result.live is not None and result.live.clock == "playout" for result in found)
+
+
+def test_the_test_pattern_names_the_package_that_is_missing(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"the test pattern needs the package cv2.*'\.\[images\]'"):
+        Pipeline(detector).run(PATTERN)

@@ -16,6 +16,7 @@ from vision_infer.config.validation_errors import SettingsError, ValidationProbl
 from vision_infer.config.zones import LineSettings, SceneSettings, ZoneSettings, ZonesFile, read_zones
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.core.packages import require
 from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
@@ -56,6 +57,7 @@ def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
     Raises:
         UsageError: There are live sources and files.
         SettingsError: A setting does not apply to this kind of source.
+        MissingPackageError: A source needs a package that is not installed.
     """
     kinds = {source.kind == "live" for source in sources}
     if len(kinds) > 1:
@@ -71,6 +73,8 @@ def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
         hint = "Make a video of the frames first: ffmpeg -framerate 25 -i FOLDER/%06d.jpg frames.mp4"
         raise SettingsError([ValidationProblem(("zones",), "images have no times, which zones and lines need")], hint)
     for source in sources:
+        if source.paths[0].startswith("test://"):
+            require("the test pattern", "cv2")
         if settings.track and source.kind == "images" and not _is_sequence(source.paths):
             problem = ValidationProblem(("track",), f"the images of {source.name} are not a numbered sequence of frames")
             raise SettingsError([problem], "Leave it out, or name the images frame-0001.jpg, frame-0002.jpg and so on.")
