@@ -282,8 +282,10 @@ def loss(length: Length) -> Rows:
 
 def _through(relay: LossyRelay, route: Route) -> None:
     """Forward an offer, and direct the player to the relay."""
+    if route.request.method != "POST":  # a request for the ICE servers
+        return route.continue_()
     answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
-    route.fulfill(response=answer, body=relay.answer(answer.text()))
+    return route.fulfill(response=answer, body=relay.answer(answer.text()))
 
 
 @contextmanager
