@@ -17,7 +17,7 @@ OPTIONS = {
     name: {option for one in command.get_params(typer.Context(command)) for option in (*one.opts, *one.secondary_opts)}
     for name, command in cli.commands()
 }
-DOCKER = {"--network", "--gpus", "--target"}
+DOCKER = {"--build-arg", "--gpus", "--network", "--target"}
 
 
 def lines() -> list[tuple[str, str]]:
