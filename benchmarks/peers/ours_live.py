@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("urls", nargs="+")
     args = parser.parse_args()
-    streams = {f"camera-{number}": {"detect": url} for number, url in enumerate(args.urls)}
+    streams = {f"camera-{number}": {"detect": url, "confidence": 0.35, "iou": 0.6} for number, url in enumerate(args.urls)}
     settings = {"model": str(args.model), "engine": args.engine, "engine_dir": str(args.engine_dir), "streams": streams}
-    with LiveService({**settings, "confidence": 0.35, "iou": 0.6}) as service:
+    with LiveService(settings) as service:
         with Reader(service.results_url) as reader:
             service.wait(lambda: reader.rows, 60.0, "there is no result")
             time.sleep(args.seconds)
