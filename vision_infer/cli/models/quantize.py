@@ -68,7 +68,7 @@ def quantize_command(
         time_limit,
         save_images,
         judge=judge,
-        ask=_ask if sys.stdin.isatty() and not (quiet or json_output) else lambda _: False,
+        ask=lambda refusal: not (quiet or json_output) and _ask(refusal),
     )
     reports = []
     for report in quantize_sizes(request, (lambda _: None) if quiet else _print_message):
@@ -81,8 +81,9 @@ def quantize_command(
 
 
 def _ask(refusal: str) -> bool:
-    """Ask on a terminal, because a second command would repeat the search."""
-    return typer.confirm(f"{refusal}. Accept this loss?", err=True)
+    """Ask on a terminal, because a second command would repeat the search; elsewhere, the answer is no."""
+    on_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    return on_terminal and typer.confirm(f"{refusal}. Accept this loss?", err=True)
 
 
 def _print_message(line: str) -> None:
