@@ -158,7 +158,7 @@ def test_a_person_on_a_bicycle_are_two_tracks() -> None:
     assert follow(Tracker(), frames)[2:] == [[1, 2]] * 8 + [[2]] + [[1, 2]] * 9
 
 
-def test_a_second_box_of_an_object_is_no_second_track() -> None:
+def test_a_second_box_of_an_object_starts_no_track() -> None:
     whole, part = (100, 60, 180, 100), (100, 60, 145, 100)  # IoU 0.56
     tracker = Tracker()
     for t in range(10):

@@ -192,7 +192,7 @@ def test_running_streams_adds_to_the_separate_measurements() -> None:
     keyed = bench(
         decode=(row.model_copy(update={"pattern": (3.0, *(0.5,) * 4)}),), pipeline=(run_row(1, age_p50_ms=25.5), run_row(8))
     )
-    assert load_of(keyed).delay_ms == pytest.approx(25.5 - (27.0 - 4.0 * 0.5)), "the median frame is no key frame"
+    assert load_of(keyed).delay_ms == pytest.approx(25.5 - (27.0 - 4.0 * 0.5)), "the median frame is not a key frame"
     disturbed = bench(pipeline=(run_row(1), run_row(8), run_row(12, other_cores=3.0, inference_ms=90.0)))
     assert load_of(disturbed) == load, "a run that others disturbed does not count"
     faster = bench(pipeline=(run_row(1, inference_ms=15.0), run_row(8)))

@@ -70,8 +70,8 @@ def test_an_earlier_accuracy_is_kept_and_decides(possible: list[EngineCandidate]
     assert "rejected: 0.90 points lost (0.00 to 1.80) on 200 frames, the budget is 1" in caught.value.message
     assert "--accept-loss" in caught.value.hint
     assert not build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, budget=2.0).accepted
-    for options in ({"accept_loss": True}, {}):  # once accepted, it remains so
-        assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options).accepted
+    for accept in (True, False):  # once accepted, it remains so
+        assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, accept_loss=accept).accepted
 
 
 def test_a_full_disk_is_an_error_of_the_build(possible: list[EngineCandidate]) -> None:

@@ -39,7 +39,7 @@ def counted(tmp_path: Path, *outs: str, text: str = SCENE, **options: Any) -> Ru
 
 def test_a_run_counts_in_rows_summary_and_csv(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    # Annotated video has no image for the last events, which are in the rows all the same.
+    # Annotated video has no image for the last events, but the rows contain them.
     summary = counted(
         tmp_path, "rows.jsonl", "street.txt", "street.mp4.mp4", counts=tmp_path / "counts.csv", counts_interval_s=0.4
     )

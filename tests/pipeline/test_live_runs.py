@@ -1,4 +1,4 @@
-"""Live streams of a run: the first connection must succeed, outputs of their own, and a regular end."""
+"""Live streams of a run: the first connection must succeed, each stream has its outputs, and the end is regular."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def test_other_cameras_lose_no_frames(story: Story, name: str) -> None:
     usual = sum(len(seen) for control in story.controls for seen in control.others.values())
     usual_fps = usual / len(OTHERS) / sum(control.lasted_s for control in story.controls)
     expected = usual_fps * episode.lasted_s
-    # The control is a service in a process of its own: only the machine can delay it.
+    # The control is a service in a separate process: only the machine can delay it.
     noise = max(gaps(episode.control), expected - len(episode.control), 0)
     for other, seen in episode.others.items():
         lost = max(gaps(seen), expected - len(seen))

@@ -1,4 +1,4 @@
-"""A reference camera in a service of its own process: what happens to it is the noise of the machine, and no fault of a service.
+"""A reference camera in a separate service process: what happens to it is noise of the machine, not a fault of a service.
 
     python -m tests.support.live_control rtsp://127.0.0.1:8554/apart
 
