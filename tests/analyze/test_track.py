@@ -51,6 +51,11 @@ def test_a_track_survives_a_missed_frame_before_it_is_confirmed() -> None:
     assert follow(Tracker(), [[(100, 100, 0.9, 0)], [], [(102, 100, 0.9, 0)], [(103, 100, 0.9, 0)]]) == [[], [], [], [1]]
 
 
+def test_rare_flicker_in_one_place_is_not_confirmed() -> None:
+    frames: list[list[Seen]] = [[(100, 100, 0.9, 0)] if t % 5 == 0 else [] for t in range(60)]
+    assert follow(Tracker(), frames) == [[]] * 60
+
+
 def test_a_new_track_starts_where_it_was_first_detected() -> None:
     tracker = Tracker()
     follow(tracker, [[(100.0 + 9 * t, 100.0, 0.9, 0)] for t in range(3)])

@@ -104,6 +104,15 @@ def test_jitter_on_a_line_counts_once_the_track_is_clear() -> None:
     ]
 
 
+def test_a_counted_track_must_go_farther_to_count_again() -> None:
+    zones = watch(lines={"gate": line((64, 64), (64, 0))})
+    events = walk(zones, [(x, 30) for x in (40, 80, 52, 76, 52, 80, 29)], side=20)  # clear at 3 pixels, then at 9
+    assert [event.direction for event in events] == ["in", "out", "in", "out", "in", "out"]
+    zones = watch(lines={"gate": line((64, 64), (64, 0))})
+    events = walk(zones, [(x, 30) for x in (40, 70, 58, 70, 58, 70, 40)], side=20)
+    assert [event.direction for event in events] == ["in", "out"]
+
+
 def test_a_track_leaves_a_zone_only_once_it_is_clear_of_the_edge() -> None:
     zones = watch({"room": room(min_s=0)})  # its right edge is at 96
     path = [(90, 30), (97, 30), (107, 30), (95, 30), (107, 30), (109, 30), (107, 30), (97, 30), (95, 30)]

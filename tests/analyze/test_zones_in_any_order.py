@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.analyze.walking import SIZE, VALIDATOR, facts, line, room, standing, walk, watch
-from vision_infer.analyze.places import CLEAR
+from vision_infer.analyze.places import AGAIN, CLEAR
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core.detections import Detections
@@ -111,14 +111,17 @@ def test_every_crossing_of_the_segment_is_counted(
 def test_in_minus_out_is_the_change_of_sides(across: list[float], side: float) -> None:
     zones = watch(lines={"gate": line((64, 640), (64, -640))})
     clear = side * CLEAR
-    ends = [across[0], *(x for x in across if abs(x) > clear + 0.01), across[-1]]
-    ends = [x for x in ends if abs(x) > clear + 0.01 or x is across[0]]
-    if any(abs(abs(x) - clear) <= 0.01 for x in across) or across[0] == 0:
+    if any(abs(abs(x) - limit) <= 0.01 for x in across for limit in (clear, AGAIN * clear)) or across[0] == 0:
         return
+    side_now, limit, changes = across[0] > 0, clear, 0
+    for x in across:
+        if (x > 0) != side_now and abs(x) > limit:
+            side_now, limit = x > 0, AGAIN * clear
+            changes += 1
     walk(zones, [(64 + x, 30) for x in across], side)
     went_in, went_out = zones.counts()["gate"]
-    assert went_in - went_out == ((ends[-1] > 0) - (ends[0] > 0))
-    assert abs(went_in - went_out) <= 1
+    assert went_in - went_out == side_now - (across[0] > 0)
+    assert went_in + went_out == changes
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30))

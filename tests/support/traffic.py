@@ -151,7 +151,7 @@ def scenes() -> list[Scene]:
     cars = _lanes(1, 4.0, VEHICLES, (250, 420), 150)
     people = _lanes(2, 4.0, PEOPLE, (90, 160), 150)
     pole = [replace(one, hidden=(LINE_X - 50, LINE_X + 50)) if number % 2 else one for number, one in enumerate(cars)]
-    queue = _lanes(3, 9.0, VEHICLES, (300, 400), 240)
+    queue = _lanes(3, 9.0, VEHICLES, (300, 400), 480)
     stops = [replace(one, pause_s=6.0, returns=number % 2 == 1) for number, one in enumerate(queue)]
     mixed = (
         *_lanes(4, 4.0, VEHICLES, (250, 420), 150),
@@ -163,7 +163,7 @@ def scenes() -> list[Scene]:
         Scene("labels flicker", 150, cars, Faults(flicker=0.25, twin=0.7, tremble=0.02, score=(0.6, 0.1))),
         Scene("several boxes", 150, cars, Faults(twin=0.9, part=0.3, tremble=0.02, score=(0.7, 0.1))),
         Scene("hidden at the line", 150, tuple(pole), Faults(flicker=0.2, twin=0.4, tremble=0.02, miss=0.05, score=(0.6, 0.1))),
-        Scene("stops on the line", 246, tuple(stops), Faults(flicker=0.2, twin=0.4, tremble=0.04, score=(0.6, 0.1))),
+        Scene("stops on the line", 486, tuple(stops), Faults(flicker=0.2, twin=0.4, tremble=0.04, score=(0.6, 0.1))),
         Scene("weak detector", 150, cars, weak),
         Scene("people, weak detector", 150, people, replace(weak, flicker=0.1)),
         Scene("mixed, weak detector", 150, mixed, replace(weak, flicker=0.25)),

@@ -20,6 +20,8 @@ CLEAR = 0.15
 """The fraction of a box's size (the mean of its sides) from which a track is clearly beyond a line or an edge: the jitter of
 boxes
 is proportional to their size."""
+AGAIN = 3
+"""How many times farther than that a track must be beyond a line to be counted there again."""
 _ENDS = 1e-9
 """The fraction by which a line is extended at its ends, so that a crossing exactly there does not depend on rounding."""
 
@@ -50,6 +52,8 @@ class LineState:
     """The last side on which the track was clear of the line."""
     hit: bool = False
     """Whether the last change of sides was between the ends of the line."""
+    crossed: bool = False
+    """Whether the track was counted before; it must then move farther to count again."""
 
 
 @dataclass(slots=True)
@@ -162,8 +166,9 @@ class Line(_SceneShape):
                 where = path.along + (along - path.along) * (path.right / (path.right - right))
                 path.hit = -_ENDS <= where <= 1 + _ENDS
             path.side = side
-            if side != path.counted_side and abs(right) > clear:
+            if side != path.counted_side and abs(right) > (AGAIN * clear if path.crossed else clear):
                 path.counted_side = side
+                path.crossed |= path.hit
                 if path.hit and (self.classes is None or track.class_id in self.classes):
                     self._cross(track, side, events)
         path.along, path.right = along, right

@@ -279,7 +279,8 @@ class Tracker:
             tracks.last[found] = detections.boxes[hit]
             needed = HITS if self._interval_s < _LONG_INTERVAL_S else 2
             for track in found[(tracks.ids[found] == 0) & (tracks.hits[found] >= needed)].tolist():
-                self._confirm(track)
+                if 2 * tracks.hits[track] * self._interval_s > now_s - tracks.since_s[track]:  # in at least half of the frames
+                    self._confirm(track)
         # A height that keeps changing without detections would shrink to nothing or grow without bounds.
         tracks.motion[1, tracks.lost, 3] = 0
 
