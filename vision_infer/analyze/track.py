@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze import motion
 from vision_infer.analyze.matching import box_overlap, match, nearness, same_object
-from vision_infer.analyze.motion import STEP_S, Motion
+from vision_infer.analyze.motion import STEP_S
 from vision_infer.analyze.select import minimum_scores
+from vision_infer.analyze.track_table import Tracks
 from vision_infer.core.detections import Detections
 
 MATCH_IOU, LOW_MATCH_IOU = 0.2, 0.3
@@ -46,68 +47,6 @@ UNCONFIRMED_S = 0.2
 """The time after which an unconfirmed track without detections is dropped, seconds."""
 STRONG_S = 1.0
 """The time for which a track is followed by detections of low score only, seconds."""
-
-
-@dataclass(slots=True)
-class _Tracks:
-    """All tracks in memory."""
-
-    ids: NDArray[np.int32]
-    """The track numbers, int32 [T], from 1; 0 until confirmed."""
-    hits: NDArray[np.int32]
-    """The number of detections, int32 [T]."""
-    votes: NDArray[np.float32]
-    """The sums of the scores by class, float32 [T, C]."""
-    since_s: NDArray[np.float64]
-    """The tracker's time of the first detection, float64 [T], seconds."""
-    seen_s: NDArray[np.float64]
-    """The tracker's time of the last detection, float64 [T], seconds."""
-    strong_s: NDArray[np.float64]
-    """The tracker's time of the last detection that reached the minimum confidence, float64 [T], seconds."""
-    lost: NDArray[np.bool_]
-    """Whether the track was missing in the last frame, bool [T]."""
-    first: NDArray[np.float32]
-    """The boxes of the first detections, float32 [T, 4]."""
-    last: NDArray[np.float32]
-    """The boxes of the last detections, float32 [T, 4]."""
-    motion: Motion
-    """The motion, float64 [5, T, 4]."""
-
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drop the tracks outside the mask, bool [T]."""
-        if not mask.all():
-            self.ids, self.hits, self.votes = self.ids[mask], self.hits[mask], self.votes[mask]
-            self.since_s, self.seen_s, self.strong_s = self.since_s[mask], self.seen_s[mask], self.strong_s[mask]
-            self.lost, self.first, self.last = self.lost[mask], self.first[mask], self.last[mask]
-            self.motion = self.motion[:, mask]
-
-    def add(self, boxes: NDArray[np.float32], class_ids: NDArray[np.int32], scores: NDArray[np.float32], now_s: float) -> None:
-        """Begin an unconfirmed track with each box, float32 [N, 4]."""
-        count = len(boxes)
-        if count:
-            now, votes = np.full(count, now_s), np.zeros((count, self.votes.shape[1]), np.float32)
-            votes[np.arange(count), class_ids] = scores
-            self.ids = np.concatenate((self.ids, np.zeros(count, np.int32)))
-            self.hits = np.concatenate((self.hits, np.ones(count, np.int32)))
-            self.votes = np.concatenate((self.votes, votes))
-            self.since_s, self.seen_s = np.concatenate((self.since_s, now)), np.concatenate((self.seen_s, now))
-            self.strong_s = np.concatenate((self.strong_s, now))
-            self.lost = np.concatenate((self.lost, np.zeros(count, np.bool_)))
-            self.first, self.last = np.concatenate((self.first, boxes)), np.concatenate((self.last, boxes))
-            self.motion = np.concatenate((self.motion, motion.begin(boxes)), axis=1)
-
-    def make_room(self, classes: int) -> None:
-        """Count votes for at least this number of classes."""
-        more = classes - self.votes.shape[1]
-        if more > 0:
-            self.votes = np.pad(self.votes, ((0, 0), (0, more)))
-
-    @classmethod
-    def none(cls) -> _Tracks:
-        ids, times, boxes = np.zeros(0, np.int32), np.zeros(0), np.zeros((0, 4), np.float32)
-        return cls(
-            ids, ids, np.zeros((0, 1), np.float32), times, times, times, np.zeros(0, np.bool_), boxes, boxes, motion.begin(boxes)
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,7 +73,7 @@ class Tracker:
     started: dict[int, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
     """For each track that the last frame has confirmed: the box of its first detection, float32 [4]."""
 
-    _tracks: _Tracks = field(default_factory=_Tracks.none, init=False, repr=False)
+    _tracks: Tracks = field(default_factory=Tracks.none, init=False, repr=False)
     _next_id: int = field(default=1, init=False, repr=False)
     _now_s: float = field(default=0.0, init=False, repr=False)
     _interval_s: float = field(default=math.inf, init=False, repr=False)
@@ -237,20 +176,31 @@ class Tracker:
         if not len(tracks.ids) or not len(scores):
             return track_of, np.zeros((len(tracks.ids), len(scores)))
         boxes = motion.to_boxes(tracks.motion)
-        other = tracks.votes[:, detections.class_ids] <= 0
-        # A track does not return with a new class after it was lost for a while: that is another object.
-        new = self.agnostic & (self._now_s - tracks.seen_s < max(_CLASS_S, 2.5 * elapsed_s))
-        malus = other * np.where(new, _OTHER_CLASS, 1.0)[:, None]
-        overlap = box_overlap(boxes, detections.boxes) - malus
+        overlap = box_overlap(boxes, detections.boxes)
+        malus = self._malus(detections.class_ids, elapsed_s)
+        if malus is not None:
+            overlap -= malus
         confirmed = tracks.ids > 0
         match(overlap, confirmed, high, MATCH_IOU, track_of)
+        if (track_of >= 0).all():  # the usual case
+            return track_of, overlap
         # Lost tracks take part, as in the paper: an object that reappears begins with a low score.
         match(overlap, confirmed, ~high & (scores >= self.floor), LOW_MATCH_IOU, track_of)
         match(overlap, ~confirmed, high, LOW_MATCH_IOU, track_of)
         if (track_of[high] < 0).any() and len(tracks.ids) > (track_of >= 0).sum():
-            near = self._nearness(boxes, detections.boxes, elapsed_s) - malus
+            near = self._nearness(boxes, detections.boxes, elapsed_s) - (0 if malus is None else malus)
             match(near, np.ones(len(tracks.ids), np.bool_), high, 0.0, track_of)
         return track_of, overlap
+
+    def _malus(self, class_ids: NDArray[np.int32], elapsed_s: float) -> NDArray[np.float64] | None:
+        """Return what is subtracted from the overlap of tracks and detections [N] of other classes, float64 [T, N]; None: 0."""
+        other = self._tracks.votes[:, class_ids] <= 0
+        if not other.any():
+            return None
+        # A track does not return with a new class after it was lost for a while: that is another object.
+        allowed = self.agnostic & (self._now_s - self._tracks.seen_s < max(_CLASS_S, 2.5 * elapsed_s))
+        malus: NDArray[np.float64] = other * np.where(allowed, _OTHER_CLASS, 1.0)[:, None]
+        return malus
 
     def _nearness(self, boxes: NDArray[np.float64], others: NDArray[np.float32], elapsed_s: float) -> NDArray[np.float64]:
         """Return how near detections are to the predicted boxes of tracks, float64 [T, N]: 1 in the same place, 0 out of reach.
