@@ -36,8 +36,8 @@ def test_a_stream_uses_its_own_region_or_the_common_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "look, ignore or streams"),
-        ("- 1", "look, ignore or streams"),
+        ("", "contains no settings. Write look:"),
+        ("- 1", "contains no settings. Write look:"),
         ("look: []", "no polygon"),
         ("streams: {gate: {}}", "no polygon"),
         ("units: inches\nlook: [[[0, 0], [9, 0], [9, 9]]]", "line 1: field 'units'"),

@@ -95,7 +95,7 @@ def read_shapes(option: str, path: Path, kind: type[ShapeFile], example: str) ->
         line = "" if error.line is None else f" line {error.line}:"
         raise UsageError(f"{where}:{line} {error.message}", example) from None
     if not isinstance(data, dict):
-        raise UsageError(f"{where}: contains no {', '.join(kind.model_fields)}", example)
+        raise UsageError(f"{where}: contains no settings", example)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
