@@ -9,13 +9,17 @@ import jsonschema
 import pytest
 
 from tests.cli.conftest import Command
+from tests.engine.candidates_of_a_graph import INT8, ORT, loss, passport, possible
 from tests.engine.graphs import tiny_graph
+from vision_infer.cli.engines.passport_page import engine_row, engine_table, notes
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.selection.candidates import candidates
-from vision_infer.engine.selection.tuning_store import TuningStore
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates
+from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
+
+__all__ = ["possible"]
 
 
 @pytest.fixture
@@ -135,3 +139,14 @@ def test_a_folder_that_other_users_can_write_is_rejected(command: Command, graph
     done = command("engine", "build", graph, "--engine-dir", tmp_path / "open")
     assert done.returncode == 4
     assert "other users may write there" in done.stderr
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_an_accepted_loss_is_shown_in_the_table(possible: list[EngineCandidate], chosen: bool) -> None:
+    int8 = possible[3]
+    accepted = passport(int8, 2.6, loss(3.0, 4.2), accepted=True)
+    choice = (
+        EngineChoice(int8, f"{INT8}: 2.6× as fast, loss accepted") if chosen else EngineChoice(possible[0], f"{ORT}: fastest")
+    )
+    lines = engine_table("32x32", [engine_row(int8, accepted, choice, notes(accepted, "", 1.0))])
+    assert lines[-2].endswith("selected: 2.6× as fast, loss accepted" if chosen else "5 % faster than FP32, loss accepted")

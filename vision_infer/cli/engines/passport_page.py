@@ -50,7 +50,7 @@ def engine_row(
         reason = "not selected: its accuracy is not verified"
     elif not reason:
         reason = "not selected: slower, or less than 5 % faster than FP32" if choice is not None else "not selected"
-    return (*cells, reason)
+    return (*cells, f"{reason}, loss accepted" if passport is not None and passport.accepted else reason)
 
 
 def engine_table(size: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
