@@ -199,8 +199,7 @@ class Tracker:
             return None
         # A track does not return with a new class after it was lost for a while: that is another object.
         allowed = self.agnostic & (self._now_s - self._tracks.seen_s < max(_CLASS_S, 2.5 * elapsed_s))
-        malus: NDArray[np.float64] = other * np.where(allowed, _OTHER_CLASS, 1.0)[:, None]
-        return malus
+        return np.where(other, np.where(allowed, _OTHER_CLASS, 1.0)[:, None], 0.0)
 
     def _nearness(self, boxes: NDArray[np.float64], others: NDArray[np.float32], elapsed_s: float) -> NDArray[np.float64]:
         """Return how near detections are to the predicted boxes of tracks, float64 [T, N]: 1 in the same place, 0 out of reach.
@@ -209,7 +208,9 @@ class Tracker:
         """
         tracks = self._tracks
         missing_s = self._now_s - tracks.seen_s
-        reach = np.where(tracks.hits < 2, np.minimum(0.5 + 6 * missing_s, 2), np.minimum(0.5 + 0.5 * (missing_s - elapsed_s), 1))
+        reach = np.where(
+            tracks.hits < 2, np.minimum(0.5 + 6 * missing_s, 2), np.minimum(0.5 + elapsed_s + 0.5 * (missing_s - elapsed_s), 1)
+        )
         # An object that stops suddenly is at its last position, not at the predicted one.
         stopped = np.where(missing_s - elapsed_s < UNCONFIRMED_S, reach, 1e-9)
         return np.maximum(nearness(boxes, others, reach), nearness(tracks.last, others, stopped))
