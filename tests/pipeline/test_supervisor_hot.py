@@ -22,7 +22,7 @@ from vision_infer.pipeline.status import StreamState
 
 YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0)
 CORNER = ZoneSettings(polygon=((200, 200), (250, 200), (250, 250)), min_s=0)
-GATE = LineSettings(from_=(65, 250), to=(65, 0))
+GATE = LineSettings(from_=(58, 250), to=(58, 0))
 
 
 def test_adding_changing_and_removing_streams_costs_the_others_no_frame() -> None:
