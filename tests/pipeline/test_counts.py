@@ -70,6 +70,21 @@ def test_a_run_counts_in_rows_summary_and_csv(tmp_path: Path) -> None:
     assert "-1" not in {number for _, number in keys}
 
 
+def test_tracking_reports_no_more_than_the_detections_without_it(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    clip = media.excerpt(120, 25, 320, 136)
+    scores: list[list[float]] = []
+    for track in (False, True):
+        out = tmp_path / f"{track}.jsonl"
+        given: dict[str, Any] = {"track": track, "confidence": 0.4, "engine": "onnxruntime-cpu-fp32", "out": (str(out),)}
+        run(run_settings(sources=(str(clip),), **given), threading.Event())
+        found = [detection for line in out.read_text().splitlines() for detection in json.loads(line)["detections"]]
+        assert all(("track_id" in detection) == track for detection in found)
+        scores.append([detection["score"] for detection in found])
+    assert 0 < len(scores[1]) <= len(scores[0])
+    assert min(scores[1]) >= 0.4
+
+
 def test_existing_counts_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "counts.csv").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
