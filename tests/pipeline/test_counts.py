@@ -70,7 +70,7 @@ def test_a_run_counts_in_rows_summary_and_csv(tmp_path: Path) -> None:
     assert "-1" not in {number for _, number in keys}
 
 
-def test_tracking_reports_no_more_than_the_detections_without_it(tmp_path: Path) -> None:
+def test_tracking_reports_at_most_the_detections_without_it(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     clip = media.excerpt(120, 25, 320, 136)
     scores: list[list[float]] = []
