@@ -80,10 +80,10 @@ def test_a_quantized_graph_gives_nearly_the_same(graph: Callable[[str], Path], p
     """Rounding differs from integer kernels, so the detections are nearly the same."""
     path = graph("int8")
     with OnnxRuntimeEngine(path, EngineSettings()) as engine:
-        expected = infer(engine, pictures[:1])
+        expected = infer(engine, pictures[1:2])
     with open_engine(path, EngineRequest("torch")) as engine:
         assert engine.name == "torch-cpu-int8"
-        assert assert_same(infer(engine, pictures[:1]), 0, expected, 0, 0.1, 12)
+        assert assert_same(infer(engine, pictures[1:2]), 0, expected, 0, 0.1, 12)
 
 
 def test_the_buffers_of_a_device_give_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
@@ -140,7 +140,7 @@ def test_auto_never_chooses_pytorch(bundled: Path, tmp_path: Path) -> None:
 
     assert is_auto_on_cpu(EngineRequest())
     assert not [one for one in candidates(bundled) if one.engine.startswith("torch")]
-    with pytest.raises(UsageError, match="--device cuda"):
+    with pytest.raises(UsageError, match="Name one of them only"):
         open_engine(bundled, EngineRequest("torch-cpu-fp32", device="cuda:0"))
     with pytest.raises(EngineError, match="the model gives the engine torch-cpu-fp32"):
         open_engine(bundled, EngineRequest("torch-cpu-fp16"))

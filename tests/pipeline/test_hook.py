@@ -188,7 +188,7 @@ def test_the_hook_is_called_after_filters_and_tracking() -> None:
 
     below = Region(look=(((-1, 100), (256, 100), (256, 256)),))
     run_with(look, FakeSink(), 3, track=0.5, region=below)
-    assert seen == [(0, [0]), (1, [1]), (2, [1])]
+    assert seen == [(0, []), (1, []), (2, [1])], "the third detection confirms the track"
     seen.clear()
     run_with(look, FakeSink(), 3, track=0.5, region=Region(ignore=below.look))
     assert seen == [(0, []), (1, []), (2, [])]
