@@ -79,7 +79,7 @@ def test_the_wheel_contains_the_bundled_model_and_the_licenses(wheel: Path) -> N
         assert files <= set(names), folder
     assert sum(name.endswith("/LICENSE") or "/licenses/" in name for name in names) >= 2
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
-    assert wheel.stat().st_size < 12e6
+    assert wheel.stat().st_size < 12.5e6  # of which the model has 10.4 MB
 
 
 def declared(*extras: str) -> set[str]:

@@ -17,6 +17,7 @@ from tests.support.disks import small_disk
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 UNFINISHED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 SLOW_LOGIN = b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
+LARGE_FILE = b"GET /page/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 TOKEN = "a-token-for-tests-0123456789"
 
 
@@ -49,6 +50,21 @@ def test_unfinished_requests_of_two_addresses_stop_no_other(serve: Serve, begin:
         for path in ("/healthz", "/api/v1/streams"):
             assert answers(target, path)
         assert target.descriptors < 400
+
+
+@pytest.mark.parametrize("each", [60, pytest.param(190, marks=pytest.mark.slow)])
+def test_clients_without_a_token_that_do_not_read_a_large_file(serve: Serve, each: int) -> None:
+    target = serve(token=TOKEN)
+    assert target.raw(LARGE_FILE + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
+    with ExitStack() as stack, bounded(target, Spent(memory_mb=10 + each * 2 * 0.2, log_bytes=2000)):
+        for number in range(2 * each):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.bind((f"127.0.1.{1 + number % 2}", 0))
+            client.connect(("127.0.0.1", target.port))
+            client.sendall(LARGE_FILE + b"\r\n")
+        assert answers(target)  # the event loop has handled the requests before this one
+        assert answers(target, "/api/v1/streams")
 
 
 def test_a_client_in_the_attacking_network_is_served_too(serve: Serve) -> None:

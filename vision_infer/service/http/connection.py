@@ -12,6 +12,8 @@ from vision_infer.service.http.listener import Listener, Progress
 
 HEAD_TIMEOUT_S = 20.0
 """The time limit for a request line and its headers, in seconds."""
+STUCK_S = 30.0
+"""The time after which a client that accepts no data is disconnected."""
 
 
 class LimitedProtocol(H11Protocol):
@@ -50,9 +52,10 @@ class LimitedProtocol(H11Protocol):
             return Progress.UNFINISHED
         if cycle.response_complete:
             return Progress.IDLE
-        if not cycle.more_body:
-            return Progress.BUSY
-        return Progress.UPLOADING if self.scope["state"].get("role") else Progress.UNFINISHED
+        authenticated = self.scope["state"].get("role")
+        if not cycle.more_body:  # without a token, only a file of the page takes longer than one step to send
+            return Progress.BUSY if authenticated or not cycle.response_started else Progress.IDLE
+        return Progress.UPLOADING if authenticated else Progress.UNFINISHED
 
     def abort(self) -> None:
         """Close the connection immediately."""

@@ -34,6 +34,7 @@ class Progress(IntEnum):
     UNFINISHED = 0
     """A client without a token has not sent a complete request."""
     IDLE = 1
+    """No request is in progress, or a client without a token receives a file of the page."""
     UPLOADING = 2
     """An authenticated client sends the body of its request."""
     BUSY = 3

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
 
+from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.problem import Problem
 
 router = APIRouter(include_in_schema=False)
 
 PREFIX = "/page/"
 DOCS_PATH = "/docs"
+_PIECE_BYTES = 64 * 1024
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -101,4 +106,18 @@ def _send(request: Request, path: str) -> Response:
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if file.etag in known:
         return Response(status_code=304, headers=headers)
-    return Response(b"" if request.method == "HEAD" else file.data, headers=headers, media_type=file.kind)
+    return _InPieces(b"" if request.method == "HEAD" else file.data, headers=headers, media_type=file.kind)
+
+
+class _InPieces(Response):
+    """A response that is sent in pieces. uvicorn would copy a whole file for each client, also for clients that do not read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        with suppress(TimeoutError):  # the connection is closed
+            for begin in range(0, len(self.body), _PIECE_BYTES):
+                async with asyncio.timeout(STUCK_S):
+                    piece = self.body[begin : begin + _PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})

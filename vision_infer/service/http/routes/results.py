@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.service.backend import Backend
+from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.context import Shared, context_of
 from vision_infer.service.http.openapi import TEXT, answer_of, problems
 from vision_infer.service.http.problem import Problem, invalid, problem_of
@@ -25,8 +26,6 @@ router = APIRouter(prefix="/api/v1", tags=["results"])
 
 HEARTBEAT_S = 15.0
 """The time without a message after which a comment is sent, so that proxies keep the connection open."""
-STUCK_S = 30.0
-"""The time after which a client that accepts no data is disconnected."""
 RETRY_MS = 2000
 GOING_AWAY = 1001
 

@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service.errors import UnavailableError
+from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import answer_of, problems
-from vision_infer.service.http.routes.results import STUCK_S, until_gone
+from vision_infer.service.http.routes.results import until_gone
 from vision_infer.service.results.live_images import Watcher
 from vision_infer.service.views import Snapshot
 
