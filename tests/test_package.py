@@ -155,4 +155,5 @@ def test_the_service_starts_with_its_declared_dependencies_only(wheel: Path, tmp
 
 def test_the_demo_names_the_next_command() -> None:
     done = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "next: .venv/bin/vision-infer run VIDEO" in done.stdout
+    assert "next: .venv/bin/vision-infer run VIDEO --confidence 0.45 --out results/" in done.stdout
+    assert "--confidence 0.45 --out demo-output/" in done.stdout

@@ -143,7 +143,7 @@ def test_blocked_udp_is_reported_with_the_progress_of_ice(browser: Browser, site
         page = checked.open("stream/plain")
         expect(page.locator(".via")).to_contain_text("Snapshots: WebRTC found no network path to the service; UDP may be blocked")
         expect(page.locator(".via")).to_contain_text(
-            re.compile(r"\(ICE: \w+, (0 of \d+ address pairs? answered|no address pair)")
+            re.compile(r"\(ICE: \w+, (0 of \d+ address pairs? responded|no address pair)")
         )
 
 

@@ -64,10 +64,10 @@ def test_an_invalid_transport_is_a_usage_error() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("rtsp//user:geheim@host/x", "camera 1: the URL is invalid: looks like the address of a camera"),
-        ("user:geheim@host/x", "camera 1: the URL is invalid: looks like the address of a camera; write rtsp:// before it"),
-        ("rtsps:/user:geheim@host/x", "camera 1: the URL is invalid: write rtsps:// with two slashes"),
-        ("rtsp://user:ge@heim@host:99999/x", "camera 1: the URL is invalid: has an invalid host or port"),
+        ("rtsp//user:geheim@host/x", "camera 1: the URL looks like the address of a camera. Write rtsp:// before it."),
+        ("user:geheim@host/x", "camera 1: the URL looks like the address of a camera. Write rtsp:// before it."),
+        ("rtsps:/user:geheim@host/x", "camera 1: the URL needs two slashes after rtsps:"),
+        ("rtsp://user:ge@heim@host:99999/x", "camera 1: the URL has an invalid host or port"),
         ("/nonexistent.mp4", "camera 1: is not a URL, file or device"),
         ("/dev/video97", "/dev/video97: no frame: failed while connecting: "),
     ],

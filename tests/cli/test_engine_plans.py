@@ -45,7 +45,7 @@ def test_build_list_show_and_prune(command: Command, in_process: Command, model:
 
     listed = in_process("engine", "list", model)
     assert listed.returncode == 0, listed.stderr
-    (line,) = [line for line in listed.stdout.splitlines() if "tensorrt" in line.split()[0]]
+    (line,) = [line for line in listed.stdout.splitlines() if line.startswith("  tensorrt")]
     assert line.split()[:2] == ["tensorrt-rtx-cuda-int8", "model.int8-tensorrt.onnx"]
     assert "for sm_89, batches 1 2 3, " in line
     (row,) = json.loads(in_process("engine", "list", model, "--json").stdout)["plans"]
@@ -59,7 +59,7 @@ def test_build_list_show_and_prune(command: Command, in_process: Command, model:
 def test_each_input_size_of_a_model_gets_its_plan(command: Command, in_process: Command, tmp_path: Path) -> None:
     built = command("engine", "build", "nanodet-416", *WORDS, "--batch", "1")
     assert built.returncode == 0, built.stderr
-    assert [line.split(", ")[2] for line in built.stdout.splitlines()] == ["input 416x416", "input 256x416"]
+    assert [line.split(", ")[2] for line in built.stdout.splitlines()] == ["input 416x416", "input 416x256"]
     listed = json.loads(in_process("engine", "list", "nanodet-416", "--json").stdout)["plans"]
     assert {row["graph"] for row in listed} == {"model.onnx", "model-256x416.onnx"}
     assert not [row for row in listed if "has changed" in row["not_here"]]

@@ -51,7 +51,7 @@ def bad_source(kind: str, folder: Path) -> tuple[str, str]:
         return str(clip(ONLY_SOUND if kind == "sound" else SONG)), "only audio"
     image = folder / "broken.jpg"
     image.write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    return str(image), "cannot be decoded as an image"
+    return str(image), "cannot be decoded. It is damaged or incomplete. Check the file."
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "zero", "sound", "cover", "picture"])

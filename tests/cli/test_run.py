@@ -202,9 +202,10 @@ def test_a_camera_runs_for_the_duration(command: Command, tmp_path: Path) -> Non
 
 def test_options_for_files_are_refused_for_cameras(in_process: Command, short: Path) -> None:
     done = in_process("run", "test://", "--start", "2", "--resume")
-    assert (done.returncode, "--start: is for files only; --resume: is for files only" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "--start and --resume apply to files only. Leave them out." in done.stderr) == (2, True), done.stderr
+    assert "--every applies to files only. For cameras, use --fps." in in_process("run", "test://", "--every", "2").stderr
     done = in_process("run", short, "--duration", "2")
-    assert "--duration: is for cameras only" in done.stderr
+    assert "--duration applies to cameras only. For files, use --end." in done.stderr
     assert "cameras and files cannot be read in one run" in in_process("run", short, "rtsp://127.0.0.1/x").stderr
 
 

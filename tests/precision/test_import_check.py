@@ -364,7 +364,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not an image")
     assert [int(image[0, 0, 0]) for image in read_images(tmp_path)] == [0, 2, 4, 6, 8]
     (tmp_path / "4.png").write_text("broken")
-    with pytest.raises(UsageError, match=r"4\.png: is not an image in a supported format"):
+    with pytest.raises(UsageError, match=r"4\.png: the image format is not supported"):
         read_images(tmp_path)
 
 

@@ -257,6 +257,18 @@ def test_files_of_others_survive_a_wrong_folder(tmp_path: Path, caplog: pytest.L
     clips.close(True)
 
 
+def test_a_folder_with_clips_only_becomes_a_clip_folder(tmp_path: Path) -> None:
+    clip = tmp_path / FOREIGN[-1]
+    for path in (clip, tmp_path / f".{clip.name}.partial"):
+        path.touch()
+    clock = HandClock()
+    clips = make(tmp_path, clock)
+    assert Source(clips, clock).clip().state == "ready"
+    clips.close(True)
+    assert (tmp_path / MARKER).exists()
+    assert clip.exists()
+
+
 def test_files_of_others_survive_in_a_folder_of_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     clock = HandClock()

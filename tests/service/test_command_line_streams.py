@@ -53,6 +53,7 @@ def test_the_saved_file_starts_the_same_streams(tmp_path: Path) -> None:
     text = cameras_file(before, [StreamView(name, "command_line", one, None) for name, one in streams.items()])
     for secret in ("p%40ss", SECRET, ":one@", "two"):
         assert secret not in text
+    assert "# It contains the streams and the default model only." in text
     (tmp_path / "cameras.yaml").write_text(text)
     environ = {
         "CAMERA_1_FRONT_PASSWORD": SECRET,

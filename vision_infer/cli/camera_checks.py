@@ -34,7 +34,7 @@ def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Fi
     try:  # no message contains a part of the URL, which may be a mistyped password
         check_url(url)
     except ValueError as error:
-        return [Finding("camera", "error", f"camera {number}: the URL is invalid: {error}")]
+        return [Finding("camera", "error", f"camera {number}: the URL {error}")]
     if is_file(url) and not os.path.lexists(url.removeprefix("file://")):
         text = f"camera {number}: is not a URL, file or device"
         return [

@@ -55,7 +55,8 @@ def command_with_settings(
         except SettingsError as error:
             problems = [(problem.location, problem.message) for problem in error.problems]
             texts = [" ".join((_option(str(where[0])), *map(str, where[1:]))) + f": {what}" for where, what in problems if where]
-            raise UsageError("; ".join(texts) or error.message, error.hint or "See 'vision-infer run --help'.") from error
+            hint = _named(error.hint, fields) or "See 'vision-infer run --help'."
+            raise UsageError("; ".join(texts) or _named(error.message, fields), hint) from error
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options, *extra)]
     run.__doc__ = command.__doc__
@@ -66,8 +67,12 @@ def command_with_settings(
 
 def _help(field: FieldInfo, names: Collection[str]) -> str:
     """Return the description of a field, in which the names of fields become those of options, but not its own values."""
-    named = set(names) - set(get_args(unwrapped(field.annotation)))
-    return re.sub("`([^`]*)`", lambda word: _option(word[1]) if word[1] in named else word[1], field.description or "")
+    return _named(field.description or "", set(names) - set(get_args(unwrapped(field.annotation))))
+
+
+def _named(text: str, names: Collection[str]) -> str:
+    """Return a text in which the names of fields become those of options."""
+    return re.sub("`([^`]*)`", lambda word: _option(word[1]) if word[1] in names else word[1], text)
 
 
 def _option(name: str) -> str:

@@ -148,7 +148,7 @@ class StreamSettings(StreamDefaults, StreamUrls):
     @model_validator(mode="after")
     def _loop_of_a_file(self) -> StreamSettings:
         if self.loop and not is_file(self.detect):
-            raise ValueError("loop: is valid for files only")
+            raise ValueError("loop: applies to files only")
         return self
 
     @model_validator(mode="after")

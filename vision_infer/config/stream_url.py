@@ -124,11 +124,11 @@ def check_url(url: str) -> None:
     if match is None:
         before = url.partition(":")[0].lower()
         if ":" in url and before in PROTOCOLS:
-            raise ValueError(f"write {before}:// with two slashes")
+            raise ValueError(f"needs two slashes after {before}:")
         if _NO_SCHEME.match(url):
-            raise ValueError("looks like the address of a camera; write rtsp:// before it")
+            raise ValueError("looks like the address of a camera. Write rtsp:// before it.")
         if url.startswith("/dev/") and not _DEVICE.fullmatch(url):
-            raise ValueError("the only devices are /dev/video0, /dev/video1 and so on")
+            raise ValueError("is not the path of a camera. Write /dev/video0, /dev/video1 and so on.")
         return
     scheme = match["scheme"].lower()
     if scheme not in PROTOCOLS:
@@ -144,7 +144,7 @@ def check_url(url: str) -> None:
     if not parts.host and PROTOCOLS[scheme].needs_host:
         raise ValueError("has no host")
     if scheme == "file" and not parts.rest.startswith("/"):
-        raise ValueError("write file:///path, or just the path")
+        raise ValueError("is not a path. Write file:///path, or only the path.")
 
 
 def is_camera(url: str) -> bool:

@@ -38,6 +38,8 @@ class ValidationProblem:
         return ".".join(map(shown, self.location))
 
     def __str__(self) -> str:
+        if self.origin.startswith("URL ") and self.location[-1:] == ("detect",):  # an argument of the command line has no field
+            return f"{self.origin} {self.message}"
         return ": ".join(part for part in (self.origin, self.field, self.message) if part)
 
 

@@ -29,10 +29,18 @@ _HARMLESS = re.compile(
     r"|streamtype|subtype|tcp|time|timeout|track|trackid|transport|transportmode|transtype|type|udp|unicast|version|video"
     r"|videocodec|view|width"
 )
-_HARMLESS_VALUE = re.compile(r"[\w.,:+-]{0,24}[])>'\".,:]*", re.ASCII)
+# A value is shown if it is a time, a size, or a short word or number: letters together with many digits may be a key.
+_HARMLESS_VALUE = re.compile(
+    r"(?:[\d.:+TtZz-]{0,12}|\d{4}-?\d\d-?\d\d[Tt]\d\d:?\d\d:?\d\d[\d.:+Zz-]{0,7}|\d{1,5}x\d{1,5}|"
+    r"(?!(?=.*[A-Za-z])(?:\D*\d){5})[\w.,:+-]{0,12})[])>'\".,:]*",
+    re.ASCII,
+)
 # The last parts of an RTMP path are a stream key; so is a long part of letters and digits in any URL.
 _RTMP_KEY = re.compile(r"(?i)(\brtmps?://[^\s/?#]+/+[^\s/?#]+/+)(?!\*\*\*)[^\s?#]*[^\s?#:.,;)'\"]")
 _PATH_KEY = re.compile(r"(?<=/)(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}(?=[/?#.:,;)'\"\s]|$)")
+# Some recorders give each camera an RTSP path of letters.
+_RTSP_PATH = re.compile(r"(?i)\brtsps?://[^\s?#]*")
+_LETTERS_KEY = re.compile(r"(?<=[^/]/)[A-Za-z]{16,}(?=[/?#.:,;)'\"\s]|$)")
 _WORDS = (
     r"(?:login|user|admin)?(?:pass?(?:word|wd|code|phrase)?|pa?swd?|pwd?)|token|secret|(?:api|access|stream|licen[cs]e)?key|auth|code"
     r"|sig(?:nature)?|hash|jwt|credentials?|session(?:id)?|sid|streamid"
@@ -58,6 +66,7 @@ def redact(text: str) -> str:
     hidden = _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
     hidden = _NO_SCHEME.sub(r"\1:***@", hidden)
     hidden = _URL.sub(lambda match: _PATH_KEY.sub("***", match[1]) + _PART.sub(_hidden_part, match[2] or ""), hidden)
+    hidden = _RTSP_PATH.sub(lambda match: _LETTERS_KEY.sub("***", match[0]), hidden)
     hidden = _RTMP_KEY.sub(r"\1***", hidden)
     hidden = _ENCODED_CREDENTIALS.sub("***", hidden)
     hidden = _ENCODED_NAME.sub(lambda match: f"{match[1]}=***" if _NAME.fullmatch(unquote(match[1])) else match[0], hidden)

@@ -310,7 +310,7 @@ def _paths(sources: Iterable[str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 def _log_lost(event: StreamEvent) -> None:
-    """Log that a camera is lost: the results of the others continue, and its error is raised after them."""
+    """Log that a camera is disconnected: the results of the others continue, and its error is raised after them."""
     if event.state in _LOST:
         _log.warning("%s: %s: %s", event.stream, event.state.value.replace("_", " "), event.reason)
 

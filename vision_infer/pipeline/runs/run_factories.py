@@ -67,8 +67,10 @@ def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
     other, where = (FILES_ONLY, "files") if live else (CAMERAS_ONLY, "cameras")
     wrong = [name for name in other if getattr(settings, name) != RunSettings.model_fields[name].default]
     if wrong:
-        better = {"every": "; for cameras, use fps"}
-        raise SettingsError([ValidationProblem((name,), f"is for {where} only{better.get(name, '')}") for name in wrong], "")
+        text = f"{' and '.join(f'`{name}`' for name in wrong)} {'applies' if len(wrong) == 1 else 'apply'} to {where} only"
+        better = {"every": "For cameras, use `fps`.", "duration": "For files, use `end`."}
+        hint = " ".join(better[name] for name in wrong if name in better)
+        raise SettingsError([ValidationProblem((), text)], hint or f"Leave {'it' if len(wrong) == 1 else 'them'} out.")
     if settings.zones is not None and any(source.kind == "images" for source in sources):
         hint = "Make a video of the frames first: ffmpeg -framerate 25 -i FOLDER/%06d.jpg frames.mp4"
         raise SettingsError([ValidationProblem(("zones",), "images have no times, which zones and lines need")], hint)

@@ -3,8 +3,8 @@
 A small JSON file next to each clip contains its events, so that they are available after a restart. It is written before the
 clip.
 
-Files of others are safe: a folder becomes a clip folder only while it is empty, which a marker file records, and only names of
-the clips' own pattern are read and removed.
+Files of others are safe: a folder becomes a clip folder only while it contains nothing but clips, which a marker file records, and
+only names of the clips' own pattern are read and removed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _MAX_SIDECAR_BYTES = 16_000_000
 MARKER = ".vision-infer-clips"
 """The file that marks a folder of clips."""
 _OWN = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[A-Za-z0-9._-]+-[0-9a-f]{16}\.(mp4|json)", re.ASCII)
+_PARTIAL = re.compile(rf"\.{_OWN.pattern}\.partial", re.ASCII)
 _MAX_NAMES = 10
 """The maximum number of names in a line of the log."""
 _log = logging.getLogger("vision_infer.service")
@@ -77,7 +78,7 @@ class ClipFolder:
         except OSError:
             return []
         own = [self.folder / name for name in names if _OWN.fullmatch(name)]
-        partial = [self.folder / name for name in names if name.endswith(".partial") and _OWN.fullmatch(name[1:-8])]
+        partial = [self.folder / name for name in names if _PARTIAL.fullmatch(name)]
         for path in own:
             if path.suffix == ".mp4":
                 with suppress(OSError):
@@ -112,7 +113,9 @@ class ClipFolder:
 
     def _check_owned(self) -> None:
         names = set(os.listdir(self.folder))
-        if MARKER not in names and names - {"lost+found"}:  # lost+found: an empty file system
+        # lost+found: an empty file system
+        others = [name for name in names if name != "lost+found" and not (_OWN.fullmatch(name) or _PARTIAL.fullmatch(name))]
+        if MARKER not in names and others:
             hint = f"Set clips.dir to an empty folder. If this folder is for clips only, create the file {MARKER} in it."
             raise OutputError(f"{self.folder}: contains other files, so no clips are stored there", hint)
 

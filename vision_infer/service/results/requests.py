@@ -145,7 +145,9 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
     try:
         rgb = decode_image(np.frombuffer(data, np.uint8), "the image", MAX_PIXELS, ("jpeg", "png", "webp"))
     except StreamError as error:
-        raise UsageError(error.message, "Send a JPEG, PNG or WebP image.") from None
+        problem = error.message.removeprefix("the image: ")
+        message = f"The image {problem}" if problem.startswith("cannot") else problem
+        raise UsageError(message, "Send a JPEG, PNG or WebP image.") from None
     trace.decode_end_ns = clock.monotonic_ns()
     try:
         future = requests.submit(ArrayImage(rgb), trace)

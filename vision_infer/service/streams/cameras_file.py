@@ -23,6 +23,7 @@ def cameras_file(settings: ServeSettings, streams: Sequence[StreamView]) -> str:
     variables: dict[str, str] = {}
     data = {view.name: _stream(view, variables) for view in streams}
     head = "# The streams of a running vision-infer service. Start it with: vision-infer serve cameras.yaml\n"
+    head += "# It contains the streams and the default model only. Copy all other settings from your own configuration.\n"
     if variables:
         head += "# Set these environment variables first. Special characters need no percent-encoding:\n"
         head += "".join(f"#   {variable}: the password of {name}\n" for variable, name in variables.items())

@@ -62,7 +62,7 @@ def decode_image(
     kind = image_kind(data.data)
     if kind is None or kind not in kinds:
         formats = ", ".join(one.upper() for one in kinds)
-        raise StreamError(f"{shown}: is not an image in a supported format ({formats})", f"Convert it to {kinds[0].upper()}.")
+        raise StreamError(f"{shown}: the image format is not supported (supported: {formats})", f"Convert it to {kinds[0].upper()}.")
     size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
         message = f"{shown}: an image of {size} exceeds the limit of {max_pixels} pixels"
@@ -74,7 +74,7 @@ def decode_image(
         except cv2.error:
             image = None
     if image is None:
-        raise StreamError(f"{shown}: cannot be decoded as an image", "Check that it is an image file, and complete.")
+        raise StreamError(f"{shown}: cannot be decoded. It is damaged or incomplete", "Check the file.")
     return np.asarray(image, np.uint8)
 
 

@@ -22,6 +22,8 @@ from vision_infer.service.views import Snapshot
 router = APIRouter(prefix="/api/v1", tags=["preview"])
 
 MJPEG = "multipart/x-mixed-replace"
+MIN_FPS = 0.1
+"""A viewer counts at least until its next image is due."""
 MAX_FPS = 15.0
 
 
@@ -34,9 +36,9 @@ async def get_video(
     name: StreamName,
     context: Shared,
     annotated: Annotated[bool, Query(description="Draw the detections on the images.")] = False,
-    fps: Annotated[float, Query(gt=0, le=MAX_FPS, description="The maximum rate of images per second.")] = 5.0,
+    fps: Annotated[float, Query(ge=MIN_FPS, le=MAX_FPS, description="The maximum rate of images per second.")] = 5.0,
 ) -> Response:
-    """Stream the frames that have results as MJPEG. The response ends if the stream delivers no frames for ten seconds."""
+    """Stream the frames that were inferred, as MJPEG. The response ends if the stream delivers no frames for ten seconds."""
     status = context.backend.stream(name).status
     if status is None or status.state is not StreamState.LIVE:
         state, reason = ("disabled", "") if status is None else (status.state.value, status.reason)

@@ -26,9 +26,9 @@ export function progressOf(iceState, reports) {
   if (iceState === "connected" || iceState === "completed")
     return "WebRTC could not connect: ICE found a path to the service, but the encryption handshake (DTLS) did not finish";
   const pairs = reports.filter(({ type }) => type === "candidate-pair");
-  const answered = pairs.filter(({ responsesReceived, state }) => responsesReceived > 0 || state === "succeeded").length;
+  const responded = pairs.filter(({ responsesReceived, state }) => responsesReceived > 0 || state === "succeeded").length;
   const tried = pairs.length
-    ? `${answered} of ${pairs.length} address pair${pairs.length === 1 ? "" : "s"} answered`
+    ? `${responded} of ${pairs.length} address pair${pairs.length === 1 ? "" : "s"} responded`
     : "no address pair to try";
   return `WebRTC found no network path to the service; UDP may be blocked (ICE: ${iceState}, ${tried})`;
 }
