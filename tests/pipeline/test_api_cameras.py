@@ -84,11 +84,11 @@ def test_cameras_and_files_are_not_mixed(detector: Detector) -> None:
 
 
 def test_settings_of_the_other_kind_are_refused(detector: Detector) -> None:
-    with pytest.raises(UsageError, match="`every` applies to files only. For cameras, use `fps`."):
+    with pytest.raises(UsageError, match=r"`every` applies to files only\. For cameras, use `fps`\."):
         Pipeline(detector, every=2).run(PATTERN)
     with pytest.raises(UsageError, match="`live` applies to cameras only"):
         Pipeline(detector).run("-", live=True)
-    with pytest.raises(UsageError, match="`duration` applies to cameras only. For files, use `end`."):
+    with pytest.raises(UsageError, match=r"`duration` applies to cameras only\. For files, use `end`\."):
         Pipeline(detector).run(media.bikes(), duration=3)
 
 

@@ -186,9 +186,9 @@ def test_an_invalid_image_or_model_is_a_usage_error(engines: Engines) -> None:
             b"%PDF-1.4",
             cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes(),
         ):
-            with pytest.raises(UsageError, match="image (cannot be decoded|format is not supported)"):
+            with pytest.raises(UsageError, match=r"image (cannot be decoded|format is not supported)"):
                 site.service.infer(data, None, None, None)
-        with pytest.raises(UsageError, match="The image cannot be decoded. It is damaged or incomplete. Send a JPEG, PNG or WebP"):
+        with pytest.raises(UsageError, match=r"The image cannot be decoded\. It is damaged or incomplete\. Send a JPEG"):
             site.service.infer(png()[:40], None, None, None)
         with pytest.raises(UsageError, match="unknown model"):
             site.service.infer(png(), "nonsense", None, None)

@@ -3,8 +3,8 @@
 A small JSON file next to each clip contains its events, so that they are available after a restart. It is written before the
 clip.
 
-Files of others are safe: a folder becomes a clip folder only while it contains nothing but clips, which a marker file records, and
-only names of the clips' own pattern are read and removed.
+Files of others are safe: a folder becomes a clip folder only while it contains nothing but clips, which a marker file records,
+and only names of the clips' own pattern are read and removed.
 """
 
 from __future__ import annotations

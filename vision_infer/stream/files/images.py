@@ -62,7 +62,8 @@ def decode_image(
     kind = image_kind(data.data)
     if kind is None or kind not in kinds:
         formats = ", ".join(one.upper() for one in kinds)
-        raise StreamError(f"{shown}: the image format is not supported (supported: {formats})", f"Convert it to {kinds[0].upper()}.")
+        message = f"{shown}: the image format is not supported (supported: {formats})"
+        raise StreamError(message, f"Convert it to {kinds[0].upper()}.")
     size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
         message = f"{shown}: an image of {size} exceeds the limit of {max_pixels} pixels"
