@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.engine.graphs import tiny_graph
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage, FakeSink, FakeSource, add, close, finish, wait_for
 from tests.precision.tiny import CARD as TINY
 from tests.precision.tiny import tiny_model, write_tiny
@@ -28,6 +29,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart
+from vision_infer.model.model_folder import card_to_yaml
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
@@ -250,7 +252,12 @@ def test_a_run_opens_only_the_engines_that_its_sources_need(
     assert summary.engine == "onnxruntime-cpu-fp32"
 
 
-def test_python_opens_the_same_engines(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_opens_the_same_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny").mkdir()
+    for name, height in (("model-16x32.onnx", 16), ("model.onnx", 32)):
+        card = parse_card({"name": "tiny", "input": {"width": 32, "height": height}, "iou": None}, name)
+        (tmp_path / "tiny" / "model.yaml").write_text(card_to_yaml(card))
+        tiny_graph(tmp_path / "tiny" / name, card, image=("images", onnx.TensorProto.UINT8, ("batch", height, 32, 3)))
     opened: list[str] = []
     plain = opening.open_quickly
 
@@ -259,7 +266,7 @@ def test_python_opens_the_same_engines(two_sizes: Path, monkeypatch: pytest.Monk
         return plain(path, request, on_message)
 
     monkeypatch.setattr(opening, "open_quickly", noted)
-    detector = Detector("tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32")
+    detector = Detector("tiny", model_dir=tmp_path, engine="onnxruntime-cpu-fp32")
     results = list(Pipeline(detector).run(str(media.excerpt(0, 20, 64, 32)), str(media.excerpt(0, 20, 64, 64))))
     assert len(results) == 40
     assert opened == ["model-16x32.onnx", "model.onnx"]
