@@ -44,6 +44,7 @@ class Zones:
         grace_s: The time after which a missing track is gone, seconds.
         max_tracks: The maximum number of tracks, at least 1.
         interval_s: The duration of the intervals of :attr:`history`, seconds.
+        intervals: The maximum number of intervals with events that it keeps; None: all.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Zones:
         grace_s: float = GRACE_S,
         max_tracks: int = MAX_TRACKS,
         interval_s: float = 60.0,
+        intervals: int | None = None,
     ) -> None:
         if max_tracks < 1:
             raise ValueError(f"max_tracks must be at least 1, got {max_tracks}")
@@ -63,7 +65,7 @@ class Zones:
         self._max_tracks = max_tracks
         self._tracks: dict[int, Track] = {}
         """The tracks by number, those missing for longest first."""
-        self.history = CountHistory(interval_s)
+        self.history = CountHistory(interval_s, intervals)
         # Guards the numbers of crossings: update() counts on the results thread, reset_counts() is called by the API.
         self._counting = threading.Lock()
         self._size: Size | None = None

@@ -45,7 +45,7 @@ class RunSettings(StreamPolicy, InferenceSettings):
         default=None, description="With `zones`, write the counts of each interval to this CSV file, at the end of the run."
     )
     counts_interval_s: float = Field(
-        default=60.0, gt=0, le=86_400, description="The duration of an interval of `counts`, in seconds."
+        default=60.0, ge=1, le=86_400, description="The duration of an interval of `counts`, in seconds."
     )
     top: int = Field(default=5, ge=1, le=1000, description="For classification models: the number of top classes to report.")
     out: tuple[str, ...] = Field(

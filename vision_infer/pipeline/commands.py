@@ -46,6 +46,8 @@ class AddStream:
     """By name; they need :attr:`track`."""
     counts_interval_s: float = 60.0
     """The duration of the intervals for which crossings and visits are counted, seconds."""
+    count_intervals: int | None = None
+    """The maximum number of intervals with events that are kept; None: all."""
     secondary: str | None = None
     """The lane of the secondary model, which classifies or embeds each detection."""
     reconnect: Reconnect = field(default_factory=Reconnect)

@@ -54,7 +54,13 @@ def make_steps(
         elif old is not None and kept is not None and (command.zones, command.lines) == (old.zones, old.lines):
             zones = kept.zones
         if zones is None and (command.zones or command.lines):
-            zones = Zones(command.zones, command.lines, lambda label: class_id(card, label), interval_s=command.counts_interval_s)
+            zones = Zones(
+                command.zones,
+                command.lines,
+                lambda label: class_id(card, label),
+                interval_s=command.counts_interval_s,
+                intervals=command.count_intervals,
+            )
     policy = command.policy
     keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
     own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)

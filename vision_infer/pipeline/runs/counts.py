@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vision_infer.core.result import utc
@@ -38,22 +37,25 @@ def write_counts(path: Path, overwrite: bool, records: Sequence[StreamRecord]) -
     Raises:
         OutputError: The file cannot be written.
     """
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for record in records:
-        if record.zones is None:
-            continue
-        length_s = record.zones.history.interval_s
-        for start_s, counts in record.zones.history.intervals():
-            start = f"{start_s:g}" if record.live is None else utc(round(start_s * 1e9))
-            for place in record.zones.places:
-                here = {label: count for (name, label), count in counts.items() if name == place} or {"": (0, 0)}
-                rows.writerows((record.name, start, f"{length_s:g}", place, label, *count) for label, count in here.items())
     file = OutputFile(str(path), overwrite)
     try:
-        file.partial.write_text(text.getvalue(), encoding="utf-8")
+        with file.partial.open("w", encoding="utf-8", newline="") as text:
+            rows = csv.writer(text, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            rows.writerows(row for record in records for row in _rows(record))
     except OSError as error:
         file.discard()
         raise output_error(path, error) from error
     file.commit()
+
+
+def _rows(record: StreamRecord) -> Iterator[tuple[object, ...]]:
+    if record.zones is None:
+        return
+    length_s = record.zones.history.interval_s
+    for start_s, counts in record.zones.history.intervals():
+        start = f"{start_s:.12g}" if record.live is None else utc(round(start_s * 1e9))
+        for place in record.zones.places:
+            here = {label: count for (name, label), count in counts.items() if name == place} or {"": (0, 0)}
+            for label, count in here.items():
+                yield (record.name, start, f"{length_s:g}", place, label, *count)

@@ -10,6 +10,8 @@ from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
 
 MAX_LIVE_PIXELS = 36_000_000
 """The maximum number of pixels of a camera's frames: 8K has 33 million. A copy of a larger frame takes hundreds of megabytes."""
+COUNT_INTERVALS = 10_080
+"""The maximum number of intervals with counts that are kept: a week of minutes."""
 
 
 def live_stream_command(
@@ -29,6 +31,7 @@ def live_stream_command(
         secondary=None if secondary is None else secondary.name,
         zones=settings.zones,
         lines=settings.lines,
+        count_intervals=COUNT_INTERVALS,
         reconnect=settings.reconnect,
     )
 
