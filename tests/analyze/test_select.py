@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze import select as module
 from vision_infer.analyze.select import Selector, select
+from vision_infer.analyze.similar import group_numbers
 from vision_infer.core.geometry import Size, letterbox
 
 GRAY = (114, 114, 114)
@@ -28,7 +29,7 @@ SELECTOR = st.builds(
     classes=st.sampled_from([None, frozenset({1}), frozenset({0, 2}), frozenset[int]()]),
     max_detections=st.sampled_from([None, 1, 3]),
     per_class=st.dictionaries(st.integers(0, 2), st.sampled_from([0.0, 0.2, 0.7, 1.0])),
-    agnostic=st.booleans(),
+    groups=st.sampled_from([None, {}, {0: 0, 2: 0}]),
 )
 
 Candidate = tuple[float, float, float, float, float, int]
@@ -63,7 +64,8 @@ def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
         suppressed = False
         for winner in kept:
             inter, union = overlap(list(candidates[index][:4]), list(candidates[winner][:4]))
-            same = selector.agnostic or candidates[index][5] == candidates[winner][5]
+            group, other = group_numbers([candidates[index][5], candidates[winner][5]], selector.groups)
+            same = group == other
             suppressed |= selector.iou is not None and same and inter > selector.iou * union
         if not suppressed:
             kept.append(index)
@@ -161,7 +163,7 @@ def test_only_boxes_of_a_class_suppress_each_other() -> None:
 
 def test_boxes_of_all_classes_suppress_each_other_on_request() -> None:
     box = (0.0, 0.0, 10.0, 10.0)
-    ((_, scores, class_ids),) = Selector(0.1, 0.5, agnostic=True)(*batch_of([(*box, 0.5, 0), (*box, 0.9, 1), (*box, 0.8, 2)]))
+    ((_, scores, class_ids),) = Selector(0.1, 0.5, groups=None)(*batch_of([(*box, 0.5, 0), (*box, 0.9, 1), (*box, 0.8, 2)]))
     assert scores.tolist() == pytest.approx([0.9])
     assert class_ids.tolist() == [1]
 

@@ -163,6 +163,12 @@ def test_a_person_on_a_bicycle_are_two_tracks() -> None:
     assert follow(Tracker(), frames)[2:] == [[1, 2]] * 8 + [[2]] + [[1, 2]] * 9
 
 
+def test_a_rider_and_the_motorcycle_stay_two_tracks_after_a_missed_detection() -> None:
+    frames: list[list[Seen]] = [[(100.0 + 3 * t, 100.0, 0.9, 0), (100.0 + 3 * t, 102.0, 0.8, 1)] for t in range(20)]
+    frames[1].pop(0)  # the motorcycle alone, on the track of the person
+    assert sorted(follow(Tracker(groups={}), frames)[-1]) == [1, 2]
+
+
 def test_a_second_box_of_an_object_starts_no_track() -> None:
     whole, part = (100, 60, 180, 100), (100, 60, 145, 100)  # IoU 0.56
     tracker = Tracker()

@@ -57,5 +57,5 @@ def test_commands_models_and_engines_are_completed(words: str, expected: list[st
 def test_a_value_with_the_name_of_another_option_is_not_written_as_an_option(in_process: Command) -> None:
     done = in_process("run", "--help")
     text = " ".join(done.stdout.split())
-    assert "Which boxes NMS compares. per_class: those of one class." in text
+    assert "Which boxes NMS and tracking compare. per_class: those of one class." in text
     assert "--duration SECONDS" in text

@@ -1,6 +1,6 @@
 """From an engine's candidates to detections: minimum confidence, non-maximum suppression (NMS), back to the source image.
 
-NMS is the classic greedy algorithm, for each class separately or for all together: the best box suppresses every box whose
+NMS is the classic greedy algorithm, for each class or group of classes separately: the best box suppresses every box whose
 overlap (intersection over union, IoU) with it is greater than the threshold. Overlaps are compared in float64 as
 ``inter > iou * union``: without a division there is no special case for boxes without area, which neither suppress nor are
 suppressed.
@@ -8,6 +8,7 @@ suppressed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -16,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.similar import Groups, group_numbers
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Letterbox
 
@@ -45,8 +47,8 @@ class Selector:
     """The maximum number of detections of an image, the best ones; None: all."""
     per_class: Mapping[int, float] = field(default_factory=dict, hash=False)
     """The minimum confidence by class number, 0–1; ``confidence`` applies to the other classes."""
-    agnostic: bool = False
-    """Whether NMS compares boxes of all classes, instead of those of one class."""
+    groups: Groups = field(default_factory=dict, hash=False)
+    """The groups of classes; NMS compares the boxes of a group."""
     _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
     """The lowest of all these scores."""
 
@@ -99,13 +101,13 @@ class Selector:
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
             index = index[scores[index] >= minimum_scores(class_ids[index], self.per_class, self.confidence)]
-        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[index]):
+        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[index].tolist()):
             return self._few(_rows(boxes, index), scores[index].tolist(), class_ids[index].tolist())
         return self._many(boxes[index], scores[index], class_ids[index])
 
-    def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
-        """Return whether the loop would be slow: its cost grows with the square of the candidates of a class, not of all."""
-        return self.iou is None or self.agnostic or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
+    def _crowded(self, class_ids: list[int]) -> bool:
+        """Return whether the loop would be slow: its cost grows with the square of the candidates of a group, not of all."""
+        return self.iou is None or max(Counter(group_numbers(class_ids, self.groups)).values()) > _LOOP_LIMIT
 
     def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> Chosen:
         """Select the detections of an image with few candidates.
@@ -116,7 +118,7 @@ class Selector:
         order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
         order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
         if self.iou is not None and len(order) > 1:
-            order = _suppress_few(boxes, [0] * len(boxes) if self.agnostic else class_ids, order, self.iou)
+            order = _suppress_few(boxes, group_numbers(class_ids, self.groups), order, self.iou)
         if self.max_detections is not None:
             del order[self.max_detections :]
         return [boxes[at] for at in order], [scores[at] for at in order], [class_ids[at] for at in order]
@@ -126,7 +128,8 @@ class Selector:
         boxes, scores, class_ids = boxes[sound], scores[sound], class_ids[sound]
         order = (-scores).argsort(kind="stable")
         if self.iou is not None:
-            order = order[_suppress_many(boxes[order], None if self.agnostic else class_ids[order], self.iou)]
+            groups = np.array(group_numbers(class_ids[order].tolist(), self.groups), np.intp)
+            order = order[_suppress_many(boxes[order], groups, self.iou)]
         order = order[: self.max_detections]
         return boxes[order], scores[order], class_ids[order]
 
@@ -201,12 +204,12 @@ def _in_source(chosen: Chosen, letterbox: Letterbox, label_names: tuple[str, ...
     return Detections(boxes[whole], scores[whole], class_ids[whole], label_names)
 
 
-def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[int], iou: float) -> list[int]:
+def _suppress_few(boxes: list[list[float]], groups: list[int], order: list[int], iou: float) -> list[int]:
     """Run greedy NMS on one image.
 
     Args:
         boxes: The boxes, xyxy.
-        class_ids: The class of each box.
+        groups: The group of each box; only boxes of one group are compared.
         order: The indices of the candidates, best score first.
         iou: The IoU threshold.
 
@@ -218,7 +221,7 @@ def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[in
     for index in order:
         x1, y1, x2, y2 = boxes[index]
         area = (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
-        kind = class_ids[index]
+        kind = groups[index]
         rivals = winners.get(kind)
         if rivals is None:
             winners[kind] = [(x1, y1, x2, y2, area)]
@@ -238,7 +241,7 @@ def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[in
     return kept
 
 
-def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32] | None, iou: float) -> list[int]:
+def _suppress_many(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float) -> list[int]:
     # One winner against all remaining boxes at a time: an IoU matrix of 1,000 boxes is 8 MB for each intermediate result.
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, dtype=np.float64)
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
@@ -251,7 +254,6 @@ def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32] | No
         height = np.minimum(y2[rest], y2[winner]) - np.maximum(y1[rest], y1[winner])
         inter = np.maximum(width, 0) * np.maximum(height, 0)
         beaten = inter > iou * (area[rest] + area[winner] - inter)
-        if class_ids is not None:
-            beaten &= class_ids[rest] == class_ids[winner]
+        beaten &= groups[rest] == groups[winner]
         rest = rest[~beaten]
     return kept

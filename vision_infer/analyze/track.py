@@ -5,13 +5,13 @@ score are kept, because a partly hidden object still gives one. They are matched
 never begin a track. Differences from the paper:
 
 - An object is one track, whatever classes its detections have: the track's class is the one with the highest sum of scores over
-  its life. A detection of a class that the track has not had yet must overlap it more.
+  its life. A detection of a class that the track has not had yet, or that is not similar to its class, must overlap it more.
 - Only confirmed tracks are reported: those with several detections. Detections below the minimum confidence extend a track but
   are not reported.
 - Time comes from presentation times, so that skipped frames and any frame rate work. What is still unmatched is matched by
   distance, because at a low frame rate the boxes of a fast object do not overlap.
 
-A pipeline with tracking selects the detections of all classes, down to the tracker's floor.
+A pipeline with tracking selects the detections of the wanted classes and of those in their groups, down to the tracker's floor.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from vision_infer.analyze import motion
 from vision_infer.analyze.matching import box_overlap, match, nearness, same_object
 from vision_infer.analyze.motion import STEP_S
 from vision_infer.analyze.select import minimum_scores
+from vision_infer.analyze.similar import Groups, group_numbers
 from vision_infer.analyze.track_table import Tracks
 from vision_infer.core.detections import Detections
 
 MATCH_IOU, LOW_MATCH_IOU = 0.2, 0.3
 """The IoU that matches must exceed (the figures of the paper); the second for low scores and unconfirmed tracks."""
 _OTHER_CLASS = 0.3
-"""How much more a detection must overlap a track that had no detection of its class."""
+"""How much more a detection must overlap a track that had no detection of its class, or whose class is of another group."""
 _CLASS_S = 0.3
 """The time without detections, seconds, after which a track gets no detection of a class that it did not have."""
 _SAME_OBJECT_IOU = 0.85
@@ -63,6 +64,8 @@ class Tracker:
     """The classes of the tracks to report; None: all."""
     agnostic: bool = True
     """Whether a track may have detections of several classes."""
+    groups: Groups = None
+    """The groups of similar classes; two objects of different groups, such as a rider and a motorcycle, may be in one place."""
     buffer_s: float = 1.5
     """The time for which a lost track is kept, seconds."""
     max_lost: int = 300
@@ -194,12 +197,17 @@ class Tracker:
 
     def _malus(self, class_ids: NDArray[np.int32], elapsed_s: float) -> NDArray[np.float64] | None:
         """Return what is subtracted from the overlap of tracks and detections [N] of other classes, float64 [T, N]; None: 0."""
-        other = self._tracks.votes[:, class_ids] <= 0
+        other = self._track_groups()[:, None] != np.array(group_numbers(class_ids.tolist(), self.groups))
+        other |= self._tracks.votes[:, class_ids] <= 0
         if not other.any():
             return None
         # A track does not return with a new class after it was lost for a while: that is another object.
         allowed = self.agnostic & (self._now_s - self._tracks.seen_s < max(_CLASS_S, 2.5 * elapsed_s))
         return np.where(other, np.where(allowed, _OTHER_CLASS, 1.0)[:, None], 0.0)
+
+    def _track_groups(self) -> NDArray[np.int64]:
+        """Return the group of the class of each track, int64 [T]."""
+        return np.array(group_numbers(self._tracks.votes.argmax(axis=1).tolist(), self.groups), np.int64)
 
     def _nearness(self, boxes: NDArray[np.float64], others: NDArray[np.float32], elapsed_s: float) -> NDArray[np.float64]:
         """Return how near detections are to the predicted boxes of tracks, float64 [T, N]: 1 in the same place, 0 out of reach.
@@ -238,7 +246,9 @@ class Tracker:
     def _confirm(self, track: int) -> None:
         """Give a track a number, unless it is a second box of an object that has a track."""
         tracks = self._tracks
-        others = ((tracks.ids > 0) & ~tracks.lost & (tracks.votes @ tracks.votes[track] > 0)).nonzero()[0]
+        groups = self._track_groups()
+        alike = (groups == groups[track]) & (tracks.votes @ tracks.votes[track] > 0)
+        others = ((tracks.ids > 0) & ~tracks.lost & alike).nonzero()[0]
         if len(others) and same_object(tracks.last[track][None], tracks.last[others]).any():
             tracks.hits[track] = 1
             return

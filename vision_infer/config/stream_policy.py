@@ -44,10 +44,11 @@ class StreamPolicy(SettingsBase):
     iou: float | None = Field(
         default=None, gt=0, le=1, description="The IoU threshold for NMS. Defaults to the model card's value."
     )
-    nms: Literal["per_class", "agnostic"] | None = Field(
+    nms: Literal["per_class", "similar", "agnostic"] | None = Field(
         default=None,
-        description="Which boxes NMS compares. `per_class`: those of one class. `agnostic`: all, so that an object has one box "
-        "and one track, whose label is decided by vote. Defaults to `agnostic` with tracking and `per_class` without.",
+        description="Which boxes NMS and tracking compare. `per_class`: those of one class. `similar`: those of similar "
+        "classes, such as car and truck, so that an object has one box and one track, whose label is decided by vote. "
+        "`agnostic`: all, also those of a rider and the motorcycle. Defaults to `similar` with tracking and `per_class` without.",
     )
     classes: tuple[Label, ...] | None = Field(default=None, description="The labels to detect. Defaults to all labels.")
     min_size: float = Field(default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels.")
@@ -73,6 +74,6 @@ class StreamPolicy(SettingsBase):
         return self.track
 
     @property
-    def agnostic(self) -> bool:
-        """Whether NMS and tracking compare boxes of all classes."""
-        return self.tracked if self.nms is None else self.nms == "agnostic"
+    def compared(self) -> Literal["per_class", "similar", "agnostic"]:
+        """Which boxes NMS and tracking compare."""
+        return self.nms or ("similar" if self.tracked else "per_class")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from vision_infer.analyze.similar import with_groups
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lanes.lane import Lane, classes_by_number, make_selector, scores_by_class
+from vision_infer.pipeline.lanes.lane import Lane, class_groups, classes_by_number, make_selector, scores_by_class
 from vision_infer.stream.source import SourceSpec
 
 
@@ -31,8 +33,11 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
     if policy.tracked:  # a tracker finds lost objects again by their detections of low confidence
         selected = min(reported, policy.track_floor)
         selected_by_class = {number: min(score, policy.track_floor) for number, score in reported_by_class.items()}
-    # The class of a track is decided by vote: its detections of other classes are needed, and the tracker filters.
-    voted = policy.tracked and policy.agnostic
+    groups = class_groups(card, policy.compared)
+    selector = make_selector(card, selected, policy.iou, policy.classes, selected_by_class, groups)
+    if policy.tracked and selector.classes is not None:
+        # The class of a track is decided by vote: its detections of similar classes are needed, and the tracker filters.
+        selector = replace(selector, classes=with_groups(selector.classes, groups))
     return AddStream(
         source,
         lane.group,
@@ -40,7 +45,7 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
         track=reported if policy.tracked else None,
         track_per_class=reported_by_class,
         track_classes=classes_by_number(card, policy.classes),
-        selector=make_selector(card, selected, policy.iou, None if voted else policy.classes, selected_by_class, policy.agnostic),
+        selector=selector,
         **fields,
     )
 

@@ -11,7 +11,7 @@ from vision_infer.analyze.zones import Zones
 from vision_infer.core.card import ModelCard
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
-from vision_infer.pipeline.lanes.lane import class_id
+from vision_infer.pipeline.lanes.lane import class_groups, class_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def make_steps(
     own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
     if tracker is not None and command.track is not None:  # last: a failure above must change nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
-        tracker.floor, tracker.agnostic = policy.track_floor, command.policy.agnostic
+        tracker.agnostic, tracker.groups = policy.compared != "per_class", class_groups(card, policy.compared)
+        tracker.floor = policy.track_floor
         tracker.classes = command.track_classes
     return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
 from vision_infer.analyze.select import Selector
+from vision_infer.analyze.similar import PER_CLASS, Groups, similar_classes
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
@@ -16,8 +17,8 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.schedule.lane_state import LaneSettings
 
-AGNOSTIC_IOU = 0.7
-"""The IoU threshold of class-agnostic NMS for models whose card has none, as they give one object several classes."""
+GROUP_IOU = 0.7
+"""The IoU threshold of NMS over several classes for models whose card has none, as they give one object several classes."""
 
 
 class Lane:
@@ -82,7 +83,7 @@ def make_selector(
     iou: float | None,
     classes: tuple[str, ...] | None,
     per_class: Mapping[int, float] | None = None,
-    agnostic: bool = False,
+    groups: Groups = PER_CLASS,
 ) -> Selector:
     """Make a selector from the user's settings, with the card's values for the others.
 
@@ -92,21 +93,28 @@ def make_selector(
         iou: The IoU threshold for non-maximum suppression; None: the card's.
         classes: The labels of the classes that count; None: all.
         per_class: The minimum confidence by class number, see :func:`scores_by_class`.
-        agnostic: Whether boxes of different classes suppress each other, also if the model needs no NMS for each class.
+        groups: The groups of classes whose boxes suppress each other, also if the model needs no NMS for each class.
 
     Raises:
         UsageError: The model does not know a class; the message names similar ones.
     """
     if iou is None:
-        iou = AGNOSTIC_IOU if agnostic and card.iou is None else card.iou
+        iou = GROUP_IOU if groups != PER_CLASS and card.iou is None else card.iou
     return Selector(
         confidence=card.confidence if confidence is None else confidence,
         iou=iou,
         classes=classes_by_number(card, classes),
         label_names=card.labels,
         per_class=per_class or {},
-        agnostic=agnostic,
+        groups=groups,
     )
+
+
+def class_groups(card: ModelCard, compared: str) -> Groups:
+    """Return the groups of a model's classes for a setting of ``nms``."""
+    if compared == "agnostic":
+        return None
+    return similar_classes(card.labels or ()) if compared == "similar" else PER_CLASS
 
 
 def classes_by_number(card: ModelCard, classes: tuple[str, ...] | None) -> frozenset[int] | None:

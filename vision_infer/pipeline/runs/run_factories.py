@@ -25,7 +25,7 @@ from vision_infer.model.catalog import model_inputs, resolve_model
 from vision_infer.pipeline.add_stream import add_stream, check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook
-from vision_infer.pipeline.lanes.lane import Lane, classes_by_number, make_selector, scores_by_class
+from vision_infer.pipeline.lanes.lane import Lane, class_groups, classes_by_number, make_selector, scores_by_class
 from vision_infer.pipeline.runs.outputs import OutputOptions
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.pipeline.supervisor import Supervisor
@@ -126,7 +126,8 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
     """
     card = engine.card
     per_class = scores_by_class(card, settings.per_class)
-    selector = make_selector(card, settings.confidence, settings.iou, settings.classes, per_class, settings.agnostic)
+    groups = class_groups(card, settings.compared)
+    selector = make_selector(card, settings.confidence, settings.iou, settings.classes, per_class, groups)
     name = "main" if size is None else f"main@{size}"
     return Lane(name, engine, selector, top=settings.top, group="main")
 
