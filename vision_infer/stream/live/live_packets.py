@@ -200,7 +200,7 @@ class LivePackets:
         return units * SECOND * base.numerator // base.denominator + self.shift_ns
 
     def _ended(self) -> StreamError:
-        return StreamError(f"{self._shown}: {self._guard.problem}", "Check the camera, or remove the stream.")
+        return StreamError(f"{self._shown}: {self._guard.problem}", self._guard.hint)
 
     def _read_failed(self, error: Exception) -> None:
         if self._guard.problem:
