@@ -6,7 +6,7 @@ that are overdue, that have sent too much since their last packet, or whose stre
 
 FFmpeg does not report which sockets it has opened, and cameras of one recorder have the same address. So a guard acts only on a
 socket that can belong to no other stream: the only one of this process that leads to the URL's host and was opened while no other
-stream opened a connection to that host. All others are left to FFmpeg's time-outs: streams of one host that open at the same time,
+stream opened a connection to that host. All others are left to FFmpeg's time-outs: streams of a host that open at the same time,
 HLS after it was opened (it opens more connections, for its segments), and redirects to other hosts. Where ``/proc/self/fd`` does
 not exist, no connection is guarded.
 """
