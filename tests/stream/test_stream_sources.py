@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vision_infer.stream.find import FoundSources, find_sources
 from vision_infer.stream.redact import printable
-from vision_infer.stream.source import ReadOptions
+from vision_infer.stream.source import MAX_LIVE_PIXELS, ReadOptions
 
 
 def make(root: Path, *names: str) -> None:
@@ -178,6 +178,15 @@ def test_read_options_apply_to_each_source(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "1.jpg")
     read = ReadOptions(track_index=2, start_s=1.5, end_s=4.0, keyframes_only=True, max_pixels=9)
     assert {spec.read for spec in find_sources([str(tmp_path), "-"], read=read).specs} == {read}
+
+
+@pytest.mark.parametrize(("max_pixels", "expected"), [(100_000_000, MAX_LIVE_PIXELS), (1000, 1000)])
+def test_the_frames_of_cameras_are_limited_to_8k(max_pixels: int, expected: int) -> None:
+    read = ReadOptions(max_pixels=max_pixels)
+    found = find_sources(["rtsp://10.0.0.5/x", "/dev/video0", "test://", "a.mp4"], read=read, live=True).specs
+    assert [spec.read.max_pixels for spec in found] == [expected] * 4
+    (file,) = find_sources(["a.mp4"], read=read).specs
+    assert file.read.max_pixels == max_pixels
 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])

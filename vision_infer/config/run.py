@@ -34,7 +34,9 @@ class RunSettings(StreamPolicy, InferenceSettings):
     duration: float | None = Field(
         default=None, gt=0, description="End after this time, in seconds. Cameras only. By default, cameras run until Ctrl-C."
     )
-    max_pixels: int = Field(default=100_000_000, ge=1, description="Reject images with more pixels.")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="Reject images with more pixels. Cameras: at most 36 megapixels."
+    )
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The name of a model, or a deployment graph (.onnx).")
     every: int = Field(default=1, ge=1, description="Infer every N-th frame.")
     region: Path | None = Field(default=None, description="A YAML file of polygons in which detections count or not.")

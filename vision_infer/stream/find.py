@@ -16,7 +16,7 @@ from vision_infer.config.stream_url import check_url, is_camera, name_of
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.stream.redact import printable, redact
-from vision_infer.stream.source import ReadOptions, Source, SourceSpec
+from vision_infer.stream.source import MAX_LIVE_PIXELS, ReadOptions, Source, SourceSpec
 from vision_infer.stream.source_list import read_list
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -66,7 +66,7 @@ def find_sources(
     Args:
         arguments: The arguments as typed; file names may contain any bytes.
         recursive: Whether subfolders are searched; symbolic links are not followed.
-        read: The part of each source that is read.
+        read: The part of each source that is read. Live sources have a lower limit of pixels as well.
         live: Whether URLs of files and video files are live sources too.
     """
     specs: list[SourceSpec] = []
@@ -84,7 +84,8 @@ def find_sources(
             name = _unique(printable(spec.name), names)
             names.add(name)
             kind = "live" if live and spec.kind == "video" and spec.paths != (STANDARD_INPUT,) else spec.kind
-            specs.append(replace(spec, name=name, kind=kind, read=read))
+            limited = replace(read, max_pixels=min(read.max_pixels, MAX_LIVE_PIXELS)) if kind == "live" else read
+            specs.append(replace(spec, name=name, kind=kind, read=limited))
     return FoundSources(tuple(specs), tuple(errors))
 
 

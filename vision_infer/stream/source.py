@@ -13,6 +13,8 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 
 Decode = Literal["auto", "cpu", "nvdec"]
+MAX_LIVE_PIXELS = 36_000_000
+"""The maximum number of pixels of a camera's frames: 8K has 33 million. A copy of a larger frame takes hundreds of megabytes."""
 GAP_TIMES_KEPT = 100
 WARNINGS_KEPT = 20
 

@@ -6,10 +6,8 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.pipeline.add_stream import add_stream
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.stream.source import LiveOptions, ReadOptions, SourceSpec
+from vision_infer.stream.source import MAX_LIVE_PIXELS, LiveOptions, ReadOptions, SourceSpec
 
-MAX_LIVE_PIXELS = 36_000_000
-"""The maximum number of pixels of a camera's frames: 8K has 33 million. A copy of a larger frame takes hundreds of megabytes."""
 COUNT_INTERVALS = 10_080
 """The maximum number of intervals with counts that are kept: a week of minutes."""
 

@@ -27,7 +27,7 @@ from vision_infer.stream.live.nal_units import is_intra_only
 from vision_infer.stream.live.open_live import kind_of
 from vision_infer.stream.live.pattern_source import SCHEME, PatternSource
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import LiveOptions, SourceSpec
+from vision_infer.stream.source import MAX_LIVE_PIXELS, LiveOptions, ReadOptions, SourceSpec
 
 __all__ = ["STEPS", "Probe", "ProbeError", "Step", "probe"]
 
@@ -157,7 +157,7 @@ class _ProbeRun:
             loop=False,
             assemble=False,
         )
-        self._spec = SourceSpec("probe", "live", (url,), live=live)
+        self._spec = SourceSpec("probe", "live", (url,), read=ReadOptions(max_pixels=MAX_LIVE_PIXELS), live=live)
         self._stopping = stopping
         self._clock = clock
         self._began_ns = clock.monotonic_ns()
