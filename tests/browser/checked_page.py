@@ -21,6 +21,9 @@ WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 360, "height": 740}
+OUTSIDE = """[...document.querySelectorAll("body *")]
+  .filter((element) => element.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map((element) => [element.outerHTML.slice(0, 120), Math.round(element.getBoundingClientRect().right)])"""
 
 _WATCH = """
 window.shifts = [];
@@ -88,8 +91,10 @@ class CheckedPage:
         return found
 
     def overflow(self) -> int:
-        """Return the number of pixels by which the page is wider than its window."""
+        """Return the number of pixels by which the page is wider than its window. The elements that reach outside are printed."""
         width: int = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if width > 0:
+            print(self.page.url, self.page.evaluate(OUTSIDE))
         return width
 
     def expect_quiet(self, *expected: str) -> None:
