@@ -169,6 +169,14 @@ def test_a_rider_and_the_motorcycle_stay_two_tracks_after_a_missed_detection() -
     assert sorted(follow(Tracker(groups={}), frames)[-1]) == [1, 2]
 
 
+def test_one_box_with_two_unlike_classes_is_one_track() -> None:
+    """A person who enters at the lower edge is also seen as a dog."""
+    dog, person = 1, 0
+    frames: list[list[Seen]] = [[(100.0, 100.0, 0.6, dog)]] * 4 + [[(100.0, 100.0, 0.8, person)]] * 2
+    frames += [[(100.0, 100.0, 0.6, person), (100.0, 100.0, 0.5, dog)]] * 10
+    assert follow(Tracker(groups={}), frames)[2:] == [[1]] * 14
+
+
 def test_a_second_box_of_an_object_starts_no_track() -> None:
     whole, part = (100, 60, 180, 100), (100, 60, 145, 100)  # IoU 0.56
     tracker = Tracker()

@@ -38,7 +38,7 @@ _OTHER_CLASS = 0.3
 _CLASS_S = 0.3
 """The time without detections, seconds, after which a track gets no detection of a class that it did not have."""
 _SAME_OBJECT_IOU = 0.85
-"""The IoU above which a live and a lost track are the same object."""
+"""The IoU above which a live and a lost track, or tracks of different groups of classes, are the same object."""
 _DOUBLE_IOU = 0.45
 """The IoU above which an unconfirmed track without a detection is a second track of an object."""
 HITS = 3
@@ -247,7 +247,9 @@ class Tracker:
         """Give a track a number, unless it is a second box of an object that has a track."""
         tracks = self._tracks
         groups = self._track_groups()
-        alike = (groups == groups[track]) & (tracks.votes @ tracks.votes[track] > 0)
+        # A rider and the motorcycle have different boxes; a person that is also seen as a dog has the same box twice.
+        alike = (groups == groups[track]) | (box_overlap(tracks.last[track][None], tracks.last)[0] > _SAME_OBJECT_IOU)
+        alike &= tracks.votes @ tracks.votes[track] > 0
         others = ((tracks.ids > 0) & ~tracks.lost & alike).nonzero()[0]
         if len(others) and same_object(tracks.last[track][None], tracks.last[others]).any():
             tracks.hits[track] = 1
