@@ -36,6 +36,8 @@ _RECEIVED_AT = 128
 _FOLDER = "/proc/self/fd"
 _Found = tuple[int, int]
 """The descriptor and the inode of a socket; a later socket may have the same descriptor, but not the same inode."""
+_Connections = dict[_Found, tuple[str, int] | None]
+"""The address that each socket is connected to; None if it is not connected over TCP."""
 
 
 class ConnectionGuard:
@@ -94,10 +96,10 @@ class ConnectionGuard:
     def settle(self) -> None:
         """Keep the present connection as the only one that is guarded, because later ones may belong to other streams."""
         if self.alone:
-            self._own, self.alone = self._found(_sockets()), False
+            self._own, self.alone = self._found(_connections()), False
 
-    def look(self, now_s: float, sockets: dict[int, int]) -> None:
-        """End the connection if it is overdue, or has sent too much; called by the watch with the sockets of this process."""
+    def look(self, now_s: float, connections: _Connections) -> None:
+        """End the connection if it is overdue, or has sent too much; called by the watch with all connections of this process."""
         if self._turn != self._seen_turn:
             self._seen_turn = self._turn
             self._received = 0 if self.opening else None
@@ -105,7 +107,7 @@ class ConnectionGuard:
             self._stopping_s = now_s
         removed = self._stopping_s is not None and now_s - self._stopping_s >= _STOP_S
         overdue = now_s >= self._deadline_s
-        found = self._found(sockets) if self.alone else self._own
+        found = self._found(connections) if self.alone else self._own
         connection = None if found is None else _copy(*found)
         if connection is None:
             return
@@ -128,9 +130,9 @@ class ConnectionGuard:
         else:
             self.hint, self.problem = "Check the camera, or remove the stream.", "the server sent no frame in time"
 
-    def _found(self, sockets: dict[int, int]) -> _Found | None:
+    def _found(self, connections: _Connections) -> _Found | None:
         """Return the only connection to the host that was opened since the guard began; None if there are none or several."""
-        found = [one for one in sockets.items() if one[1] not in self._before and _peer(*one) in self.peers]
+        found = [one for one, peer in connections.items() if peer in self.peers and one[1] not in self._before]
         return found[0] if len(found) == 1 else None
 
 
@@ -166,9 +168,9 @@ class _Watch:
                 self._running = bool(self._guards)
                 if not self._guards:
                     return
-                sockets = _sockets() if any(guard.alone for guard in self._guards) else {}
+                connections = _connections() if any(guard.alone for guard in self._guards) else {}
                 for guard in self._guards:
-                    guard.look(time.monotonic(), sockets)
+                    guard.look(time.monotonic(), connections)
 
 
 _watch = _Watch()
@@ -181,6 +183,10 @@ def _sockets() -> dict[int, int]:
     except OSError:
         return {}
     return {descriptor: inode for descriptor, inode in inodes.items() if inode}
+
+
+def _connections() -> _Connections:
+    return {one: _peer(*one) for one in _sockets().items()}
 
 
 def _inode(descriptor: int) -> int:
