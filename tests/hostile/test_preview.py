@@ -25,7 +25,7 @@ MALFORMED = struct.pack("!HHI12s", 0x0001, 8, 0x2112A442, b"x" * 12) + struct.pa
 @pytest.fixture
 def target(serve: Serve) -> Target:
     """Return a service with one camera that delivers video."""
-    running = serve(CAMERA)
+    running = serve(f"service: {{requests_per_second: 10000}}\n{CAMERA}")
     wait_until(lambda: running.streams()["door"]["status"]["state"] == "live", lambda: running.log)
     wait_until(lambda: watch(running, OFFER)[0] == 201, lambda: running.log)
     return running
