@@ -94,19 +94,19 @@ def test_a_track_around_the_end_of_a_line_does_not_cross_it() -> None:
 
 
 def test_jitter_on_a_line_counts_once_the_track_is_clear() -> None:
-    side = 80  # clear from 4 pixels on
+    side = 80  # clear from 16 pixels on
     gate = {"gate": line((64, 64), (64, 0))}
     jitter = [(64 + (3 if step % 2 else -3), 30) for step in range(40)]
     assert walk(watch(lines=gate), [(40, 30), *jitter, (40, 30)], side) == []
     crossing = watch(lines=gate)
-    assert facts(walk(crossing, [(40, 30), *jitter, (70, 30), *jitter, (80, 30)], side)) == [
+    assert facts(walk(crossing, [(40, 30), *jitter, (70, 30), *jitter, (84, 30)], side)) == [
         ("cross", "gate", 1, None, "in", (1, 0))
     ]
 
 
 def test_a_counted_track_must_go_farther_to_count_again() -> None:
     zones = watch(lines={"gate": line((64, 64), (64, 0))})
-    events = walk(zones, [(x, 30) for x in (40, 80, 52, 76, 52, 80, 29)], side=20)  # clear at 3 pixels, then at 9
+    events = walk(zones, [(x, 30) for x in (40, 80, 51, 77, 51, 80, 29)], side=20)  # clear at 4 pixels, then at 12
     assert [event.direction for event in events] == ["in", "out", "in", "out", "in", "out"]
     zones = watch(lines={"gate": line((64, 64), (64, 0))})
     events = walk(zones, [(x, 30) for x in (40, 70, 58, 70, 58, 70, 40)], side=20)
@@ -115,13 +115,13 @@ def test_a_counted_track_must_go_farther_to_count_again() -> None:
 
 def test_a_track_leaves_a_zone_only_once_it_is_clear_of_the_edge() -> None:
     zones = watch({"room": room(min_s=0)})  # its right edge is at 96
-    path = [(90, 30), (97, 30), (107, 30), (95, 30), (107, 30), (109, 30), (107, 30), (97, 30), (95, 30)]
+    path = [(90, 30), (97, 30), (111, 30), (95, 30), (111, 30), (113, 30), (111, 30), (97, 30), (95, 30)]
     found = [
         [event.kind for event in zones.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
     ]
     assert found == [["enter"], [], [], [], [], ["leave"], [], [], ["enter"]]
     corner = watch({"room": room(min_s=0)})
-    path = [(95, 47), (102, 54), (106, 57)]  # 8.5 and 13.5 from the corner
+    path = [(95, 47), (102, 54), (109, 60)]  # 8.5 and 17.7 from the corner
     found = [
         [event.kind for event in corner.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
     ]

@@ -16,10 +16,9 @@ from vision_infer.core.scene_event import SceneEvent
 
 SLACK_S = 1e-6
 """The tolerance of comparisons of times, seconds."""
-CLEAR = 0.15
-"""The fraction of a box's size (the mean of its sides) from which a track is clearly beyond a line or an edge: the jitter of
-boxes
-is proportional to their size."""
+CLEAR = 0.2
+"""The fraction of a box's size (the mean of its sides) from which a track is clearly beyond a line or an edge: the jitter
+of boxes is proportional to their size."""
 AGAIN = 3
 """How many times farther than that a track must be beyond a line to be counted there again."""
 _ENDS = 1e-9

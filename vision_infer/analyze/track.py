@@ -180,9 +180,9 @@ class Tracker:
             return track_of, np.zeros((len(tracks.ids), len(scores)))
         boxes = motion.to_boxes(tracks.motion)
         overlap = box_overlap(boxes, detections.boxes)
-        malus = self._malus(detections.class_ids, elapsed_s)
-        if malus is not None:
-            overlap -= malus
+        penalty = self._penalty(detections.class_ids, elapsed_s)
+        if penalty is not None:
+            overlap -= penalty
         confirmed = tracks.ids > 0
         match(overlap, confirmed, high, MATCH_IOU, track_of)
         if (track_of >= 0).all():  # the usual case
@@ -191,11 +191,11 @@ class Tracker:
         match(overlap, confirmed, ~high & (scores >= self.floor), LOW_MATCH_IOU, track_of)
         match(overlap, ~confirmed, high, LOW_MATCH_IOU, track_of)
         if (track_of[high] < 0).any() and len(tracks.ids) > (track_of >= 0).sum():
-            near = self._nearness(boxes, detections.boxes, elapsed_s) - (0 if malus is None else malus)
+            near = self._nearness(boxes, detections.boxes, elapsed_s) - (0 if penalty is None else penalty)
             match(near, np.ones(len(tracks.ids), np.bool_), high, 0.0, track_of)
         return track_of, overlap
 
-    def _malus(self, class_ids: NDArray[np.int32], elapsed_s: float) -> NDArray[np.float64] | None:
+    def _penalty(self, class_ids: NDArray[np.int32], elapsed_s: float) -> NDArray[np.float64] | None:
         """Return what is subtracted from the overlap of tracks and detections [N] of other classes, float64 [T, N]; None: 0."""
         other = self._track_groups()[:, None] != np.array(group_numbers(class_ids.tolist(), self.groups))
         other |= self._tracks.votes[:, class_ids] <= 0

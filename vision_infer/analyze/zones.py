@@ -31,7 +31,7 @@ class Zones:
 
     A track is in a zone once it was inside for the zone's ``min_s``, and out of it once it was outside and clear of the edge for
     the same time, or was missing for ``grace_s``. It crosses a line when it moves from one side to the other between the ends of
-    the line and gets clear of it; it counts again only once it is clear on the other side. Clear means a distance of 15 %
+    the line and gets clear of it; it counts again only once it is clear on the other side. Clear means a distance of 20 %
     of its box's size (:data:`~vision_infer.analyze.places.CLEAR`).
 
     :meth:`occupancy`, :meth:`counts` and :meth:`reset_counts` may be called on any thread; the other methods on one at a time.
