@@ -151,7 +151,7 @@ def test_events_of_zones_and_lines_are_in_the_rows() -> None:
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
         rig.add(camera, track=0.3, zones={"yard": YARD}, lines={"gate": GATE})
-        for _ in range(40):
+        for _ in range(60):
             rig.give(camera)
             clock.move(0.04)
     rows = [json.loads(result.to_json()) for result in results(rig)]

@@ -126,7 +126,7 @@ def test_tracks_and_counts_survive_unrelated_changes() -> None:
     camera = Camera(0)
     with Rig() as rig:
         command = rig.add(camera, track=0.3, zones={"yard": YARD}, lines={"gate": GATE})
-        rig.give(camera, 40)
+        rig.give(camera, 60)
         track = tracks_of(rig)
         assert len(track) == 1
         counts = rig.status().counts

@@ -16,6 +16,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.time_code import MODULUS, moment_ms
 from vision_infer.stream.find import open_source
 from vision_infer.stream.live.pattern_source import PatternSource
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.stream.time_code_reader import read
 
@@ -132,7 +133,7 @@ def test_stopping_ends_the_wait_for_the_next_frame() -> None:
 def test_unknown_parameters_are_reported(url: str, message: str) -> None:
     with pytest.raises(StreamError) as caught:
         pattern(url)
-    assert str(caught.value).startswith(f"{url}: {message}")
+    assert str(caught.value).startswith(f"{redact(url)}: {message}")
 
 
 def test_the_pattern_implements_the_source_protocol() -> None:
