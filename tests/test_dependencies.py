@@ -79,17 +79,9 @@ def test_the_smallest_installation_runs_on_a_file(tmp_path: Path) -> None:
     """Install ``.[cpu]`` into an empty environment: its size, a run, and the hints of what needs an extra."""
     subprocess.run([sys.executable, "-m", "venv", "env"], cwd=tmp_path, check=True, timeout=120)
     python = tmp_path / "env" / "bin" / "python"
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--constraint",
-        str(ROOT / "constraints.txt"),
-    ]
-    subprocess.run([*pip, f"{ROOT}[cpu]"], check=True, timeout=280)
+    constraints = str(ROOT / "constraints.txt")
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--constraint", constraints, f"{ROOT}[cpu]"]
+    subprocess.run(pip, check=True, timeout=280)
     subprocess.run([python, "-m", "pip", "check"], check=True, timeout=60)
 
     site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"

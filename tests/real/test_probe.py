@@ -83,6 +83,7 @@ def test_a_password_is_used_and_never_shown(seen: dict[str, Probe]) -> None:
     assert "s3cret" not in repr(seen["/locked"])
 
 
+@pytest.mark.timing
 def test_the_time_limit_ends_a_probe(server: RtspServer) -> None:
     began = time.monotonic()
     found = probe(server.url("/clock"), watch_s=60, limit_s=1.5)

@@ -61,7 +61,7 @@ def serve_command(
     The service applies changes of the configuration file while it runs. Ctrl-C or SIGTERM stops it after frames in flight are
     finished.
     """
-    require("serve", *SERVICE)
+    require("serve", *SERVICE, extra="serve")
     from vision_infer.config.serve_file import load_settings
     from vision_infer.config.validation_errors import SettingsError
     from vision_infer.service.operations.file_watch import FileWatch

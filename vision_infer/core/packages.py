@@ -24,17 +24,18 @@ def install(extra: str) -> str:
     return f"Run: pip install '.[{extra}]'"
 
 
-def require(purpose: str, *modules: str) -> None:
+def require(purpose: str, *modules: str, extra: str | None = None) -> None:
     """Check that modules are installed, without importing them.
 
     Args:
         purpose: What needs them, for the message, such as ``serve``.
         modules: The modules, keys of :data:`EXTRA_OF`.
+        extra: The extra that installs all of them. Defaults to that of the missing one.
 
     Raises:
         MissingPackageError: One of them is not installed.
     """
     for module in modules:
         if find_spec(module) is None:
-            extra = "serve" if purpose == "serve" else EXTRA_OF[module]
-            raise MissingPackageError(f"{purpose} needs the package {module}, which is not installed", install(extra))
+            hint = install(extra or EXTRA_OF[module])
+            raise MissingPackageError(f"{purpose} needs the package {module}, which is not installed", hint)
