@@ -58,7 +58,7 @@ def run_parts(parts: Mapping[str, Part], result: Path, facts: Row) -> int:
 
 def main(result: Path) -> int:
     """Run all parts; return the exit status."""
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
     frames, description = sample_images(read_graph_facts(graph("nanodet")).card)
     left_out: list[str] = []
@@ -68,7 +68,7 @@ def main(result: Path) -> int:
         print(f"{description}; engines: {', '.join(contender.name for contender in found)}")
         for line in left_out:
             print(f"  left out: {line}", flush=True)
-        device, plans = CudaDevice(0), [contender.plan for contender in found if contender.plan is not None]
+        device, plans = cuda_device(0), [contender.plan for contender in found if contender.plan is not None]
         with reference(graphs) as fp32:
             parts: dict[str, Part] = {
                 "correctness": lambda: correctness.compare(fp32, frames, found),

@@ -103,7 +103,7 @@ class HostDevice:
         self._streams.append(HostStream())
         return self._streams[-1]
 
-    def make_event(self) -> HostEvent:
+    def make_event(self, timed: bool = True) -> HostEvent:
         """Create an event."""
         self.things += 1
         return HostEvent()

@@ -50,10 +50,10 @@ class World:
             self.device = HostDevice(None if seed is None else random.Random(seed))
             self._model: Any = MeanModel(self.device, card)
         else:
-            from vision_infer.engine.gpu.cuda import CudaDevice
+            from vision_infer.engine.gpu.cuda import cuda_device
             from vision_infer.engine.runtimes.torch_model import TorchModel
 
-            self.device = CudaDevice(0)
+            self.device = cuda_device(0)
             path = folder / "tiny.onnx"
             self._model = TorchModel(path if path.exists() else tiny_graph(path, card), "cuda:0")
 

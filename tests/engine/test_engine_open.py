@@ -233,7 +233,7 @@ def test_onnxruntime_uses_the_cuda_context_that_decoders_need(graph: Path, monke
         made.append(index)
         raise EngineError("there is no driver")
 
-    monkeypatch.setattr(cuda, "CudaDevice", noted)
+    monkeypatch.setattr(cuda, "cuda_device", noted)
     with pytest.raises(EngineError):
         open_engine(graph, EngineRequest("onnxruntime", "cuda:7"))
     with open_engine(graph, EngineRequest("onnxruntime", "cpu")):

@@ -117,9 +117,9 @@ def test_coefficients_match_the_itu_recommendations() -> None:
 @needs_gpu
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
-    device = CudaDevice(0)
+    device = cuda_device(0)
     stream, event = device.make_stream(), device.make_event()
     for size in (Size(1920, 1080), Size(641, 37), Size(3, 3)):
         luma, chroma = noise(size, kind)

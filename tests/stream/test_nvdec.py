@@ -303,9 +303,9 @@ def test_a_gpu_decodes_the_same_pixels_as_the_cpu(recipe: media.Clip) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_a_gpu_writes_decoded_frames_into_its_own_memory() -> None:
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
-    device = CudaDevice(0)
+    device = cuda_device(0)
     stream, event = device.make_stream(), device.make_event()
     host = np.zeros((416, 416, 3), np.uint8)
     address = device.allocate(host.nbytes)

@@ -8,6 +8,7 @@
     │   └── FixedBatchError     3   the model runs at one batch size only
     ├── MissingPackageError     2   an optional package is not installed
     ├── EngineError             4   missing runtime, unknown engine or device, failure at run time
+    │   └── DeviceLostError     6   no later work of this process can succeed on the device
     └── OutputError             5   an output exists or cannot be written
 
 A library's exception becomes one of these at the boundary (``raise StreamError(...) from err``). The message names
@@ -71,6 +72,15 @@ class EngineError(VisionInferError):
     """A runtime is missing, an engine or device is unknown, or an engine fails while it runs."""
 
     exit_status = 4
+    device_lost = False
+    """Whether no later work of this process can succeed on the device."""
+
+
+class DeviceLostError(EngineError):
+    """A GPU has failed or is gone, and this process cannot use it again. A new process may be able to."""
+
+    exit_status = 6
+    device_lost = True
 
 
 class OutputError(VisionInferError):

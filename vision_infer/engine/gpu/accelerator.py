@@ -70,8 +70,8 @@ class Accelerator(Protocol):
     def make_stream(self) -> Stream:
         """Create a stream."""
 
-    def make_event(self) -> Event:
-        """Create an event that is not recorded in a stream yet."""
+    def make_event(self, timed: bool = True) -> Event:
+        """Create an event that is not recorded in a stream yet; without a time it costs less, and ``elapsed_ms`` fails."""
 
     def record(self, event: Event, stream: Stream) -> None:
         """Record an event in a stream; it replaces the event's earlier position."""

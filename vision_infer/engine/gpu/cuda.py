@@ -1,4 +1,4 @@
-"""CUDA, through cuda-bindings: memory, streams, events, graphs and one kernel, for any runtime that computes the model.
+"""CUDA's driver API, through cuda-bindings: memory, streams, events, graphs and one kernel, for any runtime of models.
 
 Everything is in the device's primary context, which ONNX Runtime, TensorRT, PyTorch and FFmpeg share.
 """
@@ -6,153 +6,212 @@ Everything is in the device's primary context, which ONNX Runtime, TensorRT, PyT
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Letterbox
 from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
 try:
-    from cuda.bindings import driver, runtime
+    from cuda.bindings import driver
 except ImportError as _error:
     raise EngineError(
         "the package cuda-bindings is not installed", "Run: pip install '.[tensorrt]' (or [tensorrt-rtx])"
     ) from _error
 
-_LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)
+_log = logging.getLogger("vision_infer.cuda")
+
+_LEGACY_STREAM = driver.CUstream(driver.CU_STREAM_LEGACY)
 """The stream of FFmpeg's decoder."""
+_CONTEXT_FLAGS = int(driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC)
+"""The flags of the primary context. Threads that wait for the GPU sleep: the cores are needed for decoding. FFmpeg's decoder
+accepts a primary context with exactly these flags (libavutil/hwcontext_cuda.c)."""
+_DRIVER_HINT = "See 'nvidia-smi', or use --device cpu."
+_START_HINTS = {
+    34: "Remove the folder with CUDA's stub libraries from LD_LIBRARY_PATH.",
+    100: "In a container, use --gpus all. Otherwise see 'nvidia-smi', or use --device cpu.",
+    802: "Start the service nvidia-fabricmanager.",
+    803: "Restart the machine after an upgrade of the driver.",
+}
+"""What to do if CUDA does not start, by status."""
+_BROKEN = frozenset({214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
+"""The statuses after which every call of this process fails, as the documentation of CUresult says."""
+_GONE = frozenset({46, 100, 101})
+"""The statuses of a GPU that worked before and is no longer there."""
+_UNKNOWN = 999
+
+_devices: dict[int, CudaDevice] = {}
+# Guards _devices. Held by cuda_device() in threads that open engines, also while a context is created.
+_devices_lock = threading.Lock()
+
+
+def cuda_device(index: int) -> CudaDevice:
+    """Return a GPU and make it the device of the calling thread. There is one object for each GPU.
+
+    Args:
+        index: The number of the GPU as CUDA counts them (after ``CUDA_VISIBLE_DEVICES``).
+
+    Raises:
+        DeviceMemoryError: The GPU has no memory for a context.
+        EngineError: There is no driver, it is too old, or there is no GPU with this number.
+    """
+    with _devices_lock:
+        device = _devices.get(index)
+        if device is None:
+            device = _devices[index] = CudaDevice(index)
+    device.use()
+    return device
 
 
 class CudaDevice:
-    """A GPU, by its number as CUDA counts them (after ``CUDA_VISIBLE_DEVICES``).
-
-    Raises:
-        EngineError: There is no driver, or no GPU with this number.
-    """
+    """A GPU with its primary context, which is kept until the process ends; use :func:`cuda_device` to get it."""
 
     def __init__(self, index: int) -> None:
         count = device_count()
         if index >= count:
-            raise EngineError(f"cuda:{index} does not exist: this machine has {count} GPUs", "Use --device cuda:0, or cpu.")
+            raise EngineError(f"cuda:{index} does not exist: CUDA finds {count} GPUs", "Use --device cuda:0, or cpu.")
         self.index = index
         self.name = f"cuda:{index}"
         self._kernels: dict[int, Any] = {}
         # Guards _kernels and the use of _decoded. Held in write_surface() by the threads that write frames into slots,
         # for queueing only; the first one also compiles the kernels.
         self._lock = threading.Lock()
+        self._device = _done(driver.cuDeviceGet(index))
+        self._context = self._retain_context()
         self.use()
-        # Threads that wait for the GPU sleep: the cores are needed for decoding. FFmpeg requests the same flag, and refuses a
-        # primary context without it (libavutil/hwcontext_cuda.c).
-        _done(runtime.cudaSetDeviceFlags(runtime.cudaDeviceScheduleBlockingSync))
-        _done(runtime.cudaFree(0))  # creates the context
-        self._decoded = self.make_event()
+        self._decoded = self.make_event(timed=False)
+
+    def _retain_context(self) -> Any:
+        """Create the primary context, or take the one that another library created."""
+        status = int(driver.cuDevicePrimaryCtxSetFlags(self._device, _CONTEXT_FLAGS)[0])
+        try:
+            context = _done(driver.cuDevicePrimaryCtxRetain(self._device))
+        except DeviceMemoryError as error:
+            raise DeviceMemoryError(
+                f"{self.name} has no memory for a CUDA context", "Close other programs on it (see 'nvidia-smi'), or use another."
+            ) from error
+        except DeviceLostError as error:
+            raise EngineError(f"{self.name} cannot be used: {error.message}", "See 'nvidia-smi -q -d COMPUTE'.") from error
+        flags, active = _done(driver.cuDevicePrimaryCtxGetState(self._device))
+        _log.debug("%s: primary context: flags %d, active %d, setting the flags returned %d", self.name, flags, active, status)
+        if int(flags) != _CONTEXT_FLAGS:
+            _log.warning(
+                "%s: another library created the CUDA context with flags %d instead of %d. FFmpeg refuses it, so video is not "
+                "decoded on this GPU.",
+                *(self.name, flags, _CONTEXT_FLAGS),
+            )
+        return context
 
     @property
     def compute_capability(self) -> str:
         """The compute capability, such as ``sm_89``."""
-        kinds = runtime.cudaDeviceAttr
+        kinds = driver.CUdevice_attribute
         major, minor = (
-            _done(runtime.cudaDeviceGetAttribute(kind, self.index))
-            for kind in (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+            _done(driver.cuDeviceGetAttribute(kind, self._device))
+            for kind in (
+                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
         )
         return f"sm_{major}{minor}"
 
     @property
     def title(self) -> str:
         """The name of the GPU, such as ``NVIDIA L4``."""
-        return str(_done(runtime.cudaGetDeviceProperties(self.index)).name.split(b"\0")[0].decode())
+        return str(_done(driver.cuDeviceGetName(256, self._device)).split(b"\0")[0].decode(errors="replace"))
 
     def use(self) -> None:
         """Make it the device of the calling thread."""
-        _done(runtime.cudaSetDevice(self.index))
+        _done(driver.cuCtxSetCurrent(self._context))
 
     def memory(self) -> tuple[int, int]:
         """Return the free and the total memory, bytes."""
-        free, whole = _done(runtime.cudaMemGetInfo())
+        free, whole = _done(driver.cuMemGetInfo())
         return int(free), int(whole)
 
     def allocate(self, nbytes: int) -> int:
         """Allocate zeroed memory on the device."""
-        address = int(_done(runtime.cudaMalloc(nbytes)))
-        _done(runtime.cudaMemset(address, 0, nbytes))
-        _done(runtime.cudaStreamSynchronize(_LEGACY_STREAM))  # the engine's streams do not wait for the legacy stream
+        address = int(_done(driver.cuMemAlloc(nbytes)))
+        _done(driver.cuMemsetD8Async(address, 0, nbytes, _LEGACY_STREAM))
+        _done(driver.cuStreamSynchronize(_LEGACY_STREAM))  # the engine's streams do not wait for the legacy stream
         return address
 
     def free(self, address: int) -> None:
         """Free memory of the device."""
-        _done(runtime.cudaFree(address))
+        _done(driver.cuMemFree(address))
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
         """Allocate zeroed, page-locked host memory."""
-        address = int(_done(runtime.cudaHostAlloc(nbytes, runtime.cudaHostAllocDefault)))
+        address = int(_done(driver.cuMemHostAlloc(nbytes, 0)))
         array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
         array[:] = 0
         return array
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
         """Free page-locked host memory."""
-        _done(runtime.cudaFreeHost(array.ctypes.data))
+        _done(driver.cuMemFreeHost(array.ctypes.data))
 
     def make_stream(self) -> Any:
         """Create a stream that is not synchronized with the legacy stream."""
-        return _done(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
+        return _done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
 
-    def make_event(self) -> Any:
-        """Create an event with a time; threads that wait for it sleep."""
-        return _done(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
+    def make_event(self, timed: bool = True) -> Any:
+        """Create an event; threads that wait for it sleep."""
+        flags = driver.CUevent_flags
+        return _done(driver.cuEventCreate(flags.CU_EVENT_BLOCKING_SYNC | (0 if timed else flags.CU_EVENT_DISABLE_TIMING)))
 
     def record(self, event: Any, stream: Any) -> None:
         """Record the event in the stream."""
-        _done(runtime.cudaEventRecord(event, stream))
+        _done(driver.cuEventRecord(event, stream))
 
     def wait(self, stream: Any, event: Any) -> None:
         """Let later work of the stream begin after the event."""
-        _done(runtime.cudaStreamWaitEvent(stream, event, 0))
+        _done(driver.cuStreamWaitEvent(stream, event, 0))
 
     def synchronize(self, event: Any) -> None:
         """Block the calling thread until the event."""
-        _done(runtime.cudaEventSynchronize(event))
+        _done(driver.cuEventSynchronize(event))
 
     def elapsed_ms(self, first: Any, second: Any) -> float:
         """Return the time between two events, milliseconds."""
-        return float(_done(runtime.cudaEventElapsedTime(first, second)))
+        return float(_done(driver.cuEventElapsedTime(first, second)))
 
     def copy_in(self, address: int, source: NDArray[Any], stream: Any) -> None:
         """Copy from the host to the device."""
-        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        _done(runtime.cudaMemcpyAsync(address, source.ctypes.data, source.nbytes, kind, stream))
+        _done(driver.cuMemcpyHtoDAsync(address, source.ctypes.data, source.nbytes, stream))
 
     def copy_out(self, target: NDArray[Any], address: int, stream: Any) -> None:
         """Copy from the device to the host."""
-        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        _done(runtime.cudaMemcpyAsync(target.ctypes.data, address, target.nbytes, kind, stream))
+        _done(driver.cuMemcpyDtoHAsync(target.ctypes.data, address, target.nbytes, stream))
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
         """Record what ``work`` queues; other threads continue their work meanwhile."""
-        _done(runtime.cudaStreamBeginCapture(stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        _done(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
         try:
             work()
         except BaseException:
-            _, unfinished = runtime.cudaStreamEndCapture(stream)
+            _, unfinished = driver.cuStreamEndCapture(stream)
             if unfinished is not None and int(unfinished):
-                runtime.cudaGraphDestroy(unfinished)
-            runtime.cudaGetLastError()  # clears the error of the interrupted capture; the exception reports it
+                driver.cuGraphDestroy(unfinished)
             raise
-        graph = _done(runtime.cudaStreamEndCapture(stream))
+        graph = _done(driver.cuStreamEndCapture(stream))
         try:
-            return _done(runtime.cudaGraphInstantiate(graph, 0))
+            return _done(driver.cuGraphInstantiate(graph, 0))
         finally:
-            _done(runtime.cudaGraphDestroy(graph))
+            _done(driver.cuGraphDestroy(graph))
 
     def launch(self, graph: Any, stream: Any) -> None:
         """Run recorded work."""
-        _done(runtime.cudaGraphLaunch(graph, stream))
+        _done(driver.cuGraphLaunch(graph, stream))
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Any) -> None:
         """Convert NV12 or P010 to letterboxed RGB with one kernel."""
@@ -164,18 +223,18 @@ class CudaDevice:
             self.wait(stream, self._decoded)
         values, kinds = arguments(address, surface, letterbox)
         blocks = grid(letterbox)
-        _done(driver.cuLaunchKernel(kernel, *blocks, 1, *BLOCK, 1, 0, driver.CUstream(int(stream)), (values, kinds), 0))
+        _done(driver.cuLaunchKernel(kernel, *blocks, 1, *BLOCK, 1, 0, stream, (values, kinds), 0))
 
     def destroy(self, *things: Any) -> None:
         """Destroy streams after their pending work, events and graphs."""
         for thing in things:
-            if isinstance(thing, runtime.cudaStream_t):
-                _done(runtime.cudaStreamSynchronize(thing))
-                _done(runtime.cudaStreamDestroy(thing))
-            elif isinstance(thing, runtime.cudaEvent_t):
-                _done(runtime.cudaEventDestroy(thing))
+            if isinstance(thing, driver.CUstream):
+                _done(driver.cuStreamSynchronize(thing))
+                _done(driver.cuStreamDestroy(thing))
+            elif isinstance(thing, driver.CUevent):
+                _done(driver.cuEventDestroy(thing))
             else:
-                _done(runtime.cudaGraphExecDestroy(thing))
+                _done(driver.cuGraphExecDestroy(thing))
 
     def _kernel(self, sample_bytes: int) -> Any:
         with self._lock:
@@ -192,18 +251,29 @@ def device_count() -> int:
     """Return the number of GPUs that CUDA reports.
 
     Raises:
-        EngineError: There is no driver, or it is too old.
+        EngineError: There is no driver or no GPU, or the driver is too old or does not work.
     """
     try:
-        status, count = runtime.cudaGetDeviceCount()
-        if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
-            raise EngineError(
-                f"there is no NVIDIA driver, or it does not support CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
-                "Install or update it (see 'nvidia-smi'), or use --device cpu.",
-            )
-        return int(_done((status, count)))
+        status = driver.cuInit(0)[0]
+        version = int(_done(driver.cuDriverGetVersion()))
     except RuntimeError as error:  # the bindings do not find the driver's library
-        raise EngineError(f"CUDA cannot be used: {error}", "Install NVIDIA's driver, or use --device cpu.") from error
+        raise EngineError("there is no NVIDIA driver (libcuda.so.1)", "Install it, or use --device cpu.") from error
+    need = driver.CUDA_VERSION // 1000
+    if version // 1000 < need:
+        raise EngineError(
+            f"the NVIDIA driver is too old: it supports CUDA {version // 1000}.{version % 1000 // 10}, and CUDA {need} is needed",
+            "Update the driver (580 or newer for CUDA 13), or use --device cpu.",
+        )
+    if int(status) != 0:
+        hidden = int(status) == 100 and os.environ.get("CUDA_VISIBLE_DEVICES")
+        why = f"CUDA_VISIBLE_DEVICES={hidden} selects no GPU" if hidden else _text(status)
+        raise EngineError(f"CUDA cannot be started: {why}", _START_HINTS.get(int(status), _DRIVER_HINT))
+    return int(_done(driver.cuDeviceGetCount()))
+
+
+def device_uuid(index: int) -> str:
+    """Return the UUID of a GPU, or of a MIG instance, as NVML writes it after ``GPU-`` or ``MIG-``."""
+    return str(UUID(bytes=bytes(_done(driver.cuDeviceGetUuid(_done(driver.cuDeviceGet(index)))).bytes)))
 
 
 def _done(result: tuple[Any, ...]) -> Any:
@@ -211,18 +281,23 @@ def _done(result: tuple[Any, ...]) -> Any:
 
     Raises:
         DeviceMemoryError: There is not enough memory.
+        DeviceLostError: No later call of this process can succeed.
         EngineError: The call failed.
     """
     status, *values = result
-    if int(status) != 0:
-        if isinstance(status, driver.CUresult):
-            text = status.name.encode()
-        else:
-            text = runtime.cudaGetErrorString(status)[1]
-            runtime.cudaGetLastError()  # clears the error, so that the next call does not report it again
-        message = text.decode() if isinstance(text, bytes) else str(status)
-        if status in (runtime.cudaError_t.cudaErrorMemoryAllocation, driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY):
-            raise DeviceMemoryError(f"CUDA: {message}")
-        hint = "See 'nvidia-smi', or use --device cpu."
-        raise EngineError(f"CUDA: {message}", hint)
+    if status:
+        number = int(status)
+        if number == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise DeviceMemoryError(f"CUDA: {_text(status)}")
+        # After an unknown error the context may work or not: ask with a call that changes nothing.
+        if number in _BROKEN or (number == _UNKNOWN and int(driver.cuMemGetInfo()[0]) != 0):
+            raise DeviceLostError(f"CUDA: {_text(status)}; this process cannot use the GPU any longer")
+        if number in _GONE:
+            raise DeviceLostError(f"the GPU is no longer available ({_text(status)})", "See 'nvidia-smi' and dmesg.")
+        raise EngineError(f"CUDA: {_text(status)}", _DRIVER_HINT)
     return None if not values else values[0] if len(values) == 1 else tuple(values)
+
+
+def _text(status: Any) -> str:
+    """Return a status in words, such as ``illegal address (error 700)``."""
+    return f"{status.name.removeprefix('CUDA_ERROR_').replace('_', ' ').lower()} (error {int(status)})"

@@ -167,10 +167,10 @@ def load_onnxruntime() -> Any:
 def _open(path: Path, settings: EngineSettings, cache: EngineCache | None, on_message: OnMessage) -> Engine:
     if settings.device == "cuda":
         with suppress(EngineError):  # without CUDA for Python, or without a GPU, the runtime itself has the better message
-            from vision_infer.engine.gpu.cuda import CudaDevice
+            from vision_infer.engine.gpu.cuda import cuda_device
 
             # It creates the device's context with the flags that FFmpeg's decoder needs, before the runtime creates its own.
-            CudaDevice(settings.device_index)
+            cuda_device(settings.device_index)
     if cache is None:
         return OnnxRuntimeEngine(path, settings)
 

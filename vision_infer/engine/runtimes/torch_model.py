@@ -164,9 +164,9 @@ def open_torch_on_cuda(
     path: Path, settings: EngineSettings, on_message: OnMessage, compiled: bool = False, graphs: bool = True
 ) -> DeviceEngine:
     """Open a deployment graph on a GPU; arguments and errors are those of :class:`DeviceEngine` and :class:`TorchModel`."""
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
-    device = CudaDevice(settings.device_index)
+    device = cuda_device(settings.device_index)
     model = TorchModel(path, device.name, compiled)
     sizes = batch_sizes_up_to(settings.batch)
     return DeviceEngine(model.name, model.card, model, device, sizes, settings.workers, on_message, graphs)

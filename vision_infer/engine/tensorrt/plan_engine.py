@@ -86,10 +86,10 @@ def open_plan_engine(
     Raises:
         EngineError: The plan is for another GPU or version, the runtime or the GPU is missing, or there is not enough memory.
     """
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
     api = load_api(plan.runtime)
-    device = CudaDevice(index)
+    device = cuda_device(index)
     why_not = plan.why_not(plan.runtime, api.version, device.compute_capability, device.title)
     if why_not:
         raise EngineError(f"the plan cannot be loaded: {why_not}", _BUILD_AGAIN)

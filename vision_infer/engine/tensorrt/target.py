@@ -120,9 +120,9 @@ def use_gpu(index: int) -> None:
     Raises:
         EngineError: It does not exist.
     """
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
-    CudaDevice(index)
+    cuda_device(index)
 
 
 def _parse(wanted: Sequence[str]) -> tuple[str, ...]:
