@@ -30,18 +30,20 @@ class GpuEngine(EchoEngine):
 
 def test_each_lane_selects_the_gpu_that_decodes_its_streams() -> None:
     opened: dict[str, int | None] = {}
-    sources = [FakeSource(number, 1) for number in range(3)]
+    sources = [FakeSource(number, 1) for number in range(4)]
 
     def open_stream(spec: SourceSpec, threads: int, stopping: threading.Event) -> Source:
         opened[spec.name] = spec.gpu
         return sources[int(spec.name[1:])]
 
     lanes = [lane_of("cpu", EchoEngine()), lane_of("first", GpuEngine(0)), lane_of("second", GpuEngine(1))]
+    lanes.append(lane_of("soon", EchoEngine()))
+    lanes[-1].next_gpu = 1  # an engine for this GPU is being built
     with Supervisor(lanes, open_stream=open_stream) as supervisor:
         for source, lane in zip(sources, lanes, strict=True):
             supervisor.add(AddStream(source.spec, lane.name))
         assert supervisor.wait(30)
-    assert opened == {"s0": None, "s1": 0, "s2": 1}
+    assert opened == {"s0": None, "s1": 0, "s2": 1, "s3": 1}
 
 
 def test_a_stream_in_another_lane_is_decoded_on_its_gpu_from_the_next_connection() -> None:

@@ -41,6 +41,8 @@ class EngineSettings:
     """The type of the arithmetic of a float32 graph."""
     precision: str = ""
     """The precision in the engine's full name; empty if the request names none."""
+    may_build: bool = True
+    """Whether a plan that is not cached is built, which takes minutes."""
 
 
 def package_version(package: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hand_clock import HandClock
-from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases
+from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases, report_lines
 
 
 def test_an_inner_phase_counts_as_a_part_of_a_step() -> None:
@@ -67,3 +67,15 @@ def test_progress_never_decreases_or_leaves_its_bounds(calls: list[tuple[str, in
     fractions = [one.fraction for one in seen]
     assert fractions == sorted(fractions)
     assert all(0 <= one <= 1 for one in fractions)
+
+
+def test_lines_report_the_progress_every_ten_seconds() -> None:
+    lines: list[str] = []
+    report = report_lines("tensorrt-cuda-fp16", lines.append)
+    for elapsed in range(0, 41, 4):
+        report(BuildProgress("tactics", elapsed / 40, float(elapsed), None if elapsed < 20 else 40.0 - elapsed))
+    assert lines == [
+        "building tensorrt-cuda-fp16: 30 % after 12 s",
+        "building tensorrt-cuda-fp16: 60 % after 24 s, about 16 s left",
+        "building tensorrt-cuda-fp16: 90 % after 36 s, about 4 s left",
+    ]

@@ -246,3 +246,17 @@ def test_one_of_two_simultaneous_builders_waits_for_the_other(cache: EngineCache
     assert "Building engine" not in told[1][0]
     assert told[0][0].splitlines()[-1] == told[1][0].splitlines()[-1]
     assert len(cache.entries()) == 1
+
+
+def test_a_plan_is_not_built_while_an_engine_is_chosen(cache: EngineCache) -> None:
+    wanted = job(options=PlanOptions((1, 4)))
+    with pytest.raises(EngineError, match=r"no complete plan of embedder.fp16.onnx for NVIDIA GeForce RTX 4090"):
+        open_plan(wanted, RTX_4090, cache, no_news, may_build=False)
+    plan = kept(cache, wanted)
+    assert open_plan(wanted, RTX_4090, cache, no_news, may_build=False) == plan
+
+
+def test_a_build_next_to_other_engines_has_a_bounded_workspace(cache: EngineCache) -> None:
+    open_plan(job(), RTX_4090, cache, lambda _: None)
+    (entry,) = cache.entries()
+    assert "workspace 1000 MB" in entry.key.profile

@@ -22,7 +22,7 @@ def _open(name: PlanRuntime, path: Path, settings: EngineSettings, cache: Engine
     if settings.precision:
         path = graph_of(path, read_graph_facts(path).card.name, cast(Precision, settings.precision))
     index, options = settings.device_index, PlanOptions(batch_sizes_up_to(settings.batch))
-    plan = plan_for_gpu(path, name, options, index, cache, on_message)
+    plan = plan_for_gpu(path, name, options, index, cache, on_message, settings.may_build)
     return open_plan_engine(plan, index, settings.batch, settings.workers, on_message)
 
 

@@ -29,6 +29,22 @@ class BuildProgress:
 
 
 Report = Callable[[BuildProgress], None]
+LINES_EVERY_S = 10.0
+"""The minimum interval of lines about the progress, seconds."""
+
+
+def report_lines(what: str, on_message: Callable[[str], None]) -> Report:
+    """Return a report that passes the progress of a build on as lines of text, at most one in 10 seconds."""
+    last = 0.0
+
+    def report(progress: BuildProgress) -> None:
+        nonlocal last
+        if progress.elapsed_s - last >= LINES_EVERY_S:
+            last = progress.elapsed_s
+            left = "" if progress.left_s is None else f", about {progress.left_s:.0f} s left"
+            on_message(f"building {what}: {100 * progress.fraction:.0f} % after {progress.elapsed_s:.0f} s{left}")
+
+    return report
 
 
 @dataclass(slots=True)

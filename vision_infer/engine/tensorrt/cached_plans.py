@@ -30,14 +30,14 @@ class CachedPlan:
     """Why it does not run on this machine; empty if it does."""
 
 
-def list_cached_plans(cache: EngineCache, path: Path) -> list[CachedPlan]:
-    """Return the plans of a model, the most recently used first."""
+def list_cached_plans(cache: EngineCache, path: Path, index: int = 0) -> list[CachedPlan]:
+    """Return the plans of a model, the most recently used first; :attr:`CachedPlan.not_here` is about the GPU ``index``."""
     model = read_graph_facts(path).card.name
     entries = [entry for entry in cache.entries() if entry.key.model == model and entry.key.engine.startswith(PLAN_RUNTIMES)]
     if not entries:
         return []
     names = {graph_sha256(graph): graph.name for graph in _graphs(path, model)}
-    versions, gpu = installed_versions(), find_gpu()
+    versions, gpu = installed_versions(), find_gpu(index)
     found = []
     for entry in entries:
         name = names.get(entry.key.graph_sha256, "")

@@ -6,7 +6,7 @@ The key of a plan contains the checksum of the graph, the runtime and its versio
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -16,7 +16,7 @@ from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, summarize
 from vision_infer.engine.tensorrt.api import Api, load_api
-from vision_infer.engine.tensorrt.build_progress import Report
+from vision_infer.engine.tensorrt.build_progress import Report, report_lines
 from vision_infer.engine.tensorrt.cached_plans import why_not_here
 from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, check_options, compile_plan
 from vision_infer.engine.tensorrt.names import PlanRuntime
@@ -25,6 +25,8 @@ from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu, choose_targ
 from vision_infer.engine.tensorrt.timings import read_timings, store_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
+MAX_WORKSPACE_BYTES = 1_000_000_000
+"""The maximum GPU memory for intermediate results of a build while other engines run on the GPU, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +100,60 @@ def build_plan(
         return compiled.plan, passport
 
 
-def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage) -> PlanFile:
+def open_plan(
+    job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage, may_build: bool = True
+) -> PlanFile:
     """Return a plan for a GPU of this machine: any suitable cached one, else one that is built now, and stored if possible.
 
     Args:
         job: The plan; one for several GPUs, or for a wider range of batches, is suitable as well.
         cache: The engine cache; None: plans are not cached.
-        on_message: As for :func:`build_plan`, whose errors these are too.
+        on_message: As for :func:`build_plan`, whose errors these are too. It also receives the progress of a build.
+        may_build: Whether a plan that is not cached is built.
+
+    Raises:
+        EngineError: No suitable plan is cached, and it may not be built.
     """
+    found = None if cache is None else find_plan(job, gpu, cache, on_message)
+    if found is not None:
+        return found
+    if not may_build:
+        message = f"the cache has no complete plan of {job.graph.name} for {gpu.name} and {job.api.title} {job.api.version}"
+        raise EngineError(message, "Build one with: vision-infer engine build")
+    workspace = job.options.workspace_bytes or build_workspace(job.target.index)
+    job = replace(job, options=replace(job.options, workspace_bytes=workspace))
+    report = report_lines(job.key().engine, on_message)
     if cache is None:
-        return compile_plan(job.graph, job.api, job.target, job.options).plan
-    found = find_plan(job, gpu, cache, on_message)
-    return build_plan(job, cache, on_message, must_store=False)[0] if found is None else found
+        return compile_plan(job.graph, job.api, job.target, job.options, report=report).plan
+    return build_plan(job, cache, on_message, report, must_store=False)[0]
+
+
+def build_workspace(index: int) -> int:
+    """Return the memory that a build may use on a GPU that runs other engines: a quarter of the free memory, at most 1 GB."""
+    from vision_infer.engine.gpu.cuda import CudaDevice
+
+    try:
+        return min(MAX_WORKSPACE_BYTES, CudaDevice(index).memory()[0] // 4)
+    except EngineError:  # TensorRT-RTX builds without a GPU
+        return MAX_WORKSPACE_BYTES
 
 
 def plan_for_gpu(
-    graph: Path, runtime: PlanRuntime, options: PlanOptions, index: int, cache: EngineCache | None, on_message: OnMessage
+    graph: Path,
+    runtime: PlanRuntime,
+    options: PlanOptions,
+    index: int,
+    cache: EngineCache | None,
+    on_message: OnMessage,
+    may_build: bool = True,
 ) -> PlanFile:
     """Return a plan of a graph for one of this machine's GPUs: a cached one, else one that is built now.
 
     Args:
         options: How it is built if none is cached; its batch sizes are required.
         cache: The engine cache; None: plans are not cached.
-        on_message: Receives why one is built, and that it could not be stored.
+        on_message: Receives why one is built, the progress, and that it could not be stored.
+        may_build: Whether one that is not cached is built; otherwise that is an error.
 
     Raises:
         EngineError: The runtime or the GPU is missing, or the runtime does not accept the graph or cannot build it.
@@ -131,7 +164,7 @@ def plan_for_gpu(
     if gpu is None:
         raise EngineError(f"cuda:{index} does not exist, or has no driver", "See 'nvidia-smi', or use --device cpu.")
     target = choose_target(api, (), anywhere=options.hardware_compatible, index=index, find=lambda _: gpu)
-    return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message)
+    return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message, may_build)
 
 
 def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:

@@ -36,6 +36,8 @@ class Lane:
 
     want: Callable[[], None] | None = None
     """Called for every image for this lane while its engine is not open; it must be quick."""
+    next_gpu: int | None = None
+    """The GPU of an engine that is being built for this lane: sources that open meanwhile are decoded there."""
 
     def __init__(
         self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP, group: str | None = None

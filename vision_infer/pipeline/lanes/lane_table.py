@@ -80,9 +80,9 @@ class LaneTable:
         return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
 
     def gpu(self, group: str) -> int | None:
-        """Return the GPU whose engine reads images from GPU memory; None if the engine reads host memory."""
-        opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, PlaceholderEngine)]
-        return next((gpu_of(engine) for engine in opened), None)
+        """Return the GPU whose engine reads images from GPU memory, now or soon; None if the engine reads host memory."""
+        opened = [lane for lane in self.of_group(group) if not isinstance(lane.engine, PlaceholderEngine)]
+        return next((lane.next_gpu if gpu_of(lane.engine) is None else gpu_of(lane.engine) for lane in opened), None)
 
     def chooser(self, group: str) -> Callable[[Size], str]:
         """Return a function from an image size to the name of its lane. It starts to open the lane's engine if needed."""
