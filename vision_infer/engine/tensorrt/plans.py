@@ -100,9 +100,7 @@ def build_plan(
         return compiled.plan, passport
 
 
-def open_plan(
-    job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage, may_build: bool = True
-) -> PlanFile:
+def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage, may_build: bool = True) -> PlanFile:
     """Return a plan for a GPU of this machine: any suitable cached one, else one that is built now, and stored if possible.
 
     Args:
