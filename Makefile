@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Many tests start processes. Without byte code, each compiles the whole package first.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST))
 
@@ -61,11 +63,11 @@ broker: ## Install the MQTT broker only.
 packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker, proxy and others (part of make test).
 	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(NETWORK_MISSING); $(DEPLOY_MISSING))
 
-# Many tests wait for cameras and servers, so there are three workers for two cores. A file stays with one worker, so that its servers
+# Many tests wait for cameras and servers, so there are two workers for each core. A file stays with one worker, so that its servers
 # and models are started once. Tests that depend on the real time run afterwards, one at a time.
 PYTEST := $(BIN)/python -m pytest
 REAL_TIME := tests/real tests/preview tests/browser tests/hostile
-PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 3 / 2) --dist loadfile
+PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2) --dist loadfile
 
 test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but the slow ones.
 	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable

@@ -113,7 +113,7 @@ def serve(case: Case, count: int, clip: Path, seconds: float, chance: random.Ran
             frame["age_ms"]
             for name in names
             for frame in service.ask(f"/api/v1/streams/{name}/frames?{window}")["frames"]
-            if frame["outcome"] == "emitted"
+            if frame["outcome"] == "result"
         ]
     return Measured(
         results_per_s=len(ages) / seconds,

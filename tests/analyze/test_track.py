@@ -254,6 +254,7 @@ def random_frames(seed: int, count: int) -> Iterable[Detections]:
         yield Detections(boxes, scores, random.integers(0, 3, amount).astype(np.int32))
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_numbers_are_unique_over_ten_thousand_frames() -> None:
     tracker = Tracker(buffer_s=100.0, max_lost=50)
     highest = 0

@@ -177,6 +177,7 @@ def test_a_snapshot_is_downloaded(browser: Browser) -> None:
             checked.expect_quiet("503", "whep", "404")
 
 
+@pytest.mark.slow
 def test_the_page_shows_degradation_and_recovery(
     browser: Browser, engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

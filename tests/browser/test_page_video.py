@@ -127,6 +127,7 @@ def through(relay: LossyRelay, sessions: list[str], route: Route) -> None:
     route.fulfill(response=answer, body=relay.answer(answer.text()))
 
 
+@pytest.mark.slow
 def test_blocked_udp_is_reported_with_the_progress_of_ice(browser: Browser, site: VideoSite) -> None:
     """The answer arrives over HTTP, but no packet reaches the service: 192.0.2.1 belongs to no network."""
     with checked_page(browser, site.address) as checked:

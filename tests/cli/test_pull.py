@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 from tests.cli.conftest import Command
 from tests.model.bad_server import BadServer, Reply
 from tests.support import raw_networks as raw
+from tests.support.waiting import wait_until
 from vision_infer.cli.app import app
 from vision_infer.core.errors import ModelError
 
@@ -98,9 +98,7 @@ def test_ctrl_c_keeps_the_partial_download(start: Start, tmp_path: Path) -> None
         pulling = start(server, EXPORTED, "")
         assert waiting.wait(60)
         part = tmp_path / "home/downloads/mine/mine.bin.part"
-        while not (part.exists() and part.stat().st_size == len(data) - 1):
-            assert pulling.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: part.exists() and part.stat().st_size == len(data) - 1)
         pulling.send_signal(signal.SIGINT)
         out, err = pulling.communicate(timeout=60)
         assert pulling.returncode == 130

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from tests.support import raw_networks as raw
-from tests.support.exported import NAMES, exported
+from tests.support.exported import exported
 from vision_infer.core.errors import ModelError
 from vision_infer.model.catalog import read_card_file
 from vision_infer.model.heads import find_head
@@ -56,7 +56,16 @@ def test_a_raw_model_is_recognized_with_the_reason(
     assert re.search(reason, why), why
 
 
-@pytest.mark.parametrize(("name", "head"), [*zip(NAMES, ["ssd", "retinanet", "fcos", "classify", "embed"], strict=True)])
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("ssdlite", "ssd"),
+        pytest.param("retinanet", "retinanet", marks=pytest.mark.slow),
+        pytest.param("fcos", "fcos", marks=pytest.mark.slow),
+        ("mobilenet", "classify"),
+        ("embedder", "embed"),
+    ],
+)
 def test_torchvision_models_are_recognized(name: str, head: str) -> None:
     network = prepared(exported(name))
     assert recognize_head(network)[0] == head

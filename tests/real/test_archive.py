@@ -8,12 +8,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.support.media import Clip, clip
 
 FILES = 1000
 FRAMES = 6
 
 
+@pytest.mark.slow
 def test_a_thousand_files_with_one_in_ten_broken(tmp_path: Path) -> None:
     whole = clip(Clip(width=64, height=48, frames=FRAMES)).read_bytes()
     broken = (b"", b"no video at all\n" * 20, whole[: len(whole) // 3], bytes(len(whole)))

@@ -45,6 +45,7 @@ def hundreds(server: RtspServer) -> list[dict[str, Any]]:
     return _measured("tests.support.live_churn", server.url("/clock", "user", "s3cret"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["threads", "files", "tasks"])
 def test_no_resources_are_left_open(hundreds: list[dict[str, Any]], what: str) -> None:
     assert hundreds[0][what] == hundreds[1][what] == hundreds[2][what]

@@ -86,6 +86,7 @@ def _with_a_hook_that_hangs(folder: Path) -> ServeProcess:
     return ServeProcess(folder, f"model: clock\n{streams}\n", PYTHONPATH=f"{folder}:{ROOT}")
 
 
+@pytest.mark.slow
 def test_the_end_waits_five_seconds_for_hanging_cameras(tmp_path: Path) -> None:
     with _with_a_hook_that_hangs(tmp_path) as process:
         process.wait(lambda: process.streams()["cam"]["status"]["dropped"].get("backlogged", 0) > 0, "results to wait")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cameras import ClockMount, RtspServer, SoundMount
 from tests.support.live_reading import Reading, message_of
+from tests.support.waiting import wait_until
 from vision_infer.cli.camera_checks import check_cameras
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions
@@ -66,8 +67,12 @@ def test_a_camera_without_tcp_is_read_over_udp(server: RtspServer) -> None:
     assert "transport: udp" in error.hint
     limited = replace(SHORT, allow_networks=("127.0.0.0/8",))  # for which only TCP is used
     assert "service.allow_networks" in refused_error(server.url("/udp"), limited).hint
-    (finding,) = check_cameras([server.url("/udp")], LiveOptions(), 5)
-    assert (finding.severity, "(461)" in finding.text, "--transport udp" in finding.hint) == ("error", True, True)
+
+    def probed() -> bool:
+        (finding,) = check_cameras([server.url("/udp")], LiveOptions(), 5)
+        return (finding.severity, "(461)" in finding.text, "--transport udp" in finding.hint) == ("error", True, True)
+
+    wait_until(probed)  # the server answers 503 until it has closed the session that was refused before
 
 
 def test_a_stream_with_only_audio_is_refused(server: RtspServer) -> None:

@@ -85,6 +85,7 @@ def test_no_spooled_record_is_lost_when_broker_and_service_are_killed(tmp_path: 
             assert set(frames) >= set(written[:-2])
 
 
+@pytest.mark.slow
 def test_sinks_are_added_changed_and_removed_with_the_file(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", users=True) as broker, Receiver() as receiver:
         (tmp_path / "secret").write_text(PASSWORD + "\n", encoding="utf-8")

@@ -291,6 +291,7 @@ def test_damage_is_survived_and_counted(server: RtspServer) -> None:
         assert all(got.moment is not None for got in reading.got[-15:])
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "by_s", [-3600.0, pytest.param(-1.0, marks=pytest.mark.slow), 2.0, pytest.param(3600.0, marks=pytest.mark.slow)]
 )

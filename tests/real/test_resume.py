@@ -104,6 +104,7 @@ def test_rows_continue_within_a_source(clips: list[Path], tmp_path: Path, seed: 
     assert sorted(path.name for path in cut.iterdir()) == [".r.jsonl.resume", "r.csv", "r.jsonl"]
 
 
+@pytest.mark.slow
 def test_finished_sources_are_not_read_again(clips: list[Path], tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(words(*clips, "--out", f"{whole}/", "--formats", "jsonl,csv,txt"), check=True, timeout=120)
@@ -121,6 +122,7 @@ def test_finished_sources_are_not_read_again(clips: list[Path], tmp_path: Path) 
         assert (cut / f"{name}.txt").read_text() == (whole / f"{name}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_tracks_get_the_same_numbers_as_in_one_run(clips: list[Path], tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     subprocess.run(words(*clips, "--track", "--out", whole), check=True, timeout=120)

@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
+from tests.support.waiting import wait_until
 from vision_infer.core.errors import UsageError
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import MAX_HEADER_BYTES, WebServer
@@ -89,10 +89,7 @@ def test_tls(tmp_path: Path) -> None:
         assert httpx.get(f"{web.url}/api/v1/version", verify=context, timeout=LONG_S).status_code == 200
         url = f"{web.url.replace('https', 'wss')}/api/v1/results"
         with connect(url, ssl=context, open_timeout=LONG_S, proxy=None) as client:
-            deadline = time.monotonic() + LONG_S
-            while not backend.hub.readers:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(lambda: backend.hub.readers == 1)
             backend.hub.write(frame(), result())
             assert '"stream": "door"' in str(client.recv(LONG_S))
 
@@ -169,6 +166,8 @@ def test_connections_of_one_address_are_limited(monkeypatch: pytest.MonkeyPatch)
     with web, contextlib.ExitStack() as stack:
         web.start(make_app(backend, OPEN))
         held = [stack.enter_context(socket.create_connection(web.address, LONG_S)) for _ in range(6)]
+        # A connection that has no HTTP protocol yet is never closed for another one.
+        wait_until(lambda: sum(one.handler is not None for one in web._socket._connections.values()) == 6)
         assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
         assert until_it_is_cut(held[0]) == b""  # the oldest one had no request
         for one in held[1:]:
@@ -211,10 +210,7 @@ def test_threads_and_files_are_released() -> None:
         with web:
             web.start(make_app(backend, OPEN))
             assert httpx.get(f"{web.url}/metrics", timeout=LONG_S).status_code == 200
-        deadline = time.monotonic() + LONG_S
-        while left := set(threading.enumerate()) - before:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.01)
+        wait_until(lambda: set(threading.enumerate()) <= before)
         gc.collect()
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
 

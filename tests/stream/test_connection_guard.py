@@ -293,6 +293,7 @@ def test_a_slow_camera_does_not_disconnect_another_one_of_the_same_recorder(serv
     big.thread.join(10)
 
 
+@pytest.mark.slow
 def test_an_hls_stream_may_send_more_than_the_limit_in_total(server: str) -> None:
     assert SEGMENTS * SEGMENT_BYTES > MAX_BYTES
     reading = Reading(f"{server}/live.m3u8")
