@@ -127,6 +127,7 @@ docs: $(VENV)/dev.stamp ## Build the documentation into site/.
 bench: $(VENV)/dev.stamp ## Compare with other programs (about 20 minutes); results are in benchmarks/results.
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.own_cost
+	$(BIN)/python -m benchmarks.device_cost
 	$(BIN)/python -m benchmarks.stage_cost
 	$(BIN)/python -m benchmarks.long_file
 	$(BIN)/python -m benchmarks.startup
@@ -134,6 +135,7 @@ bench: $(VENV)/dev.stamp ## Compare with other programs (about 20 minutes); resu
 bench-quick: $(VENV)/dev.stamp ## Check that the benchmarks of files run.
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
+	$(BIN)/python -m benchmarks.device_cost --frames 2000 --rounds 1
 
 # The other programs get separate environments in benchmarks/results; the report lists those that cannot be installed.
 bench-peers: $(VENV)/dev.stamp cameras ## Compare with Ultralytics, Roboflow inference and plain loops (sets up environments, then about 50 minutes).
@@ -215,13 +217,15 @@ engine-table: $(VENV)/dev.stamp ## Build TensorRT-RTX plans without a GPU, and w
 export-table: $(VENV)/dev.stamp ## Export the smallest model of each family, and write docs/reference/export-families.md.
 	$(BIN)/python -W ignore -m benchmarks.export_table
 
-# Uses a separate environment, .venv-gpu. Parts that cannot be installed are reported and left out; without a GPU, so is
-# everything else.
-test-gpu: ## Run the tests that need an NVIDIA GPU.
-	@$(PYTHON) -m benchmarks.gpu.prepare tests
+# PARTS=facts,cuda selects parts, MINUTES=9 ends in time, OUT=FOLDER is the place of the results. PYTHON is used if it has what is
+# needed, otherwise .venv-gpu is set up. Parts that cannot be installed are left out, and without a GPU everything.
+GPU_OPTIONS := $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUT),--out $(OUT))
 
-bench-gpu: ## Measure engines, CUDA graphs, NVDEC and the whole pipeline on an NVIDIA GPU.
-	@$(PYTHON) -m benchmarks.gpu.prepare bench
+test-gpu: ## Run the tests that need an NVIDIA GPU; PARTS, MINUTES and OUT are optional.
+	@$(PYTHON) -m benchmarks.gpu.prepare tests $(GPU_OPTIONS)
+
+bench-gpu: ## Measure engines, NVDEC and the whole pipeline on an NVIDIA GPU; PARTS, MINUTES and OUT are optional.
+	@$(PYTHON) -m benchmarks.gpu.prepare bench $(GPU_OPTIONS)
 
 clean: ## Remove everything that was made, including the virtual environment.
 	rm -rf $(VENV) .venv-gpu demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

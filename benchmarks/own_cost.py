@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Slot
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
+from vision_infer.engine.engine import Engine
 from vision_infer.engine.runtimes.null import NullEngine
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane
@@ -63,13 +65,14 @@ class ReadySource:
     report = ReadReport()
     info = StreamInfo(SIZE, None, None, None, None, "none", False, bytes_per_pixel=1.5)
 
-    def __init__(self, spec: SourceSpec, frames: int) -> None:
+    def __init__(self, spec: SourceSpec, frames: int, image: ReadyImage) -> None:
         self.spec = spec
         self._frames = frames
+        self._image = image
 
     def frames(self) -> Iterator[Frame]:
         """Yield the requested number of frames."""
-        image = ReadyImage()
+        image = self._image
         for index in range(self._frames):
             yield Frame(self.spec.name, index, index / 25, image, Trace())
 
@@ -80,22 +83,34 @@ class ReadySource:
         pass
 
 
+_CORNERS = np.array([[10, 100], [12, 101], [100, 150], [200, 200], [300, 120]], np.float32)
+OUTPUTS: dict[str, NDArray[Any]] = {
+    "boxes": np.concatenate([_CORNERS, _CORNERS + 60], axis=1).astype(np.float32),
+    "scores": np.linspace(0.9, 0.5, DETECTIONS, dtype=np.float32),
+    "class_ids": np.array([0, 0, 1, 0, 1], np.int32),
+}
+"""The outputs for each image: five boxes of two classes, one of which NMS removes."""
+
+
 def make_engine(in_flight: int, batch: int) -> NullEngine:
-    """Return an engine with five boxes of two classes, one of which NMS removes."""
-    corners = np.array([[10, 100], [12, 101], [100, 150], [200, 200], [300, 120]], np.float32)
-    boxes = np.concatenate([corners, corners + 60], axis=1).astype(np.float32)
-    scores = np.linspace(0.9, 0.5, DETECTIONS, dtype=np.float32)
-    sizes = tuple(range(1, batch + 1))
-    return NullEngine(CARD, boxes, scores, np.array([0, 0, 1, 0, 1], np.int32), sizes, in_flight)
+    """Return an engine that computes nothing."""
+    boxes, scores, class_ids = OUTPUTS.values()
+    return NullEngine(CARD, boxes, scores, class_ids, tuple(range(1, batch + 1)), in_flight)
 
 
-def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path) -> tuple[float, int]:
-    """Return the CPU microseconds per frame of the whole pipeline, and the number of results."""
-    engine = make_engine(in_flight, batch)
+def pipeline_us(frames: int, streams: int, engine: Engine, out: Path, image: ReadyImage | None = None) -> tuple[float, int]:
+    """Return the CPU microseconds per frame of the whole pipeline, and the number of results.
+
+    Args:
+        image: The image of each frame.
+    """
+    ready = image or ReadyImage()
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
     begin = time.process_time()
-    supervisor = Supervisor([lane], [sink], max_active=streams, open_stream=lambda spec, *_: ReadySource(spec, frames // streams))
+    supervisor = Supervisor(
+        [lane], [sink], max_active=streams, open_stream=lambda spec, *_: ReadySource(spec, frames // streams, ready)
+    )
     with supervisor:
         for number in range(streams):
             supervisor.add(AddStream(SourceSpec(f"stream-{number}", "video", ("none",)), "main"))
@@ -141,8 +156,8 @@ def main() -> None:
         out = Path(folder) / "rows.jsonl"
         for _ in range(args.rounds):
             seen["plain loop"].append(plain_us(args.frames, out))
-            for name, case in cases.items():
-                seen[name].append(pipeline_us(args.frames, *case, out)[0])
+            for name, (streams, in_flight, batch) in cases.items():
+                seen[name].append(pipeline_us(args.frames, streams, make_engine(in_flight, batch), out)[0])
     # The speed of a machine changes from one sitting to the next, and with it all times. Ratios within a round change less.
     ratios = {name: [value / plain for value, plain in zip(seen[name], seen["plain loop"], strict=True)] for name in cases}
     for name, values in seen.items():

@@ -5,38 +5,42 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from benchmarks.gpu.plan import Row, Step
+from benchmarks.inputs import clip, looped
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import Decode, SourceSpec
 
-STREAMS = (1, 2, 4, 8, 16, 32)
+CASES: tuple[tuple[Decode, int], ...] = (*(("nvdec", count) for count in (1, 2, 4, 8, 16, 32, 50, 64)), ("cpu", 1), ("cpu", 16))
+"""The decoder and the number of streams of each row."""
+_LOOPS = 4
+_START_S = 120
 
 
-def by_streams(
-    clip: Path,
-    streams: Sequence[int] = STREAMS,
-    free_bytes: Callable[[], int] = lambda: 0,
-    decodes: Sequence[Decode] = ("nvdec", "cpu"),
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each decoder and number of streams; all streams decode the clip at the same time.
+def steps(cases: Sequence[tuple[Decode, int]] = CASES) -> Iterator[Step]:
+    """Yield a step for each case; all its streams decode the same clip, 1080p and 20 s, at the same time."""
+    for decode, count in cases:
+        yield f"{decode}, {count} streams", partial(_rows, decode, count)
+
+
+def _rows(decode: Decode, count: int) -> Iterator[Row]:
+    from vision_infer.engine.gpu.cuda import cuda_device
+
+    device = cuda_device(0) if decode == "nvdec" else None
+    yield measured(looped(clip("1080p"), _LOOPS), decode, count, lambda: device.memory()[0] if device else 0)
+
+
+def measured(clip: Path, decode: Decode, count: int, free_bytes: Callable[[], int]) -> Row:
+    """Decode a clip in several streams; return the row.
 
     Args:
-        clip: The clip.
-        streams: The numbers of simultaneous streams.
         free_bytes: Returns the free memory of the GPU.
-        decodes: The decoders.
     """
-    for decode in decodes:
-        for count in streams:
-            yield _measured(clip, decode, count, free_bytes)
-
-
-def _measured(clip: Path, decode: Decode, count: int, free_bytes: Callable[[], int]) -> dict[str, Any]:
     frames, warnings, failed = [0] * count, [""] * count, []
     taken = 0
-    ready = threading.Barrier(count + 1)
+    ready = threading.Barrier(count + 1, timeout=_START_S)
 
     def read(number: int) -> None:
         try:
@@ -52,7 +56,7 @@ def _measured(clip: Path, decode: Decode, count: int, free_bytes: Callable[[], i
             ready.abort()
 
     before = free_bytes()
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     try:

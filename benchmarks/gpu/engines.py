@@ -1,13 +1,13 @@
-"""The engines that run on this machine's GPU, and the reasons why the others do not."""
+"""The engines that are measured on this machine's GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -17,8 +17,17 @@ from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import plan_for_gpu
 
 MAX_BATCH = 32
-Open = Callable[[int, bool], Engine]
-"""Opens an engine with this number of batches in flight, with or without CUDA graphs."""
+IN_FLIGHT = 2
+PRECISIONS = ("fp32", "fp16", "int8")
+Open = Callable[[bool], Engine]
+"""Opens an engine with two batches in flight, with or without CUDA graphs."""
+
+
+class Graphs(Protocol):
+    """The deployment graph of the model by precision."""
+
+    def graph(self, precision: str) -> Path:
+        """Return the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,77 +35,57 @@ class Contender:
     """An engine that is measured."""
 
     name: str
-    graph: Path
     open: Open
     has_graphs: bool = False
     """Whether it can also be opened without CUDA graphs."""
     plan: PlanFile | None = None
 
 
-def contenders(graphs: Mapping[str, Path], left_out: list[str]) -> Iterator[Contender]:
-    """Yield the engines that can be opened here; add the reasons for the others to ``left_out``."""
-    for make in (_onnxruntime, _torch, _compiled, *_plans(graphs)):
-        try:
-            contender = make(graphs)
-            with contender.open(1, True):
-                pass
-        except (VisionInferError, ImportError) as error:
-            left_out.append(f"{make.__doc__}: {error}")
-            continue
-        yield contender
+Make = Callable[[Graphs], Contender]
 
 
-@contextmanager
-def reference(graphs: Mapping[str, Path]) -> Iterator[Engine]:
-    """Open ONNX Runtime in FP32 on the CPU."""
-    with open_engine(graphs["fp32"], EngineRequest("onnxruntime-cpu-fp32", "cpu", workers=1)) as engine:
-        yield engine
+def onnxruntime(graphs: Graphs) -> Contender:
+    """ONNX Runtime"""
+    path = graphs.graph("fp32")
+    request = EngineRequest("onnxruntime", "cuda:0", IN_FLIGHT, batch=MAX_BATCH)
+    return Contender("onnxruntime-cuda-fp32", lambda _: open_engine(path, request, print))
 
 
-def _onnxruntime(graphs: Mapping[str, Path]) -> Contender:
-    """onnxruntime-cuda-fp32"""
-    path = graphs["fp32"]
-
-    def opened(workers: int, _: bool) -> Engine:
-        return open_engine(path, EngineRequest("onnxruntime", "cuda:0", workers, batch=MAX_BATCH), print)
-
-    return Contender("onnxruntime-cuda-fp32", path, opened)
+def torch(graphs: Graphs) -> Contender:
+    """PyTorch"""
+    return _in_torch(graphs.graph("fp32"), compiled=False)
 
 
-def _torch(graphs: Mapping[str, Path]) -> Contender:
-    """torch-cuda-fp32"""
-    return _in_torch(graphs["fp32"], compiled=False)
-
-
-def _compiled(graphs: Mapping[str, Path]) -> Contender:
-    """torchcompile-cuda-fp32"""
-    return _in_torch(graphs["fp32"], compiled=True)
+def torchcompile(graphs: Graphs) -> Contender:
+    """PyTorch with its compiler"""
+    return _in_torch(graphs.graph("fp32"), compiled=True)
 
 
 def _in_torch(path: Path, compiled: bool) -> Contender:
     from vision_infer.engine.runtime import EngineSettings
     from vision_infer.engine.runtimes.torch_model import open_torch_on_cuda, torch_runtime
 
-    def opened(workers: int, graphs: bool) -> Engine:
-        return open_torch_on_cuda(path, EngineSettings("cuda", 0, workers, 1, MAX_BATCH), print, compiled, graphs)
+    settings = EngineSettings("cuda", 0, IN_FLIGHT, 1, MAX_BATCH)
+    name = f"{torch_runtime(compiled)}-cuda-fp32"
+    return Contender(name, lambda graphs: open_torch_on_cuda(path, settings, print, compiled, graphs), has_graphs=True)
 
-    return Contender(f"{torch_runtime(compiled)}-cuda-fp32", path, opened, has_graphs=True)
 
-
-def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]], Contender]]:
+def plans() -> Iterator[Make]:
+    """Yield the plans of both runtimes in all precisions."""
     runtimes: tuple[PlanRuntime, ...] = ("tensorrt", "tensorrt-rtx")
     for runtime in runtimes:
-        for precision, path in graphs.items():
-
-            def make(_: Mapping[str, Path], runtime: PlanRuntime = runtime, path: Path = path) -> Contender:
-                plan = plan_for_gpu(path, runtime, PlanOptions(batch_sizes_up_to(MAX_BATCH)), 0, None, print)
-                return Contender(plan.engine, path, lambda workers, graphs: _open_plan(plan, workers, graphs), True, plan)
-
-            make.__doc__ = f"{runtime}-cuda-{precision}"
-            yield make
+        for precision in PRECISIONS:
+            made = partial(_plan, runtime, precision)
+            made.__doc__ = f"{runtime}, {precision}"
+            yield made
 
 
-def _open_plan(plan: PlanFile, workers: int, graphs: bool) -> Engine:
+def _plan(runtime: PlanRuntime, precision: str, graphs: Graphs) -> Contender:
+    plan = plan_for_gpu(graphs.graph(precision), runtime, PlanOptions(batch_sizes_up_to(MAX_BATCH)), 0, None, print)
+    return Contender(plan.engine, lambda with_graphs: _open_plan(plan, with_graphs), True, plan)
+
+
+def _open_plan(plan: PlanFile, graphs: bool) -> Engine:
     from vision_infer.engine.tensorrt.plan_engine import open_plan_engine
 
-    return open_plan_engine(plan, 0, MAX_BATCH, workers, print, graphs)
+    return open_plan_engine(plan, 0, MAX_BATCH, IN_FLIGHT, print, graphs)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from benchmarks.inputs import ASSETS, clip, graph
+from benchmarks.inputs import ASSETS, RESULTS, clip, graph
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.precision.frames import FrameSet
 from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
+from vision_infer.precision.verification.agreement import Judge
 from vision_infer.stream.find import find_sources, open_source
 
 IMAGES = 40
@@ -42,6 +45,42 @@ def sample_images(card: ModelCard) -> tuple[FrameSet, str]:
             names.append(str(frame.index))
     kind = "photographs of COCO" if source == PHOTOGRAPHS else f"frames of {source.name}"
     return FrameSet(pixels, tuple(layouts), tuple(names)), f"{len(names)} {kind}"
+
+
+class Inputs:
+    """What the parts of the benchmark share. Each value is made when it is used first.
+
+    Args:
+        folder: The folder of the graphs that are made.
+    """
+
+    def __init__(self, folder: Path = RESULTS / "gpu-graphs") -> None:
+        self._folder = folder
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """The card of the bundled model."""
+        return read_graph_facts(graph("nanodet")).card
+
+    @cached_property
+    def frames(self) -> FrameSet:
+        """The images."""
+        return sample_images(self.card)[0]
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Compares engines with ONNX Runtime in FP32 on the CPU."""
+        reference = open_engine(graph("nanodet"), EngineRequest("onnxruntime-cpu-fp32", "cpu", workers=1))
+        return Judge(reference, self.frames)
+
+    @cached_property
+    def _made(self) -> dict[str, Path]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return precisions(self._folder, self.frames)
+
+    def graph(self, precision: str) -> Path:
+        """Return the bundled model in a precision: ``fp32``, ``fp16`` or ``int8``."""
+        return graph("nanodet") if precision == "fp32" else self._made[precision]
 
 
 def precisions(folder: Path, frames: FrameSet) -> dict[str, Path]:

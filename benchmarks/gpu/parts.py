@@ -8,17 +8,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
-    "correctness": "each engine compared with FP32 on ONNX Runtime, on the same images",
-    "speed": "latency and throughput by batch size, with and without CUDA graphs, compared with trtexec",
-    "decoding": "NVDEC compared with the CPU by number of streams: frames/s, CPU time, memory",
-    "pipeline": "vision-infer run by number of streams, decoded with NVDEC and on the CPU",
+    "facts": "the GPU, its driver, the libraries, the flags of the context",
+    "cuda": "the tests of the device and of the conversion kernel",
+    "engine": "PyTorch on the device engine, in place of TensorRT: correctness, speed with and without CUDA graphs",
+    "decoding": "NVDEC with 1 to 64 streams: frames/s, CPU time, memory; compared with the CPU",
+    "pipeline": "vision-infer run with 1 to 64 streams in 1, 2 and 4 processes, with and without gate and tracking",
+    "submit": "the CPU time and the driver calls of one batch, without a model",
+    "onnxruntime": "ONNX Runtime with CUDA: correctness, speed by batch size",
+    "tensorrt": "TensorRT and TensorRT-RTX in three precisions, compared with trtexec",
+    "torchcompile": "PyTorch with its compiler",
 }
 """The parts of the benchmark, in order."""
+FIRST = ("cuda_device", "surface_kernel")
+"""The parts of the tests that run first: if they fail, so do others."""
 
 
 def gpu_tests(folder: Path = ROOT / "tests") -> list[str]:
     """Return the tests that require a GPU, as pytest names them."""
     return [f"{path.relative_to(ROOT)}::{name}" for path in sorted(folder.rglob("test_*.py")) for name in _marked(path)]
+
+
+def files_by_part() -> dict[str, str]:
+    """Return the files of these tests in order, by the name of their part: ``tests/engine/test_cuda.py`` is ``cuda``."""
+    named = {Path(file).stem.removeprefix("test_"): file for file in (test.partition("::")[0] for test in gpu_tests())}
+    return {name: named[name] for name in sorted(named, key=lambda name: (name not in FIRST, name))}
 
 
 def _marked(path: Path) -> Iterator[str]:
