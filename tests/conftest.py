@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # so that `from tests.support.media import …` works however pytest was started
     sys.path.insert(0, str(ROOT))
 
+from tests.support.fake_cuda import FakeCuda
 from vision_infer.core.card import ModelCard, parse_card
 
 
@@ -54,3 +56,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["VISION_INFER_HOME"]
     else:
         os.environ["VISION_INFER_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> FakeCuda:
+    """Return a stand-in for NVIDIA's driver library, which the real bindings load in child processes."""
+    pytest.importorskip("cuda.bindings.driver")
+    if which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    return FakeCuda(tmp_path_factory.mktemp("fake-libcuda"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.gpu import missing_gpu, needs_gpu
+from tests.support.gpu import missing_gpu
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
@@ -38,39 +38,3 @@ def test_errors_that_no_later_call_survives_have_their_own_error(status: int) ->
         cuda._done((driver.CUresult(status),))
     assert caught.value.device_lost
     assert not EngineError("it failed").device_lost
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_copies_events_and_graphs_on_a_gpu() -> None:
-    device = cuda_device(0)
-    with pytest.raises(EngineError, match="cuda:99 does not exist"):
-        cuda_device(99)
-    free, whole = device.memory()
-    assert 0 < free <= whole
-    with pytest.raises(DeviceMemoryError):
-        device.allocate(whole * 2)
-    stream, first, last = device.make_stream(), device.make_event(), device.make_event()
-    address, back = device.allocate(1 << 20), device.allocate_host(1 << 20)
-    out = device.allocate_host(1 << 20)
-    back[:] = 7
-
-    def there_and_back() -> None:
-        device.copy_in(address, back, stream)
-        device.copy_out(out, address, stream)
-
-    graph = device.capture(stream, there_and_back)
-    assert not out.any()
-    device.record(first, stream)
-    device.launch(graph, stream)
-    device.record(last, stream)
-    device.synchronize(last)
-    assert (out == 7).all()
-    assert device.elapsed_ms(first, last) > 0
-    with pytest.raises(ZeroDivisionError):
-        device.capture(stream, lambda: 1 // 0)  # type: ignore[arg-type]
-    device.launch(graph, stream)
-    device.destroy(graph, stream, first, last)
-    device.free(address)
-    device.free_host(back)
-    device.free_host(out)

@@ -92,17 +92,17 @@ class CudaDevice:
 
     def _retain_context(self) -> Any:
         """Create the primary context, or take the one that another library created."""
-        status = int(driver.cuDevicePrimaryCtxSetFlags(self._device, _CONTEXT_FLAGS)[0])
-        try:
-            context = _done(driver.cuDevicePrimaryCtxRetain(self._device))
-        except DeviceMemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.name} has no memory for a CUDA context", "Close other programs on it (see 'nvidia-smi'), or use another."
-            ) from error
-        except DeviceLostError as error:
-            raise EngineError(f"{self.name} cannot be used: {error.message}", "See 'nvidia-smi -q -d COMPUTE'.") from error
+        refused = int(driver.cuDevicePrimaryCtxSetFlags(self._device, _CONTEXT_FLAGS)[0])
+        status, context = driver.cuDevicePrimaryCtxRetain(self._device)
+        if status == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            hint = "Close other programs on it (see 'nvidia-smi'), or use another."
+            raise DeviceMemoryError(f"{self.name} has no memory for a CUDA context", hint)
+        if status:
+            exclusive = status == driver.CUresult.CUDA_ERROR_DEVICE_UNAVAILABLE
+            hint = "Another process may use it exclusively: see 'nvidia-smi'." if exclusive else _DRIVER_HINT
+            raise EngineError(f"{self.name} cannot be used: {_text(status)}", hint)
         flags, active = _done(driver.cuDevicePrimaryCtxGetState(self._device))
-        _log.debug("%s: primary context: flags %d, active %d, setting the flags returned %d", self.name, flags, active, status)
+        _log.debug("%s: primary context: flags %d, active %d, setting the flags returned %d", self.name, flags, active, refused)
         if int(flags) != _CONTEXT_FLAGS:
             _log.warning(
                 "%s: another library created the CUDA context with flags %d instead of %d. FFmpeg refuses it, so video is not "

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, DeviceModel
@@ -132,11 +132,11 @@ class DeviceEngine:
             with self._lock:
                 self._queue(buffer, count)
         except BaseException as error:  # after an interrupt the engine stays usable
-            self._settle(buffer)
+            cause = self._settle(buffer) or error
             self._buffers.release(loan)
-            if not isinstance(error, EngineError):
+            if not isinstance(cause, EngineError):
                 raise
-            raise type(error)(f"{self.name} failed on a batch of {count}: {error.message}", error.hint) from error
+            raise type(cause)(f"{self.name} failed on a batch of {count}: {cause.message}", cause.hint) from error
         return Ticket(loan, started)
 
     def collect(self, ticket: Ticket) -> RawResults:
@@ -153,7 +153,7 @@ class DeviceEngine:
             ended = max(started, min(SYSTEM_CLOCK.monotonic_ns(), started + duration))
             outputs = {name: array[:count].copy() for name, array in buffer.outputs.items()}
         except EngineError as error:
-            raise EngineError(f"{self.name} failed on a batch of {count}: {error.message}", error.hint) from error
+            raise type(error)(f"{self.name} failed on a batch of {count}: {error.message}", error.hint) from error
         finally:
             self._buffers.release(ticket.loan)
         return RawResults(outputs, started, ended)
@@ -224,15 +224,23 @@ class DeviceEngine:
         self._on_message(f"{self.name}: batches of {sizes[-1]} are left out: {error.message}")
         return sizes[:-1]
 
-    def _settle(self, buffer: DeviceBuffer) -> None:
-        """Wait for queued work, after a failure or before a release: a buffer must not be lent while the device uses it."""
+    def _settle(self, buffer: DeviceBuffer) -> DeviceLostError | None:
+        """Wait for queued work, after a failure or before a release: a buffer must not be lent while the device uses it.
+
+        Returns the error of a device that no longer works: a runtime reports only that the batch failed.
+        """
         if self._closed:
-            return
-        with suppress(EngineError):
+            return None
+        try:
             self.device.use()
             for stream in (self._compute, buffer.stream):
                 self.device.record(buffer.done, stream)
                 self.device.synchronize(buffer.done)
+        except DeviceLostError as error:
+            return error
+        except EngineError:
+            pass  # the failure before this one is reported
+        return None
 
     def _refuse_closed(self) -> None:
         if self._closed:
