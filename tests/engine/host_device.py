@@ -1,11 +1,14 @@
-"""A device in host memory. It works late, and in any order that streams and events allow, so that races show."""
+"""A device in host memory. It works late, and in any order that streams and events allow, so that races show.
+
+It also enforces the rules of recording: see :class:`HostContext` and :meth:`HostDevice.capture`.
+"""
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +41,14 @@ class HostEvent:
     passed: int = 0
 
 
+@dataclass
+class HostGraph:
+    """Recorded work, with the contexts that it refers to, and the numbers of changes of their shapes at that time."""
+
+    works: list[Work] = field(default_factory=list)
+    contexts: list[tuple[HostContext, int]] = field(default_factory=list)
+
+
 class HostDevice:
     """A device in host memory.
 
@@ -55,7 +66,8 @@ class HostDevice:
         self._blocks: dict[int, NDArray[np.uint8]] = {}
         self._host: dict[int, NDArray[np.uint8]] = {}
         self._streams: list[HostStream] = []
-        self._recording: list[Work] | None = None
+        self._recording: HostGraph | None = None
+        self._ran: set[HostContext] = set()
         self.things = 0
         """The number of streams, events and graphs that are not destroyed."""
         self.launched = 0
@@ -76,6 +88,7 @@ class HostDevice:
 
     def allocate(self, nbytes: int) -> int:
         """Allocate zeroed memory at a multiple of 256."""
+        self._refuse_while_recording("allocates memory")
         if nbytes > self.memory()[0]:
             raise DeviceMemoryError("out of memory")
         block = np.zeros(nbytes + 256, np.uint8)
@@ -85,16 +98,19 @@ class HostDevice:
 
     def free(self, address: int) -> None:
         """Free memory; raise KeyError if it is freed already."""
+        self._refuse_while_recording("frees memory")
         self._blocks.pop(address)[:] = 255
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
         """Allocate zeroed host memory."""
+        self._refuse_while_recording("allocates host memory")
         array = np.zeros(nbytes, np.uint8)
         self._host[array.ctypes.data] = array
         return array
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
         """Free memory; raise KeyError if it is freed already."""
+        self._refuse_while_recording("frees host memory")
         self._host.pop(array.ctypes.data)
 
     def make_stream(self) -> HostStream:
@@ -111,7 +127,7 @@ class HostDevice:
     def put(self, stream: HostStream, work: Work, ready: Callable[[], bool] = lambda: True) -> None:
         """Queue work in a stream."""
         if self._recording is not None:
-            self._recording.append(work)
+            self._recording.works.append(work)
             return
         stream.waiting.append((ready, work))
         while self._streams_that_can() and (self._chance is None or self._chance.random() < 0.3):
@@ -134,9 +150,13 @@ class HostDevice:
 
     def synchronize(self, event: HostEvent) -> None:
         """Do any possible work until the event has passed."""
+        self._refuse_while_recording("waits")
         while event.passed < event.recorded:
             assert self._streams_that_can(), "deadlock between the streams"
             self._step()
+        for context in self._ran:
+            context.settled = context.done
+        self._ran.clear()
 
     def elapsed_ms(self, first: HostEvent, second: HostEvent) -> float:
         """Return a constant: this device has no time."""
@@ -155,21 +175,37 @@ class HostDevice:
         assert target.flags.c_contiguous
         self.put(stream, lambda: np.copyto(target.reshape(-1).view(np.uint8), self.at(address, target.nbytes)))
 
-    def capture(self, _: HostStream, work: Work) -> list[Work]:
-        """Return the work that is queued meanwhile."""
-        self._recording = []
+    def capture(self, _: HostStream, work: Work) -> HostGraph:
+        """Return the work that is queued meanwhile; fail if a garbage collection could free memory of the device now."""
+        assert not gc.isenabled(), "a garbage collection may free memory of the device while a batch is recorded"
+        self._recording = graph = HostGraph()
         try:
             work()
             self.things += 1
-            return self._recording
+            return graph
         finally:
             self._recording = None
 
-    def launch(self, graph: list[Work], stream: HostStream) -> None:
-        """Queue recorded work again."""
+    def launch(self, graph: HostGraph, stream: HostStream) -> None:
+        """Queue recorded work again; fail if the shape of one of its contexts has changed."""
+        assert all(context.changes == changes for context, changes in graph.contexts), "its shape changed after it was recorded"
         self.launched += 1
-        for work in graph:
+        for work in graph.works:
             self.put(stream, work)
+
+    def run(self, context: HostContext, stream: HostStream, work: Work) -> None:
+        """Queue or record a batch of a context."""
+        changes = context.changes
+        if self._recording is not None:
+            assert context.settled == changes, "it is recorded before it ran once in this shape and was waited for"
+            self._recording.contexts.append((context, changes))
+
+        def compute() -> None:
+            work()
+            context.done = changes
+            self._ran.add(context)
+
+        self.put(stream, compute)
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: HostStream) -> None:
         """Do what the kernel does."""
@@ -196,6 +232,9 @@ class HostDevice:
                 return block[address - start :][:nbytes]
         raise AssertionError("this memory is not allocated")
 
+    def _refuse_while_recording(self, what: str) -> None:
+        assert self._recording is None, f"{what} while a batch is recorded"
+
     def _streams_that_can(self) -> list[HostStream]:
         return [stream for stream in self._streams if stream.waiting and stream.waiting[0][0]()]
 
@@ -203,6 +242,29 @@ class HostDevice:
         able = self._streams_that_can()
         stream = able[0] if self._chance is None else self._chance.choice(able)
         stream.waiting.popleft()[1]()
+
+
+class HostContext:
+    """The execution context of a runtime, which has a shape: a recorded batch refers to data that depends on it.
+
+    Therefore the batch may be recorded only after it ran once in that shape and was waited for, and may be launched only as long
+    as the shape does not change.
+    """
+
+    def __init__(self) -> None:
+        self._shape: object = None
+        self.changes = 0
+        """The number of changes of its shape."""
+        self.done = 0
+        """The number of changes before the last batch that was computed."""
+        self.settled = 0
+        """The same, of the last batch that was also waited for."""
+
+    def set_shape(self, shape: object) -> None:
+        """Change its shape, if it is another one."""
+        if shape != self._shape:
+            self._shape = shape
+            self.changes += 1
 
 
 class MeanModel:
@@ -216,27 +278,36 @@ class MeanModel:
         }
         self._device = device
         self._place = card.input.width * card.input.height * 3
+        self._context = HostContext()
         self.closed = False
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> None:
-        """Compute when the stream reaches it."""
-        assert not self.closed
+        """Compute when the stream reaches it; all batches share one context."""
+        self._run(self._context, count, images, outputs, stream)
 
-        def compute() -> None:
-            at = self._device.at
-            means = at(images, count * self._place).reshape(count, -1).mean(1) / 255
-            candidates = self.outputs["scores"][0][0]
-            at(outputs["scores"], count * candidates * 4).view(np.float32).reshape(count, -1)[:] = means[:, None]
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> Work:
+        """Return a function that computes a batch, in a context of its own."""
+        context = HostContext()
+        return lambda: self._run(context, count, images, outputs, stream)
 
-        self._device.put(stream, compute)
-
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return an empty context: it can be recorded."""
-        return nullcontext()
+    def warmed_up(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Note that it is closed."""
         self.closed = True
+
+    def compute(self, count: int, images: int, outputs: Mapping[str, int]) -> None:
+        """Compute at once."""
+        at = self._device.at
+        means = at(images, count * self._place).reshape(count, -1).mean(1) / 255
+        candidates = self.outputs["scores"][0][0]
+        at(outputs["scores"], count * candidates * 4).view(np.float32).reshape(count, -1)[:] = means[:, None]
+
+    def _run(self, context: HostContext, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> None:
+        assert not self.closed
+        context.set_shape(count)
+        self._device.run(context, stream, lambda: self.compute(count, images, outputs))
 
 
 class FailingModel:
@@ -262,14 +333,25 @@ class FailingModel:
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
         """Fail, or compute the batch."""
+        self._fail(count)
+        self._model.enqueue(count, images, outputs, stream)
+
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> Work | None:
+        """Return a function that fails, or computes the batch; None if it cannot be recorded."""
+        if not self._recorded:
+            return None
+        run = self._model.recordable(count, images, outputs, stream)
+
+        def run_or_fail() -> None:
+            self._fail(count)
+            run()
+
+        return run_or_fail
+
+    def _fail(self, count: int) -> None:
         self.enqueued.append(count)
         if count > self._largest:
             raise DeviceMemoryError("out of memory")
         if self.failures:
             self.failures -= 1
             raise EngineError("it failed", "as requested")
-        self._model.enqueue(count, images, outputs, stream)
-
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return the model's context, unless it cannot be recorded."""
-        return self._model.capturing() if self._recorded else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.engine.graphs import tiny_graph
-from tests.engine.host_device import HostDevice, MeanModel
+from tests.engine.host_device import HostContext, HostDevice, MeanModel
 from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
@@ -18,20 +20,44 @@ from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.kernels import kernels_file
 from vision_infer.engine.tensorrt.plan_engine import TensorRtModel, sizes_of
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 
 
+class Config:
+    """The runtime configuration of the synthetic runtime."""
+
+    def __init__(self) -> None:
+        self.strategy: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+
 class Context:
-    """An execution context of the synthetic runtime: the mean model computes."""
+    """An execution context of the synthetic runtime, with the memory that it receives: the mean model computes."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._shape: tuple[int, ...] = ()
+        self._state = HostContext()
+        self._count = 0
         self._addresses: dict[str, int] = {}
+        self.memory = (0, 0)
+        self.active_optimization_profile = 0
+
+    def set_device_memory(self, address: int, nbytes: int) -> None:
+        self.memory = (address, nbytes)
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.active_optimization_profile = profile
+        return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self._shape = shape
+        low, high = self._runtime.profiles[self.active_optimization_profile]
+        assert low <= shape[0] <= high
+        self._count = shape[0]
+        self._state.set_shape((self.active_optimization_profile, shape))
         return name == "images" and shape[0] <= self._runtime.largest
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -40,9 +66,24 @@ class Context:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        outputs = dict(self._addresses)
-        self._runtime.model.enqueue(self._shape[0], outputs.pop("images"), outputs, self._runtime.device._streams[stream])
+        device, count, outputs = self._runtime.device, self._count, dict(self._addresses)
+        images, (scratch, nbytes) = outputs.pop("images"), self.memory
+        assert nbytes >= self._runtime.device_memory_size_v2
+
+        def compute() -> None:
+            device.at(scratch, nbytes)[:] = count
+            self._runtime.model.compute(count, images, outputs)
+
+        device.run(self._state, device._streams[stream], compute)
         return True
+
+
+class CapturableContext(Context):
+    """A context of TensorRT-RTX, which can be asked whether it can be recorded."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert self._addresses
+        return self._runtime.capturable
 
 
 class Runtime:
@@ -50,12 +91,28 @@ class Runtime:
 
     device_memory_size_v2 = 1000
     largest = 8
+    profiles: Sequence[tuple[int, int]] = ((1, 8),)
+    context: type[Context] = Context
+    engine_host_code_allowed = False
+    tempfile_control_flags = 0b11
 
     def __init__(self, device: HostDevice, card: ModelCard) -> None:
         self.device = device
         self.model = MeanModel(device, card)
         self.loads = True
+        self.why = "the magic tag does not match"
+        self.capturable = True
         self.logger: Any = None
+        self.contexts: list[Context] = []
+        self.config = Config()
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.profiles)
+
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
+        low, high = self.profiles[index]
+        return [(low, 32, 32, 3), (high, 32, 32, 3), (high, 32, 32, 3)]
 
     def start(self, logger: Any) -> Runtime:
         self.logger = logger
@@ -63,19 +120,32 @@ class Runtime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> Runtime | None:
         if not self.loads:
-            self.logger.log(1, "the magic tag does not match")
+            self.logger.log(Severity.ERROR, self.why)
             return None
         return self
 
-    def create_execution_context(self) -> Context:
-        return Context(self)
+    def create_runtime_config(self) -> Config:
+        return self.config
+
+    def create_execution_context(self, config: Config) -> Context:
+        assert config.strategy == "user managed"
+        self.contexts.append(self.context(self))
+        return self.contexts[-1]
 
 
 class Severity:
-    INTERNAL_ERROR, ERROR = 0, 1
+    INTERNAL_ERROR, ERROR, WARNING = 0, 1, 2
 
     def __init__(self) -> None:
         pass
+
+
+class Strategy:
+    USER_MANAGED = "user managed"
+
+
+class Files:
+    ALLOW_IN_MEMORY_FILES = 0
 
 
 class NumberedDevice(HostDevice):
@@ -104,6 +174,8 @@ def api(runtime: Runtime) -> Api:
     class Module:
         ILogger = Severity
         Runtime = runtime.start
+        ExecutionContextAllocationStrategy = Strategy
+        TempfileControlFlag = Files
 
     return Api("tensorrt", Module, "11.0", builds_ahead=False, has_timings=True)
 
@@ -136,6 +208,135 @@ def test_a_plan_runs_through_the_runtime(plan: PlanFile, api: Api, device: Numbe
         model.enqueue(1, 0, {}, 0)
 
 
+def test_each_recorded_batch_has_a_context_and_all_share_their_memory(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime
+) -> None:
+    said: list[str] = []
+    model = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, model, device, sizes_of(plan, 8), 2, said.append) as engine:
+        assert len(runtime.contexts) == 1
+        engine.warm_up()
+        assert len(runtime.contexts) == 1 + 2 * 4
+        assert len({context.memory for context in runtime.contexts}) == 1
+        launched = device.launched
+        for size in (8, 1, 4, 1, 2):
+            engine.collect(engine.submit(engine.lend(size)))
+        assert (device.launched - launched, len(runtime.contexts), said) == (5, 9, [])
+    assert (device.used, device.things) == (0, 0)
+
+
+def test_a_plan_that_cannot_be_recorded_runs_without_graphs(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime
+) -> None:
+    runtime.context, runtime.capturable = CapturableContext, False
+    said: list[str] = []
+    model = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, model, device, (1, 2), 1, said.append) as engine:
+        engine.warm_up()
+        engine.collect(engine.submit(engine.lend(1)))
+        assert device.launched == 0
+    assert said == [f"{plan.engine}: batches of 1 and more run without CUDA graphs: the model cannot be recorded"]
+
+
+def test_a_single_image_runs_in_its_own_profile(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
+    runtime.profiles = ((1, 1), (2, 8))
+    model = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, model, device, (1, 2, 8), 1) as engine:
+        engine.warm_up()
+        assert [context.active_optimization_profile for context in runtime.contexts] == [1, 0, 1, 1]
+        with pytest.raises(EngineError, match="has no optimization profile for a batch of 9"):
+            model.recordable(9, 0, dict.fromkeys(model.outputs, 0), 0)
+
+
+class Blob:
+    """The runtime cache of the synthetic TensorRT-RTX, which knows its own content only."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def deserialize(self, content: bytes) -> bool:
+        known = content.startswith(b"kernels")
+        self.content = content if known else b""
+        return known
+
+    def serialize(self) -> bytes:
+        return self.content
+
+
+class RtxConfig(Config):
+    """The runtime configuration of the synthetic TensorRT-RTX: a kernel is compiled for each new batch size."""
+
+    dynamic_shapes_kernel_specialization_strategy = "lazy"
+
+    def create_runtime_cache(self) -> Blob:
+        return Blob()
+
+    def set_runtime_cache(self, cache: Blob) -> bool:
+        self.cache = cache
+        return True
+
+
+class RtxContext(CapturableContext):
+    """It compiles at its first run in a shape, unless the cache has the kernel."""
+
+    compiled = 0
+
+    def execute_async_v3(self, stream: int) -> bool:
+        config = self._runtime.config
+        assert isinstance(config, RtxConfig)
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        name = f" {self._count}".encode()
+        if name not in config.cache.content:
+            assert self._runtime.device._recording is None
+            config.cache.content = (config.cache.content or b"kernels") + name
+            RtxContext.compiled += 1
+        return super().execute_async_v3(stream)
+
+
+class Kernels:
+    EAGER = "eager"
+
+
+def test_a_second_start_of_tensorrt_rtx_compiles_nothing(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime, tmp_path: Path
+) -> None:
+    api.module.DynamicShapesKernelSpecializationStrategy = Kernels
+    runtime.context = RtxContext
+    file = kernels_file(replace(plan, file=tmp_path / "engine.bin"), "NVIDIA L4")
+    assert file is not None
+    said: list[str] = []
+
+    def starts() -> int:
+        runtime.config = RtxConfig()
+        before = RtxContext.compiled
+        model = TensorRtModel(plan, api, device, file, said.append)
+        with DeviceEngine(plan.engine, plan.card, model, device, (1, 2, 8), 1, said.append) as engine:
+            engine.warm_up()
+        return RtxContext.compiled - before
+
+    assert [starts(), starts(), said] == [3, 0, []]
+    content = file.read_bytes()
+    for wrong in (content[:-1], hashlib.sha256(b"of another driver").digest() + b"of another driver", b""):
+        file.write_bytes(wrong)
+        assert [starts(), starts()] == [3, 0]
+        assert "they are compiled again" in said.pop()
+        assert said == []
+    file = tmp_path / "removed meanwhile" / file.name
+    assert starts() == 3
+    assert "cannot be stored: No such file or directory" in said.pop()
+    assert kernels_file(plan, "NVIDIA L4") is None
+
+
+def test_code_for_the_host_is_allowed_for_version_compatible_plans_only(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime
+) -> None:
+    found = []
+    for compatible in (False, True):
+        TensorRtModel(replace(plan, version_compatible=compatible), api, device).close()
+        found.append((runtime.engine_host_code_allowed, runtime.tempfile_control_flags))
+    assert found == [(False, 3), (True, 1)]  # in memory only: /tmp may be small, or without execute permission
+
+
 def test_an_error_contains_the_message_of_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     runtime.loads = False
     with pytest.raises(EngineError, match="does not load the plan: the magic tag does not match") as caught:
@@ -143,12 +344,54 @@ def test_an_error_contains_the_message_of_the_runtime(plan: PlanFile, api: Api, 
     assert "engine build" in caught.value.hint
 
 
-def test_memory_is_checked_before_a_context_is_created(
-    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime
+@pytest.mark.parametrize(
+    ("severity", "why"),
+    [
+        (1, "[executionContext.cpp::allocate::12] Error Code 2: OutOfMemory (Requested size was 1000000 bytes.)"),
+        (1, "Error Code 2: OutOfMemory (no further information)"),
+        (1, "CUDA error: out of memory"),
+        (2, "Requested amount of GPU memory (9 bytes) could not be allocated. There may not be enough free memory."),
+    ],
+)
+def test_a_lack_of_memory_is_recognized(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime, severity: int, why: str
 ) -> None:
-    runtime.device_memory_size_v2 = 2 * 10**9
-    with pytest.raises(DeviceMemoryError, match="has 1000 MB free, the model needs 2000"):
+    def without_memory(_: bytes) -> Runtime | None:
+        runtime.logger.log(severity, why)
+        runtime.logger.log(Severity.ERROR, "Assertion engine != nullptr failed.")
+        return None
+
+    runtime.deserialize_cuda_engine = without_memory  # type: ignore[method-assign]
+    with pytest.raises(DeviceMemoryError) as caught:
         TensorRtModel(plan, api, device)
+    assert why[:30] in caught.value.message
+
+
+@pytest.mark.parametrize(("weights", "scratch", "needs"), [(2 * 10**9, 1000, 2000), (4, 2 * 10**9, 2000)])
+def test_memory_is_checked_before_it_is_used(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime, weights: int, scratch: int, needs: int
+) -> None:
+    class Long(bytes):
+        def __len__(self) -> int:
+            return weights
+
+    runtime.device_memory_size_v2 = scratch
+    with pytest.raises(DeviceMemoryError, match=f"has 1000 MB free, the model needs {needs}"):
+        TensorRtModel(replace(plan, plan=Long()), api, device)
+    assert device.used == 0
+
+
+def test_a_runtime_that_does_not_start(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
+    def null(logger: Any) -> None:
+        logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    api.module.Runtime = null
+    with pytest.raises(
+        EngineError, match=r"TensorRT 11\.0 cannot be started: CUDA initialization failure with error: 35"
+    ) as caught:
+        TensorRtModel(plan, api, device)
+    assert "Update NVIDIA's driver" in caught.value.hint
 
 
 def test_batch_sizes_follow_from_the_plan(plan: PlanFile) -> None:

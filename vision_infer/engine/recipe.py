@@ -19,7 +19,7 @@ from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 
 HINT = "See docs/reference/results.md for the fields of a recipe."
 _CPU_FIELDS = ("compute", "batch", "workers", "threads", "budget")
-_PLAN_FIELDS = ("batch_sizes", "gpus", "workspace_mb", "version_compatible", "hardware_compatible")
+_PLAN_FIELDS = ("batch_sizes", "gpus", "workspace_mb", "version_compatible", "hardware_compatible", "tf32")
 
 
 def _check_runtime(name: str) -> str:
@@ -51,6 +51,8 @@ class EngineRecipe(BaseModel):
     version_compatible: bool = Field(default=False, description="Whether later versions of TensorRT can load the plan.")
     hardware_compatible: bool = Field(default=False, description="Whether every GPU from Ampere on can run the plan.")
 
+    tf32: bool = Field(default=False, description="Whether a plan in fp32 computes products in TF32.")
+
     @property
     def is_plan(self) -> bool:
         """Whether it describes a plan: an engine of TensorRT or TensorRT-RTX."""
@@ -59,7 +61,8 @@ class EngineRecipe(BaseModel):
     def plan_options(self) -> PlanOptions:
         """Return how its plan is built."""
         workspace = None if self.workspace_mb is None else int(self.workspace_mb * 1e6)
-        return PlanOptions(tuple(sorted(set(self.batch_sizes))), workspace, self.version_compatible, self.hardware_compatible)
+        sizes = tuple(sorted(set(self.batch_sizes)))
+        return PlanOptions(sizes, workspace, self.version_compatible, self.hardware_compatible, self.tf32)
 
 
 def recipes_dir() -> Path:

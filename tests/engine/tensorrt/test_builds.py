@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -22,7 +23,8 @@ from tests.engine.tensorrt.networks import (
 )
 from vision_infer.engine.engine import OUTPUT_NAMES
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.tensorrt.compile import compile_plan
+from vision_infer.engine.tensorrt.compile import _configure, compile_plan
+from vision_infer.engine.tensorrt.network import parse_network
 from vision_infer.engine.tensorrt.plan_file import parse_plan
 from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family
@@ -47,6 +49,18 @@ def test_a_plan_is_built(name: Name, precision: Precision) -> None:
     # Weights make up most of a plan; in INT8 they have a quarter of their size.
     assert len(plan.plan) > graph(name, "fp32").stat().st_size / 8
     assert parse_plan(plan.to_bytes(), "plan") == plan
+
+
+@pytest.mark.parametrize(("timed", "tf32", "profiles"), [(False, False, 1), (True, True, 2)])
+def test_every_plan_can_be_recorded(timed: bool, tf32: bool, profiles: int) -> None:
+    """TensorRT-RTX refuses to build a plan with this flag that would allocate memory or wait while it runs."""
+    trt, path = replace(api(), has_timings=timed), graph("embedder", "fp32")
+    parsed = parse_network(trt, path, read_graph_facts(path).card)
+    config = _configure(trt, parsed, SM_89, replace(OPTIONS, tf32=tf32))
+    assert config.get_flag(trt.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert config.get_flag(trt.module.BuilderFlag.TF32) == tf32
+    assert (config.max_aux_streams, config.num_optimization_profiles) == (0, profiles)
+    assert parsed.builder.build_serialized_network(parsed.network, config) is not None
 
 
 @pytest.mark.parametrize(("name", "precision"), ALL)

@@ -16,11 +16,14 @@ from tests.engine.tensorrt.build_process import COMPILES
 from tests.engine.tensorrt.networks import OPTIONS, SM_89, Name, Precision, api, compiled, graph
 from tests.support.disks import small_disk
 from tests.support.media import ROOT
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.tensorrt import compile as compile_module
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 from vision_infer.engine.tensorrt.cached_plans import list_cached_plans
+from vision_infer.engine.tensorrt.checked_file import read_checked, write_checked
 from vision_infer.engine.tensorrt.compile import PlanOptions
+from vision_infer.engine.tensorrt.kernels import kernels_file
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, open_plan
 from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu
@@ -128,6 +131,63 @@ def test_a_version_compatible_plan_is_suitable_for_later_versions(cache: EngineC
     cache.store(one.key(), plan.to_bytes())
     assert find_plan(replace(one, api=replace(old, version="11.2.0")), RTX_4090, cache, no_news) == plan
     assert find_plan(replace(one, api=replace(old, version="12.0.0")), RTX_4090, cache, no_news) is None
+
+
+def test_a_plan_for_exactly_this_version_is_preferred(cache: EngineCache) -> None:
+    """A version-compatible one is slower, even if it was used last."""
+    trt = replace(api(), runtime="tensorrt", version="11.2.0", builds_ahead=False)
+    plain, compatible = (
+        PlanJob(graph("embedder", "fp16"), trt, SM_89, PlanOptions((1, 2), version_compatible=value)) for value in (False, True)
+    )
+    for one in (plain, compatible):
+        cache.store(one.key(), replace(kept(cache, one), runtime="tensorrt").to_bytes())
+    found = find_plan(plain, RTX_4090, cache, no_news)
+    assert found is not None
+    assert not found.version_compatible
+    cache.remove(plain.key())
+    found = find_plan(plain, RTX_4090, cache, no_news)
+    assert found is not None
+    assert found.version_compatible
+
+
+def test_a_plan_that_was_built_in_another_way_is_not_used(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(compile_module, "BUILD_VERSION", compile_module.BUILD_VERSION - 1)
+        kept(cache, job())
+        assert find_plan(job(), RTX_4090, cache, no_news) is not None
+    assert find_plan(job(), RTX_4090, cache, no_news) is None
+    (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
+    assert told.not_here == "built by another version of vision-infer, in another way"
+    said: list[str] = []
+    build_plan(job(), cache, said.append)
+    version = compile_module.BUILD_VERSION
+    assert f"build version {version}, was batches 1 2 4, build version {version - 1})" in said[0]
+
+
+def test_a_plan_in_tf32_has_its_own_name_key_and_passport(cache: EngineCache) -> None:
+    exact, rounded = (job(precision="fp32", options=PlanOptions((1, 2), tf32=value)) for value in (False, True))
+    plan, passport = build_plan(rounded, cache, lambda _: None)
+    assert (plan.engine, passport.engine, passport.compute) == ("tensorrt-rtx-cuda-tf32", "tensorrt-rtx-cuda-tf32", "tf32")
+    assert (plan.precision, plan.tf32) == ("fp32", True)
+    assert find_plan(exact, RTX_4090, cache, no_news) is None
+    assert find_plan(rounded, RTX_4090, cache, no_news) == plan
+    with pytest.raises(UsageError, match="--tf32 is not valid for fp16"):
+        job(options=PlanOptions((1, 2), tf32=True))
+
+
+def test_a_plan_knows_where_it_is_cached(cache: EngineCache) -> None:
+    built, found = (build_plan(job(), cache, lambda _: None)[0] for _ in range(2))
+    assert built.file == found.file == cache.folder / job().key().digest() / "engine.bin"
+    assert kernels_file(built, "NVIDIA L4") != kernels_file(built, "NVIDIA L40")
+    kernels = kernels_file(built, "NVIDIA L4")
+    assert kernels is not None
+    write_checked(kernels, b"kernels")
+    passport = cache.passport(job().key())
+    assert passport is not None
+    cache.store_passport(job().key(), passport.to_json())
+    assert read_checked(kernels) == b"kernels"  # a new passport does not remove them, a new plan does
+    cache.store(job().key(), built.to_bytes())
+    assert read_checked(kernels) == b""
 
 
 def test_cached_plans_are_listed(cache: EngineCache) -> None:

@@ -11,7 +11,7 @@ from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.tensorrt import compile as compile_module
 from vision_infer.engine.tensorrt.api import Api, load_api
-from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, compile_plan, profile_of
+from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, compile_plan, profiles_of
 from vision_infer.engine.tensorrt.target import FindGpu, GpuTarget, LocalGpu, choose_target, find_gpu
 
 
@@ -77,18 +77,26 @@ def test_tensorrt_builds_for_the_gpu_of_this_machine_only() -> None:
         choose_target(tensorrt(), ["sm_120"], find=with_gpu("NVIDIA L4", "sm_89"))
 
 
-def test_options_that_a_runtime_does_not_have() -> None:
+def test_options_that_a_runtime_or_a_graph_does_not_have() -> None:
     for options in (PlanOptions(version_compatible=True), PlanOptions(hardware_compatible=True)):
         with pytest.raises(UsageError, match="-compatible"):
-            check_options(api(), options)
-        check_options(tensorrt(), options)
+            check_options(api(), options, "fp32")
+        check_options(tensorrt(), options, "fp32")
+    check_options(api(), PlanOptions(tf32=True), "fp32")
+    with pytest.raises(UsageError, match="--tf32 is not valid for fp16"):
+        check_options(api(), PlanOptions(tf32=True), "fp16")
 
 
-@pytest.mark.parametrize(("sizes", "profile"), [((1,), (1, 1, 1)), ((1, 2, 4, 8), (1, 8, 8)), ((4, 16), (4, 16, 16))])
-def test_the_profile_reaches_from_the_smallest_to_the_largest_batch(
-    sizes: tuple[int, ...], profile: tuple[int, int, int]
+@pytest.mark.parametrize(
+    ("sizes", "own", "others"),
+    [((1,), None, (1, 1, 1)), ((1, 2, 4, 8), (1, 1, 1), (2, 8, 8)), ((4, 16), None, (4, 16, 16))],
+)
+def test_the_profiles_cover_all_batch_sizes(
+    sizes: tuple[int, ...], own: tuple[int, int, int] | None, others: tuple[int, int, int]
 ) -> None:
-    assert profile_of(sizes) == profile
+    """TensorRT has one for a single image; TensorRT-RTX needs one only."""
+    assert profiles_of(tensorrt(), sizes) == ((others,) if own is None else (own, others))
+    assert profiles_of(api(), sizes) == ((sizes[0], sizes[-1], sizes[-1]),)
 
 
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

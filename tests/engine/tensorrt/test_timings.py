@@ -15,10 +15,11 @@ from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.tensorrt import plans
 from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.checked_file import MAX_BYTES
 from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
-from vision_infer.engine.tensorrt.timings import MAX_BYTES, read_timings, store_timings, timings_file
+from vision_infer.engine.tensorrt.timings import read_timings, store_timings, timings_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 

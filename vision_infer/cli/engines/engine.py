@@ -132,6 +132,7 @@ def build(
     ] = None,
     version_compatible: Annotated[bool, Option("--version-compatible", help="TensorRT: allow later minor versions.")] = False,
     hardware_compatible: Annotated[bool, Option("--hardware-compatible", help="TensorRT: allow every GPU since Ampere.")] = False,
+    tf32: Annotated[bool, Option("--tf32", help="Plans in fp32: compute in TF32, faster and less exact.")] = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     budget: Budget = None,
@@ -148,7 +149,7 @@ def build(
     recipe = None if file is None else read_recipe(file)
     model = name if file is None or recipe is None else model_of(recipe, file)
     asked = BuildTarget(model, recipe, engine, runtime, precision)
-    typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible)
+    typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible, tf32)
     plan = wanted_plan(asked, typed, batch)
     made: Iterable[Passport]
     if plan is None:

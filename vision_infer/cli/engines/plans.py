@@ -41,6 +41,7 @@ class TypedOptions:
     workspace_mb: float | None
     version_compatible: bool
     hardware_compatible: bool
+    tf32: bool
 
     def refuse(self) -> None:
         """Reject the options if no plan is built.
@@ -55,6 +56,7 @@ class TypedOptions:
             "--workspace-mb": self.workspace_mb,
             "--version-compatible": self.version_compatible,
             "--hardware-compatible": self.hardware_compatible,
+            "--tf32": self.tf32,
         }
         for option, value in given.items():
             if value:
@@ -101,13 +103,15 @@ def wanted_plan(asked: BuildTarget, typed: TypedOptions, batch: int | None) -> P
         runtime, precision, gpus = *_named(asked), typed.gpus
         if runtime not in PLAN_RUNTIMES:
             return None
-        options = PlanOptions()
+        options = PlanOptions(tf32=precision == "tf32")
+        precision = "fp32" if options.tf32 else precision
     workspace = options.workspace_bytes if typed.workspace_mb is None else int(typed.workspace_mb * 1e6)
     options = PlanOptions(
         options.batch_sizes if batch is None else batch_sizes_up_to(batch),
         workspace,
         options.version_compatible or typed.version_compatible,
         options.hardware_compatible or typed.hardware_compatible,
+        options.tf32 or typed.tf32,
     )
     kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
     if kind == "cpu":
@@ -163,6 +167,7 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
     from vision_infer.cli.engines.build_progress import open_build_progress
     from vision_infer.engine.store.cache import EngineCache
     from vision_infer.engine.tensorrt.api import load_api
+    from vision_infer.engine.tensorrt.plan_file import plan_engine_name
     from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, graph_of
     from vision_infer.engine.tensorrt.target import choose_target
     from vision_infer.model.catalog import model_inputs
@@ -180,7 +185,7 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
                 raise
             on_message(f"{path.name} is skipped: {error}")
             continue
-        with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
+        with open_build_progress(plan_engine_name(wanted.runtime, wanted.precision, wanted.options.tf32)) as report:
             yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), on_message, report)[1]
 
 

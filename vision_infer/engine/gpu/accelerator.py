@@ -7,7 +7,6 @@ memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,8 +124,15 @@ class DeviceModel(Protocol):
             EngineError: The runtime failed.
         """
 
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return a context for recording a batch; None: the model cannot be recorded."""
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Stream) -> Callable[[], None] | None:
+        """Return a function that queues one batch, always the same, with everything that depends on its shape kept for it alone.
+
+        After its first run it neither allocates memory nor waits, so that it can be recorded; arguments and errors are those of
+        :meth:`enqueue`. None: the model cannot be recorded.
+        """
+
+    def warmed_up(self) -> None:
+        """Receive that all batch sizes have run: what the model compiled for them can be kept for the next start."""
 
     def close(self) -> None:
         """Free its memory."""

@@ -85,8 +85,8 @@ class DeviceBuffer:
     """The outputs are in host memory."""
     in_use: list[object]
     """The decoded frames that must not be freed before the batch is done; shared with the slots."""
-    graphs: dict[int, Graph | None] = field(default_factory=dict)
-    """The recorded graphs by batch size; None: it ran once unrecorded, and is recorded the next time."""
+    graphs: dict[int, Graph] = field(default_factory=dict)
+    """The recorded graphs by batch size."""
 
 
 class DeviceBuffers:
@@ -155,7 +155,7 @@ class DeviceBuffers:
             self._device.destroy(*self._things)
         for buffer in getattr(self, "buffers", []):
             with suppress(EngineError):
-                self._device.destroy(*[graph for graph in buffer.graphs.values() if graph is not None])
+                self._device.destroy(*buffer.graphs.values())
             buffer.graphs.clear()
         for address in self._addresses:
             with suppress(EngineError):
@@ -175,7 +175,7 @@ class DeviceBuffers:
         in_use: list[object] = []
         nbytes = images[0].nbytes
         slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes, stream, in_use) for at in range(largest))
-        events = [self._keep(self._device.make_event()) for _ in range(4)]
+        events = [self._keep(self._device.make_event(timed)) for timed in (True, False, False, True)]
         host = {name: array for name, (array, _) in pairs.items()}
         addresses = {name: address for name, (_, address) in pairs.items()}
         begun, copied, computed, done = events

@@ -2,14 +2,15 @@
 
 A batch is copied in on its buffer's stream, computed on the engine's only compute stream, and copied out on its buffer's stream
 again; events keep the order. So copies run in parallel with the computing of other batches, and the model needs its working
-memory once. From its second run on, a batch size is launched as one CUDA graph, if the model can be recorded.
+memory once. Batches that were recorded during the warm-up are launched as one CUDA graph each; others are queued call by call.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -24,6 +25,8 @@ NS_PER_MS = 1_000_000
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """The batch sizes that run; other sizes are padded to the next one."""
 IN_FLIGHT = 2
+# Serializes recording in the process, because garbage collection is off meanwhile. Held by threads that warm up an engine.
+_RECORDING = threading.Lock()
 
 
 def batch_sizes_up_to(largest: int) -> tuple[int, ...]:
@@ -65,7 +68,8 @@ class DeviceEngine:
         self._model = model
         self._on_message = on_message
         self._graphs = graphs
-        # Serializes queueing on the compute stream, and recording. Held in submit() by the pipeline's inference threads.
+        # Serializes queueing on the compute stream. Held in submit() by the pipeline's inference threads, and while a batch is
+        # recorded by the thread that warms up.
         self._lock = threading.Lock()
         self._compute = device.make_stream()
         self._closed = False
@@ -159,10 +163,17 @@ class DeviceEngine:
         return RawResults(outputs, started, ended)
 
     def warm_up(self) -> None:
-        """Run every batch size in every buffer twice: the second run records it."""
-        for count in (*self.batch_sizes, *self.batch_sizes):
-            for ticket in [self.submit(loan) for loan in [self.lend(count) for _ in range(self.in_flight)]]:
+        """Record every batch size in every buffer, and run it once. Call it before the first batch; it needs all buffers."""
+        self.device.use()
+        gc.collect()
+        for count in self.batch_sizes:
+            loans = [self.lend(count) for _ in range(self.in_flight)]
+            for loan in loans:
+                if self._graphs and count not in loan.buffer.graphs:
+                    self._record(loan.buffer, count)
+            for ticket in [self.submit(loan) for loan in loans]:
                 self.collect(ticket)
+        self._model.warmed_up()
 
     def __enter__(self) -> DeviceEngine:
         return self
@@ -190,32 +201,27 @@ class DeviceEngine:
 
     def _run(self, buffer: DeviceBuffer, size: int) -> None:
         graph = buffer.graphs.get(size)
-        # The first run of a size is not recorded: runtimes allocate then, which a recording does not allow.
-        if graph is None and self._graphs and size in buffer.graphs:
-            graph = self._record(buffer, size)
-        if graph is not None:
+        if graph is None:
+            self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute)
+        else:
             self.device.launch(graph, self._compute)
-            return
-        self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute)
-        buffer.graphs[size] = None
 
-    def _record(self, buffer: DeviceBuffer, size: int) -> object | None:
-        """Record a batch size; if that fails, report it, and let all batches run without graphs."""
-        context = self._model.capturing()
-        if context is None:
-            return None
+    def _record(self, buffer: DeviceBuffer, size: int) -> None:
+        """Record a batch size; if that fails, report it, and let the remaining batch sizes run without graphs."""
         try:
-            with context:
-                graph = self.device.capture(
-                    self._compute,
-                    lambda: self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute),
-                )
+            with self._lock:
+                run = self._model.recordable(size, buffer.images_at, buffer.outputs_at, self._compute)
+                if run is None:
+                    raise EngineError("the model cannot be recorded")
+                # The first run in a shape initializes and allocates, which a recording does not allow: so run it and wait.
+                run()
+                self.device.record(buffer.computed, self._compute)
+                self.device.synchronize(buffer.computed)
+                with _no_collection():
+                    buffer.graphs[size] = self.device.capture(self._compute, run)
         except EngineError as error:
             self._graphs = False
-            self._on_message(f"{self.name}: batches run without CUDA graphs, because recording failed: {error.message}")
-            return None
-        buffer.graphs[size] = graph
-        return graph  # type: ignore[no-any-return]
+            self._on_message(f"{self.name}: batches of {size} and more run without CUDA graphs: {error.message}")
 
     def _smaller(self, sizes: tuple[int, ...], error: DeviceMemoryError) -> tuple[int, ...]:
         if len(sizes) == 1:
@@ -256,3 +262,16 @@ class DeviceEngine:
         if hasattr(self, "_buffers"):
             self._buffers.close()
         self._model.close()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Switch garbage collection off: it could free memory of the device on this thread, which would make a recording invalid."""
+    with _RECORDING:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_on:
+                gc.enable()

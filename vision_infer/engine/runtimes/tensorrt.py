@@ -19,9 +19,11 @@ def _open(name: PlanRuntime, path: Path, settings: EngineSettings, cache: Engine
     from vision_infer.engine.tensorrt.plan_engine import open_plan_engine
     from vision_infer.engine.tensorrt.plans import graph_of, plan_for_gpu
 
+    tf32 = settings.precision == "tf32"
     if settings.precision:
-        path = graph_of(path, read_graph_facts(path).card.name, cast(Precision, settings.precision))
-    index, options = settings.device_index, PlanOptions(batch_sizes_up_to(settings.batch))
+        precision = cast(Precision, "fp32" if tf32 else settings.precision)
+        path = graph_of(path, read_graph_facts(path).card.name, precision)
+    index, options = settings.device_index, PlanOptions(batch_sizes_up_to(settings.batch), tf32=tf32)
     plan = plan_for_gpu(path, name, options, index, cache, on_message, settings.may_build)
     return open_plan_engine(plan, index, settings.batch, settings.workers, on_message)
 

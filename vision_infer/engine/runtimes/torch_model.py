@@ -123,13 +123,19 @@ class TorchModel:
         except Exception as error:
             raise EngineError(summarize_error(error)) from error
 
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Allocate from a separate pool while a batch is recorded: the graph refers to that memory."""
-        if self._device.type != "cuda":
-            return nullcontext()
-        if self._memory is None:
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> Callable[[], None] | None:
+        """Return a function that allocates from a pool for recorded batches only: a graph refers to that memory."""
+        if self._device.type == "cuda" and self._memory is None:
             self._memory = torch.cuda.MemPool()
-        return torch.cuda.use_mem_pool(self._memory, self._device)
+
+        def run() -> None:
+            with nullcontext() if self._memory is None else torch.cuda.use_mem_pool(self._memory, self._device):
+                self.enqueue(count, images, outputs, stream)
+
+        return run
+
+    def warmed_up(self) -> None:
+        """Keep nothing: PyTorch has its own cache."""
 
     def close(self) -> None:
         """Free the weights and PyTorch's cached memory."""

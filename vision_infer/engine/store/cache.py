@@ -3,6 +3,7 @@
     DIGEST/entry.json      the key, and the checksum of the engine
     DIGEST/engine.bin      the compiled engine, if the runtime has one
     DIGEST/passport.json   the measurements
+    DIGEST/kernels-….bin   kernels that a plan compiled for a GPU of this machine
     DIGEST.lock            the lock of the process that builds the engine
 
 An entry is written under another name and renamed: it exists completely or not at all, and the next builder removes the leftovers
@@ -32,6 +33,8 @@ HOME_VARIABLE = "VISION_INFER_HOME"
 LIMIT_BYTES = 4_000_000_000
 """The maximum size of the cache, bytes; storing an engine removes the least recently used ones beyond it."""
 NS_PER_S = 1_000_000_000
+KERNELS = "kernels-*.bin"
+"""The names of the files of compiled kernels, next to the engine."""
 
 OnMessage = Callable[[str], None]
 """Receives lines of text for people."""
@@ -272,8 +275,14 @@ def _write(path: Path, content: bytes) -> None:
 def _copy_stored(folder: Path, temporary: Path, engine: bytes | None, passport: str | None) -> None:
     for name, new in (("engine.bin", engine), ("passport.json", passport)):
         if new is None and (folder / name).is_file():
-            shutil.copyfile(folder / name, temporary / name)
-            (temporary / name).chmod(0o600)
+            _copy(folder / name, temporary)
+    for kernels in folder.glob(KERNELS) if engine is None else ():
+        _copy(kernels, temporary)
+
+
+def _copy(path: Path, folder: Path) -> None:
+    shutil.copyfile(path, folder / path.name)
+    (folder / path.name).chmod(0o600)
 
 
 def _replace_folder(temporary: Path, folder: Path) -> None:

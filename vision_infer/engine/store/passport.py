@@ -159,7 +159,7 @@ class Passport(_PassportPart):
     sources: Sources
     runtime: str
     runtime_version: str
-    compute: Literal["f32", "bf16", "f16"] = "f32"
+    compute: Literal["f32", "tf32", "bf16", "f16"] = "f32"
     tools: Mapping[str, str] = Field(default_factory=dict, description="The versions of other tools.")
     device: DeviceFacts
     precision: Mapping[str, str] = Field(

@@ -6,12 +6,13 @@ the machine, times kernels on it, and can build plans for later versions or othe
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.packages import install
@@ -21,6 +22,8 @@ from vision_infer.engine.tensorrt.plan_file import capability_number
 MAX_MESSAGES = 50
 _NOISE = ("global log stream",)
 """Messages that TensorRT-RTX logs as fatal whenever Python creates a logger, and that mean nothing."""
+_NO_MEMORY = re.compile(r"out ?of ?memory|requested size was|could not be allocated|failed to allocate", re.IGNORECASE)
+"""The words for too little memory. Some are in warnings only, and the last error is then about something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +79,58 @@ def load_api(runtime: PlanRuntime) -> Api:
     return Api(runtime, module, str(module.__version__), ahead, has_timings=runtime == "tensorrt")
 
 
+def start(api: Api, messages: Messages, what: Literal["Builder", "Runtime"]) -> Any:
+    """Create a builder or a runtime, the objects that all others come from.
+
+    Raises:
+        EngineError: The library does not start; mostly the driver is missing or too old for it.
+    """
+    try:
+        return getattr(api.module, what)(messages.logger)
+    except TypeError as error:  # the binding's error if the library returns null
+        why = messages.last_error() or "the library gives no reason"
+        hint = "Update NVIDIA's driver (580 or later, see 'nvidia-smi'), or use --engine onnxruntime."
+        raise EngineError(f"{api.title} {api.version} cannot be started: {why}", hint) from error
+
+
 class Messages:
     """Collects the last errors of a runtime; nothing is printed."""
 
     def __init__(self, api: Api) -> None:
-        trt, errors = api.module, deque[str](maxlen=MAX_MESSAGES)
+        trt, errors, lacks = api.module, deque[str](maxlen=MAX_MESSAGES), deque[str](maxlen=MAX_MESSAGES)
         severe = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+        kept = (*severe, trt.ILogger.WARNING)
 
         class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity in severe and not any(noise in message for noise in _NOISE):
+                if severity not in kept or any(noise in message for noise in _NOISE):
+                    return
+                if severity in severe:
                     errors.append(message)
+                if _NO_MEMORY.search(message):
+                    lacks.append(message)
 
         self._errors = errors
+        self._lacks = lacks
         self.logger = Logger()
         """The logger for the runtime; it has to live as long as everything that was created with it."""
 
     def last_error(self) -> str:
         """Return the last error in one line; empty if there was none."""
-        return " ".join(self._errors[-1].split())[:300] if self._errors else ""
+        return _one_line(self._errors)
+
+    def lack_of_memory(self) -> str:
+        """Return the last error or warning about too little memory in one line; empty if there was none."""
+        return _one_line(self._lacks)
 
     def clear(self) -> None:
-        """Forget all errors."""
+        """Forget all messages."""
         self._errors.clear()
+        self._lacks.clear()
+
+
+def _one_line(messages: deque[str]) -> str:
+    return " ".join(messages[-1].split())[:300] if messages else ""

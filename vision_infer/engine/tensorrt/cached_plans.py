@@ -12,6 +12,7 @@ from vision_infer.engine.store.cache import CacheEntry, EngineCache
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import Passport
 from vision_infer.engine.tensorrt.api import installed_versions
+from vision_infer.engine.tensorrt.compile import is_built_alike
 from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 from vision_infer.engine.tensorrt.plan_file import capability_number, runs_on
 from vision_infer.engine.tensorrt.target import LocalGpu, find_gpu
@@ -73,6 +74,8 @@ def why_not_here(key: EngineKey, version: str, gpu: LocalGpu | None) -> str:
     same_major = version.split(".")[0] == key.runtime_version.split(".")[0]
     if version != key.runtime_version and not (same_major and "version-compatible" in key.profile):
         return f"built by {runtime} {key.runtime_version}, installed is {version}"
+    if not is_built_alike(key.profile):
+        return "built by another version of vision-infer, in another way"
     if gpu is None:
         return "this machine has no NVIDIA GPU"
     *name, capabilities = _split_device(key.device)

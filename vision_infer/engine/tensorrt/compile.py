@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.contract import OutputShapes
-from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
@@ -20,6 +21,8 @@ from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.target import GpuTarget, use_gpu
 
 _NS_PER_S = 1_000_000_000
+BUILD_VERSION = 2
+"""The version of how plans are built. Increase it with every change of :func:`_configure`: older plans are then not used."""
 GIVE_UP_S = 0.5
 """The time to wait for a canceled builder, seconds: TensorRT-RTX may not check for seconds."""
 _T = TypeVar("_T")
@@ -30,30 +33,43 @@ class PlanOptions:
     """How a plan is built."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """The batch sizes that it runs, ascending. Its optimization profile reaches from the first to the last and is tuned for the
-    last: under high load batches are full."""
+    """The batch sizes that it runs, ascending; see :func:`profiles_of`."""
     workspace_bytes: int | None = None
     """The GPU memory for intermediate results of a layer, bytes; None: all."""
     version_compatible: bool = False
     """TensorRT only: whether later versions with the same major number can load it."""
     hardware_compatible: bool = False
     """TensorRT only: whether every GPU from Ampere (sm_80) on can run it."""
+    tf32: bool = False
+    """Whether products of FP32 values are computed in TF32: faster, with their mantissas rounded to ten bits."""
 
     def describe(self) -> str:
-        """Return all options that make plans different, as the cache key contains them."""
+        """Return all options that make plans different, as the cache key contains them; TF32 is in the engine's name."""
         parts = [f"batches {' '.join(map(str, self.batch_sizes))}"]
         parts += [] if self.workspace_bytes is None else [f"workspace {self.workspace_bytes / 1e6:g} MB"]
         parts += ["version-compatible"] if self.version_compatible else []
         parts += ["hardware-compatible"] if self.hardware_compatible else []
+        parts.append(_built_now())
         return ", ".join(parts)
 
 
-def check_options(api: Api, options: PlanOptions) -> None:
-    """Refuse options that a runtime does not have.
+def is_built_alike(description: str) -> bool:
+    """Return whether a plan was built in the way of this version of the program, by its :meth:`PlanOptions.describe`."""
+    return description.endswith(_built_now())
+
+
+def _built_now() -> str:
+    return f"build version {BUILD_VERSION}"
+
+
+def check_options(api: Api, options: PlanOptions, precision: Precision) -> None:
+    """Refuse options that a runtime, or a graph of that precision, does not have.
 
     Raises:
-        UsageError: An option is not valid for this runtime.
+        UsageError: An option is not valid for them.
     """
+    if options.tf32 and precision != "fp32":
+        raise UsageError(f"--tf32 is not valid for {precision}", "It applies to plans in fp32.")
     if api.builds_ahead and options.version_compatible:
         raise UsageError(
             f"--version-compatible is not valid for {api.title}: a plan fits the version that built it", "Leave it out."
@@ -112,8 +128,10 @@ def compile_plan(
         config.progress_monitor = _monitor(api, phases, canceled)
         plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
-            why = parsed.messages.last_error() or "the builder gives no reason"
-            raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "Try a smaller --batch or another precision.")
+            lack = parsed.messages.lack_of_memory()
+            why = lack or parsed.messages.last_error() or "the builder gives no reason"
+            kind, hint = (DeviceMemoryError, "Close other programs on the GPU, or t") if lack else (EngineError, "T")
+            raise kind(f"{graph}: {api.title} cannot build it: {why}", f"{hint}ry a smaller --batch or another precision.")
         return bytes(plan), parsed.outputs, layer_precisions(parsed), b"" if cache is None else bytes(cache.serialize())
 
     plan, outputs, layers, new_timings = _run_on_thread(work, canceled)
@@ -131,13 +149,17 @@ def compile_plan(
         options.version_compatible,
         "" if options.hardware_compatible else target.gpu,
         options.hardware_compatible,
+        options.tf32,
     )
     return CompiledPlan(made, layers, new_timings, (clock.monotonic_ns() - started_ns) / _NS_PER_S)
 
 
 def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: PlanOptions) -> Any:
     trt, config = api.module, parsed.builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 is the reference: TF32 would round it to ten bits
+    (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)  # on by default; FP32 is the reference
+    config.max_aux_streams = 0  # streams of the runtime's own could not be recorded next to decoders, which use another stream
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT-RTX: otherwise the plan may allocate while it is recorded
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.version_compatible:
@@ -149,15 +171,24 @@ def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: Plan
         for index, capability in enumerate(target.capabilities):
             config.set_compute_capability(trt.ComputeCapability.__members__[capability.replace("sm_", "SM")], index)
     height, width = parsed.network.get_input(0).shape[1:3]
-    profile = parsed.builder.create_optimization_profile()
-    profile.set_shape("images", *[(batch, height, width, 3) for batch in profile_of(options.batch_sizes)])
-    config.add_optimization_profile(profile)
+    for batches in profiles_of(api, options.batch_sizes):
+        profile = parsed.builder.create_optimization_profile()
+        profile.set_shape("images", *[(batch, height, width, 3) for batch in batches])
+        config.add_optimization_profile(profile)
     return config
 
 
-def profile_of(batch_sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the smallest batch of the optimization profile, the one that it is tuned for, and the largest."""
-    return min(batch_sizes), max(batch_sizes), max(batch_sizes)
+def profiles_of(api: Api, batch_sizes: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return for each optimization profile the smallest batch, the one that it is tuned for, and the largest.
+
+    The last one is tuned for the largest batch: under high load batches are full. TensorRT, which chooses kernels when it builds,
+    gets another one for a single image; TensorRT-RTX compiles them for each batch size when the plan runs.
+    """
+    first, *others = batch_sizes
+    last = batch_sizes[-1]
+    if api.has_timings and first == 1 and others:
+        return ((1, 1, 1), (others[0], last, last))
+    return ((first, last, last),)
 
 
 def _use_timings(api: Api, config: Any, timings: bytes) -> Any:

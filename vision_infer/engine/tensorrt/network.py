@@ -16,7 +16,7 @@ from typing import Any
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.contract import OutputShapes, Port, check_contract
-from vision_infer.engine.tensorrt.api import Api, Messages
+from vision_infer.engine.tensorrt.api import Api, Messages, start
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "INT32": "int32", "UINT8": "uint8"}
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -41,11 +41,11 @@ def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
     """Parse a deployment graph with a runtime.
 
     Raises:
-        EngineError: The runtime does not support one of its operators; the message names it.
+        EngineError: The runtime does not start, or does not support one of the graph's operators; the message names it.
         ModelError: Its inputs and outputs are not those of a deployment graph.
     """
     trt, messages = api.module, Messages(api)
-    builder = trt.Builder(messages.logger)
+    builder = start(api, messages, "Builder")
     # Since TensorRT 11 all networks are strongly typed, and the flag changes nothing.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages.logger)

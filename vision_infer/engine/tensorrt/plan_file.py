@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -54,17 +55,20 @@ class PlanFile:
     outputs: OutputShapes
     """For each output, in the order of the graph, its shape without the batch, and its dtype."""
     version_compatible: bool = False
-    """TensorRT only: whether later versions with the same major number can load it. It then contains code for the host, which the
-    runtime has to allow (``engine_host_code_allowed``)."""
+    """TensorRT only: whether later versions with the same major number can load it. It then contains code for the host."""
     hardware: str = ""
     """TensorRT only: the name of the GPU that it was built on; empty: any GPU of the compute capabilities."""
     and_later: bool = False
     """TensorRT only: whether GPUs of later compute capabilities can load it."""
+    tf32: bool = False
+    """Whether products of FP32 values are computed in TF32."""
+    file: Path | None = field(default=None, compare=False)
+    """Where it is cached; None: it is not."""
 
     @property
     def engine(self) -> str:
         """The name of the engine, such as ``tensorrt-rtx-cuda-fp16``."""
-        return f"{self.runtime}-cuda-{self.precision}"
+        return plan_engine_name(self.runtime, self.precision, self.tf32)
 
     def why_not(self, runtime: PlanRuntime, runtime_version: str, compute_capability: str, gpu: str = "") -> str:
         """Return why a runtime cannot load it on a GPU, empty if it can; an empty name of the GPU is not compared."""
@@ -116,6 +120,7 @@ class _PlanHeader(_PlanPart):
     version_compatible: bool
     hardware: str
     and_later: bool
+    tf32: bool = False
     plan_bytes: int = Field(ge=1)
 
 
@@ -146,6 +151,11 @@ def parse_plan(content: bytes, where: str) -> PlanFile:
         raise EngineError(f"{where}: the plan has {len(plan)} bytes, not {header.plan_bytes}", _HINT)
     fields: dict[str, Any] = {name: getattr(header, name) for name in _SHARED_FIELDS}
     return PlanFile(plan=plan, outputs={one.name: (one.shape, DTYPES[one.dtype]) for one in header.outputs}, **fields)
+
+
+def plan_engine_name(runtime: PlanRuntime, precision: Precision, tf32: bool) -> str:
+    """Return the name of a plan's engine; TF32 counts as a precision: its results and its accuracy are not those of FP32."""
+    return f"{runtime}-cuda-{'tf32' if tf32 else precision}"
 
 
 def runs_on(capability: str, built_for: tuple[str, ...], and_later: bool) -> bool:

@@ -20,7 +20,7 @@ from vision_infer.engine.tensorrt.build_progress import Report, report_lines
 from vision_infer.engine.tensorrt.cached_plans import why_not_here
 from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, check_options, compile_plan
 from vision_infer.engine.tensorrt.names import PlanRuntime
-from vision_infer.engine.tensorrt.plan_file import PlanFile, parse_plan
+from vision_infer.engine.tensorrt.plan_file import PlanFile, parse_plan, plan_engine_name
 from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu, choose_target, find_gpu
 from vision_infer.engine.tensorrt.timings import read_timings, store_timings, timings_file
 
@@ -44,7 +44,7 @@ class PlanJob:
     options: PlanOptions
 
     def __post_init__(self) -> None:
-        check_options(self.api, self.options)
+        check_options(self.api, self.options, read_graph_facts(self.graph).precision)
 
     def key(self) -> EngineKey:
         """Return the key of the plan; reads the graph from end to end."""
@@ -52,8 +52,8 @@ class PlanJob:
         return EngineKey(
             facts.card.name,
             graph_sha256(self.graph),
-            f"{self.api.runtime}-cuda-{facts.precision}",
-            "f32",
+            plan_engine_name(self.api.runtime, facts.precision, self.options.tf32),
+            "tf32" if self.options.tf32 else "f32",
             self.api.version,
             self.target.describe(),
             max(self.options.batch_sizes),
@@ -92,12 +92,13 @@ def build_plan(
         compiled = _compile(job, cache, on_message, report, clock)
         passport = _passport(job, key, compiled, clock)
         try:
-            cache.store(key, compiled.plan.to_bytes(), passport.to_json())
+            folder = cache.store(key, compiled.plan.to_bytes(), passport.to_json())
         except EngineError as error:
             if must_store:
                 raise
             on_message(f"{error}; the engine runs without it")
-        return compiled.plan, passport
+            return compiled.plan, passport
+        return replace(compiled.plan, file=folder / "engine.bin"), passport
 
 
 def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage, may_build: bool = True) -> PlanFile:
@@ -166,10 +167,12 @@ def plan_for_gpu(
 
 
 def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
-    """Return the most recently used cached plan that is suitable for a GPU of this machine; None if there is none."""
+    """Return the most recently used cached plan that is suitable for a GPU of this machine; None if there is none.
+
+    Plans that also fit other versions or GPUs come last: they are slower.
+    """
     wanted = job.key()
-    for entry in cache.entries():
-        key = entry.key
+    for key in sorted((entry.key for entry in cache.entries()), key=lambda key: "-compatible" in key.profile):
         if (key.model, key.graph_sha256, key.engine) != (wanted.model, wanted.graph_sha256, wanted.engine):
             continue
         if why_not_here(key, job.api.version, gpu) or key.batch < wanted.batch:
@@ -196,8 +199,9 @@ def _read(key: EngineKey, cache: EngineCache, on_message: OnMessage) -> PlanFile
     content = cache.load(key)
     if content is None:
         return None
+    file = cache.folder / key.digest() / "engine.bin"
     try:
-        return parse_plan(content, str(cache.folder / key.digest() / "engine.bin"))
+        return replace(parse_plan(content, str(file)), file=file)
     except EngineError as error:
         on_message(error.message)
         cache.remove(key)
@@ -241,6 +245,7 @@ def _passport(job: PlanJob, key: EngineKey, compiled: CompiledPlan | None, clock
         sources=Sources(graph=key.graph_sha256, source=facts.card.weights.sha256),
         runtime=job.api.runtime,
         runtime_version=key.runtime_version,
+        compute="tf32" if job.options.tf32 else "f32",
         device=DeviceFacts(kind="cuda", name=key.device, compute_capabilities=job.target.capabilities, mig=job.target.mig),
         precision={"graph": facts.precision} | ({} if compiled is None else dict(compiled.layers)),
         build_seconds=None if compiled is None else round(compiled.seconds, 3),
