@@ -354,14 +354,20 @@ def test_an_error_contains_the_message_of_the_runtime(plan: PlanFile, api: Api, 
     ],
 )
 def test_a_lack_of_memory_is_recognized(
-    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime, severity: int, why: str
+    plan: PlanFile,
+    api: Api,
+    device: NumberedDevice,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    severity: int,
+    why: str,
 ) -> None:
     def without_memory(_: bytes) -> Runtime | None:
         runtime.logger.log(severity, why)
         runtime.logger.log(Severity.ERROR, "Assertion engine != nullptr failed.")
         return None
 
-    runtime.deserialize_cuda_engine = without_memory  # type: ignore[method-assign]
+    monkeypatch.setattr(runtime, "deserialize_cuda_engine", without_memory)
     with pytest.raises(DeviceMemoryError) as caught:
         TensorRtModel(plan, api, device)
     assert why[:30] in caught.value.message

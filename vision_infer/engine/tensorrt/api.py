@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.packages import install
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.tensorrt.names import MODULES, PLAN_RUNTIMES, TITLES, PlanRuntime
 from vision_infer.engine.tensorrt.plan_file import capability_number
 
@@ -79,18 +80,38 @@ def load_api(runtime: PlanRuntime) -> Api:
     return Api(runtime, module, str(module.__version__), ahead, has_timings=runtime == "tensorrt")
 
 
-def start(api: Api, messages: Messages, what: Literal["Builder", "Runtime"]) -> Any:
-    """Create a builder or a runtime, the objects that all others come from.
+def start(api: Api, messages: Messages, what: Literal["Builder", "OnnxParser", "Runtime"], *arguments: Any) -> Any:
+    """Create one of the objects that all others come from.
 
     Raises:
         EngineError: The library does not start; mostly the driver is missing or too old for it.
     """
     try:
-        return getattr(api.module, what)(messages.logger)
+        return getattr(api.module, what)(*arguments, messages.logger)
     except TypeError as error:  # the binding's error if the library returns null
         why = messages.last_error() or "the library gives no reason"
         hint = "Update NVIDIA's driver (580 or later, see 'nvidia-smi'), or use --engine onnxruntime."
         raise EngineError(f"{api.title} {api.version} cannot be started: {why}", hint) from error
+
+
+def created(api: Api, messages: Messages, thing: Any) -> Any:
+    """Return an object that the runtime created.
+
+    Raises:
+        DeviceMemoryError: It is null, because there is not enough memory.
+        EngineError: It is null.
+    """
+    if thing is None:
+        raise failure(api, messages, "cannot be prepared")
+    return thing
+
+
+def failure(api: Api, messages: Messages, what: str, hint: str = "") -> EngineError:
+    """Return the error for a call that failed, with the runtime's reason."""
+    lack = messages.lack_of_memory()
+    why = lack or messages.last_error()
+    text = f"{api.title} {what}{f': {why}' if why else ''}"
+    return DeviceMemoryError(text) if lack else EngineError(text, hint)
 
 
 class Messages:

@@ -14,7 +14,7 @@ from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.api import Api, created
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
 from vision_infer.engine.tensorrt.network import ParsedNetwork, layer_precisions, parse_network
 from vision_infer.engine.tensorrt.plan_file import PlanFile
@@ -155,7 +155,7 @@ def compile_plan(
 
 
 def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: PlanOptions) -> Any:
-    trt, config = api.module, parsed.builder.create_builder_config()
+    trt, config = api.module, created(api, parsed.messages, parsed.builder.create_builder_config())
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)  # on by default; FP32 is the reference
     config.max_aux_streams = 0  # streams of the runtime's own could not be recorded next to decoders, which use another stream
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # TensorRT-RTX: otherwise the plan may allocate while it is recorded
@@ -172,7 +172,7 @@ def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: Plan
             config.set_compute_capability(trt.ComputeCapability.__members__[capability.replace("sm_", "SM")], index)
     height, width = parsed.network.get_input(0).shape[1:3]
     for batches in profiles_of(api, options.batch_sizes):
-        profile = parsed.builder.create_optimization_profile()
+        profile = created(api, parsed.messages, parsed.builder.create_optimization_profile())
         profile.set_shape("images", *[(batch, height, width, 3) for batch in batches])
         config.add_optimization_profile(profile)
     return config

@@ -42,6 +42,8 @@ class Kernels:
         # Compile the kernels for a batch size when it first runs: otherwise the graph would keep the slower general ones.
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = config.create_runtime_cache()
+        if self._cache is None:
+            return
         self._stored = b"" if file is None else read_checked(file)
         if self._stored is None or (self._stored and not self._cache.deserialize(self._stored)):
             self._stored = b""

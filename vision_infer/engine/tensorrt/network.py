@@ -16,7 +16,7 @@ from typing import Any
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.contract import OutputShapes, Port, check_contract
-from vision_infer.engine.tensorrt.api import Api, Messages, start
+from vision_infer.engine.tensorrt.api import Api, Messages, created, start
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "INT32": "int32", "UINT8": "uint8"}
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -47,8 +47,9 @@ def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
     trt, messages = api.module, Messages(api)
     builder = start(api, messages, "Builder")
     # Since TensorRT 11 all networks are strongly typed, and the flag changes nothing.
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, messages.logger)
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = created(api, messages, builder.create_network(flags))
+    parser = start(api, messages, "OnnxParser", network)
     if not parser.parse_from_file(str(graph)):
         raise _refusal(api, parser, graph, messages)
     messages.clear()  # the parser logs errors of attempts that it repeats in another way

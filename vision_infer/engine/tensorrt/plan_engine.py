@@ -17,7 +17,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.engine.tensorrt.api import Api, Messages, load_api, start
+from vision_infer.engine.tensorrt.api import Api, Messages, created, failure, load_api, start
 from vision_infer.engine.tensorrt.kernels import Kernels, kernels_file
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 
@@ -49,7 +49,7 @@ class TensorRtModel:
         self.outputs = plan.outputs
         self._height, self._width = plan.card.input.height, plan.card.input.width
         self._messages = Messages(api)
-        self._title = api.title
+        self._api = api
         self._device = device
         self._runtime = start(api, self._messages, "Runtime")
         if plan.version_compatible:
@@ -59,7 +59,7 @@ class TensorRtModel:
         if self._engine is None:
             raise self._failure("does not load the plan", _BUILD_AGAIN)
         self._profiles = _profiles(self._engine)
-        self._config = self._engine.create_runtime_config()
+        self._config = created(api, self._messages, self._engine.create_runtime_config())
         self._config.set_execution_context_allocation_strategy(api.module.ExecutionContextAllocationStrategy.USER_MANAGED)
         self._kernels = Kernels(api, self._config, kernels, on_message)
         self._scratch_bytes = max(int(self._engine.device_memory_size_v2), 256)
@@ -135,10 +135,7 @@ class TensorRtModel:
             raise DeviceMemoryError(f"{self._device.name} has {free / 1e6:.0f} MB free, the model needs {nbytes / 1e6:.0f}")
 
     def _failure(self, what: str, hint: str = "") -> EngineError:
-        lack = self._messages.lack_of_memory()
-        error = lack or self._messages.last_error()
-        message = f"{self._title} {what}{f': {error}' if error else ''}"
-        return DeviceMemoryError(message) if lack else EngineError(message, hint)
+        return failure(self._api, self._messages, what, hint)
 
 
 def open_plan_engine(

@@ -129,10 +129,10 @@ def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message
 
 def build_workspace(index: int) -> int:
     """Return the memory that a build may use on a GPU that runs other engines: a quarter of the free memory, at most 1 GB."""
-    from vision_infer.engine.gpu.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import cuda_device
 
     try:
-        return min(MAX_WORKSPACE_BYTES, CudaDevice(index).memory()[0] // 4)
+        return min(MAX_WORKSPACE_BYTES, cuda_device(index).memory()[0] // 4)
     except EngineError:  # TensorRT-RTX builds without a GPU
         return MAX_WORKSPACE_BYTES
 
