@@ -17,6 +17,7 @@ from tests.cli.conftest import Command
 from tests.engine.tensorrt.networks import api, graph
 from vision_infer.cli.engines.build_progress import LINE_INTERVAL_S, BuildLines
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
+from vision_infer.engine.tensorrt.compile import BUILD_VERSION
 
 WORDS = ("--runtime", "tensorrt-rtx", "--for", "sm_89")
 
@@ -65,6 +66,15 @@ def test_each_input_size_of_a_model_gets_its_plan(command: Command, in_process: 
     assert not [row for row in listed if "has changed" in row["not_here"]]
 
 
+def test_tf32(in_process: Command, model: Path) -> None:
+    for words in (("--tf32",), ("--engine", "tensorrt-rtx-cuda-tf32")):
+        built = in_process("engine", "build", model, *WORDS, "--batch", "1", *words)
+        assert built.returncode == 0, built.stderr
+        assert built.stdout.startswith("tensorrt-rtx-cuda-tf32: for sm_89, built in ")
+    wrong = in_process("engine", "build", model, *WORDS, "--tf32", "--precision", "fp16")
+    assert (wrong.returncode, wrong.stderr) == (2, "error: --tf32 is not valid for fp16. It applies to plans in fp32.\n")
+
+
 def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
     recipe = model.with_name("mine.yaml")
     text = f"model: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"
@@ -73,7 +83,7 @@ def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert built.stdout.startswith("tensorrt-rtx-cuda-fp16: for sm_86 sm_120, built in ")
     (row,) = json.loads(in_process("engine", "list", model, "--json").stdout)["plans"]
-    assert row["options"] == "batches 1 4, workspace 256 MB"
+    assert row["options"] == f"batches 1 4, workspace 256 MB, build version {BUILD_VERSION}"
     recipe.write_text(f"{text}workers: 2\n")
     wrong = command("engine", "build", recipe)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (4, 1)

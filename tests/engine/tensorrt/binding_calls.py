@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,9 +129,7 @@ def refused(call: Any, *arguments: Any) -> str:
 def check(runtime: PlanRuntime, graph: Path) -> None:
     """Check the names, arguments and null results of all calls."""
     if runtime == "tensorrt":
-        import tensorrt_bindings  # the package "tensorrt" only adds the libraries
-
-        sys.modules["tensorrt"] = tensorrt_bindings
+        sys.modules["tensorrt"] = import_module("tensorrt_bindings")  # the package "tensorrt" only adds the libraries
     api = load_api(runtime)
     kernels = graph.with_name("kernels.bin")
     plain, all_options = PlanOptions((1, 2, 8)), PlanOptions((1, 2, 8), 10**9, tf32=True)
@@ -158,8 +157,8 @@ def check(runtime: PlanRuntime, graph: Path) -> None:
         used |= found.module.used
     if runtime == "tensorrt":  # the stubs return null
         card = read_graph_facts(graph).card
-        for call in (lambda: parse_network(api, graph, card), lambda: TensorRtModel(plan, api, NumberedDevice())):
-            message = refused(call)
+        messages = [refused(parse_network, api, graph, card), refused(TensorRtModel, plan, api, NumberedDevice())]
+        for message in messages:
             assert message.startswith(f"TensorRT {api.version} cannot be started: "), message
     print(f"{runtime} {api.version}: {len(used)} names")
 
