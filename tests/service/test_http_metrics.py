@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.service.fakes import Api, FakeBackend
+from vision_infer.engine.gpu.ledger import GpuMemory
 from vision_infer.pipeline.status import StreamState
 from vision_infer.telemetry.histogram import Histogram
 
@@ -91,6 +92,19 @@ def test_engine_failures_are_counted_and_frames_only_once(monkeypatch: pytest.Mo
     (engine,) = api.get("/api/v1/engines").json()
     shown = {name: engine[name] for name in ("failures", "error", "failing")}
     assert shown == {"failures": 7, "error": "cannot reach rtsp://a:***@b/", "failing": True}
+
+
+def test_the_memory_of_a_gpu_is_shown_once_although_two_lanes_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api()
+    (lane,) = api.backend.lanes()
+    memory = GpuMemory("cuda:0", 8000, 2000, 0, {"engine": 900, "graphs": 100, "decoder": 3000, "builder": 0, "other": 2000})
+    lanes = [replace(lane, gpu_memory=memory), replace(lane, name="other", gpu_memory=memory), replace(lane, name="cpu")]
+    monkeypatch.setattr(api.backend, "lanes", lambda: lanes)
+    samples = scrape(api)
+    uses = {"free": 2000, "engine": 900, "graphs": 100, "decoder": 3000, "builder": 0, "other": 2000}
+    assert {use: value(samples, "vision_infer_gpu_memory_bytes", device="cuda:0", use=use) for use in uses} == uses
+    shown = [engine["gpu_memory"] for engine in api.get("/api/v1/engines").json()]
+    assert shown == [{"total": 8000, **uses}] * 2 + [None]
 
 
 def test_durations_use_few_buckets() -> None:

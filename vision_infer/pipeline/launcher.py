@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
@@ -24,6 +24,7 @@ from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.stream_table import StreamTable
+from vision_infer.pipeline.workers.decoder_memory import ledger_for, with_decoder
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.pipeline.workers.live_worker import LiveWorker
 from vision_infer.pipeline.workers.memory import WIDEST_WINDOW, bound_memory
@@ -67,8 +68,8 @@ class Launcher:
         """Make the worker of a recorded stream, which joins when its source is open."""
         window = Window(self.lanes.window(command.lane), clock=self.clock)
 
-        def open_it(stopping: threading.Event) -> Source:
-            return self._open(command.source, command.lane, stopping)
+        def open_it(stopping: threading.Event) -> AbstractContextManager[Source]:
+            return self._open(record, command.source, command.lane, stopping)
 
         def opened(source: Source) -> bool:
             return self._opened(source, command, record, window)
@@ -93,8 +94,8 @@ class Launcher:
         self.stage.join(record, self._outlet(record, sinks, self.shared, window, size), steps, window, secondary)
         self.join(command, None, size)
 
-        def open_it(stopping: threading.Event) -> Source:
-            return self._open(command.source, live.lane, stopping)
+        def open_it(stopping: threading.Event) -> AbstractContextManager[Source]:
+            return self._open(record, command.source, live.lane, stopping)
 
         # A camera never waits: without a credit its frame is dropped.
         entry = self._entry(record, command, window.try_acquire, DropReason.BACKLOGGED)
@@ -105,9 +106,13 @@ class Launcher:
         lane_of = self.lanes.chooser(command.lane)
         return FrameEntry(record, command, acquire, no_credit, self.dispatch, self.messages, lane_of)
 
-    def _open(self, source: SourceSpec, lane: str, stopping: threading.Event) -> Source:
-        """Open a source. By default its images are decoded on the device on which its lane infers."""
-        return self.open_stream(replace(source, gpu=self.lanes.gpu(lane)), self.decode_threads, stopping)
+    def _open(
+        self, record: StreamRecord, source: SourceSpec, lane: str, stopping: threading.Event
+    ) -> AbstractContextManager[Source]:
+        """Open a source. By default its images are decoded on the device on which its lane infers, if that has memory for it."""
+        spec = replace(source, gpu=self.lanes.gpu(lane))
+        ledger = ledger_for(spec, [one.engine for one in self.lanes.of_group(lane)])
+        return with_decoder(spec, record, ledger, lambda spec: self.open_stream(spec, self.decode_threads, stopping))
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """Make the outlet of a source that is open, and let the stream join; return whether the outlet needs all frames."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from vision_infer.engine.gpu.ledger import GpuMemory
 from vision_infer.telemetry.flight_recorder import FlightRecorder
 from vision_infer.telemetry.histogram import Histogram
 
@@ -184,3 +185,5 @@ class LaneStatus:
     """The last failure."""
     failing: bool = False
     """Whether the engine has failed on every batch lately."""
+    gpu_memory: GpuMemory | None = None
+    """The memory of the engine's GPU, which other lanes share; None if the engine has none, or the GPU does not answer."""

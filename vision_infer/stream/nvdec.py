@@ -94,7 +94,7 @@ class Decoding:
         self.bytes: int | None = None
         """The approximate GPU memory of the decoder, without frames in progress, bytes; None if it decodes on the CPU."""
         if self._gpu is not None:
-            problem = _problem(spec, self._gpu)
+            problem = spec.no_gpu or _problem(spec, self._gpu)
             if problem:
                 self._use_cpu(problem)
             else:

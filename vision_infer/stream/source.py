@@ -80,6 +80,8 @@ class SourceSpec:
     """The decoding device; ``auto`` is the GPU that ``gpu`` names, or else the CPU."""
     gpu: int | None = None
     """The GPU that infers the frames; None if they are needed in host memory."""
+    no_gpu: str = ""
+    """Why no GPU must decode it, although ``decode`` and ``gpu`` name one; empty if one may."""
 
 
 def ends_by_itself(spec: SourceSpec) -> bool:

@@ -10,6 +10,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine, gpu_of
+from vision_infer.engine.gpu.ledger import memory_of
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.dispatch import Dispatch, LaneLoad
 from vision_infer.pipeline.lanes.lane import Lane
@@ -159,4 +160,5 @@ def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: in
         inference_ms=load.times.quantiles_ms(now_ns),
         padded=load.padded,
         buffer_bytes=engine.buffer_bytes,
+        gpu_memory=memory_of(engine),
     )

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from vision_infer.core.clock import Clock
@@ -29,7 +30,7 @@ GOOD_NS = 5_000_000_000
 
 _log = logging.getLogger("vision_infer.stream")
 
-Opener = Callable[[threading.Event], Source]
+Opener = Callable[[threading.Event], AbstractContextManager[Source]]
 OnState = Callable[[StreamRecord, StreamState, str], None]
 
 

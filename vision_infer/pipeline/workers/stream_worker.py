@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
@@ -16,7 +17,7 @@ from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.stream.source import Source
 
-Opener = Callable[[threading.Event], Source]
+Opener = Callable[[threading.Event], AbstractContextManager[Source]]
 
 
 class StreamWorker:

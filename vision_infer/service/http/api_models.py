@@ -117,6 +117,10 @@ class EngineAnswer(ApiModel):
     failures: int = Field(description="The number of batches that failed so far.")
     error: str | None = Field(description="The last failure; null if there was none.")
     failing: bool = Field(description="Whether all recent batches failed.")
+    gpu_memory: dict[str, int] | None = Field(
+        description="The memory of its GPU, bytes: total, free, and used by engine, graphs, decoder, builder and other (CUDA "
+        "itself and other programs). Null if it is not on a GPU."
+    )
 
 
 class ModelAnswer(ApiModel):
@@ -223,6 +227,7 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
 
 def engine_answer(lane: LaneStatus) -> EngineAnswer:
     """Return an engine as the API shows it."""
+    memory = lane.gpu_memory
     return EngineAnswer.model_validate(
         shared_fields(EngineAnswer, lane)
         | {
@@ -231,6 +236,7 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
             "busy_s": round(lane.busy_ns / 1e9, 6),
             "utilization": round(lane.utilization, 4),
             "inference_ms": {name: round(value, 3) for name, value in lane.inference_ms.items()},
+            "gpu_memory": None if memory is None else {"total": memory.total, "free": memory.free, **memory.used},
         }
     )
 

@@ -54,7 +54,9 @@ class ServiceCollector(Collector):
             "vision_infer_ready", "Whether the service can run inference (1) or not (0).", int(backend.ready()[0])
         )
         yield from _streams([view.status for view in backend.streams() if view.status is not None], self._clock.monotonic_ns())
-        yield from _lanes(backend.lanes())
+        lanes = backend.lanes()
+        yield from _lanes(lanes)
+        yield _gpu_memory(lanes)
         text = "Durations by stage of the pipeline."
         yield _durations("vision_infer_stage_seconds", text, "stage", backend.stages(), STAGE_BOUNDS_MS)
         yield from _cost(backend.cost())
@@ -228,6 +230,15 @@ def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
     for lane, lane_labels in zip(lanes, names, strict=True):
         sizes.add_metric(lane_labels, _batch_buckets(lane.batches), sum(size * count for size, count in lane.batches.items()))
     yield sizes
+
+
+def _gpu_memory(lanes: Sequence[LaneStatus]) -> Metric:
+    text = "GPU memory by use: free, engine, graphs, decoder, builder, other (CUDA itself and other programs)."
+    family = GaugeMetricFamily("vision_infer_gpu_memory_bytes", text, labels=("device", "use"))
+    for memory in {lane.gpu_memory.device: lane.gpu_memory for lane in lanes if lane.gpu_memory is not None}.values():
+        for use, nbytes in {"free": memory.free, **memory.used}.items():
+            family.add_metric((memory.device, use), nbytes)
+    return family
 
 
 def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:

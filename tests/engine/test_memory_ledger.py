@@ -1,0 +1,95 @@
+"""The ledger of a GPU's memory, over the device in host memory."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+from tests.engine.host_device import HostDevice
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of
+
+MB = 1_000_000
+
+
+def device_of(megabytes: int) -> HostDevice:
+    return HostDevice(capacity=megabytes * MB)
+
+
+def test_there_is_one_ledger_for_each_device() -> None:
+    one, other = device_of(1), device_of(1)
+    assert ledger_of(one) is ledger_of(one)
+    assert ledger_of(one) is not ledger_of(other)
+
+
+def test_what_was_promised_is_not_promised_again() -> None:
+    device = device_of(250)
+    ledger = ledger_of(device)
+    ledger.add("decoder", 100 * MB, "its decoder")
+    second = ledger.add("decoder", 100 * MB, "its decoder")
+    with pytest.raises(DeviceMemoryError) as caught:
+        ledger.add("decoder", 100 * MB, "its decoder")
+    assert caught.value.message == (
+        "its decoder needs about 100 MB, but host:0 has 250 of 250 MB free, 200 MB of them promised (in use: nothing)"
+    )
+    ledger.remove(second)
+    ledger.remove(second)
+    ledger.add("decoder", 100 * MB, "its decoder")
+
+
+def test_what_is_allocated_counts_once() -> None:
+    device = device_of(250)
+    ledger = ledger_of(device)
+    allocated = False
+    ledger.add("decoder", 100 * MB, "its decoder", lambda: (120 * MB, allocated))
+    with pytest.raises(DeviceMemoryError):
+        ledger.add("decoder", 140 * MB, "its decoder")
+    device.allocate(120 * MB)
+    allocated = True
+    ledger.add("decoder", 130 * MB, "its decoder")
+
+
+def test_what_no_entry_explains_belongs_to_cuda_and_other_programs() -> None:
+    device = device_of(1000)
+    ledger = ledger_of(device)
+    device.allocate(300 * MB)  # a second process on the GPU
+    device.allocate(500 * MB)
+    ledger.note("engine", 450 * MB)
+    graphs = ledger.note("graphs", 50 * MB)
+    report = ledger.report()
+    assert (report.device, report.total, report.free) == ("host:0", 1000 * MB, 200 * MB)
+    assert report.used == {"engine": 450 * MB, "graphs": 50 * MB, "decoder": 0, "builder": 0, "other": 300 * MB}
+    with pytest.raises(DeviceMemoryError, match=r"engines 450, CUDA graphs 50, CUDA and other programs 300\)$"):
+        ledger.add("builder", 201 * MB, "the build of a plan")
+    ledger.remove(graphs)
+    assert ledger.report().used["other"] == 350 * MB, "it is the remainder of what the device reports"
+
+
+def test_threads_that_start_together_share_the_free_memory() -> None:
+    ledger = ledger_of(device := device_of(1000))
+    start, admitted = threading.Barrier(64), []
+
+    def try_it() -> None:
+        start.wait()
+        try:
+            admitted.append(ledger.add("decoder", 100 * MB, "its decoder"))
+        except DeviceMemoryError:
+            return
+
+    threads = [threading.Thread(target=try_it) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(admitted) == 10
+    assert device.memory()[0] == 1000 * MB
+
+
+def test_a_ledger_does_not_keep_its_device() -> None:
+    ledger = MemoryLedger(device_of(1))
+    gc.collect()
+    with pytest.raises(EngineError, match="host:0 is closed"):
+        ledger.report()

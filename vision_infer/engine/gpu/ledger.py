@@ -1,0 +1,150 @@
+"""The memory of each GPU: what this process uses, by purpose, and whether more fits.
+
+Something that is about to be allocated counts from the moment it is added: two streams that start at the same time do not both
+rely on the same free memory. What the device reports as used and no entry explains is CUDA itself, or another program.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary, ref
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
+
+Kind = Literal["engine", "graphs", "decoder", "builder"]
+"""An engine's weights, working memory and buffers; its recorded batches; a video decoder; the workspace of a build."""
+_NAMES = {
+    "engine": "engines",
+    "graphs": "CUDA graphs",
+    "decoder": "decoders",
+    "builder": "builds",
+    "other": "CUDA and other programs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """The memory of a GPU at one moment, bytes."""
+
+    device: str
+    """The name, such as ``cuda:0``."""
+    total: int
+    free: int
+    """What the device reports as free, for all programs."""
+    promised: int
+    """The part of ``free`` that this process is about to allocate."""
+    used: dict[str, int]
+    """What this process uses by purpose: ``engine``, ``graphs``, ``decoder``, ``builder``; and ``other``, the remainder of what
+    the device reports as used: CUDA itself, and other programs."""
+
+    def __str__(self) -> str:
+        used = ", ".join(f"{_NAMES[purpose]} {_mb(nbytes)}" for purpose, nbytes in self.used.items() if nbytes)
+        promised = f", {_mb(self.promised)} MB of them promised" if self.promised else ""
+        return f"{self.device} has {_mb(self.free)} of {_mb(self.total)} MB free{promised} (in use: {used or 'nothing'})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LedgerEntry:
+    """Something that uses memory."""
+
+    kind: Kind
+    measure: Callable[[], tuple[int, bool]]
+    """Returns its size, bytes, and whether it is allocated already, so that the device reports it as used."""
+
+
+class MemoryLedger:
+    """What this process uses of one GPU's memory; use :func:`ledger_of` to get it."""
+
+    def __init__(self, device: Accelerator) -> None:
+        self._name = device.name
+        self._device = ref(device)
+        # Guards _entries. Held in add() while the free memory is compared, by the threads that open engines and streams.
+        self._lock = threading.Lock()
+        self._entries: list[LedgerEntry] = []
+
+    def add(self, kind: Kind, nbytes: int, what: str, measure: Callable[[], tuple[int, bool]] | None = None) -> LedgerEntry:
+        """Add something that is about to be allocated.
+
+        Args:
+            nbytes: Its approximate size.
+            what: What needs the memory, for the message.
+            measure: See :class:`LedgerEntry`; None: it stays as large as ``nbytes``, and is never seen as allocated.
+
+        Raises:
+            DeviceMemoryError: It does not fit into the free memory, less what was added before and is not allocated yet.
+        """
+        entry = LedgerEntry(kind, measure or (lambda: (nbytes, False)))
+        with self._lock:
+            memory = self._report()
+            if nbytes > memory.free - memory.promised:
+                raise DeviceMemoryError(f"{what} needs about {_mb(nbytes)} MB, but {memory}")
+            self._entries.append(entry)
+        return entry
+
+    def note(self, kind: Kind, nbytes: int) -> LedgerEntry:
+        """Add something that is allocated already."""
+        entry = LedgerEntry(kind, lambda: (nbytes, True))
+        with self._lock:
+            self._entries.append(entry)
+        return entry
+
+    def remove(self, entry: LedgerEntry) -> None:
+        """Remove something that is freed; it may have been removed before."""
+        with self._lock:
+            if entry in self._entries:
+                self._entries.remove(entry)
+
+    def report(self) -> GpuMemory:
+        """Compare the entries with what the device reports.
+
+        Raises:
+            EngineError: The device has failed.
+        """
+        with self._lock:
+            return self._report()
+
+    def _report(self) -> GpuMemory:
+        device = self._device()
+        if device is None:
+            raise EngineError(f"{self._name} is closed")
+        device.use()
+        free, total = device.memory()
+        used, promised = dict.fromkeys(_NAMES, 0), 0
+        for entry in self._entries:
+            nbytes, allocated = entry.measure()
+            if allocated:
+                used[entry.kind] += nbytes
+            else:
+                promised += nbytes
+        used["other"] = max(0, total - free - sum(used.values()))
+        return GpuMemory(self._name, total, free, promised, used)
+
+
+_ledgers: WeakKeyDictionary[Accelerator, MemoryLedger] = WeakKeyDictionary()
+# Guards _ledgers. Held by ledger_of() only.
+_ledgers_lock = threading.Lock()
+
+
+def ledger_of(device: Accelerator) -> MemoryLedger:
+    """Return the ledger of a device; there is one for each."""
+    with _ledgers_lock:
+        if device not in _ledgers:
+            _ledgers[device] = MemoryLedger(device)
+        return _ledgers[device]
+
+
+def memory_of(engine: object) -> GpuMemory | None:
+    """Return the memory of the GPU on which an engine accepts images; None if there is none, or it does not answer."""
+    device = getattr(engine, "device", None)
+    try:
+        return None if device is None else ledger_of(device).report()
+    except EngineError:
+        return None
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.0f}"
