@@ -1,0 +1,24 @@
+"""The driver calls of a batch: those of the stand-in are those of CUDA's driver."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.device_cost import BATCH, calls_of_a_batch
+from tests.benchmarks.cuda_calls import FEW, MANY
+from tests.support.fake_cuda import FakeCuda
+
+pytest.importorskip("cuda.bindings.driver")
+
+
+@pytest.mark.parametrize(("where", "on_device"), [("device", BATCH), ("host", 0)])
+def test_the_stand_in_makes_the_calls_of_the_driver(where: str, on_device: int, tmp_path: Path) -> None:
+    fake = FakeCuda(tmp_path)
+    found = [fake.run(f"tests.benchmarks.cuda_calls:{count}_from_{where}") for count in ("few", "many")]
+    assert [(done.status, done.err) for done in found] == [(0, "")] * 2
+    few, many = (Counter(done.calls) for done in found)
+    calls = {name: (many[name] - few[name]) / (MANY - FEW) for name in many if many[name] != few[name]}
+    assert sum(calls.values()) == calls_of_a_batch(on_device)["all"], calls
