@@ -225,7 +225,8 @@ class SupervisorLifecycle:
 
     def _engine_failed(self, lane: str, error: EngineError) -> None:
         self._lanes.failed(lane, error)
-        if not self._keep_going:
+        # This process cannot use a lost device again: it ends, and its supervisor starts another.
+        if error.device_lost or not self._keep_going:
             self._fail(error)
 
     def _sample(self, now_ns: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.fake_cuda import VIOLATION, FakeCuda
@@ -117,3 +119,14 @@ def test_an_engine_reports_a_lost_device_and_closes(fake_cuda: FakeCuda, failure
 def test_another_failure_is_not_a_lost_device(fake_cuda: FakeCuda) -> None:
     done = fake_cuda.run(f"{CASES}:broken_engine", FAKE_CUDA_FAIL="cuMemcpyHtoDAsync:5:1")
     assert done.out.startswith("EngineError 4 copy-cuda failed on a batch of 2: CUDA: invalid value (error 1)")
+
+
+@pytest.mark.parametrize("command", ["serve test://?size=320x180&fps=20 --port 0", "run test://?size=320x180&fps=20"])
+def test_a_lost_device_ends_the_process_with_its_own_exit_status(fake_cuda: FakeCuda, tmp_path: Path, command: str) -> None:
+    home = str(tmp_path)
+    done = fake_cuda.run(f"{CASES}:command", COMMAND=command, FAKE_CUDA_FAIL="cuEventSynchronize:9:719", VISION_INFER_HOME=home)
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert done.status == 6, done.err
+    assert lines == [
+        "error: nothing-cuda failed on a batch of 1: CUDA: launch failed (error 719); this process cannot use the GPU any longer"
+    ]

@@ -138,7 +138,7 @@ class DeviceEngine:
         except BaseException as error:  # after an interrupt the engine stays usable
             cause = self._settle(buffer) or error
             self._buffers.release(loan)
-            if not isinstance(cause, EngineError):
+            if not isinstance(cause, EngineError) or not isinstance(error, Exception):
                 raise
             raise type(cause)(f"{self.name} failed on a batch of {count}: {cause.message}", cause.hint) from error
         return Ticket(loan, started)
