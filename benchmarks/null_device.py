@@ -9,7 +9,6 @@ import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -154,15 +153,18 @@ class NullModel:
         self.outputs: OutputShapes = {name: (array.shape, array.dtype) for name, array in outputs.items()}
         self._values = outputs
 
-    def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: NullStream) -> None:  # noqa: ARG002
+    def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:  # noqa: ARG002
         """Write the outputs at once; in recorded batches, they are there from the recording."""
         for name, array in self._values.items():
             repeated = np.ascontiguousarray(np.broadcast_to(array, (count, *array.shape)))
             ctypes.memmove(outputs[name], repeated.ctypes.data, repeated.nbytes)
 
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return an empty context."""
-        return nullcontext()
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> Callable[[], None]:
+        """Return a function that runs a batch."""
+        return lambda: self.enqueue(count, images, outputs, stream)
+
+    def warmed_up(self) -> None:
+        """Keep nothing."""
 
     def close(self) -> None:
         """Free nothing."""
