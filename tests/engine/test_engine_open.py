@@ -225,22 +225,6 @@ def test_without_memory_batches_become_smaller_and_finally_the_cpu_is_used(
     assert (host.used, host.things) == (0, 0)
 
 
-def test_onnxruntime_uses_the_cuda_context_that_decoders_need(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda", reason="cuda-bindings is not here")
-
-    def noted(index: int) -> None:
-        made.append(index)
-        raise EngineError("there is no driver")
-
-    monkeypatch.setattr(cuda, "cuda_device", noted)
-    with pytest.raises(EngineError):
-        open_engine(graph, EngineRequest("onnxruntime", "cuda:7"))
-    with open_engine(graph, EngineRequest("onnxruntime", "cpu")):
-        pass
-    assert made == [7]
-
-
 def test_other_failures_do_not_fall_back(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> DeviceEngine:
         raise EngineError("the plan cannot be loaded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,14 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import HostSlot, Loan
+
+Allocate = Callable[[int], NDArray[np.uint8]]
+"""Allocates zeroed memory: uint8 [nbytes]."""
+
+
+def zeroed(nbytes: int) -> NDArray[np.uint8]:
+    """Allocate ordinary host memory."""
+    return np.zeros(nbytes, np.uint8)
 
 
 @dataclass(slots=True)
@@ -30,12 +39,18 @@ class HostBuffer:
 
 
 class BufferPool:
-    """One buffer for each batch in flight, all allocated at the start; ``batch_sizes`` is ascending."""
+    """One buffer for each batch in flight, all allocated at the start; ``batch_sizes`` is ascending.
 
-    def __init__(self, size: Size, batch_sizes: tuple[int, ...], count: int, outputs: OutputShapes) -> None:
+    Args:
+        allocate: Allocates the memory of the input.
+    """
+
+    def __init__(
+        self, size: Size, batch_sizes: tuple[int, ...], count: int, outputs: OutputShapes, allocate: Allocate = zeroed
+    ) -> None:
         self._batch_sizes = frozenset(batch_sizes)
         self._count = count
-        self.buffers = [_make_buffer(size, batch_sizes[-1], outputs) for _ in range(count)]
+        self.buffers = [_make_buffer(size, batch_sizes[-1], outputs, allocate) for _ in range(count)]
         # Guards _free. Held in lend() and release() by the pipeline's inference threads.
         self._lock = threading.Lock()
         self._free = list(self.buffers)
@@ -65,8 +80,8 @@ class BufferPool:
             self._free.append(loan.buffer)
 
 
-def _make_buffer(size: Size, batch: int, outputs: OutputShapes) -> HostBuffer:
-    images = np.zeros((batch, size.height, size.width, 3), np.uint8)
+def _make_buffer(size: Size, batch: int, outputs: OutputShapes, allocate: Allocate) -> HostBuffer:
+    images = allocate(batch * size.height * size.width * 3).reshape(batch, size.height, size.width, 3)
     return HostBuffer(
         images=images,
         outputs={name: np.zeros((batch, *shape), dtype) for name, (shape, dtype) in outputs.items()},

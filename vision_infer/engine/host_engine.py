@@ -6,7 +6,7 @@ from typing import Self
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.engine.buffers import BufferPool
+from vision_infer.engine.buffers import Allocate, BufferPool, zeroed
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 
@@ -14,12 +14,21 @@ from vision_infer.engine.engine import Loan, RawResults, Ticket
 class HostEngine:
     """The base of engines on the CPU; a runtime adds ``submit``, and ``collect`` where it works asynchronously."""
 
-    def __init__(self, name: str, card: ModelCard, batch_sizes: tuple[int, ...], in_flight: int, outputs: OutputShapes) -> None:
+    def __init__(
+        self,
+        name: str,
+        card: ModelCard,
+        batch_sizes: tuple[int, ...],
+        in_flight: int,
+        outputs: OutputShapes,
+        allocate: Allocate = zeroed,
+    ) -> None:
         self.name = name
         self.card = card
         self.batch_sizes = batch_sizes
         self.in_flight = in_flight
-        self._pool = BufferPool(card.input_size, batch_sizes, in_flight, outputs)
+        self._pool = BufferPool(card.input_size, batch_sizes, in_flight, outputs, allocate)
+        self._warm_up_sizes: tuple[int, ...] = tuple(dict.fromkeys((batch_sizes[0], batch_sizes[-1])))
 
     @property
     def input_size(self) -> Size:
@@ -52,8 +61,8 @@ class HostEngine:
         return RawResults(outputs, started, ended)
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest batch in every buffer, all at once."""
-        for count in {self.batch_sizes[0], self.batch_sizes[-1]}:
+        """Run the smallest and the largest batch, on a GPU every batch size, in every buffer, all at once."""
+        for count in self._warm_up_sizes:
             for ticket in [self.submit(loan) for loan in [self.lend(count) for _ in range(self.in_flight)]]:
                 self.collect(ticket)
 

@@ -20,13 +20,12 @@ from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Letterbox
 from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.gpus import NoGpuError
 
 try:
     from cuda.bindings import driver
 except ImportError as _error:
-    raise EngineError(
-        "the package cuda-bindings is not installed", "Run: pip install '.[tensorrt]' (or [tensorrt-rtx])"
-    ) from _error
+    raise EngineError("the package cuda-bindings is not installed", "Run: pip install '.[gpu]', or use --device cpu.") from _error
 
 _log = logging.getLogger("vision_infer.cuda")
 
@@ -251,13 +250,14 @@ def device_count() -> int:
     """Return the number of GPUs that CUDA reports.
 
     Raises:
-        EngineError: There is no driver or no GPU, or the driver is too old or does not work.
+        NoGpuError: There is no driver or no GPU.
+        EngineError: The driver is too old or does not work.
     """
     try:
         status = driver.cuInit(0)[0]
         version = int(_done(driver.cuDriverGetVersion()))
     except RuntimeError as error:  # the bindings do not find the driver's library
-        raise EngineError("there is no NVIDIA driver (libcuda.so.1)", "Install it, or use --device cpu.") from error
+        raise NoGpuError("there is no NVIDIA driver (libcuda.so.1)", "Install it, or use --device cpu.") from error
     need = driver.CUDA_VERSION // 1000
     if version // 1000 < need:
         raise EngineError(
@@ -267,7 +267,8 @@ def device_count() -> int:
     if int(status) != 0:
         hidden = int(status) == 100 and os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f"CUDA_VISIBLE_DEVICES={hidden} selects no GPU" if hidden else _text(status)
-        raise EngineError(f"CUDA cannot be started: {why}", _START_HINTS.get(int(status), _DRIVER_HINT))
+        kind = NoGpuError if int(status) == 100 else EngineError
+        raise kind(f"CUDA cannot be started: {why}", _START_HINTS.get(int(status), _DRIVER_HINT))
     return int(_done(driver.cuDeviceGetCount()))
 
 

@@ -27,7 +27,7 @@ class Gpu:
 
 
 class NoGpuError(EngineError):
-    """NVML reports no GPU.
+    """The driver reports no GPU, or there is no driver.
 
     Args:
         broken: Whether there is hardware or a driver that does not work.

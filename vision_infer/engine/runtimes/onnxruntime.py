@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ import numpy as np
 
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError
-from vision_infer.engine.buffers import HostBuffer
+from vision_infer.engine.buffers import HostBuffer, zeroed
 from vision_infer.engine.contract import Port, check_contract
 from vision_infer.engine.engine import Engine, Loan, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
+from vision_infer.engine.gpu.gpus import NoGpuError
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.host_engine import HostEngine
 from vision_infer.engine.runtime import EngineSettings, Runtime
 from vision_infer.engine.runtime_errors import summarize_error
+from vision_infer.engine.runtimes.onnxruntime_cuda import PROVIDER, cuda_error, session_arguments
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.compiled import open_cached
 
@@ -35,23 +38,31 @@ class OnnxRuntimeEngine(HostEngine):
 
     Args:
         optimized: The result of :func:`optimize` for the same file, runtime and CPU; it loads in a quarter of the time.
+        device: The GPU of the settings; None on the CPU. It copies from page-locked input buffers without a copy in between.
 
     Raises:
+        DeviceMemoryError: The GPU has not enough memory.
         EngineError: The runtime is not installed, or the device is not available.
         ModelError: The file cannot be loaded, or is not a deployment graph.
     """
 
-    def __init__(self, path: Path, settings: EngineSettings, optimized: bytes | None = None) -> None:
+    def __init__(
+        self, path: Path, settings: EngineSettings, optimized: bytes | None = None, device: Accelerator | None = None
+    ) -> None:
         refuse_external_data_outside(path)
         facts = read_graph_facts(path)
         cuda = settings.device == "cuda"
+        self._device = device
         sessions = 1 if settings.threads == 1 or cuda else settings.workers
         self._sessions = [_load(path, settings, optimized) for _ in range(sessions)]
         first = self._sessions[0]
         outputs = check_contract(_ports(first.get_inputs()), _ports(first.get_outputs()), facts.card, path)
         sizes = tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else range(1, settings.batch + 1)
         name = RUNTIME.engine_name(facts.precision, device=settings.device)
-        super().__init__(name, facts.card, tuple(sizes), settings.workers, outputs)
+        allocate = zeroed if device is None else device.allocate_host
+        super().__init__(name, facts.card, tuple(sizes), settings.workers, outputs, allocate)
+        if cuda:  # the first batch of each size allocates memory and selects algorithms
+            self._warm_up_sizes = self.batch_sizes
         self._session_of = {id(buffer): self._sessions[number % sessions] for number, buffer in enumerate(self._pool.buffers)}
 
     def submit(self, loan: Loan) -> Ticket:
@@ -69,7 +80,7 @@ class OnnxRuntimeEngine(HostEngine):
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
-            raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {summarize_error(error)}") from error
+            raise self._failure(error, len(loan.slots)) from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 
     def __exit__(self, *_: object) -> None:
@@ -77,6 +88,21 @@ class OnnxRuntimeEngine(HostEngine):
             buffer.bindings.clear()
         self._session_of.clear()
         self._sessions.clear()
+        if self._device is not None:
+            self._device.use()
+            for buffer in self._pool.buffers:
+                self._device.free_host(buffer.images.reshape(-1))
+            self._pool.buffers.clear()
+
+    def _failure(self, error: Exception, count: int) -> EngineError:
+        """Return the error of a batch; raise DeviceLostError if the GPU cannot be used again."""
+        if self._device is not None:
+            self._device.use()
+            self._device.memory()  # fails after an error of CUDA that ends all work of this process
+            found = cuda_error(error, self._device.name, f"batches of {count}")
+            if found is not None:
+                return found
+        return EngineError(f"{self.name} failed on a batch of {count}: {summarize_error(error)}")
 
     def _bind(self, session: Any, buffer: HostBuffer, count: int) -> Any:
         binding = session.io_binding()
@@ -121,20 +147,19 @@ def _load(path: Path, settings: EngineSettings, optimized: bytes | None = None, 
     # https://onnxruntime.ai/docs/performance/tune-performance/threading.html
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Not "session.set_denormal_as_zero": it changes the floating-point mode of every calling thread for good.
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if settings.device == "cuda":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise EngineError("this ONNX Runtime has no CUDA support", "Run: pip install '.[gpu]', or --device cpu")
-        providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
+    on_gpu = settings.device == "cuda"
+    arguments = session_arguments(onnxruntime, settings.device_index) if on_gpu else {"providers": ["CPUExecutionProvider"]}
+    device = f"cuda:{settings.device_index}"
     try:
-        session = onnxruntime.InferenceSession(str(path) if optimized is None else optimized, options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path) if optimized is None else optimized, options, **arguments)
     except Exception as error:  # the runtime's errors have no common base class
+        found = cuda_error(error, device, path.name) if on_gpu else None
+        if found is not None:
+            raise found from error
         raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "Check that the file is complete.") from error
-    if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+    if on_gpu and session.get_providers()[0] != PROVIDER:
         # ONNX Runtime falls back to the CPU with only a line in its log.
-        raise EngineError(
-            f"cuda:{settings.device_index} cannot be used", "Check the driver, CUDA and cuDNN, or use --device cpu."
-        )
+        raise EngineError(f"{device} cannot be used", "Check the driver, CUDA and cuDNN, or use --device cpu.")
     return session
 
 
@@ -166,11 +191,7 @@ def load_onnxruntime() -> Any:
 
 def _open(path: Path, settings: EngineSettings, cache: EngineCache | None, on_message: OnMessage) -> Engine:
     if settings.device == "cuda":
-        with suppress(EngineError):  # without CUDA for Python, or without a GPU, the runtime itself has the better message
-            from vision_infer.engine.gpu.cuda import cuda_device
-
-            # It creates the device's context with the flags that FFmpeg's decoder needs, before the runtime creates its own.
-            cuda_device(settings.device_index)
+        return _open_on_gpu(path, settings, on_message)
     if cache is None:
         return OnnxRuntimeEngine(path, settings)
 
@@ -182,8 +203,39 @@ def _open(path: Path, settings: EngineSettings, cache: EngineCache | None, on_me
     return open_cached(key, cache, on_message, lambda optimized: OnnxRuntimeEngine(path, settings, optimized), build)
 
 
+def _open_on_gpu(path: Path, settings: EngineSettings, on_message: OnMessage) -> Engine:
+    """Open and warm up an engine on a GPU, with the largest batch size for which the GPU has memory."""
+    session_arguments(load_onnxruntime(), settings.device_index)  # first what the installation lacks
+    from vision_infer.engine.gpu.cuda import cuda_device
+
+    # It creates the device's context with the flags that FFmpeg's decoder needs, before the runtime creates its own.
+    device = cuda_device(settings.device_index)
+    while True:
+        engine = OnnxRuntimeEngine(path, settings, device=device)
+        try:
+            engine.warm_up()
+        except BaseException as error:
+            engine.__exit__()
+            if not isinstance(error, DeviceMemoryError) or settings.batch == 1:
+                raise
+            settings = replace(settings, batch=engine.batch_sizes[-2])
+            on_message(f"{error.message}; using batches of at most {settings.batch}")
+        else:
+            return engine
+
+
 def _choose_device() -> str:
-    return "cuda" if "CUDAExecutionProvider" in load_onnxruntime().get_available_providers() else "cpu"
+    """Return ``cuda`` if there is a GPU, also if its driver does not work: opening the engine then gives the reason."""
+    if PROVIDER not in load_onnxruntime().get_available_providers():
+        return "cpu"  # onnxruntime-gpu lists the provider on every machine
+    try:
+        from vision_infer.engine.gpu.cuda import device_count
+
+        return "cuda" if device_count() else "cpu"
+    except NoGpuError:
+        return "cpu"
+    except EngineError:
+        return "cuda"
 
 
 RUNTIME = Runtime(
