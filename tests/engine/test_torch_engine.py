@@ -24,7 +24,7 @@ from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.device_engine import DeviceEngine
-from vision_infer.engine.open import EngineRequest, is_auto_on_cpu, open_engine
+from vision_infer.engine.open import EngineRequest, auto_device, open_engine
 from vision_infer.engine.runtime import EngineSettings
 from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 from vision_infer.stream.image import VideoImage
@@ -138,7 +138,7 @@ def test_a_failed_batch_releases_its_buffer(tmp_path: Path, card: ModelCard) -> 
 def test_auto_never_chooses_pytorch(bundled: Path, tmp_path: Path) -> None:
     from vision_infer.engine.selection.candidates import candidates
 
-    assert is_auto_on_cpu(EngineRequest())
+    assert auto_device(EngineRequest()) == "cpu"
     assert not [one for one in candidates(bundled) if one.engine.startswith("torch")]
     with pytest.raises(UsageError, match="Name one of them only"):
         open_engine(bundled, EngineRequest("torch-cpu-fp32", device="cuda:0"))

@@ -94,7 +94,7 @@ def test_rows_are_written_while_the_better_engine_is_built(wanted: Upgrade, open
         if index == 60:
             wait_for(swapped)
 
-    def build(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+    def build(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> None:
         assert "openvino-cpu-fp32" in words
         shared.wait_written(20)
         assert not opened
@@ -183,7 +183,7 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
     reported: list[str] = []
     running = threading.Event()
 
-    def build(words: Sequence[str], nice: int, stopped: Stopped) -> str:
+    def build(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> str:
         running.set()
         limit = time.monotonic() + LONG_S
         while not stopped():
@@ -203,7 +203,7 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
 def test_a_short_run_does_not_autotune(wanted: Upgrade) -> None:
     called: list[str] = []
 
-    def choose(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+    def choose(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> None:
         called.append(words[0])
 
     with upgrading(lambda *_: None, called.append, choose, LONG_S * 10) as upgrade:
@@ -218,7 +218,7 @@ def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better
     swapped = threading.Event()
     unknown = replace(wanted, quick=replace(wanted.quick, better=None), data=("a.mp4",))
 
-    def choose(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+    def choose(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> None:
         commands.append(words)
         possible = candidates(wanted.path)
         best = next(one for one in possible if one.engine == "openvino-cpu-fp32")

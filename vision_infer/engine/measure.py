@@ -117,13 +117,16 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(statistics.median(values), medians[cut], medians[-1 - cut])
 
 
-def faster(first: SpeedRounds, second: SpeedRounds) -> Faster:
+def faster(first: SpeedRounds, second: SpeedRounds, by_wall: bool = False) -> Faster:
     """Return how many times faster the first engine is than the second, compared round by round.
 
     If other programs left one of the two less than :data:`UNDISTURBED` of the CPUs, the frame rates say more about those
     programs than about the engines. Then the CPU times per image are compared.
+
+    Args:
+        by_wall: Whether frame rates are always compared: engines on a GPU need little of the CPUs.
     """
-    by_cpu = min(statistics.median(first.shares), statistics.median(second.shares)) < UNDISTURBED
+    by_cpu = not by_wall and min(statistics.median(first.shares), statistics.median(second.shares)) < UNDISTURBED
     pairs = zip(second.cpu_ms, first.cpu_ms, strict=True) if by_cpu else zip(first.fps, second.fps, strict=True)
     return Faster(estimate([numerator / denominator for numerator, denominator in pairs]), by_cpu)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vision_infer.core.errors import EngineError, ModelError, UsageError
+from vision_infer.core.errors import EngineError, ModelError, UsageError, VisionInferError
 from vision_infer.engine.device import available_cpus, parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.graph_facts import read_graph_facts, variants
 from vision_infer.engine.registry import auto_runtimes, no_runtime, parse_engine_name
 from vision_infer.engine.runtime import Compute, EngineSettings, Runtime
+from vision_infer.engine.selection.candidates import plan_runtime
+from vision_infer.engine.selection.kept_plans import find_kept
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 
@@ -36,6 +38,8 @@ class EngineRequest:
     """The largest batch size; default: 1 on the CPU, where larger ones gain nothing, 8 on a GPU."""
     compute: str = "auto"
     """The type of the arithmetic of a float32 graph: ``f32``, ``bf16``, or ``auto``: by the full name, else ``f32``."""
+    may_build: bool = True
+    """Whether a plan that is not cached is built, which takes minutes."""
     engine_dir: Path | None = None
     """The folder of compiled engines, see :func:`vision_infer.engine.store.cache.engine_dir`; None: they are not cached."""
 
@@ -48,13 +52,19 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
 
     Raises:
         EngineError: The runtime is unknown or missing, does not have that type of arithmetic, or the device is not available; or
-            the GPU has no memory for the model, and the request names the GPU. If ``device`` is ``auto``, the CPU is used
-            instead, and ``on_message`` receives the reason.
+            the GPU has no memory for the model, and the request names the GPU. If ``device`` is ``auto``, or a plan for the GPU
+            can be built later, the CPU is used instead, and ``on_message`` receives the reason.
         ModelError: The file is not a deployment graph.
         UsageError: The name of the device or of the type of arithmetic is wrong.
     """
-    if request.engine == "auto" and request.engine_dir is not None:
-        path, request = _apply_choice(path, request, request.engine_dir, on_message)
+    auto = auto_device(request, on_message)
+    if auto is not None and auto != "cpu":
+        return _open_on_gpu(path, request, auto, on_message)
+    if auto is not None and request.engine_dir is not None:
+        choice = find_choice(path, request.engine_dir)
+        if choice is not None:  # passports or autotuning chose for this CPU
+            on_message(choice.reason)
+            path, request = choice.candidate.graph, replace(request, engine=choice.candidate.engine, device="cpu")
     runtime, named_device, precision = _parse_engine(request.engine)
     compute = _choose_compute(runtime, precision, request)
     device = _merge_devices(named_device, request)
@@ -64,25 +74,67 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
     path = _named_graph(path, precision, runtime)
     try:
         return _open(path, request, runtime, (kind, index), compute, precision, on_message)
-    except (EngineError, ModelError) as error:
-        may_fall_back = isinstance(error, DeviceMemoryError) or request.engine == "auto"
-        if kind != "cuda" or request.device != "auto" or not may_fall_back:
+    except DeviceMemoryError as error:
+        if kind != "cuda" or request.device != "auto":
             raise
-        on_message(f"falling back to the CPU: cuda:{index} is not available ({error.message})")
-        on_cpu = replace(request, engine="auto", device="cpu", compute="auto", workers=None, batch=None)
-        return open_engine(path, on_cpu, on_message)
+        return _fall_back(path, request, f"cuda:{index}", error, on_message)
 
 
-def is_auto_on_cpu(request: EngineRequest) -> bool:
-    """Return whether the request leaves the engine to the machine, and will run on its CPU.
+def _open_on_gpu(path: Path, request: EngineRequest, device: str, on_message: OnMessage) -> Engine:
+    """Open the best cached plan that works, else ONNX Runtime on the GPU, else on the CPU."""
+    batch = plan_batch(path, request)
+    kept = [] if request.engine_dir is None else find_kept(path, request.engine_dir, device, batch, on_message=on_message)
+    for choice in kept:
+        one = choice.candidate
+        if not one.is_plan:  # autotuning found no plan that is faster
+            on_message(choice.reason)
+            break
+        try:
+            wanted = replace(request, engine=one.engine, device=device, may_build=False)
+            engine = open_engine(one.graph, wanted, on_message)
+        except (EngineError, ModelError) as error:
+            on_message(f"{one.engine} is not used: {error.message}")
+            continue
+        on_message(choice.reason)
+        return engine
+    runtime, index = _parse_engine("auto")[0], parse_device(device)[1]
+    try:
+        return _open(path, request, runtime, ("cuda", index), "f32", "", on_message)
+    except (EngineError, ModelError) as error:
+        if request.device != "auto" and plan_runtime(index) is None:
+            raise
+        return _fall_back(path, request, device, error, on_message)
+
+
+def _fall_back(path: Path, request: EngineRequest, device: str, error: VisionInferError, on_message: OnMessage) -> Engine:
+    on_message(f"falling back to the CPU: {device} is not available ({error.message})")
+    on_cpu = replace(request, engine="auto", device="cpu", compute="auto", workers=None, batch=None)
+    return open_engine(path, on_cpu, on_message)
+
+
+def auto_device(request: EngineRequest, on_message: OnMessage = lambda _: None) -> str | None:
+    """Return the device that a request of ``auto`` will use, ``cpu`` or ``cuda:N``; None if it does not leave the engine open.
+
+    Args:
+        on_message: Receives why an installed runtime cannot be used on the GPU.
 
     Raises:
         EngineError: No runtime is installed, or the device is not available.
         UsageError: The name of the device is wrong.
     """
     if request.engine != "auto" or request.compute != "auto":
-        return False
-    return _choose_device(_parse_engine("auto")[0], request.device)[0] == "cpu"
+        return None
+    kind, index = ("cuda", 0) if request.device == "auto" else parse_device(request.device)
+    if kind == "cuda" and plan_runtime(index, on_message) is not None:
+        return f"cuda:{index}"
+    kind, index = _choose_device(_parse_engine("auto")[0], request.device)
+    return "cpu" if kind == "cpu" else f"cuda:{index}"
+
+
+def plan_batch(path: Path, request: EngineRequest) -> int:
+    """Return the largest batch size that a plan has to run for a request."""
+    batch = request.batch or CUDA_BATCH
+    return min(batch, read_graph_facts(path).card.max_batch or batch)
 
 
 def _open(
@@ -101,7 +153,7 @@ def _open(
     else:
         workers, batch = request.workers or max(1, available_cpus() // threads), request.batch or 1
     batch = min(batch, read_graph_facts(path).card.max_batch or batch)
-    settings = EngineSettings(kind, index, workers, threads, batch, compute, precision)
+    settings = EngineSettings(kind, index, workers, threads, batch, compute, precision, request.may_build)
     cache = _open_cache(request, on_message) if kind in runtime.cached_on else None
     engine = runtime.open(path, settings, cache, on_message)
     if request.engine not in ("auto", runtime.name) and request.engine != engine.name:
@@ -121,15 +173,6 @@ def _named_graph(path: Path, precision: str, runtime: Runtime) -> Path:
     return next((graph for graph in others if read_graph_facts(graph).precision == precision), path)
 
 
-def _apply_choice(path: Path, request: EngineRequest, engine_dir: Path, on_message: OnMessage) -> tuple[Path, EngineRequest]:
-    """Return the graph and engine that passports or autotuning chose for this machine's CPU; unchanged without a choice."""
-    choice = find_choice(path, engine_dir) if is_auto_on_cpu(request) else None
-    if choice is None:
-        return path, request
-    on_message(choice.reason)
-    return choice.candidate.graph, replace(request, engine=choice.candidate.engine, device="cpu")
-
-
 def _open_cache(request: EngineRequest, on_message: OnMessage) -> EngineCache | None:
     """Return the cache; None if its folder cannot be used: an engine that starts slowly is better than none."""
     if request.engine_dir is None:
@@ -144,10 +187,10 @@ def _open_cache(request: EngineRequest, on_message: OnMessage) -> EngineCache | 
 def _parse_engine(name: str) -> tuple[Runtime, str | None, str]:
     if name != "auto":
         return parse_engine_name(name)
-    runtimes = auto_runtimes()
-    if not runtimes:
+    runtime = next(iter(auto_runtimes()), None) or plan_runtime(0)
+    if runtime is None:
         raise no_runtime()
-    return runtimes[0], None, ""
+    return runtime, None, ""
 
 
 def _choose_compute(runtime: Runtime, precision: str, request: EngineRequest) -> Compute:

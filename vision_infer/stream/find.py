@@ -6,7 +6,8 @@ import glob
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,8 @@ STANDARD_INPUT = "-"
 
 _HEADER_BYTES = 1 << 16
 """The part of an image file that is read for its size, bytes."""
+_MAX_HEADERS = 100
+"""The number of videos whose duration is read."""
 
 
 class NotFoundError(StreamError):
@@ -138,6 +141,24 @@ def size_in_header(spec: SourceSpec) -> Size | None:
     except (OSError, ValueError, StreamError):  # reading it later reports the reason
         pass
     return None
+
+
+def last_at_least(specs: Sequence[SourceSpec], seconds: float) -> bool:
+    """Return whether sources together last at least some seconds: live ones always do, images have no duration.
+
+    The headers of at most 100 videos are read; a video of unknown duration counts as 0 s.
+    """
+    if any(spec.kind == "live" for spec in specs):
+        return True
+    total = 0.0
+    for spec in [spec for spec in specs if spec.kind == "video"][:_MAX_HEADERS]:
+        with suppress(OSError, ValueError, StreamError):  # reading it later reports the reason
+            if Path(spec.paths[0]).is_file():
+                with open_source(replace(spec, decode="cpu")) as source:
+                    total += source.info.duration_s or 0.0
+        if total >= seconds:
+            return True
+    return False
 
 
 def _with_lists(arguments: Iterable[str], errors: list[NotFoundError]) -> Iterator[tuple[str, str | None]]:

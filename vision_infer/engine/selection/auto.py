@@ -1,7 +1,7 @@
-"""Autotuning: tries the engines of a model on this machine, and chooses the fastest within the budget.
+"""Autotuning: tries the engines of a model on a device of this machine, and chooses the fastest within the budget.
 
-Every engine that needs no calibration is opened, compared with FP32 on the given frames, and timed in turns with it. Passports
-decide instead where they exist (``by_passport.py``). The result is saved (``tuning_store.py``).
+Every engine is opened, compared with FP32 on the given frames, and timed in turns with it; on a GPU, plans are built for that.
+Passports decide instead where they exist (``by_passport.py``). The result is saved (``tuning_store.py``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest, auto_device, open_engine
 from vision_infer.engine.registry import no_runtime
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS, CLEARLY_FASTER, verified_passport
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
+from vision_infer.engine.selection.kept_plans import store_accuracy
 from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import OnMessage
@@ -73,43 +74,54 @@ class AutotuneRequest:
     clock: Clock = SYSTEM_CLOCK
     cpu_ns: Callable[[], int] = time.process_time_ns
     """Returns the CPU time of this process so far, ns."""
+    measured: Callable[[EngineCandidate, MeasuredAccuracy], None] = lambda *_: None
+    """Receives the accuracy of an engine as soon as it is measured."""
 
 
 def autotune_model(
     path: Path, request: EngineRequest, options: AutotuneOptions, on_message: OnMessage = lambda _: None
 ) -> EngineChoice:
-    """Try the engines of a model on this machine, and save the choice if ``request.engine_dir`` is given.
+    """Try the engines of a model on a device of this machine, and save the choice if ``request.engine_dir`` is given.
 
     Args:
-        request: How the engine will be used; workers, threads, batch and engine_dir count.
+        request: How the engine will be used; all but the engine's name and the type of arithmetic count.
 
     Raises:
         EngineError: No runtime is installed, or FP32 fails.
         ModelError: The file is not a deployment graph.
     """
-    possible = candidates(path)
+    device = auto_device(replace(request, engine="auto", compute="auto"))
+    assert device is not None
+    possible = candidates(path, device)
     if not possible:
         raise no_runtime()
     store = None if request.engine_dir is None else TuningStore(request.engine_dir, options.budget)
-    passports = [] if store is None else find_passports(possible, store.engine_dir)
-    device = this_device()
+    passports = [] if store is None or device != "cpu" else find_passports(possible, store.engine_dir)
+    facts = this_device(device)
     if store is not None and options.retry_failed:
         for candidate in possible:
             store.end(candidate)
 
     def open_candidate(candidate: EngineCandidate) -> Engine:
-        wanted = replace(request, engine=candidate.engine, compute="auto", device="cpu")
+        wanted = replace(request, engine=candidate.engine, compute="auto", device=device)
+        if device != "cpu" and candidate == possible[0]:  # what a run starts with, which is the CPU if the GPU lacks CUDA
+            wanted = replace(wanted, engine="auto", engine_dir=None)
         return open_engine(candidate.graph, wanted, on_message)
+
+    def keep_accuracy(candidate: EngineCandidate, accuracy: MeasuredAccuracy) -> None:
+        if candidate.is_plan and store is not None:
+            store_accuracy(candidate, accuracy, store.engine_dir)
 
     choice = autotune(
         AutotuneRequest(
             possible,
             open_candidate,
             options,
-            lambda candidate: verified_passport(candidate, passports, device),
+            lambda candidate: verified_passport(candidate, passports, facts),
             request.threads or 1,
             on_message,
             store,
+            measured=keep_accuracy,
         )
     )
     if store is not None:
@@ -130,6 +142,7 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
     reference, *others = request.candidates
     engines: dict[str, Engine] = {}
     by_name: dict[str, EngineCandidate] = {}
+    why_not = ""
     with ExitStack() as open_engines:
         engines["reference"] = first = open_engines.enter_context(request.open_engine(reference))
         first.warm_up()
@@ -144,12 +157,16 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
                 name = f"{candidate.engine} {candidate.graph.name}"
                 engines[name], by_name[name] = engine, candidate
         if not by_name:
+            if reference.device != "cpu" and others:  # another time the GPU may have more free memory, or the disk more space
+                hint = f"See: vision-infer engine choose MODEL --device {reference.device}"
+                raise EngineError(f"no plan can be used: {why_not}", hint)
             return EngineChoice(reference, f"{reference.engine}: no other engine is within the budget here (autotuned)")
         seconds = request.options.seconds
         try:
             found = measure_speed(
                 engines,
                 request.options.frames,
+                batch=max(set.intersection(*(set(engine.batch_sizes) for engine in engines.values())), default=1),
                 threads=request.threads,
                 rounds=ROUNDS,
                 round_s=seconds / ROUNDS / len(engines),
@@ -158,7 +175,10 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
             )
         except EngineError as error:  # saved as well, so that not every run tries it
             return EngineChoice(reference, f"{reference.engine}: autotuning failed: {error.message}")
-    ratios = [(candidate, faster(found[name], found["reference"])) for name, candidate in by_name.items()]
+    ratios = [
+        (candidate, faster(found[name], found["reference"], by_wall=candidate.device != "cpu"))
+        for name, candidate in by_name.items()
+    ]
     choice = _choose_by_ratios(reference, ratios, seconds)
     passport = request.verified(choice.candidate)
     accepted = passport is not None and passport.accepted
@@ -167,17 +187,17 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
 
 def _try(request: AutotuneRequest, candidate: EngineCandidate, first: Engine, open_engines: ExitStack) -> tuple[Engine, str]:
     """Open and compare an engine; returns it with the reason for which it is left out, which is empty if it is not."""
-    store, engine, why_not = request.store, first, ""
+    store, engine, why_not, failed = request.store, first, "", False
     if store is not None:
         store.begin(candidate)
     try:
         engine = open_engines.enter_context(request.open_engine(candidate))
         engine.warm_up()
-        why_not = "" if request.verified(candidate) else _compare(first, engine, candidate, request.options)
+        why_not = "" if request.verified(candidate) else _compare(first, engine, candidate, request)
     except (EngineError, ModelError) as error:
-        why_not = error.message
+        why_not, failed = error.message, True
     if store is not None:
-        store.end(candidate, why_not)
+        store.end(candidate, "" if failed and candidate.is_plan else why_not)
     return engine, why_not
 
 
@@ -191,7 +211,8 @@ def _why_untried(request: AutotuneRequest, candidate: EngineCandidate) -> str:
         return passport.shortfall(request.options.budget)
     if candidate.lossless or request.options.compare is not None:
         return ""
-    return "its loss of accuracy has to be measured on this CPU: give frames with --data"
+    kind = "CPU" if candidate.device == "cpu" else "GPU"
+    return f"its loss of accuracy has to be measured on this {kind}: give frames with --data"
 
 
 def _choose_by_ratios(
@@ -206,8 +227,9 @@ def _choose_by_ratios(
     return EngineChoice(best, f"{best.engine}: {ratio.times.median:.1f}× as fast as {reference.engine} here ({how})")
 
 
-def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, options: AutotuneOptions) -> str:
+def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, request: AutotuneRequest) -> str:
     """Return why a candidate may not be used; empty if it may."""
+    options = request.options
     if candidate.lossless:
         for frame in options.frames[:4]:
             if _scores_differ(first, engine, frame):
@@ -215,6 +237,7 @@ def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, options:
     if options.compare is None:
         return ""
     loss = options.compare(first, engine)
+    request.measured(candidate, loss)
     if loss.judged == "not proven" and not candidate.lossless:
         return f"{loss.frames} frames are too few to measure its loss of accuracy"
     if candidate.lossless:

@@ -28,8 +28,14 @@ class MeasuredCandidate:
 
     def within(self, budget: float) -> bool:
         """Return whether its loss is verified to be within the budget, or accepted; float32 counts unless a passport objects."""
-        verified = self.passport.accepted or self.passport.loss() is not None
-        return not self.passport.shortfall(budget) if verified else self.candidate.lossless
+        return within_budget(self.candidate, self.passport, budget)
+
+
+def within_budget(candidate: EngineCandidate, passport: Passport | None, budget: float) -> bool:
+    """Return whether a loss is verified to be within the budget, or accepted; float32 counts unless a passport objects."""
+    if passport is None or not (passport.accepted or passport.loss() is not None):
+        return candidate.lossless
+    return not passport.shortfall(budget)
 
 
 def with_passports(

@@ -1,13 +1,17 @@
-"""The warm start: a run begins with the engine that loads fastest while a child process compiles a better one."""
+"""The warm start: a run begins with the engine that loads fastest while a child process makes a better one.
+
+On a GPU that is ONNX Runtime, until plans of TensorRT are built and compared with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.open import EngineRequest, is_auto_on_cpu, open_engine
+from vision_infer.engine.open import EngineRequest, auto_device, open_engine, plan_batch
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_passports, with_passports
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_choice, find_passports
@@ -26,26 +30,36 @@ class WarmStart:
     """The engine that loads at once."""
     better: EngineChoice | None
     """The engine to compile; None: nothing was measured for this model here, and autotuning would decide."""
+    samples: BinaryIO | None = None
+    """On a GPU: the frames on which autotuning measures the accuracy, see :class:`SampledEngine`."""
+
+    @property
+    def device(self) -> str:
+        """The device of the better engine: ``cpu``, or ``cuda:N``."""
+        return self.first.device
 
 
 def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
     """Return what to begin with if the best engine is not available at once.
 
     Returns:
-        None if nothing is gained: the request names an engine or a GPU, the best engine is cached or opens at once, there is only
-        one engine, or a compiled engine could not be cached.
+        None if nothing is gained: the request names an engine, the best engine is cached or opens at once, there is only one
+        engine, or a compiled engine could not be cached.
 
     Raises:
         EngineError: No runtime is installed, or the device is not available.
         ModelError: The file is not a deployment graph.
         UsageError: The name of the device is wrong.
     """
-    if request.engine_dir is None or not is_auto_on_cpu(request):
+    device = None if request.engine_dir is None else auto_device(request)
+    if device is None or request.engine_dir is None:
         return None
-    possible = candidates(path)
+    possible = candidates(path, device)
     if len(possible) < 2 or possible[0].runtime.slow_start:
         return None
-    better = find_choice(path, request.engine_dir)
+    better = find_choice(path, request.engine_dir, device=device, batch=plan_batch(path, request))
+    if device != "cpu":
+        return WarmStart(possible[0], None) if better is None else None
     if better is None or better.estimated:
         return WarmStart(possible[0] if better is None else _fastest_to_load(possible, request.engine_dir), None)
     if not better.candidate.runtime.slow_start or not _is_missing(better.candidate, request):

@@ -8,9 +8,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import BinaryIO
 
 POLL_S = 0.1
 KILL_AFTER_S = 2.0
+_READ_BYTES = 1 << 16
 # prctl(PR_SET_PDEATHSIG, SIGKILL), see https://man7.org/linux/man-pages/man2/prctl.2.html: the kernel kills the child when the
 # thread that has started it ends; that thread waits for it here. The setting survives exec. The parent may have ended before
 # the call, and then there is no signal, so the child checks its parent itself.
@@ -37,20 +39,37 @@ def bound(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
 
 
-def run_child(command: Sequence[str], nice: int, stopped: Callable[[], bool]) -> str | None:
+def run_child(
+    command: Sequence[str],
+    nice: int,
+    stopped: Callable[[], bool],
+    on_line: Callable[[str], None] = lambda _: None,
+    stdin: BinaryIO | None = None,
+) -> str | None:
     """Run a command with low priority until it ends or is stopped. If this process is killed, the command is killed too.
 
     Args:
         command: The command, with the full path of its program.
         nice: The niceness, 0–19.
         stopped: Called several times a second; returns whether to stop.
+        on_line: Receives each line of its standard output.
+        stdin: The file that it reads as its standard input; None: an empty one.
 
     Returns:
         What failed, as a line of text; None on success.
     """
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
+        shown = 0
+
+        def show_lines() -> None:
+            nonlocal shown
+            *lines, _ = os.pread(output.fileno(), _READ_BYTES, shown).split(b"\n")
+            shown += sum(len(line) + 1 for line in lines)
+            for line in lines:
+                on_line(line.decode("utf-8", "replace"))
+
         try:
-            process = subprocess.Popen(bound(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+            process = subprocess.Popen(bound(command), stdin=stdin or subprocess.DEVNULL, stdout=output, stderr=errors)
         except OSError as error:
             return f"cannot start the process: {error.strerror}"
         with suppress(OSError):  # the process may have ended already
@@ -61,10 +80,12 @@ def run_child(command: Sequence[str], nice: int, stopped: Callable[[], bool]) ->
                     status = process.wait(POLL_S)
                     break
                 except subprocess.TimeoutExpired:
+                    show_lines()
                     if stopped():
                         return "it was stopped"
         finally:
             _end(process)
+            show_lines()
         if status == 0:
             return None
         errors.seek(0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
@@ -15,11 +17,13 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.placeholder import PlaceholderEngine
+from vision_infer.engine.selection.kept_plans import expected_build_s
+from vision_infer.engine.selection.samples import SampledEngine
 from vision_infer.engine.selection.warm_start import WarmStart, find_warm_start
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate, upgrade_of
 from vision_infer.pipeline.supervisor import Supervisor
 
 MAX_VIDEOS = 8
@@ -40,11 +44,23 @@ def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> t
         The engine, and what to do to get a better one; None when there is nothing to do.
     """
     quick = find_warm_start(path, request)
-    if quick is None:
-        return open_engine(path, request, on_message), None
+    if quick is None or quick.device != "cpu":
+        engine = open_engine(path, request, on_message)
+        return (engine, None) if quick is None else _sampled(engine, request, quick)
     if quick.better is not None:
         on_message(f"{quick.first.engine}: starts first, because {quick.better.candidate.engine} is not compiled yet")
     return open_candidate(quick.first, request, on_message), quick
+
+
+def _sampled(engine: Engine, request: EngineRequest, quick: WarmStart) -> tuple[Engine, WarmStart]:
+    """Return an engine that keeps frames for the child process that builds and compares plans."""
+    assert request.engine_dir is not None
+    first = replace(quick.first, engine=engine.name)
+    try:
+        sampled = SampledEngine(engine, request.engine_dir)
+    except OSError:  # the folder cannot be written to; the child process reports the reason
+        return engine, replace(quick, first=first)
+    return cast("Engine", sampled), replace(quick, first=first, samples=sampled.file)
 
 
 class LaneOpening:
@@ -56,6 +72,7 @@ class LaneOpening:
         videos: Videos of the run, on which autotuning can judge accuracy.
         autotune_module: The module that autotunes in a child process. None: one that judges no accuracy.
         inputs: The input size of each graph of a model with several sizes, which messages name.
+        lasts: Returns whether the run lasts at least some seconds; otherwise no plan that takes as long to build is built.
     """
 
     def __init__(
@@ -65,7 +82,9 @@ class LaneOpening:
         videos: tuple[str, ...],
         autotune_module: str | None = None,
         inputs: Mapping[Path, Size] = MappingProxyType({}),
+        lasts: Callable[[float], bool] = lambda _: True,
     ) -> None:
+        self._lasts = lasts
         self._inputs = inputs
         self._engines = engines
         self._on_message = on_message
@@ -87,9 +106,21 @@ class LaneOpening:
             lane = make(opened.enter_context(engine))
             opened.pop_all()
         self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
-        if quick is not None:
-            self._upgrades.append(Upgrade(lane.name, path, request, quick, self._videos))
+        self._upgrades += self._upgrade(lane, path, request, quick)
         return lane
+
+    def _upgrade(self, lane: Lane, path: Path, request: EngineRequest, quick: WarmStart | None) -> list[Upgrade]:
+        """Return the upgrade of a lane, if it has one, and the run lasts longer than its plans take to build."""
+        if quick is None:
+            return []
+        if quick.device != "cpu" and request.engine_dir is not None:
+            seconds = expected_build_s(path, request.engine_dir, quick.device)
+            if not self._lasts(seconds):
+                why = f"building plans for {quick.device} takes about {seconds:.0f} s, longer than the clips"
+                hint = f"Build them once with: vision-infer engine choose MODEL --device {quick.device} --data VIDEO"
+                self._on_message(f"{lane.name}: keeps {quick.first.engine}: {why}. {hint}")
+                return []
+        return [upgrade_of(lane, path, request, quick, self._videos)]
 
     def _says(self, path: Path) -> OnMessage:
         """Return a receiver of lines about a graph, which adds its input size if the model has several."""
@@ -141,8 +172,8 @@ class LaneOpening:
     ) -> LateEngine:
         def put_in(engine: Engine, quick: WarmStart | None) -> None:
             supervisor.swap_engine(lane.name, engine)
-            if quick is not None:
-                upgrade.add(Upgrade(lane.name, path, request, quick, self._videos))
+            for item in self._upgrade(lane, path, request, quick):
+                upgrade.add(item)
 
         late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._says(path))
         lane.want = late.want

@@ -7,18 +7,22 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.device import parse_device
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest, open_engine, plan_batch
 from vision_infer.engine.selection.candidates import EngineCandidate
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.child_process import run_child
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import LaneStatus
 from vision_infer.stream.redact import redact
 
@@ -34,8 +38,8 @@ AUTOTUNE_NICE = 10
 CHILD = "vision_infer.pipeline.lanes.engine_child"
 """The module that builds, and that autotunes where no other module is given."""
 
-Runner = Callable[[Sequence[str], int, Callable[[], bool]], str | None]
-"""Runs a command with a niceness until it ends or has to stop; returns what failed, as a line, or None."""
+Runner = Callable[[Sequence[str], int, Callable[[], bool], OnMessage, BinaryIO | None], str | None]
+"""Runs a command until it ends or has to stop; returns what failed, as a line, or None: see :func:`run_child`."""
 Swap = Callable[[str, Engine], Engine | None]
 """Puts an engine into a lane; returns the old one once it is free, as :meth:`Supervisor.swap_engine` does."""
 Statuses = Callable[[], Sequence[LaneStatus]]
@@ -52,13 +56,16 @@ class Upgrade:
     request: EngineRequest
     quick: WarmStart
     data: tuple[str, ...] = ()
-    """Videos on which autotuning can judge accuracy."""
+    """Videos on which autotuning can judge accuracy on the CPU."""
+    on_kept: Callable[[], None] = lambda: None
+    """Called if the lane keeps the engine that it has."""
 
 
 class EngineUpgrade:
     """One thread that upgrades lanes, one after the other. Leave it before the supervisor is closed.
 
-    The owner of a lane closes the engine that the lane has at the end; this class closes the engines that it replaces.
+    The owner of a lane closes the engine that the lane has at the end; this class closes the engines that it replaces. If no
+    better engine can be made for a graph and device, it is not tried again.
 
     Args:
         swap: Puts an engine into a lane.
@@ -91,7 +98,9 @@ class EngineUpgrade:
         self._build_after_s = build_after_s
         self._autotune_after_s = autotune_after_s
         self._waiting: deque[Upgrade] = deque()
-        # Guards the queue and the end. The callers of add() and close() hold it, and the thread while it picks an upgrade.
+        self._failed: set[tuple[Path, str]] = set()
+        # Guards the queue, the failures and the end. The callers of add() and close() hold it, and the thread while it picks an
+        # upgrade or notes a failure.
         self._changed = threading.Condition()
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -100,6 +109,9 @@ class EngineUpgrade:
         """Queue an upgrade of a lane; return at once."""
         with self._changed:
             if self._ended:
+                return
+            if (upgrade.path, upgrade.quick.device) in self._failed:
+                upgrade.on_kept()
                 return
             self._waiting.append(upgrade)
             self._changed.notify_all()
@@ -155,20 +167,30 @@ class EngineUpgrade:
             command, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
         else:
             command, nice = build_command(upgrade), BUILD_NICE
-        failure = self._runner(command, nice, self._stopped)
+        prefix = f"{upgrade.lane}: "
+        failure = self._runner(
+            command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), upgrade.quick.samples
+        )
         if self._stopped():
             return
         if failure is not None:
             self._keeps(upgrade, failure)
             return
         folder = upgrade.request.engine_dir
-        better = upgrade.quick.better or (None if folder is None else find_choice(upgrade.path, folder))
+        better = upgrade.quick.better
+        if better is None and folder is not None:
+            batch = plan_batch(upgrade.path, upgrade.request)
+            better = find_choice(upgrade.path, folder, device=upgrade.quick.device, batch=batch)
         if better is None or better.candidate == upgrade.quick.first:
+            upgrade.on_kept()
             self._on_message(f"{upgrade.lane}: keeps {upgrade.quick.first.engine if better is None else better.reason}")
             return
         self._put_in(upgrade, better)
 
     def _keeps(self, upgrade: Upgrade, reason: str) -> None:
+        with self._changed:
+            self._failed.add((upgrade.path, upgrade.quick.device))
+        upgrade.on_kept()
         self._on_message(redact(f"{upgrade.lane}: keeps {upgrade.quick.first.engine}: {reason}"))
 
     def _put_in(self, upgrade: Upgrade, better: EngineChoice) -> None:
@@ -187,6 +209,19 @@ class EngineUpgrade:
             old.__exit__(None, None, None)
 
 
+def upgrade_of(lane: Lane, path: Path, request: EngineRequest, quick: WarmStart, data: tuple[str, ...] = ()) -> Upgrade:
+    """Return the upgrade of a lane. While an engine for a GPU is being made, sources that open are decoded on that GPU.
+
+    Args:
+        lane: The lane, which runs the quick engine.
+        path: The model's deployment graph.
+        data: Videos on which autotuning can judge accuracy on the CPU.
+    """
+    if quick.device != "cpu":
+        lane.next_gpu = parse_device(quick.device)[1]
+    return Upgrade(lane.name, path, request, quick, data, partial(setattr, lane, "next_gpu", None))
+
+
 def build_command(upgrade: Upgrade) -> list[str]:
     """Return the command that compiles the better engine into the cache. It times nothing, because the machine is busy."""
     assert upgrade.quick.better is not None
@@ -202,7 +237,7 @@ def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
         upgrade: The lane.
         module: The module to run; None: one that judges no accuracy.
     """
-    arguments = [str(upgrade.path), *_profile(upgrade.request), *upgrade.data]
+    arguments = [str(upgrade.path), upgrade.quick.device, *_profile(upgrade.request), *upgrade.data]
     return [sys.executable, "-P", "-m", module or CHILD, *arguments]
 
 
@@ -213,5 +248,6 @@ def _profile(request: EngineRequest) -> list[str]:
 
 
 def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: OnMessage) -> Engine:
-    """Open one certain engine on the CPU; raise what opening an engine raises."""
-    return open_engine(candidate.graph, replace(request, engine=candidate.engine, compute="auto", device="cpu"), on_message)
+    """Open one certain engine, whose plan has to be cached; raise what opening an engine raises."""
+    wanted = replace(request, engine=candidate.engine, compute="auto", device=candidate.device, may_build=False)
+    return open_engine(candidate.graph, wanted, on_message)

@@ -29,7 +29,7 @@ from vision_infer.pipeline.runs.run_factories import (
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
-from vision_infer.stream.find import size_in_header
+from vision_infer.stream.find import last_at_least, size_in_header
 from vision_infer.stream.source import SourceSpec
 
 _USUAL_CAMERA = Size(1920, 1080)
@@ -117,7 +117,7 @@ def open_lanes(
     with ExitStack() as engines:
         videos = tuple(spec.paths[0] for spec in specs if spec.kind == "video")
         inputs = {path: size for size, path in models.graphs.items()} if len(models.graphs) > 1 else {}
-        opening = LaneOpening(engines, on_message, videos, autotune_module, inputs)
+        opening = LaneOpening(engines, on_message, videos, autotune_module, inputs, partial(last_at_least, specs))
         lanes = _model_lanes(settings, models.graphs, specs, opening)
         check(lanes[0].engine)
         if models.secondary is not None:

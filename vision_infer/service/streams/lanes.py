@@ -25,9 +25,10 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, upgrade_of
 from vision_infer.pipeline.runs.run_factories import SECONDARY_BATCH, engine_request
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.precision import AUTOTUNE_MODULE
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import EngineEvent
 from vision_infer.service.results.requests import PREFIX, Requests
@@ -83,7 +84,7 @@ class Lanes:
         # held while a lane is added, swapped or removed, never while an engine loads.
         self._lock = threading.Lock()
         self._closed = False
-        self._upgrade = EngineUpgrade(self._swap, _log.info, statuses=supervisor.lane_statuses)
+        self._upgrade = EngineUpgrade(self._swap, _log.info, statuses=supervisor.lane_statuses, autotune_module=AUTOTUNE_MODULE)
 
     def get(self, model: str) -> Lane | None:
         """Return the lane of a model if it is open."""
@@ -132,7 +133,7 @@ class Lanes:
                 raise UnavailableError(f"{lane.name} was closed while its engine was loading", "this is not an error")
             self._supervisor.swap_engine(lane.name, engine)
         if quick is not None:
-            self._upgrade.add(Upgrade(lane.name, path, request, quick))
+            self._upgrade.add(upgrade_of(lane, path, request, quick))
 
     def _give_up(self, lane: Lane, error: VisionInferError) -> None:
         """Fail a lane whose engine cannot be loaded."""
@@ -178,7 +179,7 @@ class Lanes:
             engine.__exit__(None, None, None)
             raise
         if quick is not None:
-            self._upgrade.add(Upgrade(name, path, request, quick))
+            self._upgrade.add(upgrade_of(lane, path, request, quick))
         return lane
 
     def requests(self, model: str) -> Requests:
