@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,12 @@ class CopyModel:
             if int(driver.cuMemcpyDtoDAsync(outputs["first"] + at * FIRST, source, FIRST, stream)[0]):
                 raise EngineError("the runtime failed")
 
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return an empty context."""
-        return nullcontext()
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> Callable[[], None]:
+        """Return a function that queues the batch."""
+        return lambda: self.enqueue(count, images, outputs, stream)
+
+    def warmed_up(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing: it has no memory."""

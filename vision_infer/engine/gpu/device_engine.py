@@ -220,6 +220,8 @@ class DeviceEngine:
                 with _no_collection():
                     buffer.graphs[size] = self.device.capture(self._compute, run)
         except EngineError as error:
+            if error.device_lost:
+                raise
             self._graphs = False
             self._on_message(f"{self.name}: batches of {size} and more run without CUDA graphs: {error.message}")
 
