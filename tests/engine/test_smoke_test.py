@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.gpu import gpus
-from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
 from vision_infer.engine.smoke_test import run_smoke_test
 from vision_infer.model.catalog import bundled_dir
 from vision_infer.stream.time_code_reader import draw
@@ -65,77 +61,3 @@ def test_a_runtime_that_crashes_or_hangs(image: NDArray[np.uint8], code: str, sa
 def test_a_missing_program(image: NDArray[np.uint8]) -> None:
     with pytest.raises(EngineError, match="cannot be tested: No such file"):
         run_smoke_test(CLOCK, "broken", image, program=("/nonexistent/python",))
-
-
-class _Nvml:
-    """NVML of a machine with one GPU, which fails as asked."""
-
-    NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_NO_PERMISSION, NVML_ERROR_DRIVER_NOT_LOADED = 12, 4, 9
-
-    class NVMLError(Exception):
-        def __init__(self, value: int) -> None:
-            super().__init__(f"error {value}")
-            self.value = value
-
-    def __init__(self, fails: int = 0, count: int = 1) -> None:
-        self.fails, self.count, self.over = fails, count, False
-
-    def nvmlInit(self) -> None:  # noqa: N802 - NVML's names
-        if self.fails:
-            raise self.NVMLError(self.fails)
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.over = True
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return self.count
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:  # noqa: N802
-        return SimpleNamespace(total=24_000_000_000, free=20_000_000_000)
-
-    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:  # noqa: N802
-        return 8, 9
-
-    def nvmlDeviceGetMigMode(self, _: int) -> Any:  # noqa: N802
-        raise self.NVMLError(3)
-
-    def nvmlDeviceGetName(self, _: int) -> bytes:  # noqa: N802
-        return b"NVIDIA L4"
-
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        return "580.1"
-
-
-def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = _Nvml()
-    monkeypatch.setattr(gpus, "import_module", lambda _: nvml)
-    (gpu,) = list_gpus()
-    assert (gpu.name, gpu.compute_capability, gpu.driver, gpu.mig) == ("NVIDIA L4", "8.9", "580.1", False)
-    assert nvml.over
-
-
-@pytest.mark.parametrize(
-    ("nvml", "says", "broken"),
-    [
-        (_Nvml(12), "no NVIDIA GPU: its driver is not installed", False),
-        (_Nvml(4), "this user has no permission to use NVIDIA's driver. Give the user access to /dev/nvidia*", True),
-        (_Nvml(9), "NVIDIA's driver is installed but not loaded", True),
-        (_Nvml(99), "NVIDIA's driver reports an error: error 99", True),
-        (_Nvml(count=0), "NVIDIA's driver is installed but reports no GPU", True),
-    ],
-)
-def test_no_gpu(monkeypatch: pytest.MonkeyPatch, nvml: _Nvml, says: str, broken: bool) -> None:
-    monkeypatch.setattr(gpus, "import_module", lambda _: nvml)
-    with pytest.raises(NoGpuError) as caught:
-        list_gpus()
-    assert str(caught.value).startswith(says)
-    assert caught.value.broken == broken
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(NoGpuError, match="nvidia-ml-py is not installed"):
-        list_gpus()

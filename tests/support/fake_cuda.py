@@ -48,6 +48,7 @@ class FakeCuda:
             case: The module and the function, such as ``tests.engine.gpu.cuda_cases:copies``.
         """
         log = self._folder / "calls.log"
+        log.write_text("", encoding="utf-8")
         mine = {"LD_LIBRARY_PATH": str(self._folder), "FAKE_CUDA_LOG": str(log), "PYTHONPATH": str(ROOT)}
         inherited = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         command = [sys.executable, "-c", _RUN, case]

@@ -102,7 +102,7 @@ def check_gpus() -> tuple[list[Finding], bool]:
     for gpu in gpus:
         capability = f", compute capability {gpu.compute_capability}" if gpu.compute_capability else ""
         memory = f"{gpu.free_bytes / GB:.1f} of {gpu.total_bytes / GB:.1f} GB free"
-        mig = ", in MIG instances" if gpu.mig else ""
+        mig = ", MIG" if gpu.mig else ""
         found.append(
             Finding(
                 "gpu", "ok", f"cuda:{gpu.index} {gpu.name}: {memory}{capability}, driver {gpu.driver}{mig}", facts=asdict(gpu)

@@ -1,8 +1,9 @@
-"""Lists NVIDIA GPUs with their driver's management library (NVML); CUDA is not initialized."""
+"""Lists the NVIDIA GPUs that this process may use: CUDA gives their order, and NVML the details; no context is created."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +15,7 @@ class Gpu:
     """A GPU."""
 
     index: int
-    """The number, as NVML counts them."""
+    """The number, as CUDA counts them. Without CUDA for Python, as NVML counts them, which can be another order."""
     name: str
     """The name, such as ``NVIDIA L4``."""
     compute_capability: str
@@ -23,7 +24,7 @@ class Gpu:
     free_bytes: int
     driver: str
     mig: bool
-    """Whether it is divided into MIG instances."""
+    """Whether it is a MIG instance, whose memory is given. Without CUDA for Python: whether it is divided into instances."""
 
 
 class NoGpuError(EngineError):
@@ -39,7 +40,7 @@ class NoGpuError(EngineError):
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs of this machine.
+    """Return the GPUs that CUDA reports to this process, in CUDA's order: ``cuda:0`` is the first one.
 
     Raises:
         NoGpuError: There is none, or it cannot be determined; the message says why.
@@ -53,7 +54,8 @@ def list_gpus() -> list[Gpu]:
     except nvml.NVMLError as error:
         raise _explain(nvml, error) from None
     try:
-        found = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        count = nvml.nvmlDeviceGetCount()
+        found = [_gpu(nvml, *each) for each in enumerate(_handles(nvml, count))] if count else []
     except nvml.NVMLError as error:
         raise _explain(nvml, error) from None
     finally:
@@ -63,11 +65,25 @@ def list_gpus() -> list[Gpu]:
     return found
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _handles(nvml: Any, count: int) -> list[Any]:
+    """Return NVML's handles in CUDA's order, found by UUID: CUDA respects CUDA_VISIBLE_DEVICES, and NVML does not."""
+    try:
+        from vision_infer.engine.gpu import cuda
+    except EngineError:  # the bindings are not installed
+        return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+    try:
+        uuids = [cuda.device_uuid(index) for index in range(cuda.device_count())]
+    except EngineError as error:
+        raise NoGpuError(error.message, error.hint, broken=True) from error
+    by_uuid = nvml.nvmlDeviceGetHandleByUUID
+    return [_ask(nvml, partial(by_uuid, f"GPU-{uuid}"), None) or by_uuid(f"MIG-{uuid}") for uuid in uuids]
+
+
+def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    capability = _ask(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle), ())
-    mig = _ask(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
+    whole = _ask(nvml, lambda: nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), None)  # of a MIG instance
+    capability = _ask(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(whole or handle), ())
+    mig = whole is not None or _ask(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
     return Gpu(
         index=index,
         name=_text(nvml.nvmlDeviceGetName(handle)),
@@ -103,4 +119,6 @@ def _explain(nvml: Any, error: Exception) -> NoGpuError:
     if code == getattr(nvml, "NVML_ERROR_LIB_RM_VERSION_MISMATCH", -1):
         message = "NVIDIA's driver and its library have different versions"
         return NoGpuError(message, "Restart the machine after an upgrade of the driver.", broken=True)
+    if code == getattr(nvml, "NVML_ERROR_GPU_IS_LOST", -1):
+        return NoGpuError("a GPU no longer answers", "See dmesg for Xid errors, and restart the machine.", broken=True)
     return NoGpuError(f"NVIDIA's driver reports an error: {error}", "See nvidia-smi and dmesg.", broken=True)
