@@ -42,6 +42,12 @@ ServeEngine = Annotated[
         autocompletion=options.engine_names,
     ),
 ]
+Processes = Annotated[
+    str | None,
+    Option(
+        metavar="per-gpu|N", help="Processes that run streams, behind one page and API. per-gpu: one for each GPU. Default: 1."
+    ),
+]
 Loop = Annotated[bool, Option("--loop", help="Restart the files among the URLs at their end.")]
 Check = Annotated[bool, Option("--check", help="Validate the configuration and exit.")]
 
@@ -53,6 +59,7 @@ def serve_command(
     model: ServeModel = None,
     model_dir: options.ModelDir = None,
     engine: ServeEngine = None,
+    processes: Processes = None,
     loop: Loop = False,
     check: Check = False,
 ) -> int:
@@ -77,6 +84,7 @@ def serve_command(
         "model": model,
         "model_dir": None if model_dir is None else str(model_dir),
         "engine": engine,
+        "processes": processes,
     }
     environ = dict(os.environ)
 

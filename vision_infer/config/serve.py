@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.preview import PreviewSettings
@@ -48,6 +48,15 @@ def _origin(origin: str) -> str:
     return f"{scheme}://{host}{'' if port in (None, default) else port}"  # browsers leave out the default port
 
 
+def _processes(value: object) -> object:
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,3}", value) else value
+    if number != "per-gpu" and not (type(number) is int and 1 <= number <= MAX_PROCESSES):
+        raise ValueError(f"must be per-gpu, or a whole number from 1 to {MAX_PROCESSES}")
+    return number
+
+
+MAX_PROCESSES = 64
+Processes = Annotated[Literal["per-gpu"] | Annotated[int, Field(ge=1, le=MAX_PROCESSES)], BeforeValidator(_processes)]
 Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
 Host = Annotated[str, Field(pattern=r"^[^\s/@]+$")]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -264,6 +273,9 @@ class ServeSettings(InferenceSettings):
     service: ServiceSettings = Field(default=ServiceSettings(), description="The HTTP server.")
     model: str = Field(
         default=DEFAULT_MODEL, min_length=1, description="The default model of streams: a name or a deployment graph (.onnx)."
+    )
+    processes: Processes = Field(
+        default=1, description="The number of processes that run streams, behind one page and API. per-gpu: one for each GPU."
     )
     decode_threads: int = Field(
         default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."

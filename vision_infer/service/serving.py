@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -20,6 +21,9 @@ from vision_infer.service.operations.file_watch import CONFIRM_NS, FileWatch, re
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import StateLog, configure
 from vision_infer.service.operations.notify import ServiceNotifier
+from vision_infer.service.processes.front import make_front
+from vision_infer.service.processes.worker_settings import worker_places
+from vision_infer.service.processes.workers import Workers
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
 from vision_infer.service.streams.stream_files import StreamFiles, state_folder
@@ -61,9 +65,12 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
-    states = StateLog(clock)
-    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock)
-    service = Service(settings, StreamFiles(state_dir, settings.service), (), states.log, clock, sink_set=sinks)
+    places = worker_places(settings)
+    service: Service | Workers = (
+        Workers(settings, places, state_dir, clock)
+        if places
+        else open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
+    )
     try:
         listening = WebServer(settings.service, service.hub)
     except VisionInferError:
@@ -72,7 +79,10 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     with listening as web:
         try:
             service.start()
-            web.start(make_app(service, tokens.tokens, clock))
+            if isinstance(service, Workers):
+                web.start(make_front(service, tokens.tokens, clock))
+            else:
+                web.start(make_app(service, tokens.tokens, clock))
             everywhere = " and on all other addresses of this machine" if web.everywhere else ""
             on_message(f"vision-infer serves on {web.url}{everywhere}")
             if tokens.made is not None:
@@ -80,12 +90,28 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             _run(service, start, stopping, notifier, clock)
         finally:
             notifier.stopping("finishing the frames in the pipeline")
-            _drain(service)
+            if isinstance(service, Workers):
+                service.close()  # each worker limits the time itself
+            else:
+                drain(service)
     if service.error is not None:
         raise service.error
 
 
-def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
+def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, clock: Clock) -> Service:
+    """Create a service that runs streams in this process.
+
+    Args:
+        settings: The settings of the service.
+        keep: The stored streams of the API.
+        state_dir: The folder of the spools.
+        clock: The source of time.
+    """
+    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock)
+    return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks)
+
+
+def _run(service: Service | Workers, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
     watch = start.watch
     heap = Heap(system_function("malloc_trim"), clock)
     ready_sent, alive_ns = False, clock.monotonic_ns()
@@ -102,7 +128,7 @@ def _run(service: Service, start: Start, stopping: threading.Event, notifier: Se
             _reload(service, start, watch)
 
 
-def _reload(service: Service, start: Start, watch: FileWatch) -> None:
+def _reload(service: Service | Workers, start: Start, watch: FileWatch) -> None:
     try:
         settings = start.load()
     except VisionInferError as error:
@@ -124,7 +150,8 @@ def _sink_names(settings: ServeSettings) -> list[str]:
     return [f"mqtt.{name}" for name in settings.sinks.mqtt] + [f"webhook.{name}" for name in settings.sinks.webhook]
 
 
-def _drain(service: Service) -> None:
+def drain(service: Service) -> None:
+    """Close a service; return after a limited time even if an engine hangs."""
     # A hanging engine must not prevent the process from ending.
     closing = threading.Thread(target=service.close, name="service-close", daemon=True)
     closing.start()

@@ -40,6 +40,13 @@ ROUTES = (streams, counts, events, flight, preview, video, probe, results, infer
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
     """Create the application."""
+    app = make_routes(backend, tokens, clock)
+    secure(app)
+    return app
+
+
+def make_routes(backend: Backend, tokens: Tokens, clock: Clock) -> FastAPI:
+    """Create the application without its checks of requests; see :func:`secure`."""
     app = FastAPI(
         title="vision-infer",
         version=__version__,
@@ -59,14 +66,19 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         app.include_router(routes.router)
     problem.install(app)
     openapi.install(app)
+    return app
+
+
+def secure(app: FastAPI) -> None:
+    """Add the checks of requests, before the middleware that was added earlier."""
+    security = app.state.context.security
     app.add_middleware(SecurityMiddleware, security=security)
-    if backend.settings.service.allow_origins:
+    if security.settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=backend.settings.service.allow_origins,
+            allow_origins=security.settings.allow_origins,
             allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "If-Match", "If-None-Match", "Last-Event-ID"),
             allow_credentials=True,
             expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Captured-At"),
         )
-    return app

@@ -10,6 +10,8 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,7 +20,6 @@ from vision_infer.config.serve import ServiceSettings, TlsSettings
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.service.http.connection import protocol_for
 from vision_infer.service.http.listener import ConnectionLimits, Listener, connection_limits
-from vision_infer.service.results.hub import ResultHub
 
 SEND_BUFFER_BYTES = 128 * 1024
 """The kernel's send buffer for one client. A larger buffer would only make a slow client's results older."""
@@ -33,21 +34,37 @@ _BACKLOG = 128
 _SPARE_CONNECTIONS = 256
 
 
+class Hub(Protocol):
+    """What distributes results to clients."""
+
+    @property
+    def readers(self) -> int:
+        """The number of connected clients."""
+
+    def close(self, complete: bool) -> None:
+        """Announce the end to all clients."""
+
+
 class WebServer:
     """Serves an application until it is stopped. The constructor binds the socket: early clients wait until the start.
+
+    Args:
+        settings: The settings of the server.
+        hub: Closed when the server stops, so that clients that read results disconnect.
+        path: A Unix socket to listen on instead of the configured address, for one trusted client.
 
     Raises:
         UsageError: The address is not available, or the certificate is invalid.
     """
 
-    def __init__(self, settings: ServiceSettings, hub: ResultHub) -> None:
+    def __init__(self, settings: ServiceSettings, hub: Hub, path: Path | None = None) -> None:
         self._settings = settings
         self._hub = hub
         if settings.tls is not None:
             _check_certificate(settings.tls)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         limits = connection_limits(settings.max_clients + _SPARE_CONNECTIONS, _SPARE_CONNECTIONS, descriptors)
-        self._socket = _bind(settings.host, settings.port, limits)
+        self._socket = _bind(settings.host, settings.port, limits) if path is None else _bind_path(path)
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -77,7 +94,7 @@ class WebServer:
         tls = self._settings.tls
         config = uvicorn.Config(
             app,
-            http=protocol_for(self._socket),
+            http=protocol_for(self._socket) if isinstance(self._socket, Listener) else "h11",
             ws="auto",
             lifespan="off",
             log_config=None,
@@ -168,6 +185,21 @@ def _bind(host: str, port: int, limits: ConnectionLimits) -> Listener:
     except OSError as error:
         bound.close()
         raise _refused(where, error) from error
+    return bound
+
+
+def _bind_path(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)  # left by a process that was killed
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        bound.bind(str(path))
+        path.chmod(0o600)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        hint = "Set TMPDIR to a folder with a short name."
+        raise UsageError(f"cannot listen on {path}: {error.strerror or error}", hint) from error
     return bound
 
 

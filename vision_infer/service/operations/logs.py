@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import sys
 import traceback
 from collections import OrderedDict
@@ -27,6 +28,8 @@ MAX_MESSAGES = 1000
 MAX_FOREIGN_CHARS = 300
 _FOREIGN = ("asyncio", "aioice", "aiortc", "websockets")
 _MINUTE_NS = 60 * 10**9
+_HUMAN = re.compile(r"(\d{4}-\S+Z  \w+ +)(.*)")
+"""A line of :class:`HumanFormatter`: time and level, text."""
 _BAD = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
 
 logger = logging.getLogger("vision_infer.service")
@@ -60,6 +63,26 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             row["traceback"] = _traceback(self, record)
         return json.dumps(row, ensure_ascii=False)
+
+
+def with_worker(line: str, worker: str, form: Literal["human", "json"]) -> str:
+    """Return a log line of a worker process with the name of the worker.
+
+    Args:
+        line: The line, without secrets; lines that are not from the log, such as messages of a C library, are included.
+        worker: The name of the worker.
+        form: The format of the log.
+    """
+    if form == "human":
+        found = _HUMAN.fullmatch(line)
+        return f"[{worker}] {line}" if found is None else f"{found[1]}[{worker}] {found[2]}"
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        row = {"level": "error", "logger": "vision_infer.service", "message": line}
+    return json.dumps(row | {"worker": worker}, ensure_ascii=False)
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:

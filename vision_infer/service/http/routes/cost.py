@@ -65,8 +65,11 @@ def get_cost(
     fps: Annotated[float | None, Query(gt=0, le=1000, description="Also estimate each stream's share at this rate.")] = None,
 ) -> CostAnswer:
     """Return each stream's measured share of the machine and its price, and the number of additional streams that fit."""
-    backend = context.backend
-    cost, price = backend.cost(), backend.settings.cost
+    return cost_answer(context.backend.cost(), context.backend.settings.cost, fps)
+
+
+def cost_answer(cost: Cost, price: CostSettings, fps: float | None) -> CostAnswer:
+    """Return the cost as the API shows it."""
     machine = cost.machine
     used = sum(stream.share for stream in cost.streams)
     return CostAnswer(

@@ -1,0 +1,94 @@
+"""Requests and responses that pass between a client and a worker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.http.connection import STUCK_S
+from vision_infer.service.http.problem import Problem
+from vision_infer.service.http.routes.results import until_gone
+from vision_infer.service.processes.workers import Workers
+
+_SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range")
+"""The request headers that concern a worker; the cookie ends previews at the end of a session."""
+_NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")
+
+
+async def ask(workers: Workers, worker: str, request: Request, body: bytes = b"") -> httpx.Response:
+    """Send a client's request to a worker; the caller must read or close the response.
+
+    Raises:
+        UnavailableError: The worker does not run.
+        httpx.HTTPError: The worker does not answer.
+    """
+    process = workers.processes[worker]
+    if not process.up:
+        raise UnavailableError(f"worker {worker} does not run", "Try again in a moment.", reason=process.reason)
+    target = request.scope["raw_path"].decode("ascii")
+    query = request.scope["query_string"].decode("ascii")
+    state = request.scope["state"]
+    client = {
+        "address": "" if request.client is None else request.client.host,
+        "role": str(state.get("role") or ""),
+        "principal": str(state.get("principal", "")),
+    }
+    headers = {name: request.headers[name] for name in _SENT if name in request.headers}
+    return await workers.clients[worker].send(request.method, f"{target}?{query}" if query else target, headers, body, client)
+
+
+class LocalResponse(Response):
+    """The response of this process."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__()
+        self._local = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._local(scope, receive, send)
+
+
+class RelayedResponse(Response):
+    """The response of a worker, passed on piece by piece until it ends or the client disconnects."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(status_code=response.status_code)
+        self._response = response
+        self.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers_of(response).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+
+        async def send_pieces() -> None:
+            try:
+                async for piece in self._response.aiter_raw():
+                    async with asyncio.timeout(STUCK_S):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except httpx.HTTPError as error:  # the worker has ended; the client sees an incomplete response
+                raise OSError(str(error)) from error
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if await until_gone(send_pieces(), gone()):
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            await self._response.aclose()
+
+
+def headers_of(response: httpx.Response) -> dict[str, str]:
+    """Return the headers of a worker's response that the client gets."""
+    return {name: value for name, value in response.headers.items() if name.lower() not in _NOT_RETURNED}
+
+
+def no_answer() -> Problem:
+    """Return the problem that no worker answers."""
+    return Problem("unavailable", "a worker process does not answer; try again in a moment", {"Retry-After": "1"})

@@ -1,0 +1,316 @@
+"""The API in front of the workers: requests about a stream go to its worker, lists are merged from all workers.
+
+The page, sessions, results, the inspection of a URL and the OpenAPI document are served by this process, as in a service with one
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, cast
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vision_infer.config.serve import ServeSettings
+from vision_infer.config.zones import STREAM_NAME
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import VisionInferError
+from vision_infer.preview.preview import Preview
+from vision_infer.service.backend import Backend
+from vision_infer.service.clips.event_log import EVENTS_KEPT
+from vision_infer.service.errors import ConflictError, UnavailableError
+from vision_infer.service.http.api_models import state_change, stream_answer
+from vision_infer.service.http.app import make_routes, secure
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.context import context_of
+from vision_infer.service.http.problem import Problem, problem_of
+from vision_infer.service.http.routes.cost import cost_answer
+from vision_infer.service.processes import merge
+from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer
+from vision_infer.service.processes.merged_results import MergedHub
+from vision_infer.service.processes.workers import Workers
+from vision_infer.service.streams.api_settings import from_api
+from vision_infer.service.views import StreamView
+
+MERGE_S = 10.0
+"""The time that each worker has to answer a request that goes to all workers, seconds."""
+_API = "/api/v1"
+_STREAM = re.compile(rf"{_API}/streams/({STREAM_NAME.strip('^$')})(/.*)?")
+_ONE_OF_ALL = re.compile(rf"{_API}/(events/[^/]+/clip\.mp4|engines/.+/passport)")
+"""The paths that only one of the workers knows."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class FrontBackend:
+    """The part of :class:`Backend` that the routes of this process use; all other requests go to the workers."""
+
+    def __init__(self, workers: Workers, clock: Clock) -> None:
+        self._workers = workers
+        self.hub: MergedHub = workers.hub
+        self.preview = Preview(workers.settings.preview, clock=clock)  # without streams: viewers connect to the workers
+
+    @property
+    def settings(self) -> ServeSettings:
+        """The current settings."""
+        return self._workers.settings
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether all workers are ready, and if not, the reasons."""
+        return self._workers.ready()
+
+    def streams(self) -> list[StreamView]:
+        """Return all streams, without the status that their workers know."""
+        return self._workers.streams()
+
+    def stream(self, name: str) -> StreamView:
+        """Return one stream; see :meth:`streams`."""
+        return self._workers.stream(name)
+
+
+def make_front(workers: Workers, tokens: Tokens, clock: Clock) -> FastAPI:
+    """Create the application."""
+    app = make_routes(cast(Backend, FrontBackend(workers, clock)), tokens, clock)
+    app.add_middleware(Front, workers=workers, clock=clock)
+    secure(app)
+    return app
+
+
+class Front:
+    """The ASGI middleware that sends requests to workers, behind the checks of requests.
+
+    Args:
+        app: Answers all other requests.
+        workers: The workers.
+        clock: The source of time.
+    """
+
+    def __init__(self, app: ASGIApp, workers: Workers, clock: Clock) -> None:
+        self._app = app
+        self._workers = workers
+        self._clock = clock
+        self._changing = asyncio.Lock()  # serializes changes of streams, as a service with one process does
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handler(scope) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await handler(Request(scope, receive))
+        except VisionInferError as error:
+            raise problem_of(error) from None
+        except httpx.HTTPError:
+            raise no_answer() from None
+        await response(scope, receive, send)
+
+    def _handler(self, scope: Scope) -> Handler | None:
+        method, path = scope["method"], scope["path"]
+        merged = {
+            f"{_API}/streams": self._list,
+            f"{_API}/events": self._events,
+            f"{_API}/engines": lambda request: self._merged(request, merge.merge_engines),
+            f"{_API}/models": lambda request: self._merged(request, merge.merge_models),
+            f"{_API}/sinks": lambda request: self._merged(request, merge.merge_sinks),
+            f"{_API}/cost": self._cost,
+            "/metrics": self._metrics,
+        }
+        if path in merged:
+            return merged[path] if method == "GET" else None
+        if (method, path) == ("POST", f"{_API}/infer"):
+            return self._infer
+        if (method, path) == ("DELETE", f"{_API}/session"):
+            return self._log_out
+        if _ONE_OF_ALL.fullmatch(path):
+            return self._find
+        stream = _STREAM.fullmatch(path)
+        if stream is None:
+            return None
+        if method == "PUT" and stream[2] in (None, "/model"):
+            return lambda request: self._put(request, stream[1])
+        if method == "DELETE" and stream[2] is None:
+            return lambda request: self._delete(request, stream[1])
+        return lambda request: self._of_stream(request, stream[1])
+
+    # One worker
+
+    async def _send(self, worker: str, request: Request, body: bytes = b"") -> Response:
+        return RelayedResponse(await ask(self._workers, worker, request, body))
+
+    async def _of_stream(self, request: Request, name: str) -> Response:
+        stream = self._workers.placed(name)
+        if not self._workers.processes[stream.worker].up and request.method == "GET" and request.url.path.endswith(f"/{name}"):
+            return JSONResponse(stream_answer(self._workers.stream(name), self._clock).model_dump(mode="json", by_alias=True))
+        async with context_of(request).bodies.body(request) as body:
+            return await self._send(stream.worker, request, body)
+
+    async def _infer(self, request: Request) -> Response:
+        ready = [name for name, process in self._workers.processes.items() if process.ready]
+        if not ready:
+            raise UnavailableError(self._workers.ready()[1], "Try again in a moment.")
+        loads = {name: len(self._workers.placement.of_worker(name)) for name in ready}
+        async with context_of(request).bodies.body(request) as body:
+            return await self._send(min(ready, key=lambda name: loads[name]), request, body)
+
+    async def _find(self, request: Request) -> Response:
+        answer: Response | None = None
+        for name, process in self._workers.processes.items():
+            if process.up:
+                answer = await self._send(name, request)
+                if answer.status_code != httpx.codes.NOT_FOUND:
+                    return answer
+        if answer is None:
+            raise no_answer()
+        return answer
+
+    # Changes
+
+    async def _put(self, request: Request, name: str) -> Response:
+        workers = self._workers
+        async with context_of(request).bodies.body(request) as body, self._changing:
+            known = workers.placement.get(name)
+            model_only = request.url.path.endswith("/model")
+            if known is None and model_only:
+                workers.placed(name)  # raises: the stream does not exist
+            worker = self._worker_for(name) if known is None else known.worker
+            try:
+                response = await ask(workers, worker, request, body)
+                content = await response.aread()
+            except httpx.HTTPError:
+                await asyncio.to_thread(self._place_stored, name, worker)
+                raise
+            if response.is_success:
+                data, service = json.loads(body), workers.settings.service
+                if known is None:
+                    workers.placement.put(name, from_api(data, None, service), "api", (worker,))
+                elif model_only:
+                    workers.placement.put(name, known.settings.model_copy(update=data), known.origin)
+                else:
+                    given = workers.settings.streams.get(name) if known.origin == "command_line" else None
+                    workers.placement.put(name, from_api(data, known.settings, service, given), known.origin)
+                await asyncio.to_thread(workers.placement.store)
+        return Response(content, response.status_code, headers_of(response))
+
+    def _place_stored(self, name: str, worker: str) -> None:
+        """Take over what a worker stored before it ended without an answer."""
+        known, stored = self._workers.placement.get(name), self._workers.files.read().get(name)
+        if stored is not None and (known is None or known.origin == "api"):
+            self._workers.placement.put(name, stored, "api", (worker,))
+
+    def _worker_for(self, name: str) -> str:
+        """Return the worker of a new stream."""
+        workers = self._workers
+        streams, most = workers.placement.all(), workers.settings.service.max_streams
+        if len(streams) >= most:
+            raise ConflictError(f"the limit of {most} streams is reached", "Remove one, or raise service.max_streams.")
+        up = [worker for worker, process in workers.processes.items() if process.up]
+        if not up:
+            raise UnavailableError(workers.ready()[1], "Try again in a moment.")
+        return workers.placement.choose(name, up)
+
+    async def _delete(self, request: Request, name: str) -> Response:
+        workers = self._workers
+        async with self._changing:
+            stream = workers.placed(name)
+            process = workers.processes[stream.worker]
+            if process.running or stream.origin == "file":
+                response = await self._send(stream.worker, request)
+            else:  # so that a stream that ends its worker can be removed
+                if stream.origin == "api":
+                    await asyncio.to_thread(workers.files.remove, name)
+                response = Response(status_code=204)
+            if response.status_code == httpx.codes.NO_CONTENT:
+                workers.placement.remove(name)
+                await asyncio.to_thread(workers.placement.store)
+        return response
+
+    # All workers
+
+    async def _all(self, request: Request) -> dict[str, httpx.Response]:
+        """Return the complete responses of all workers that answer in time.
+
+        Raises:
+            Problem: No worker answers.
+        """
+
+        async def answer(worker: str) -> tuple[str, httpx.Response] | None:
+            try:
+                async with asyncio.timeout(MERGE_S):
+                    response = await ask(self._workers, worker, request)
+                    await response.aread()
+            except (httpx.HTTPError, TimeoutError, UnavailableError):
+                return None
+            return worker, response
+
+        answers = await asyncio.gather(*map(answer, self._workers.processes))
+        found = dict(answer for answer in answers if answer is not None)
+        if not found:
+            raise no_answer()
+        return found
+
+    async def _merged(self, request: Request, combine: Callable[[list[Any]], object]) -> Response:
+        responses = (await self._all(request)).values()
+        for response in responses:
+            if not response.is_success:  # all of them reject an invalid query
+                return Response(response.content, response.status_code, headers_of(response))
+        return JSONResponse(combine([response.json() for response in responses]))
+
+    async def _list(self, request: Request) -> Response:
+        streams = {view.name: view for view in self._workers.streams()}
+        try:
+            responses: Iterable[httpx.Response] = (await self._all(request)).values()
+        except Problem:
+            responses = ()
+        known = {stream["name"]: stream for response in responses if response.is_success for stream in response.json()}
+        return JSONResponse(
+            [
+                known.get(name) or stream_answer(view, self._clock).model_dump(mode="json", by_alias=True)
+                for name, view in streams.items()
+            ]
+        )
+
+    async def _events(self, request: Request) -> Response:
+        query = request.query_params
+        own: list[Any] = []
+        if query.get("type", "changes") == "changes" and not {"from", "to"} & query.keys():
+            wanted = query.get("stream")
+            changes = [event for event in list(self._workers.events) if wanted in (None, event.stream)]
+            own = [state_change(event, self._clock).model_dump(mode="json") for event in changes]
+
+        def combine(answers: list[Any]) -> object:
+            return merge.merge_events([*answers, own], int(query.get("limit", EVENTS_KEPT)))
+
+        return await self._merged(request, combine)
+
+    async def _cost(self, request: Request) -> Response:
+        fps = request.query_params.get("fps")
+        price = self._workers.settings.cost
+
+        def combine(answers: list[Any]) -> object:
+            return cost_answer(merge.merge_costs(answers), price, None if fps is None else float(fps)).model_dump(mode="json")
+
+        return await self._merged(request, combine)
+
+    async def _metrics(self, request: Request) -> Response:
+        processes = self._workers.processes.values()
+        try:
+            texts = {worker: response.text for worker, response in (await self._all(request)).items() if response.is_success}
+        except Problem:
+            texts = {}
+        starts, up = {one.name: one.starts for one in processes}, {one.name: one.up for one in processes}
+        merged = await asyncio.to_thread(merge.merge_metrics, texts, starts, up)
+        return Response(merged, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _log_out(self, request: Request) -> Response:
+        with suppress(Problem):  # no worker answers
+            await self._all(request)  # ends the viewer's previews
+        return LocalResponse(self._app)

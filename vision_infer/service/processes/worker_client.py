@@ -1,0 +1,58 @@
+"""Requests to a worker over its Unix socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+CONNECT_S = 5.0
+TOKEN_HEADER = "X-Worker-Token"
+CLIENT_HEADER = "X-Worker-Client"
+"""What the service knows about its client, as JSON: address, role and principal."""
+
+
+class WorkerClient:
+    """Sends requests to one worker. One event loop may use it.
+
+    Args:
+        socket: The Unix socket of the worker.
+        token: The token that the worker accepts.
+    """
+
+    def __init__(self, socket: Path, token: str) -> None:
+        self._socket = socket
+        self._token = token
+        self._client: httpx.AsyncClient | None = None
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request, and return the response, whose body the caller must read or close.
+
+        Args:
+            method: The HTTP method.
+            target: The path and query, percent-encoded.
+            headers: The headers that concern the worker.
+            body: The body.
+            client: The address, role and principal of the client that the request comes from.
+
+        Raises:
+            httpx.HTTPError: The worker does not answer.
+        """
+        if self._client is None:  # created on the event loop that uses it
+            transport = httpx.AsyncHTTPTransport(uds=str(self._socket), limits=httpx.Limits(max_keepalive_connections=8))
+            self._client = httpx.AsyncClient(
+                transport=transport, base_url="http://worker", trust_env=False, timeout=httpx.Timeout(None, connect=CONNECT_S)
+            )
+        sent = {**(headers or {}), TOKEN_HEADER: self._token, CLIENT_HEADER: json.dumps(dict(client or {}))}
+        url = httpx.URL("http://worker").copy_with(raw_path=target.encode("ascii"))
+        request = self._client.build_request(method, url, headers=sent, content=body or None)
+        return await self._client.send(request, stream=True)

@@ -1,0 +1,170 @@
+"""The worker processes of a service and their settings, as plain values that can be sent to another process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.errors import UsageError
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
+
+FOLDER = "workers"
+"""The subfolder of the state folder that holds the state of each worker: spools and clips."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """The name of a worker, and the device on which it runs inference."""
+
+    name: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """Everything that a worker needs to start. It contains secrets and is sent over a pipe."""
+
+    worker: str
+    socket: Path
+    """The Unix socket on which the worker serves its API."""
+    token: str
+    """The token that each request to the worker must carry."""
+    settings: ServeSettings
+    """The settings of the worker, with the streams of the configuration file and of the command line that it runs."""
+    api_streams: tuple[str, ...]
+    """The names of the stored streams of the API that it runs."""
+    state_dir: Path
+    """The state folder of the whole service, which holds the stored streams of the API."""
+
+    def to_json(self) -> str:
+        """Return the values as one line of JSON, with all secrets."""
+        return json.dumps(
+            {
+                "worker": self.worker,
+                "socket": str(self.socket),
+                "token": self.token,
+                "settings": settings_to_plain(self.settings),
+                "api_streams": self.api_streams,
+                "state_dir": str(self.state_dir),
+            }
+        )
+
+    @staticmethod
+    def from_json(line: bytes) -> WorkerStart:
+        """Return the values of :meth:`to_json`."""
+        data = json.loads(line)
+        return WorkerStart(
+            data["worker"],
+            Path(data["socket"]),
+            data["token"],
+            settings_from_plain(data["settings"]),
+            tuple(data["api_streams"]),
+            Path(data["state_dir"]),
+        )
+
+
+def worker_places(settings: ServeSettings) -> list[WorkerPlace]:
+    """Return the workers of a service; empty if the service runs in one process.
+
+    With ``processes: per-gpu``, there is a worker for each GPU in ``device``, or for each GPU of the machine. A number of workers
+    take the devices in ``device`` in turn.
+
+    Raises:
+        UsageError: There is no GPU, or it cannot be determined.
+    """
+    devices = [device.strip() for device in settings.device.split(",")]
+    if settings.processes == "per-gpu":
+        if not devices[0].startswith("cuda"):
+            devices = _all_gpus()
+        names = [f"gpu-{device.partition(':')[2] or 0}" for device in devices]
+    else:
+        devices = [devices[number % len(devices)] for number in range(settings.processes)]
+        names = [f"worker-{number}" for number in range(settings.processes)]
+    return [WorkerPlace(*place) for place in zip(names, devices, strict=True)] if len(devices) > 1 else []
+
+
+def _has_gpu() -> bool:
+    try:
+        return bool(list_gpus())
+    except NoGpuError:
+        return False
+
+
+def _all_gpus() -> list[str]:
+    try:
+        return [f"cuda:{number}" for number in range(len(list_gpus()))]
+    except NoGpuError as error:
+        hint = f"{error.hint} Without a GPU, set a number of processes.".strip()
+        raise UsageError(f"processes: per-gpu: {error.message}", hint) from None
+
+
+def settings_of(
+    settings: ServeSettings, place: WorkerPlace, workers: int, streams: Mapping[str, StreamSettings], state_dir: Path
+) -> ServeSettings:
+    """Return the settings of one worker.
+
+    Workers share neither files nor limits: each has its own state folder, result files and clips, and an equal part of the disk
+    space for clips and of the CPU.
+
+    Args:
+        settings: The settings of the service.
+        place: The worker.
+        workers: The number of workers.
+        streams: The streams of the configuration file and of the command line that the worker runs.
+        state_dir: The state folder of the whole service.
+    """
+    results, clips = settings.results, settings.clips
+    on_cpu = place.device == "cpu" or (place.device == "auto" and not _has_gpu())
+    slots = max(1, available_cpus() // ((settings.threads or 1) * workers)) if on_cpu else None
+    return settings.model_copy(
+        update={
+            "processes": 1,
+            "device": place.device,
+            "workers": settings.workers or slots,
+            "service": settings.service.model_copy(update={"tls": None, "token": None, "view_token": None}),
+            "results": results.model_copy(
+                update={
+                    "jsonl": _own_file(results.jsonl, place.name),
+                    "parquet": _own_file(results.parquet, place.name),
+                }
+            ),
+            "clips": clips.model_copy(
+                update={"dir": None if clips.dir is None else clips.dir / place.name, "max_mb": max(1.0, clips.max_mb / workers)}
+            ),
+            "state_dir": state_dir / FOLDER / place.name,
+            "streams": dict(streams),
+        }
+    ).with_url_streams(settings.url_streams & streams.keys())
+
+
+def _own_file(path: str | None, worker: str) -> str | None:
+    if path is None or "{stream}" in path:
+        return path
+    return str(Path(path).with_suffix(f".{worker}{Path(path).suffix}"))
+
+
+def settings_to_plain(settings: ServeSettings) -> dict[str, Any]:
+    """Return settings as plain values, with all secrets."""
+    values: dict[str, Any] = json.loads(json.dumps(settings.model_dump(by_alias=True), default=_plain))
+    return {"values": values, "url_streams": sorted(settings.url_streams)}
+
+
+def settings_from_plain(data: Mapping[str, Any]) -> ServeSettings:
+    """Return the settings of :func:`settings_to_plain`."""
+    names: Sequence[str] = data["url_streams"]
+    return ServeSettings.model_validate(data["values"]).with_url_streams(frozenset(names))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot send a {type(value).__name__}")

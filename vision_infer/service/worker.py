@@ -1,0 +1,145 @@
+"""A worker process of a service: ``python -m vision_infer.service.worker``.
+
+It receives its settings on standard input, serves its part of the API on a Unix socket, and reports on standard output whether it
+is ready. It ends with SIGTERM, at the end of standard input, and when its parent process ends.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import IO
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.device import available_cpus
+from vision_infer.service.http.app import make_routes
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.listener import raise_descriptor_limit
+from vision_infer.service.http.problem import Problem
+from vision_infer.service.http.security import SecurityContext, SecurityMiddleware
+from vision_infer.service.http.server import WebServer
+from vision_infer.service.operations.heap import Heap, share_heaps, system_function
+from vision_infer.service.operations.logs import configure
+from vision_infer.service.processes.worker_client import CLIENT_HEADER, TOKEN_HEADER
+from vision_infer.service.processes.worker_settings import WorkerStart, settings_from_plain
+from vision_infer.service.service import Service
+from vision_infer.service.serving import LOOK_S, drain, open_service
+from vision_infer.service.streams.stream_files import StreamFiles
+
+
+class WorkerGate(SecurityMiddleware):
+    """Accepts requests with the token of the worker only; the service in front has checked everything else."""
+
+    def __init__(self, app: ASGIApp, security: SecurityContext, token: str) -> None:
+        super().__init__(app, security)
+        self._token = token.encode()
+
+    def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        headers = Headers(scope=scope)
+        if not hmac.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self._token):
+            raise Problem("unauthorized", "this is a worker process; send requests to the service")
+        client = json.loads(headers.get(CLIENT_HEADER, "{}"))
+        scope["client"] = (client.get("address", ""), 0)
+        scope.setdefault("state", {}).update(role=client.get("role") or None, principal=client.get("principal", ""))
+        return receive
+
+
+def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
+    """Run a worker until it is stopped.
+
+    Args:
+        start: The settings of the worker.
+        orders: Lines with changed settings; their end stops the worker.
+        reports: Receives a line with ``ready`` and ``reason`` when they change, the first when the API can be reached.
+        stopping: Set this event to stop.
+        clock: The source of time.
+
+    Raises:
+        VisionInferError: The worker cannot start, or a fatal error occurred.
+    """
+    settings = start.settings
+    assert settings.state_dir is not None
+    service = open_service(settings, StreamFiles(start.state_dir, settings.service, start.api_streams), settings.state_dir, clock)
+    try:
+        listening = WebServer(settings.service, service.hub, start.socket)
+    except VisionInferError:
+        service.close()
+        raise
+    with listening as web:
+        try:
+            service.start()
+            app = make_routes(service, Tokens({}), clock)
+            app.add_middleware(WorkerGate, security=app.state.context.security, token=start.token)
+            web.start(app)
+            threading.Thread(target=_obey, args=(service, orders, stopping), name="orders", daemon=True).start()
+            _report(service, reports, stopping, clock)
+        finally:
+            drain(service)
+    if service.error is not None:
+        raise service.error
+
+
+def _obey(service: Service, orders: IO[bytes], stopping: threading.Event) -> None:
+    for line in orders:
+        service.reload(settings_from_plain(json.loads(line)))
+    stopping.set()
+
+
+def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
+    heap = Heap(system_function("malloc_trim"), clock)
+    reported: tuple[bool, str] | None = None
+    while True:
+        now = service.ready()
+        if now != reported:
+            reported = now
+            reports.write(json.dumps({"ready": now[0], "reason": now[1]}).encode() + b"\n")
+            reports.flush()
+        heap.trim_if_due()
+        if stopping.wait(LOOK_S) or service.error is not None:
+            return
+
+
+def main() -> int:
+    """Run the worker that standard input describes; return the exit status."""
+    stopping = threading.Event()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print goes to the log
+    orders = sys.stdin.buffer
+    start = WorkerStart.from_json(orders.readline())
+    share_heaps(available_cpus(), system_function("mallopt"))
+    configure(start.settings.service.log_format)
+    raise_descriptor_limit()
+    try:
+        run_worker(start, orders, reports, stopping, SYSTEM_CLOCK)
+    except VisionInferError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    status = 1
+    try:
+        status = main()
+    except Exception:  # noqa: BLE001 - the service writes it to its log
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)  # shutting down the thread pools of the runtimes only takes time
