@@ -8,17 +8,17 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.geometry import Letterbox
+from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 
-DRIVER_CALLS = {"write_surface": 3}
+DRIVER_CALLS = dict.fromkeys(("write_surfaces", "write_yuv420", "write_luma"), 3)
 """The driver calls of a method of :class:`vision_infer.engine.gpu.cuda.CudaDevice`, if it is not one: the kernel waits for the
 decoder's stream."""
 _driver_call = ctypes.CDLL(None).getppid
@@ -134,9 +134,21 @@ class NullDevice:
         self._call("launch")
         stream.end_ns = max(stream.end_ns, time.monotonic_ns()) + self._batch_ns
 
-    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: NullStream) -> None:  # noqa: ARG002
+    def surface_problem(self) -> str:
+        """Return that frames can be read."""
+        return ""
+
+    def write_surfaces(self, writes: Sequence[tuple[int, Surface, Letterbox]], stream: NullStream) -> None:  # noqa: ARG002
         """Write nothing."""
-        self._call("write_surface")
+        self._call("write_surfaces")
+
+    def write_yuv420(self, address: int, surface: Surface, size: Size, stream: NullStream) -> None:  # noqa: ARG002
+        """Write nothing."""
+        self._call("write_yuv420")
+
+    def write_luma(self, address: int, surface: Surface, step: int, stream: NullStream) -> None:  # noqa: ARG002
+        """Write nothing."""
+        self._call("write_luma")
 
     def destroy(self, *things: Any) -> None:
         """Destroy nothing."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import gc
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.engine.surfaces import reference
+from tests.engine.surfaces import reference, reference_luma, reference_yuv420
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.core.geometry import Letterbox
+from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
@@ -73,6 +73,10 @@ class HostDevice:
         self.launched = 0
         self.copied_in: list[int] = []
         """The sizes of the copies to the device, bytes."""
+        self.copied_out: list[int] = []
+        """The sizes of the copies to the host, bytes."""
+        self.problem = ""
+        """Why the device cannot read decoded frames."""
 
     @property
     def used(self) -> int:
@@ -173,6 +177,7 @@ class HostDevice:
     def copy_out(self, target: NDArray[Any], address: int, stream: HostStream) -> None:
         """Copy when the stream reaches it."""
         assert target.flags.c_contiguous
+        self.copied_out.append(target.nbytes)
         self.put(stream, lambda: np.copyto(target.reshape(-1).view(np.uint8), self.at(address, target.nbytes)))
 
     def capture(self, _: HostStream, work: Work) -> HostGraph:
@@ -207,13 +212,31 @@ class HostDevice:
 
         self.put(stream, compute)
 
-    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: HostStream) -> None:
+    def surface_problem(self) -> str:
+        """Return :attr:`problem`."""
+        return self.problem
+
+    def write_surfaces(self, writes: Sequence[tuple[int, Surface, Letterbox]], stream: HostStream) -> None:
         """Do what the kernel does."""
-        size = letterbox.input
-        self.put(
-            stream,
-            lambda: np.copyto(self.at(address, size.width * size.height * 3), reference(surface, letterbox).reshape(-1)),
-        )
+        for address, surface, box in writes:
+            self._write(address, lambda surface=surface, box=box: reference(surface, box), stream)  # type: ignore[misc]
+
+    def write_yuv420(self, address: int, surface: Surface, size: Size, stream: HostStream) -> None:
+        """Do what the kernel does."""
+        self._write(address, lambda: reference_yuv420(surface, size), stream)
+
+    def write_luma(self, address: int, surface: Surface, step: int, stream: HostStream) -> None:
+        """Do what the kernel does."""
+        self._write(address, lambda: reference_luma(surface, step), stream)
+
+    def _write(self, address: int, made: Callable[[], NDArray[np.uint8]], stream: HostStream) -> None:
+        assert not self.problem
+
+        def write() -> None:
+            result = made()
+            np.copyto(self.at(address, result.nbytes), result.reshape(-1))
+
+        self.put(stream, write)
 
     def destroy(self, *things: Any) -> None:
         """Destroy streams after their pending work, events and graphs."""

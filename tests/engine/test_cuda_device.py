@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from tests.support.gpu import missing_gpu
@@ -10,10 +13,11 @@ from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
 pytest.importorskip("cuda.bindings.driver")
 
+from cuda import bindings as cuda_bindings
 from cuda.bindings import driver
 
-from vision_infer.engine.gpu import cuda
-from vision_infer.engine.gpu.cuda import cuda_device
+from vision_infer.engine.gpu import cuda, surface_kernel, surface_reader
+from vision_infer.engine.gpu.cuda import CudaDevice, cuda_device
 
 without_gpu = pytest.mark.skipif(not missing_gpu(), reason="there is a GPU here")
 
@@ -38,3 +42,46 @@ def test_errors_that_no_later_call_survives_have_their_own_error(status: int) ->
         cuda._done((driver.CUresult(status),))
     assert caught.value.device_lost
     assert not EngineError("it failed").device_lost
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
+    """A device that does not exist, without its constructor."""
+    made: CudaDevice = CudaDevice.__new__(CudaDevice)
+    made.index, made.name, made._kernels, made._problem, made._lock = 0, "cuda:0", {}, None, threading.Lock()
+    monkeypatch.setattr(CudaDevice, "compute_capability", "sm_89")
+    surface_kernel.compiled.cache_clear()
+    return made
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_kernels_that_cannot_be_compiled_are_a_problem_of_the_device_and_no_error(
+    device: CudaDevice, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    tried: list[str] = []
+    if missing:
+        monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
+        monkeypatch.delattr(cuda_bindings, "nvrtc", raising=False)
+    else:
+        monkeypatch.setattr(surface_kernel, "SOURCE", "this is not C")
+    real = surface_kernel.compiled
+
+    def compiled(architecture: str) -> bytes:
+        tried.append(architecture)
+        return real(architecture)
+
+    monkeypatch.setattr(cuda, "compiled", compiled)
+    for _ in range(3):
+        problem = device.surface_problem()
+        assert problem.startswith("NVRTC is not installed" if missing else "the kernels cannot be compiled for sm_89")
+    assert tried == ["sm_89"]
+
+
+def test_a_device_without_kernels_has_no_reader_and_the_log_says_so_once(
+    device: CudaDevice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device._problem = "NVRTC is not installed"
+    monkeypatch.setattr(cuda, "cuda_device", lambda _: device)
+    monkeypatch.setattr(surface_reader, "_readers", {})
+    assert [surface_reader.surface_reader(0) for _ in range(3)] == [None] * 3
+    assert caplog.messages == ["cuda:0: decoded frames are copied to host memory as a whole: NVRTC is not installed"]

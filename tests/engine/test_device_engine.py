@@ -256,12 +256,12 @@ def test_a_frame_is_kept_until_its_batch_is_done_or_released(world: World) -> No
             loan = engine.lend(1)
             slot: Any = loan.slots[0]
             slot.write_surface(surface, box)
-            assert loan.buffer.in_use == [surface]
+            assert slot.surface == (surface, box)
             if give_up:
                 engine.release(loan)
             else:
                 engine.collect(engine.submit(loan))
-            assert loan.buffer.in_use == []
+            assert slot.surface is None
 
 
 def test_a_frame_on_another_device_is_refused(card: ModelCard, tmp_path: Path) -> None:
@@ -270,7 +270,21 @@ def test_a_frame_on_another_device_is_refused(card: ModelCard, tmp_path: Path) -
     with world.open() as engine:
         slot: Any = engine.lend(1).slots[0]
         assert not slot.write_surface(elsewhere, letterbox(Size(2, 2), Size(32, 32), "stretch", (0, 0, 0)))
-        assert not slot.on_device
+        assert slot.surface is None
+
+
+def test_without_its_kernels_a_device_takes_frames_from_host_memory_and_says_so_once(card: ModelCard, tmp_path: Path) -> None:
+    world = World("host", card, tmp_path)
+    world.device.problem = "NVRTC is not installed"
+    box = letterbox(Size(26, 18), Size(32, 32), "stretch", (0, 0, 0))
+    with world.open() as engine, world.surface(200) as surface:
+        assert engine.gpu is None, "streams are decoded on the CPU by default"
+        for _ in range(3):
+            loan = fill(engine.lend(2), [10, 20])
+            slot: Any = loan.slots[1]
+            assert not slot.write_surface(surface, box)
+            assert brightness(engine, engine.submit(loan)) == pytest.approx([10, 20], abs=1e-3)
+    assert world.said == ["x-host-fp32: decoded frames go through host memory: NVRTC is not installed"]
 
 
 def test_without_memory_for_the_largest_batch_smaller_ones_run(world: World) -> None:
@@ -324,7 +338,7 @@ def test_batch_sizes() -> None:
 def test_runs_cover_exactly_the_images_in_host_memory(on_device: list[bool]) -> None:
     class Slot:
         def __init__(self, there: bool) -> None:
-            self.on_device = there
+            self.surface = there or None
 
     runs = list(host_runs([Slot(there) for there in on_device]))  # type: ignore[misc]
     covered = [place for first, end in runs for place in range(first, end)]

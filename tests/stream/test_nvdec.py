@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,13 +15,14 @@ from numpy.typing import NDArray
 
 from tests.engine.host_device import HostDevice
 from tests.support import media
+from tests.support.device_frames import count_whole_frames, image_on, on_device
 from tests.support.gpu import needs_gpu
-from vision_infer.core.geometry import Size, letterbox
-from vision_infer.core.image import Surface
+from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
-from vision_infer.stream import image as image_module
+from vision_infer.engine.gpu.surface_reader import DeviceReader
 from vision_infer.stream import nvdec
+from vision_infer.stream.crop import Crops
 from vision_infer.stream.find import open_source
 from vision_infer.stream.image import VideoImage
 from vision_infer.stream.live.live_source import LiveSource
@@ -35,32 +34,10 @@ NO_SUCH_GPU = 63
 FELL_BACK = "is decoded on the CPU: FFmpeg cannot use cuda:63"
 
 
-class OnDevice:
-    """A frame as from a GPU decoder, although its planes are in host memory."""
-
-    format = SimpleNamespace(name="cuda", is_rgb=False, has_palette=False)
-
-    def __init__(self, frame: av.VideoFrame, kind: str) -> None:
-        self.plain = frame.reformat(format=kind)
-        self.width, self.height, self.planes = frame.width, frame.height, self.plain.planes
-        self.colorspace, self.color_range, self.color_primaries = frame.colorspace, frame.color_range, frame.color_primaries
-        self.sw_format = SimpleNamespace(name=kind)
-
-
-def on_device(frame: av.VideoFrame, kind: str = "nv12") -> av.VideoFrame:
-    """Return the frame as if a GPU had decoded it."""
-    return cast("av.VideoFrame", OnDevice(frame, kind))
-
-
 @pytest.fixture(autouse=True)
-def copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace FFmpeg's copy from the GPU."""
-    real = image_module._to_rgb24
-
-    def copied(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
-        return real(getattr(frame, "plain", frame), width, height)
-
-    monkeypatch.setattr(image_module, "_to_rgb24", copied)
+def whole_frames(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The sizes of the frames that FFmpeg would copy from the GPU as a whole."""
+    return count_whole_frames(monkeypatch)
 
 
 def spec_of(path: Path, decode: Decode = "auto", gpu: int | None = None, **more: Any) -> SourceSpec:
@@ -231,60 +208,177 @@ def _fails() -> Any:
 # Its frames
 
 
-def test_a_gpu_frame_is_written_into_a_gpu_slot_without_a_host_copy(frame: av.VideoFrame) -> None:
-    device, size = HostDevice(), Size(64, 64)
-    stream, held, host = device.make_stream(), cast("list[object]", []), np.zeros((64, 64, 3), np.uint8)
-    address = device.allocate(host.nbytes)
-    slot = DeviceSlot(host, device, address, stream, held)
-    box = letterbox(Size(frame.width, frame.height), size, "center", (114, 114, 114))
-    device.write_surface = lambda address, surface, *rest: HostDevice.write_surface(  # type: ignore[method-assign]
-        device, address, with_planes(surface), *rest
-    )
-    NvdecImage(on_device(frame), UPRIGHT, 0).write_into(slot, box)
-    assert slot.on_device
-    assert not host.any()
-    assert held, "the frame is kept until it has been read"
-    expected = HostSlot(np.zeros((64, 64, 3), np.uint8))
-    VideoImage(frame).write_into(expected, box)
-    away = np.abs(device.at(address, host.nbytes).reshape(64, 64, 3).astype(int) - expected.pixels)
-    assert away.mean() < 1.5
+def slot_on(device: HostDevice, size: Size) -> DeviceSlot:
+    host = device.allocate_host(size.width * size.height * 3).reshape(size.height, size.width, 3)
+    return DeviceSlot(host, device, device.allocate(host.nbytes))
 
 
-@pytest.mark.parametrize("why", ["turned", "another kind", "another GPU", "no slot of a GPU"])
-def test_a_frame_that_cannot_be_written_on_the_gpu_is_copied_through_the_host(why: str, frame: av.VideoFrame) -> None:
-    device, size = HostDevice(), Size(64, 64)
-    host = np.zeros((64, 64, 3), np.uint8)
-    held: list[object] = []
-    slot: Any = DeviceSlot(host, device, device.allocate(host.nbytes), device.make_stream(), held)
+def content(device: HostDevice, slot: DeviceSlot) -> NDArray[np.uint8]:
+    """Return what is in a slot on the device after its batch was submitted."""
+    assert slot.surface is not None
+    device.write_surfaces([(slot.address, *slot.surface)], device.make_stream())
+    return device.at(slot.address, slot._pixels.nbytes).reshape(slot._pixels.shape)
+
+
+def expected_in_slot(frame: av.VideoFrame, box: Letterbox, turned: Orientation = UPRIGHT) -> NDArray[np.uint8]:
+    slot = HostSlot(np.zeros((box.input.height, box.input.width, 3), np.uint8))
+    VideoImage(frame, turned).write_into(slot, box)
+    return slot.pixels
+
+
+def away(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the mean difference."""
+    assert found.shape == expected.shape
+    return float(np.abs(found.astype(int) - expected).mean())
+
+
+@pytest.mark.parametrize("kind", ["nv12", "p010le"])
+def test_a_gpu_frame_is_written_into_a_gpu_slot_without_a_host_copy(
+    kind: str, frame: av.VideoFrame, whole_frames: list[Any]
+) -> None:
+    device = HostDevice()
+    slot = slot_on(device, Size(64, 64))
+    box = letterbox(Size(frame.width, frame.height), Size(64, 64), "center", (114, 114, 114))
+    image_on(device, frame, kind=kind).write_into(slot, box)
+    assert away(content(device, slot), expected_in_slot(frame, box)) < 1.5
+    assert not slot._pixels.any()
+    assert (device.copied_out, whole_frames) == ([], [])
+
+
+@pytest.mark.parametrize("why", ["turned", "another kind", "another GPU", "no slot of a GPU", "no kernels"])
+@pytest.mark.parametrize("read", [False, True])
+def test_a_frame_that_cannot_be_written_on_the_gpu_goes_through_the_host(
+    why: str, read: bool, frame: av.VideoFrame, whole_frames: list[Any]
+) -> None:
+    """With a reader, only the resized image is copied; without one, the whole frame."""
+    device = HostDevice()
+    slot: Any = slot_on(device, Size(64, 64))
     if why == "no slot of a GPU":
-        slot = HostSlot(host)
+        slot = HostSlot(slot.pixels)
+    if why == "no kernels":
+        device.problem = "NVRTC is not installed"
     turned = Orientation(turns=1) if why == "turned" else UPRIGHT
-    made = on_device(frame, "yuv444p" if why == "another kind" else "nv12")
-    image = NvdecImage(made, turned, 1 if why == "another GPU" else 0)
-    box = letterbox(image.size, size, "center", (114, 114, 114))
+    kind = "yuv444p" if why == "another kind" else "nv12"
+    image = NvdecImage(on_device(frame, kind), turned, why == "another GPU", DeviceReader(HostDevice()) if read else None)
+    box = letterbox(image.size, Size(64, 64), "center", (114, 114, 114))
     image.write_into(slot, box)
-    expected = HostSlot(np.zeros((64, 64, 3), np.uint8))
-    VideoImage(cast("OnDevice", made).plain, turned).write_into(expected, box)
-    assert not held
-    assert np.array_equal(host, expected.pixels)
+    assert away(slot.pixels, expected_in_slot(frame.reformat(format=kind), box, turned)) < 1.5
+    assert whole_frames == ([] if read and why != "another kind" else [(frame.width, frame.height)])
 
 
-def test_a_gpu_frame_can_be_read_on_the_host(frame: av.VideoFrame) -> None:
-    image = NvdecImage(on_device(frame), UPRIGHT, 0)
-    assert image.upright is None
-    assert np.abs(image.to_rgb().astype(int) - VideoImage(frame).to_rgb()).mean() < 1.5
+def test_a_gpu_frame_can_be_read_on_the_host(frame: av.VideoFrame, whole_frames: list[Any]) -> None:
+    for image in (NvdecImage(on_device(frame), UPRIGHT, 0), image_on(HostDevice(), frame)):
+        assert away(image.to_rgb(), VideoImage(frame).to_rgb()) < 2
+    assert NvdecImage(on_device(frame), UPRIGHT, 0).upright(Size(64, 64)) is None
+    assert len(whole_frames) == 1
 
 
-def with_planes(surface: Surface) -> Surface:
-    """Return the surface with its planes as arrays, as the replacement for the kernel reads them."""
+@pytest.mark.parametrize("kind", ["nv12", "p010le"])
+@pytest.mark.parametrize("turned", [UPRIGHT, Orientation(turns=1), Orientation(mirrored=True, turns=2)])
+def test_only_the_samples_of_the_gate_are_copied(
+    turned: Orientation, kind: str, frame: av.VideoFrame, whole_frames: list[Any]
+) -> None:
+    device = HostDevice()
+    for most in (160, 40, 33):
+        samples = image_on(device, frame, turned, kind).luma(most)
+        plain = frame.reformat(format=kind)
+        assert np.array_equal(samples, VideoImage(plain, turned).luma(most)), "the same as on the CPU"
+        assert device.copied_out[-1] == samples.nbytes
+    assert not whole_frames
 
-    def at(address: int, pitch: int, rows: int) -> NDArray[np.uint8]:
-        return np.ctypeslib.as_array((ctypes.c_uint8 * (pitch * rows)).from_address(address)).reshape(rows, pitch)
 
-    size = surface.size
-    luma = at(surface.luma, surface.luma_pitch, size.height)[:, : size.width]
-    chroma = at(surface.chroma, surface.chroma_pitch, -(-size.height // 2))[:, : -(-size.width // 2) * 2]
-    return replace(surface, owner=(luma, chroma.reshape(len(chroma), -1, 2)))
+def test_a_small_yuv_image_is_copied_for_encoders(frame: av.VideoFrame, whole_frames: list[Any]) -> None:
+    device = HostDevice()
+    image = image_on(device, frame)
+    small = image.upright(Size(64, 48))
+    assert small is not None
+    assert (small.format.name, small.colorspace) == ("yuv420p", image._frame.colorspace)
+    assert small.color_range == frame.color_range
+    assert away(small.to_ndarray(), frame.reformat(64, 48, "yuv420p", interpolation="BILINEAR").to_ndarray()) < 1.5
+    assert device.copied_out == [64 * 48 * 3 // 2]
+    assert not whole_frames
+
+
+BOXES = [(10.2, 8.7, 60.0, 40.0), (0.0, 0.0, 3.0, 90.0), (31.0, 21.0, 32.0, 22.0), (-5.0, 50.0, 700.0, 900.0)]
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_crops_are_cut_out_on_the_gpu(turns: int, mirrored: bool, frame: av.VideoFrame, whole_frames: list[Any]) -> None:
+    """The crop, and only as many bytes as its pixels in the slot, is copied to the host; nothing if the slot is on the GPU."""
+    device, turned = HostDevice(), Orientation(mirrored, turns)
+    mine, plain = Crops(image_on(device, frame, turned)), Crops(VideoImage(frame, turned))
+    for corners in BOXES:
+        one, other = (crops.part(np.array(corners, np.float32)) for crops in (mine, plain))
+        assert one.size == other.size
+        assert away(one.to_rgb(), other.to_rgb()) < 4
+        assert device.copied_out[-1] == one.size.width * one.size.height * 3
+        box = letterbox(one.size, Size(32, 32), "center", (114, 114, 114))
+        slots = [HostSlot(np.zeros((32, 32, 3), np.uint8)) for _ in range(2)]
+        for crop, slot in zip((one, other), slots, strict=True):
+            crop.write_into(slot, box)
+        assert away(slots[0].pixels, slots[1].pixels) < 6
+        assert device.copied_out[-1] == box.content.width * box.content.height * 3
+        if turned == UPRIGHT:
+            there, copies = slot_on(device, Size(32, 32)), len(device.copied_out)
+            one.write_into(there, box)
+            assert away(content(device, there), slots[0].pixels) == 0
+            assert len(device.copied_out) == copies
+    assert not whole_frames
+
+
+def test_crops_of_a_frame_without_a_reader_are_cut_on_the_host(frame: av.VideoFrame, whole_frames: list[Any]) -> None:
+    crops = Crops(NvdecImage(on_device(frame), UPRIGHT, 0))
+    for corners in BOXES:
+        crops.part(np.array(corners, np.float32)).to_rgb()
+    assert len(whole_frames) == 1
+
+
+def test_if_reading_fails_the_whole_frame_is_copied_and_the_log_says_it_once(
+    frame: av.VideoFrame, whole_frames: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    device = HostDevice(capacity=100)
+    image, plain = image_on(device, frame), VideoImage(frame)
+    crop = image.crop(4, 4, Size(20, 10))
+    assert crop is not None
+    assert away(image.to_rgb(), plain.to_rgb()) < 1.5
+    assert away(crop.to_rgb(), plain.to_rgb()[4:14, 4:24]) < 1.5
+    assert image.luma(40).shape == plain.luma(40).shape
+    assert image.upright(Size(64, 48)) is None
+    assert len(whole_frames) == 3
+    (line,) = caplog.messages
+    assert line == "host:0: decoded frames are copied to host memory as a whole: out of memory"
+
+
+def test_memory_for_reading_is_used_again(frame: av.VideoFrame) -> None:
+    device = HostDevice()
+    image = image_on(device, frame)
+    image.luma(40)
+    image.to_rgb()
+    used = device.used
+    for _ in range(5):
+        image.luma(40)
+        image.to_rgb()
+    assert device.used == used
+
+
+def test_the_frames_of_a_decoder_get_the_reader_of_its_gpu(
+    on_gpu: None, frame: av.VideoFrame, monkeypatch: pytest.MonkeyPatch, whole_frames: list[Any]
+) -> None:
+    asked, device = list[int](), HostDevice()
+
+    def reader_of(gpu: int) -> DeviceReader:
+        asked.append(gpu)
+        return DeviceReader(device)
+
+    monkeypatch.setattr(nvdec, "reader_of", reader_of)
+    decoding = Decoding(spec_of(Path("a.mp4"), gpu=2), ReadReport())
+    assert not asked, "not before the decoder works"
+    decoding.opened(context())
+    for _ in range(3):
+        decoding.image(on_device(frame), UPRIGHT).luma(160)
+    assert asked == [2]
+    assert (len(device.copied_out), whole_frames) == (3, [])
 
 
 @pytest.mark.gpu
@@ -312,10 +406,11 @@ def test_a_gpu_writes_decoded_frames_into_its_own_memory() -> None:
     path = media.bikes()
     with open_source(spec_of(path, "nvdec", 0)) as there, open_source(spec_of(path, "cpu")) as here:
         for number, (one, other) in enumerate(zip(there.frames(), here.frames(), strict=False)):
-            slot = DeviceSlot(host, device, address, stream, [])
+            slot = DeviceSlot(host, device, address)
             box = letterbox(one.image.size, Size(416, 416), "center", (114, 114, 114))
             one.image.write_into(slot, box)
-            assert slot.on_device
+            assert slot.surface is not None
+            device.write_surfaces([(address, *slot.surface)], stream)
             found = np.empty_like(host)
             device.copy_out(found, address, stream)
             device.record(event, stream)

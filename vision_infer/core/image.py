@@ -30,10 +30,10 @@ class Slot(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A decoded image in GPU memory: NV12, or P010 with samples of 16 bits, of which the upper 10 are used."""
+    """A decoded image in GPU memory, or a part of one: NV12, or P010 with samples of 16 bits, of which the upper 10 are used."""
 
     size: Size
-    """The size, pixels."""
+    """The size of the part, pixels."""
     luma: int
     """The address of the first plane, one sample per pixel."""
     luma_pitch: int
@@ -52,6 +52,10 @@ class Surface:
     """The index of the GPU."""
     owner: object
     """The object that owns the memory, kept until the surface has been read."""
+    x: int = 0
+    """The left edge of the part, pixels of the planes."""
+    y: int = 0
+    """The top edge of the part, pixels of the planes."""
 
 
 @runtime_checkable
@@ -59,7 +63,29 @@ class SurfaceSlot(Protocol):
     """A slot in GPU memory: it accepts an image from the same GPU without a copy through the host."""
 
     def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Start to convert, resize and write the image and the fill around it; return False if that is not possible."""
+        """Take an image, which is converted, resized and written with the fill around it when the batch is submitted, and is kept
+        until the batch is done; return False if that is not possible."""
+        ...
+
+
+class SurfaceReader(Protocol):
+    """Reads decoded images of one GPU: it makes them small there, and only the result is copied to host memory.
+
+    Each method may be called from any thread, waits for the result without holding the GIL, and returns None if the GPU cannot do
+    it.
+    """
+
+    def rgb(self, surface: Surface, size: Size) -> NDArray[np.uint8] | None:
+        """Return the image in another size, uint8 [H, W, 3] RGB."""
+        ...
+
+    def yuv420(self, surface: Surface, size: Size) -> NDArray[np.uint8] | None:
+        """Return the image in another size, which is even, as planes Y, U and V of 8 bits: uint8 [1.5 H, W]. Matrix and range are
+        those of the surface."""
+        ...
+
+    def luma(self, surface: Surface, step: int) -> NDArray[np.uint8] | None:
+        """Return every ``step``-th luma sample of every ``step``-th row, uint8 [⌈H / step⌉, ⌈W / step⌉]."""
         ...
 
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, VisionInferError
+from vision_infer.engine.gpu.surface_reader import surface_reader
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
@@ -29,6 +30,7 @@ from vision_infer.pipeline.workers.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import Sink
 from vision_infer.sink.space import NoSpaceError
+from vision_infer.stream import nvdec
 from vision_infer.stream.find import open_source
 from vision_infer.telemetry.account import Busy, StageAccount
 from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
@@ -53,6 +55,7 @@ class SupervisorLifecycle:
         keep_going: bool = False,
         on_event: Callable[[StreamEvent], None] | None = None,
     ) -> None:
+        nvdec.reader_of = surface_reader  # a source must not import the engines
         self._max_active = max_active
         self._clock = clock
         self._keep_going = keep_going

@@ -24,6 +24,7 @@ from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import Relay
 from vision_infer.schedule.pacing import Pacer
+from vision_infer.sink.files.shrink import shrunk_to
 from vision_infer.stream.image import VideoImage
 
 CodecName = Literal["H264", "VP8"]
@@ -168,9 +169,9 @@ class _Coder:
 
     def _image(self, frame: Frame, size: Size) -> av.VideoFrame:
         shown = frame.image
-        source = shown.upright if isinstance(shown, VideoImage) else None
+        source = shown.upright(size) if isinstance(shown, VideoImage) else None
         if source is None:
-            source = av.VideoFrame.from_ndarray(shown.to_rgb(), "rgb24")
+            source = av.VideoFrame.from_ndarray(shrunk_to(shown, size), "rgb24")
         image = self._scaler.reformat(source, size.width, size.height, "yuv420p", interpolation=Interpolation.BILINEAR)
         if image is source:  # no conversion was needed: the image is the decoder's, whose timestamps must not change
             image = av.VideoFrame.from_ndarray(source.to_ndarray(), "yuv420p")

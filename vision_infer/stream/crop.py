@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Image, Slot
 from vision_infer.stream.image import ArrayImage
+from vision_infer.stream.nvdec import NvdecImage
 
 
 class Crops:
-    """Cuts crops out of an image. The image is converted to RGB once, when the first crop is used, on that thread; it is released
-    with the last crop.
+    """Cuts crops out of an image. A frame in the memory of a GPU is cut there, if possible. Any other image is converted to RGB
+    once, when the first crop is used, on that thread. It is released with the last crop.
 
     Args:
         image: The whole image.
@@ -26,7 +27,7 @@ class Crops:
         self._rgb: NDArray[np.uint8] | None = None
         self._lock = threading.Lock()  # guards _image and _rgb: held by the thread that uses a crop, during the conversion
 
-    def part(self, box: NDArray[np.float32]) -> CropImage:
+    def part(self, box: NDArray[np.float32]) -> Image:
         """Return the crop within a box; at least one pixel, and within the image.
 
         Args:
@@ -37,7 +38,9 @@ class Crops:
         top = min(max(0, int(np.floor(y1))), self._size.height - 1)
         right = max(left + 1, min(self._size.width, int(np.ceil(x2))))
         bottom = max(top + 1, min(self._size.height, int(np.ceil(y2))))
-        return CropImage(self, left, top, right, bottom)
+        image = self._image
+        crop = image.crop(left, top, Size(right - left, bottom - top)) if isinstance(image, NvdecImage) else None
+        return crop or CropImage(self, left, top, right, bottom)
 
     def rgb(self) -> NDArray[np.uint8]:
         """Return the whole image, uint8 [H, W, 3]; shared and read-only."""

@@ -94,10 +94,9 @@ class VideoImage:
         set_matrix(frame)
         self.size = Size(frame.height, frame.width) if orientation.turns % 2 else Size(frame.width, frame.height)
 
-    @property
-    def upright(self) -> av.VideoFrame | None:
-        """The decoder's frame if it needs no rotation, else None. Read-only."""
-        return None if self._orientation.turns or self._orientation.mirrored else self._frame
+    def upright(self, size: Size) -> av.VideoFrame | None:  # noqa: ARG002 - for images that are scaled elsewhere
+        """Return the decoder's frame, or one that has been scaled to this even size; None if it must be rotated. Read-only."""
+        return self._frame if self._orientation == UPRIGHT else None
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Convert and resize, and rotate the small result on its way into the slot."""
@@ -113,19 +112,23 @@ class VideoImage:
         step = -(-frame.width // max_width)
         samples = _luma_samples(frame, step)
         if samples is None:
-            samples = _to_rgb24(frame, max(1, frame.width // step), max(1, frame.height // step))[..., 1]
-        if self._orientation.mirrored:
-            samples = samples[:, ::-1]
-        turns = self._orientation.turns
-        return np.rot90(samples, turns) if turns else samples
+            samples = self._scaled(max(1, frame.width // step), max(1, frame.height // step))[..., 1]
+        return self._displayed(samples)
 
     def _rgb(self, size: Size) -> NDArray[np.uint8]:
-        turns = self._orientation.turns
-        width, height = (size.height, size.width) if turns % 2 else (size.width, size.height)
-        rgb = _to_rgb24(self._frame, width, height)
+        width, height = (size.height, size.width) if self._orientation.turns % 2 else (size.width, size.height)
+        return self._displayed(self._scaled(width, height))
+
+    def _scaled(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Return the decoder's frame in another size, uint8 [H, W, 3] RGB."""
+        return _to_rgb24(self._frame, width, height)
+
+    def _displayed(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return pixels of the decoder's frame in the orientation of the display."""
         if self._orientation.mirrored:
-            rgb = rgb[:, ::-1]
-        return np.rot90(rgb, turns) if turns else rgb
+            pixels = pixels[:, ::-1]
+        turns = self._orientation.turns
+        return np.rot90(pixels, turns) if turns else pixels
 
 
 class ArrayImage:

@@ -1,6 +1,7 @@
 """Decodes on an NVIDIA GPU (NVDEC), or on the CPU if the GPU cannot be used.
 
-The frames stay on the GPU, where an engine on the same GPU reads them; for other engines they are copied to host memory. FFmpeg
+The frames stay on the GPU, where an engine on the same GPU reads them. For everything else a reader makes them small there, and
+the small image is copied to host memory; without a reader, whole frames are copied. FFmpeg
 copies each frame out of the decoder's limited number of surfaces, so they can be held for as long as any other frame.
 """
 
@@ -8,14 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 
 import av
 import av.codec
+import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.image import Slot, Surface, SurfaceSlot
+from vision_infer.core.image import Slot, Surface, SurfaceReader, SurfaceSlot
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.image import VideoImage
 from vision_infer.stream.orientation import UPRIGHT, Orientation
@@ -33,39 +37,110 @@ _failed: OrderedDict[tuple[str, str], str] = OrderedDict()
 _log = logging.getLogger("vision_infer.stream")
 
 
+def _no_reader(_: int) -> SurfaceReader | None:
+    return None
+
+
+reader_of: Callable[[int], SurfaceReader | None] = _no_reader
+"""Returns the reader of a GPU. The pipeline sets it, because this package does not import the engines."""
+
+
 class NvdecImage(VideoImage):
-    """A frame in the memory of a GPU, NV12 or P010."""
+    """A frame in the memory of a GPU, NV12 or P010, or a part of one.
 
-    __slots__ = ("_gpu",)
+    Args:
+        frame: The decoder's frame.
+        orientation: The orientation in which it is displayed.
+        gpu: The index of the GPU.
+        reader: Makes frames small on the GPU; None: the host does, from a copy of the whole frame.
+        part: The left and top edge, width and height of the part, pixels of the decoder's frame; None: all of it.
+    """
 
-    def __init__(self, frame: av.VideoFrame, orientation: Orientation, gpu: int) -> None:
+    __slots__ = ("_gpu", "_part", "_reader")
+
+    def __init__(
+        self,
+        frame: av.VideoFrame,
+        orientation: Orientation,
+        gpu: int,
+        reader: SurfaceReader | None = None,
+        part: tuple[int, int, int, int] | None = None,
+    ) -> None:
         super().__init__(frame, orientation)
         self._gpu = gpu
-
-    @property
-    def upright(self) -> None:
-        """None: the decoder's frame is not in host memory."""
-        return
+        self._reader = reader
+        self._part = part or (0, 0, frame.width, frame.height)
+        if part is not None:
+            self.size = Size(part[3], part[2]) if orientation.turns % 2 else Size(part[2], part[3])
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Resize on the GPU if the slot is there; otherwise copy the frame to the host and convert it there."""
-        surface = self.surface() if isinstance(slot, SurfaceSlot) else None
+        """Resize on the GPU, into the slot if it is there; otherwise only the resized image is copied to the host."""
+        surface = self.surface() if isinstance(slot, SurfaceSlot) and self._orientation == UPRIGHT else None
         if surface is None or not slot.write_surface(surface, letterbox):  # type: ignore[attr-defined]
             super().write_into(slot, letterbox)
 
+    def upright(self, size: Size) -> av.VideoFrame | None:
+        """Return a copy in host memory, in YUV 4:2:0 and scaled to an even size on the GPU; None if that is not possible."""
+        surface = self.surface()
+        if surface is None or self._reader is None or self._orientation != UPRIGHT:
+            return None
+        planes = self._reader.yuv420(surface, size)
+        if planes is None:
+            return None
+        frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
+        frame.colorspace, frame.color_range = self._frame.colorspace, self._frame.color_range
+        return frame
+
+    def luma(self, max_width: int) -> NDArray[np.uint8]:
+        """Return samples of the Y plane, uint8 [H, W], of which only these are copied to the host."""
+        surface = self.surface()
+        if surface is not None and self._reader is not None:
+            samples = self._reader.luma(surface, -(-self._frame.width // max_width))
+            if samples is not None:
+                return self._displayed(samples)
+        return super().luma(max_width)
+
+    def crop(self, left: int, top: int, size: Size) -> NvdecImage | None:
+        """Return a part of the whole image, in displayed pixels, that stays on the GPU; None if it cannot be cut out there."""
+        if self._reader is None or self.surface() is None:
+            return None
+        (x, y), (width, height), shown = (left, top), (size.width, size.height), self.size
+        for _ in range(self._orientation.turns):  # undo a quarter turn
+            x, y, width, height = shown.height - y - height, x, height, width
+            shown = Size(shown.height, shown.width)
+        if self._orientation.mirrored:
+            x = shown.width - x - width
+        return NvdecImage(self._frame, self._orientation, self._gpu, self._reader, (x, y, width, height))
+
     def surface(self) -> Surface | None:
-        """Return its location in GPU memory; None if it must be rotated, or has another pixel format."""
+        """Return its location in GPU memory; None if it has another pixel format."""
         frame = self._frame
-        size = _SAMPLE_BYTES.get((frame.sw_format or frame.format).name)
-        if size is None or self._orientation != UPRIGHT:
+        sample_bytes = _SAMPLE_BYTES.get((frame.sw_format or frame.format).name)
+        if sample_bytes is None:
             return None
         luma, chroma = frame.planes
+        x, y, width, height = self._part
         full = frame.color_range == _FULL_RANGE
         return Surface(
-            Size(frame.width, frame.height),
-            *(luma.buffer_ptr, luma.line_size, chroma.buffer_ptr, chroma.line_size, size),
+            Size(width, height),
+            *(luma.buffer_ptr, luma.line_size, chroma.buffer_ptr, chroma.line_size, sample_bytes),
             *(frame.colorspace, full, self._gpu, frame),
+            x=x,
+            y=y,
         )
+
+    def _scaled(self, width: int, height: int) -> NDArray[np.uint8]:
+        surface = self.surface()
+        small = None if surface is None or self._reader is None else self._reader.rgb(surface, Size(width, height))
+        if small is not None:
+            return small
+        frame, (x, y, part_width, part_height) = self._frame, self._part
+        if (part_width, part_height) == (frame.width, frame.height):
+            return super()._scaled(width, height)
+        from vision_infer.core.opencv import cv2  # video does not need it: 0.1 s and 20 MB
+
+        part = super()._scaled(frame.width, frame.height)[y : y + part_height, x : x + part_width]
+        return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 class _CapturingLog(SourceLog):
@@ -89,6 +164,7 @@ class Decoding:
         self._report = report
         self._gpu = wanted_gpu(spec)
         self._decoded = False
+        self._reader: SurfaceReader | None = None
         self.hwaccel: HWAccel | None = None
         """The hardware decoder with which FFmpeg opens the source; None to decode on the CPU."""
         self.bytes: int | None = None
@@ -113,6 +189,7 @@ class Decoding:
             self._use_cpu(f"this build of FFmpeg has no GPU decoder for {context.name}")
             return
         context.thread_count = 1  # more threads would need more surfaces, and have nothing to do
+        self._reader = reader_of(self._gpu)
         self.bytes = decoder_bytes(context.width, context.height, "10" in f"{context.profile}")
         megabytes = round(self.bytes / 1e6)
         _log.info("%s: decoded on %s, using about %d MB of its memory", self._spec.name, self.where, megabytes)
@@ -121,7 +198,7 @@ class Decoding:
         """Return a decoded frame as an image."""
         if frame.format.name == "cuda":
             self._decoded = True
-            return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0)
+            return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0, self._reader)
         if self._gpu is not None:
             self._use_cpu("the GPU does not support its codec, profile or size, or has no memory left")
         return VideoImage(frame, orientation)

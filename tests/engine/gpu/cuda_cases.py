@@ -22,6 +22,8 @@ from vision_infer.engine.gpu import cuda
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.cuda import CudaDevice, cuda_device
 from vision_infer.engine.gpu.device_engine import DeviceEngine
+from vision_infer.engine.gpu.surface_kernel import MAX_TASKS
+from vision_infer.engine.gpu.surface_reader import MAX_READS, DeviceReader, surface_reader
 
 FIRST = 16
 """The number of bytes of each image that CopyModel returns."""
@@ -137,17 +139,40 @@ def copies() -> None:
 
 
 def surface() -> None:
-    """Write a decoded frame into a slot, with the real arguments of the kernel."""
+    """Read decoded frames with the real arguments of the kernels, more than one launch takes, and through a reader."""
     device = cuda_device(0)
+    assert device.surface_problem() == ""
     stream, done = device.make_stream(), device.make_event()
     slot, luma, chroma = device.allocate(64 * 64 * 3), device.allocate(32 * 32), device.allocate(32 * 16)
     frame = Surface(Size(32, 32), luma, 32, chroma, 32, 1, 1, True, 0, None)
-    device.write_surface(slot, frame, letterbox(frame.size, Size(64, 64), "center", (114, 114, 114)), stream)
+    box = letterbox(frame.size, Size(64, 64), "center", (114, 114, 114))
+    device.write_surfaces([(slot, frame, box)] * (MAX_TASKS + 1), stream)
     device.record(done, stream)
     device.synchronize(done)
+    reader = surface_reader(0)
+    assert reader is not None
+    assert surface_reader(0) is reader
+    threads = [threading.Thread(target=_read, args=(reader, frame)) for _ in range(2 * MAX_READS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     device.destroy(stream, done)
     for address in (slot, luma, chroma):
         device.free(address)
+    for _ in range(MAX_READS):
+        copy = reader._free.get()
+        device.destroy(copy.stream, copy.event)
+        if copy.host is not None:
+            device.free(copy.address)
+            device.free_host(copy.host)
+
+
+def _read(reader: DeviceReader, frame: Surface) -> None:
+    for _ in range(20):
+        assert reader.luma(frame, 3).shape == (11, 11)  # type: ignore[union-attr]
+        assert reader.rgb(frame, Size(200, 300)).shape == (300, 200, 3)  # type: ignore[union-attr]
+        assert reader.yuv420(frame, Size(20, 10)).shape == (15, 20)  # type: ignore[union-attr]
 
 
 def open_device() -> None:
@@ -192,12 +217,11 @@ def _use_after_free(device: CudaDevice, stream: Any) -> None:
     device.copy_in(address, np.zeros(100, np.uint8), stream)
 
 
-def _kernel_with_an_argument_too_few(device: CudaDevice, _: Any) -> None:
-    from vision_infer.engine.gpu import surface_kernel
-
-    whole = surface_kernel.arguments
-    surface_kernel.arguments = lambda *given: tuple(part[:-1] for part in whole(*given))
-    surface()
+def _kernel_that_reads_freed_memory(device: CudaDevice, stream: Any) -> None:
+    assert device.surface_problem() == ""
+    addresses = [device.allocate(1 << 12) for _ in range(3)]
+    device.free(addresses[-1])
+    device.write_luma(addresses[0], Surface(Size(32, 32), addresses[1], 32, addresses[2], 32, 1, 1, True, 0, None), 2, stream)
 
 
 def context_without_flags() -> None:
@@ -213,7 +237,7 @@ synchronize_in_capture = _broken(
 allocate_in_capture = _broken(lambda device, stream: device.capture(stream, lambda: device.allocate(10)))  # type: ignore[arg-type]
 free_while_copying = _broken(_free_while_copying)
 use_after_free = _broken(_use_after_free)
-kernel_with_an_argument_too_few = _broken(_kernel_with_an_argument_too_few)
+kernel_that_reads_freed_memory = _broken(_kernel_that_reads_freed_memory)
 
 
 class NothingFound(CopyModel):

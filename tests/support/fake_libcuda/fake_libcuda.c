@@ -24,7 +24,7 @@ enum { OK, INVALID, NO_MEMORY, NOT_INITIALIZED, NO_DEVICE = 100, INVALID_DEVICE,
        NOT_FOUND = 500, NOT_READY = 600, CONTEXT_ACTIVE = 708 };
 enum { ANY, CONTEXT, WAITS };  // needs nothing; needs a context; waits or allocates, which a capturing thread must not do
 enum { COPY, SET, RECORD, WAIT, KERNEL };
-enum { MAX_POINTERS = 16, BLOCKING_SYNC = 4, THREAD_LOCAL = 1 };
+enum { MAX_TASKS = 32, POINTERS = 3, MAX_POINTERS = MAX_TASKS * POINTERS, BLOCKING_SYNC = 4, THREAD_LOCAL = 1 };
 
 typedef struct Stream Stream;
 typedef struct Device Device;
@@ -43,7 +43,7 @@ typedef struct { Op *first; } Graph;
 struct Stream { Op *first; int alive; Graph *capturing; pthread_t by; Stream *next; };
 struct Device { char name[128]; unsigned char uuid[16]; size_t free, total; int major, minor, active; unsigned flags; Stream legacy; };
 typedef struct Block { char *at; size_t size; int alive, host; Device *device; struct Block *next; } Block;
-typedef struct { char name[64], types[64]; int typed; } Function;
+typedef struct { char name[64]; size_t size; } Function;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;  // guards everything below, held during each call
 static Device devices[8];
@@ -520,7 +520,7 @@ static int cuGraphExecDestroy(void *graph) {
 
 static int cuModuleLoadData(void **module, const char *image) {
     ENTER(WAITS);
-    // PTX names the types of the kernels' arguments: use a compute capability that NVRTC does not know, so that it makes PTX.
+    // PTX names the size of the kernels' argument: use a compute capability that NVRTC does not know, so that it makes PTX.
     if (!strncmp(image, "\177ELF", 4)) return 209;
     *module = strdup(image);
     return OK;
@@ -534,10 +534,10 @@ static int cuModuleGetFunction(void **made, const char *module, const char *name
     if (!at) return NOT_FOUND;
     Function *function = calloc(1, sizeof *function);
     snprintf(function->name, sizeof function->name, "%s", name);
-    for (int count = 0; (at = strstr(at, ".param ")) && at < end; count++) {
-        at += strlen(".param ");
-        function->types[count] = strncmp(at + 2, "64", 2) == 0 ? 'p' : at[1] == 'f' ? 'f' : strncmp(at + 2, "32", 2) == 0 ? 'i' : '?';
-    }
+    // Each kernel has one argument: ".param .align 8 .b8 NAME_param_0[SIZE]".
+    const char *size = strchr(at, '['), *other = strchr(at, ',');
+    if (!size || size > end || (other && other < end)) return INVALID;
+    function->size = strtoul(size + 1, NULL, 10);
     *made = function;
     return OK;
 }
@@ -548,21 +548,13 @@ static int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned
     const char *name = function->name;
     if (!gx || !gy || !gz || !bx || !by || !bz || bx * by * bz > 1024 || shared || extra) return INVALID;
     Op op = {.kind = KERNEL};
-    char *after = values[0];  // the bindings store each value in 8 bytes, one after the other: so the number shows
-    int index = 0;
-    for (; function->types[index]; index++, after += 8) {
-        int32_t number;
-        float real;
-        if (values[index] != after) violation("kernel-arguments", "%s: argument %d is missing", name, index);
-        memcpy(&number, after, 4), memcpy(&real, after, 4);
-        if (function->types[index] == 'p') {
-            memcpy(&op.pointers[op.value], after, 8);
+    // The argument is a table of tasks, one for each layer of the grid, which begin with their pointers.
+    if (gz > MAX_TASKS) violation("kernel-arguments", "%s: %u tasks", name, gz);
+    for (unsigned task = 0; task < gz; task++)
+        for (int index = 0; index < POINTERS; index++) {
+            memcpy(&op.pointers[op.value], (char *)values[0] + task * (function->size / MAX_TASKS) + index * 8, 8);
             need_block(op.pointers[op.value++], 1, "kernel argument");
-        } else if (function->types[index] == 'f' ? !(fabsf(real) < 1e6f) || (real != 0 && fabsf(real) < 1e-30f)
-                                                 : number < -(1 << 24) || number >= 1 << 24)
-            violation("kernel-arguments", "%s: argument %d is %d or %g", name, index, number, (double)real);
-    }
-    if (values[index] == after) violation("kernel-arguments", "%s: more than %d arguments", name, index);
+        }
     return put(stream_of(stream), op);
 }
 

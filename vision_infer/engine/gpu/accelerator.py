@@ -6,14 +6,14 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
-from vision_infer.core.geometry import Letterbox
+from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 
@@ -96,8 +96,17 @@ class Accelerator(Protocol):
     def launch(self, graph: Graph, stream: Stream) -> None:
         """Run recorded work."""
 
-    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Stream) -> None:
-        """Write a decoded frame of the device into the slot at an address: uint8 [H, W, 3] RGB, letterboxed."""
+    def surface_problem(self) -> str:
+        """Return why the device cannot read decoded frames; empty if it can. The first call compiles what is needed."""
+
+    def write_surfaces(self, writes: Sequence[tuple[int, Surface, Letterbox]], stream: Stream) -> None:
+        """Write decoded frames of the device into slots at addresses: uint8 [H, W, 3] RGB, letterboxed."""
+
+    def write_yuv420(self, address: int, surface: Surface, size: Size, stream: Stream) -> None:
+        """Write a decoded frame in an even size as planes Y, U and V: uint8 [1.5 H, W]."""
+
+    def write_luma(self, address: int, surface: Surface, step: int, stream: Stream) -> None:
+        """Write every ``step``-th luma sample of every ``step``-th row: uint8 [⌈H / step⌉, ⌈W / step⌉]."""
 
     def destroy(self, *things: Any) -> None:
         """Destroy streams, events and graphs, after their pending work."""

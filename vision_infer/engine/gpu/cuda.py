@@ -1,4 +1,4 @@
-"""CUDA's driver API, through cuda-bindings: memory, streams, events, graphs and one kernel, for any runtime of models.
+"""CUDA's driver API, through cuda-bindings: memory, streams, events, graphs and kernels, for any runtime of models.
 
 Everything is in the device's primary context, which ONNX Runtime, TensorRT, PyTorch and FFmpeg share.
 """
@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import DeviceLostError, EngineError
-from vision_infer.core.geometry import Letterbox
+from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.gpus import NoGpuError
+from vision_infer.engine.gpu.surface_kernel import (
+    BLOCK,
+    KERNELS,
+    MAX_TASKS,
+    Task,
+    compiled,
+    grid,
+    luma_task,
+    rgb_task,
+    table,
+    yuv420_task,
+)
 
 try:
     from cuda.bindings import driver
@@ -80,9 +92,10 @@ class CudaDevice:
             raise EngineError(f"cuda:{index} does not exist: CUDA finds {count} GPUs", "Use --device cuda:0, or cpu.")
         self.index = index
         self.name = f"cuda:{index}"
-        self._kernels: dict[int, Any] = {}
-        # Guards _kernels and the use of _decoded. Held in write_surface() by the threads that write frames into slots,
-        # for queueing only; the first one also compiles the kernels.
+        self._kernels: dict[str, Any] = {}
+        self._problem: str | None = None
+        # Guards _kernels, _problem and the use of _decoded. Held by the threads that read decoded frames, for queueing only, and
+        # in surface_problem() by the first one that opens an engine, which compiles the kernels.
         self._lock = threading.Lock()
         self._device = _done(driver.cuDeviceGet(index))
         self._context = self._retain_context()
@@ -212,17 +225,46 @@ class CudaDevice:
         """Run recorded work."""
         _done(driver.cuGraphLaunch(graph, stream))
 
-    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Any) -> None:
-        """Convert NV12 or P010 to letterboxed RGB with one kernel."""
-        from vision_infer.engine.gpu.surface_kernel import BLOCK, arguments, grid
+    def surface_problem(self) -> str:
+        """Return why the kernels that read decoded frames cannot be used; empty if they can. The first call compiles them."""
+        if self._problem is None:
+            with self._lock:
+                self._problem = self._load_kernels()
+        return self._problem
 
-        kernel = self._kernel(surface.sample_bytes)
+    def write_surfaces(self, writes: Sequence[tuple[int, Surface, Letterbox]], stream: Any) -> None:
+        """Convert NV12 or P010 to letterboxed RGB with one kernel for all of them."""
+        self._run("write_rgb", [rgb_task(*write) for write in writes], stream)
+
+    def write_yuv420(self, address: int, surface: Surface, size: Size, stream: Any) -> None:
+        """Resize NV12 or P010 to planes of 8 bits with one kernel."""
+        self._run("write_yuv420", [yuv420_task(address, surface, size)], stream)
+
+    def write_luma(self, address: int, surface: Surface, step: int, stream: Any) -> None:
+        """Sample NV12 or P010 with one kernel."""
+        self._run("write_luma", [luma_task(address, surface, step)], stream)
+
+    def _load_kernels(self) -> str:
+        if not self._kernels:
+            try:
+                module = _done(driver.cuModuleLoadData(compiled(self.compute_capability)))
+                self._kernels = {name: _done(driver.cuModuleGetFunction(module, name.encode())) for name in KERNELS}
+            except EngineError as error:
+                if error.device_lost:
+                    raise
+                return error.message
+        return ""
+
+    def _run(self, kernel: str, tasks: Sequence[Task], stream: Any) -> None:
         with self._lock:  # the kernel has to run after the decoder's pending work; the event is shared by all threads
             self.record(self._decoded, _LEGACY_STREAM)
             self.wait(stream, self._decoded)
-        values, kinds = arguments(address, surface, letterbox)
-        blocks = grid(letterbox)
-        _done(driver.cuLaunchKernel(kernel, *blocks, 1, *BLOCK, 1, 0, stream, (values, kinds), 0))
+        for first in range(0, len(tasks), MAX_TASKS):
+            some = tasks[first : first + MAX_TASKS]
+            argument = table(some)
+            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(argument))
+            function, at = self._kernels[kernel], ctypes.addressof(pointers)
+            _done(driver.cuLaunchKernel(function, *grid(some), *BLOCK, 1, 0, stream, at, 0))
 
     def destroy(self, *things: Any) -> None:
         """Destroy streams after their pending work, events and graphs."""
@@ -234,16 +276,6 @@ class CudaDevice:
                 _done(driver.cuEventDestroy(thing))
             else:
                 _done(driver.cuGraphExecDestroy(thing))
-
-    def _kernel(self, sample_bytes: int) -> Any:
-        with self._lock:
-            if sample_bytes not in self._kernels:
-                from vision_infer.engine.gpu.surface_kernel import KERNELS, compiled
-
-                module = _done(driver.cuModuleLoadData(compiled(self.compute_capability)))
-                for size, name in KERNELS.items():
-                    self._kernels[size] = _done(driver.cuModuleGetFunction(module, name.encode()))
-            return self._kernels[sample_bytes]
 
 
 def device_count() -> int:

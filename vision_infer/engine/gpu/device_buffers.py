@@ -1,7 +1,7 @@
 """The buffers of an engine on a device: slots in host memory, their copies on the device, and the streams that copy.
 
 Each buffer has a stream for its copies, so that one batch is copied in, another computed and a third copied out at the same time.
-An image that is on the device already is written into its slot there, and is not copied from the host.
+An image that is on the device already is not copied from the host: it is written into its slot when the batch is submitted.
 """
 
 from __future__ import annotations
@@ -27,35 +27,29 @@ from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, 
 class DeviceSlot:
     """Memory for one image: in host memory, from where it is copied, or on the device; the last one written counts."""
 
-    __slots__ = ("_address", "_device", "_in_use", "_pixels", "_stream", "layout", "on_device")
+    __slots__ = ("_device", "_pixels", "address", "layout", "surface")
 
-    def __init__(
-        self, pixels: NDArray[np.uint8], device: Accelerator, address: int, stream: Stream, in_use: list[object]
-    ) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], device: Accelerator, address: int) -> None:
         self._pixels = pixels
         self._device = device
-        self._address = address
-        self._stream = stream
-        self._in_use = in_use
+        self.address = address
+        """The address of the slot on the device."""
         self.layout: Letterbox | None = None
         """The letterbox of the image in host memory."""
-        self.on_device = False
-        """Whether the image is on the device, and host memory has an older one."""
+        self.surface: tuple[Surface, Letterbox] | None = None
+        """The decoded frame for this slot, kept until the batch is done; None: the image is in host memory."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The pixels in host memory: uint8 [H, W, 3] RGB. Reading this property declares that the caller writes there."""
-        self.on_device = False
+        self.surface = None
         return self._pixels
 
     def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Write a decoded frame, which is kept until the batch is done; return False if it is on another device."""
-        if surface.device != self._device.index:
+        """Take a decoded frame; return False if it is on another device, or the device cannot read it."""
+        if surface.device != self._device.index or self._device.surface_problem():
             return False
-        self._device.use()
-        self._in_use.append(surface)
-        self._device.write_surface(self._address, surface, letterbox, self._stream)
-        self.on_device = True
+        self.surface = surface, letterbox
         return True
 
 
@@ -83,8 +77,6 @@ class DeviceBuffer:
     """The outputs are on the device."""
     done: Event
     """The outputs are in host memory."""
-    in_use: list[object]
-    """The decoded frames that must not be freed before the batch is done; shared with the slots."""
     graphs: dict[int, Graph] = field(default_factory=dict)
     """The recorded graphs by batch size."""
 
@@ -100,7 +92,7 @@ class DeviceBuffers:
         self.batch_sizes = tuple(batch_sizes)
         self._device = device
         self._count = count
-        # Guards _free and the in_use lists. Held in lend() and release() by the pipeline's inference threads.
+        # Guards _free. Held in lend() and release() by the pipeline's inference threads.
         self._lock = threading.Lock()
         self._things: list[Any] = []
         self._addresses: list[int] = []
@@ -145,7 +137,8 @@ class DeviceBuffers:
         with self._lock:
             if any(buffer is free for free in self._free):
                 raise ValueError("the loan was released before")
-            buffer.in_use.clear()
+            for slot in buffer.slots:
+                slot.surface = None
             self._free.append(buffer)
 
     def close(self) -> None:
@@ -172,14 +165,13 @@ class DeviceBuffers:
         images, images_at = self._pair((largest, size.height, size.width, 3), np.dtype(np.uint8))
         pairs = {name: self._pair((largest, *shape), dtype) for name, (shape, dtype) in outputs.items()}
         stream = self._keep(self._device.make_stream())
-        in_use: list[object] = []
         nbytes = images[0].nbytes
-        slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes, stream, in_use) for at in range(largest))
+        slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes) for at in range(largest))
         events = [self._keep(self._device.make_event(timed)) for timed in (True, False, False, True)]
         host = {name: array for name, (array, _) in pairs.items()}
         addresses = {name: address for name, (_, address) in pairs.items()}
         begun, copied, computed, done = events
-        return DeviceBuffer(images, images_at, host, addresses, slots, stream, begun, copied, computed, done, in_use)
+        return DeviceBuffer(images, images_at, host, addresses, slots, stream, begun, copied, computed, done)
 
     def _pair(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
         nbytes = math.prod(shape) * dtype.itemsize
@@ -204,10 +196,10 @@ def host_runs(slots: Sequence[DeviceSlot]) -> Iterator[tuple[int, int]]:
     """Yield the runs (first, one after the last) of slots whose images are in host memory: each run is one copy."""
     first = None
     for index, slot in enumerate(slots):
-        if slot.on_device and first is not None:
+        if slot.surface is not None and first is not None:
             yield first, index
             first = None
-        elif not slot.on_device and first is None:
+        elif slot.surface is None and first is None:
             first = index
     if first is not None:
         yield first, len(slots)

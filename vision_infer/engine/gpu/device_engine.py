@@ -85,7 +85,7 @@ class DeviceEngine:
         while True:
             try:
                 self.collect(self.submit(self.lend(sizes[-1])))
-                return
+                break
             except DeviceMemoryError as error:
                 self._buffers.close()
                 sizes = self._smaller(sizes, error)
@@ -93,6 +93,9 @@ class DeviceEngine:
                 self._close()
                 raise
             self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
+        problem = device.surface_problem()
+        if problem:
+            on_message(f"{name}: decoded frames go through host memory: {problem}")
 
     @property
     def input_size(self) -> Size:
@@ -100,9 +103,9 @@ class DeviceEngine:
         return self.card.input_size
 
     @property
-    def gpu(self) -> int:
-        """The GPU whose decoded frames can be written into a slot."""
-        return self.device.index
+    def gpu(self) -> int | None:
+        """The GPU whose decoded frames can be written into a slot; None if the device cannot read them."""
+        return None if self.device.surface_problem() else self.device.index
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -121,8 +124,6 @@ class DeviceEngine:
 
     def release(self, loan: Loan) -> None:
         """Take slots back that are not submitted."""
-        if loan.buffer.in_use:  # decoded frames may still be written into them
-            self._settle(loan.buffer)
         self._buffers.release(loan)
 
     def submit(self, loan: Loan) -> Ticket:
@@ -183,7 +184,10 @@ class DeviceEngine:
 
     def _queue(self, buffer: DeviceBuffer, count: int) -> None:
         device, size = self.device, self._buffers.padded(count)
-        # On the buffer's stream: copy the images that are not on the device already.
+        # On the buffer's stream: convert the images that are on the device already, and copy the others.
+        writes = [(slot.address, *slot.surface) for slot in buffer.slots[:count] if slot.surface is not None]
+        if writes:
+            device.write_surfaces(writes, buffer.stream)
         device.record(buffer.begun, buffer.stream)
         image_bytes = buffer.images[0].nbytes
         for first, end in host_runs(buffer.slots[:count]):
@@ -233,7 +237,7 @@ class DeviceEngine:
         return sizes[:-1]
 
     def _settle(self, buffer: DeviceBuffer) -> DeviceLostError | None:
-        """Wait for queued work, after a failure or before a release: a buffer must not be lent while the device uses it.
+        """Wait for queued work after a failure: a buffer must not be lent while the device uses it.
 
         Returns the error of a device that no longer works: a runtime reports only that the batch failed.
         """

@@ -1,8 +1,9 @@
-"""The kernel that converts a decoded frame in the memory of a GPU to RGB in an engine's slot, resized and letterboxed.
+"""The kernels that read decoded frames in the memory of a GPU: RGB in an engine's slot or for the host, small YUV images for
+encoders, and luma samples for the motion gate.
 
-Each pixel of the slot is a weighted mean of the samples that it covers: a triangle filter as wide as a pixel of the result when
-the frame shrinks, and bilinear interpolation when it grows, like FFmpeg's scaler with BILINEAR. Chroma samples are on the left
-columns and between the rows, as in nearly all video. Samples outside the frame repeat its edge.
+Each pixel of a resized image is a weighted mean of the samples that it covers: a triangle filter as wide as a pixel of the
+result when the frame shrinks, and bilinear interpolation when it grows, like FFmpeg's scaler with BILINEAR. Chroma samples are on
+the left columns and between the rows, as in nearly all video. Samples outside the part of the frame that is read repeat its edge.
 
 The source is plain C++ with a few keywords of CUDA, so that it can be compiled and tested without a GPU.
 """
@@ -10,28 +11,44 @@ The source is plain C++ with a few keywords of CUDA, so that it can be compiled 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from vision_infer.core.errors import EngineError
-from vision_infer.core.geometry import Letterbox
+from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 
 BLOCK = (32, 8)
 """The threads of a block, x and y."""
-KERNELS = {1: "write_nv12", 2: "write_p010"}
-"""The kernels by bytes of a sample."""
+KERNELS = ("write_rgb", "write_yuv420", "write_luma")
+"""The names of the kernels: letterboxed RGB, planar YUV 4:2:0 in 8 bits, and single luma samples."""
+MAX_TASKS = 32
+"""The maximum number of frames of one launch: their table is an argument of the kernel, which has at most 4096 bytes."""
 
 SOURCE = r"""
-struct Plane { const unsigned char* rows; int pitch; int width; int height; };
+// What to read and where to write it; the same in Python.
+struct Task {
+    unsigned char* target;
+    const unsigned char* luma;
+    const unsigned char* chroma;
+    int luma_pitch, chroma_pitch, sample_bytes;
+    int x, y, source_width, source_height;  // the part of the frame that is read, pixels
+    int width, height;                      // the target, pixels
+    int left, top, content_width, content_height, step;
+    unsigned int fill;
+    float luma_zero, luma_gain, red_v, green_u, green_v, blue_u;
+};
+struct Tasks { Task task[MAX_TASKS]; };
 
 // One axis: which samples a pixel covers, and the weight of each. Positions are in samples, 0 is the middle of the first one.
 struct Span {
     float middle, reach;
-    int first, last;
-    __device__ Span(int pixel, int pixels, int samples, float shift) {
-        float scale = (float)samples / (float)pixels;
-        middle = (pixel + 0.5f) * scale - 0.5f + shift;
+    int first, last, least, most;
+    __device__ Span(int pixel, int pixels, float start, float length, float shift, int least, int most)
+        : least(least), most(most) {
+        float scale = length / (float)pixels;
+        middle = start + (pixel + 0.5f) * scale - 0.5f + shift;
         reach = scale > 1.0f ? scale : 1.0f;
         first = (int)ceilf(middle - reach);
         last = (int)floorf(middle + reach);
@@ -40,21 +57,26 @@ struct Span {
         float away = sample - middle;
         return 1.0f - (away < 0 ? -away : away) / reach;
     }
+    __device__ int inside(int sample) const { return sample < least ? least : sample > most ? most : sample; }
 };
-
-__device__ inline int inside(int sample, int samples) { return sample < 0 ? 0 : sample < samples ? sample : samples - 1; }
+__device__ inline Span luma_span(int pixel, int pixels, int start, int length) {
+    return Span(pixel, pixels, (float)start, (float)length, 0.0f, start, start + length - 1);
+}
+__device__ inline Span chroma_span(int pixel, int pixels, int start, int length, float shift) {
+    return Span(pixel, pixels, start / 2.0f, length / 2.0f, shift, start / 2, (start + length - 1) / 2);
+}
 
 // The mean of COUNT interleaved channels. Samples of 16 bits count in 256ths, so that both kinds span 0 to 255.
 template <typename Sample, int COUNT>
-__device__ inline void mean(const Plane& plane, const Span& x, const Span& y, float* result) {
+__device__ inline void mean(const unsigned char* rows, int pitch, const Span& x, const Span& y, float* result) {
     const float unit = sizeof(Sample) == 1 ? 1.0f : 1.0f / 256.0f;
     float whole = 0.0f;
     for (int channel = 0; channel < COUNT; channel++) result[channel] = 0.0f;
     for (int row = y.first; row <= y.last; row++) {
-        const Sample* samples = (const Sample*)(plane.rows + (long long)inside(row, plane.height) * plane.pitch);
+        const Sample* samples = (const Sample*)(rows + (long long)y.inside(row) * pitch);
         for (int column = x.first; column <= x.last; column++) {
             float weight = x.weight(column) * y.weight(row);
-            const Sample* sample = samples + inside(column, plane.width) * COUNT;
+            const Sample* sample = samples + x.inside(column) * COUNT;
             for (int channel = 0; channel < COUNT; channel++) result[channel] += weight * (float)sample[channel];
             whole += weight;
         }
@@ -67,59 +89,82 @@ __device__ inline unsigned char byte(float value) {
 }
 
 template <typename Sample>
-__device__ inline void write(
-    unsigned char* slot, int width, int height, const unsigned char* luma, int luma_pitch, const unsigned char* chroma,
-    int chroma_pitch, int source_width, int source_height, int left, int top, int content_width, int content_height,
-    unsigned int fill, float luma_zero, float luma_gain, float red_v, float green_u, float green_v, float blue_u) {
-    int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
-    if (column >= width || row >= height) return;
-    unsigned char* pixel = slot + ((long long)row * width + column) * 3;
-    int x = column - left, y = row - top;
-    if (x < 0 || y < 0 || x >= content_width || y >= content_height) {
-        pixel[0] = fill & 255;
-        pixel[1] = (fill >> 8) & 255;
-        pixel[2] = (fill >> 16) & 255;
+__device__ inline void rgb(const Task& t, int column, int row) {
+    unsigned char* pixel = t.target + ((long long)row * t.width + column) * 3;
+    int x = column - t.left, y = row - t.top;
+    if (x < 0 || y < 0 || x >= t.content_width || y >= t.content_height) {
+        pixel[0] = t.fill & 255;
+        pixel[1] = (t.fill >> 8) & 255;
+        pixel[2] = (t.fill >> 16) & 255;
         return;
     }
-    Plane brightness = {luma, luma_pitch, source_width, source_height};
-    Plane color = {chroma, chroma_pitch, (source_width + 1) / 2, (source_height + 1) / 2};
     float light, uv[2];
-    Span across(x, content_width, source_width, 0.0f), down(y, content_height, source_height, 0.0f);
-    mean<Sample, 1>(brightness, across, down, &light);
-    // A chroma sample lies on the left one of its two columns, a quarter of its width to the left of their middle.
-    Span color_across(x, content_width, color.width, 0.25f), color_down(y, content_height, color.height, 0.0f);
-    mean<Sample, 2>(color, color_across, color_down, uv);
-    light = (light - luma_zero) * luma_gain;
+    mean<Sample, 1>(t.luma, t.luma_pitch, luma_span(x, t.content_width, t.x, t.source_width),
+                    luma_span(y, t.content_height, t.y, t.source_height), &light);
+    // A chroma sample is on the left one of its two columns, a quarter of its width to the left of their middle.
+    mean<Sample, 2>(t.chroma, t.chroma_pitch, chroma_span(x, t.content_width, t.x, t.source_width, 0.25f),
+                    chroma_span(y, t.content_height, t.y, t.source_height, 0.0f), uv);
+    light = (light - t.luma_zero) * t.luma_gain;
     float u = uv[0] - 128.0f, v = uv[1] - 128.0f;
-    pixel[0] = byte(light + red_v * v);
-    pixel[1] = byte(light + green_u * u + green_v * v);
-    pixel[2] = byte(light + blue_u * u);
+    pixel[0] = byte(light + t.red_v * v);
+    pixel[1] = byte(light + t.green_u * u + t.green_v * v);
+    pixel[2] = byte(light + t.blue_u * u);
 }
 
-#define KERNEL(NAME, SAMPLE) \
-    extern "C" __global__ void NAME( \
-        unsigned char* slot, int width, int height, const unsigned char* luma, int luma_pitch, const unsigned char* chroma, \
-        int chroma_pitch, int source_width, int source_height, int left, int top, int content_width, int content_height, \
-        unsigned int fill, float luma_zero, float luma_gain, float red_v, float green_u, float green_v, float blue_u) { \
-        write<SAMPLE>(slot, width, height, luma, luma_pitch, chroma, chroma_pitch, source_width, source_height, left, top, \
-                      content_width, content_height, fill, luma_zero, luma_gain, red_v, green_u, green_v, blue_u); \
+// The planes Y, U and V, one after the other; width and height are even.
+template <typename Sample>
+__device__ inline void yuv420(const Task& t, int column, int row) {
+    float light, uv[2];
+    mean<Sample, 1>(t.luma, t.luma_pitch, luma_span(column, t.width, t.x, t.source_width),
+                    luma_span(row, t.height, t.y, t.source_height), &light);
+    long long pixels = (long long)t.width * t.height;
+    t.target[(long long)row * t.width + column] = byte(light);
+    if (column % 2 || row % 2) return;
+    // The chroma samples of the result are on its left columns as well.
+    float shift = 0.25f - 0.25f * t.source_width / t.width;
+    mean<Sample, 2>(t.chroma, t.chroma_pitch, chroma_span(column / 2, t.width / 2, t.x, t.source_width, shift),
+                    chroma_span(row / 2, t.height / 2, t.y, t.source_height, 0.0f), uv);
+    unsigned char* place = t.target + pixels + (long long)(row / 2) * (t.width / 2) + column / 2;
+    place[0] = byte(uv[0]);
+    place[pixels / 4] = byte(uv[1]);
+}
+
+// Every step-th sample of every step-th row, the upper 8 bits.
+template <typename Sample>
+__device__ inline void luma(const Task& t, int column, int row) {
+    const Sample* samples = (const Sample*)(t.luma + (long long)(t.y + row * t.step) * t.luma_pitch);
+    t.target[(long long)row * t.width + column] = samples[t.x + column * t.step] >> (8 * sizeof(Sample) - 8);
+}
+
+#define KERNEL(NAME, FUNCTION) \
+    extern "C" __global__ void NAME(const __grid_constant__ Tasks tasks) { \
+        const Task& task = tasks.task[blockIdx.z]; \
+        int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y; \
+        if (column >= task.width || row >= task.height) return; \
+        if (task.sample_bytes == 1) FUNCTION<unsigned char>(task, column, row); \
+        else FUNCTION<unsigned short>(task, column, row); \
     }
-KERNEL(write_nv12, unsigned char)
-KERNEL(write_p010, unsigned short)
-"""
+KERNEL(write_rgb, rgb)
+KERNEL(write_yuv420, yuv420)
+KERNEL(write_luma, luma)
+""".replace("MAX_TASKS", str(MAX_TASKS))
 
 _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """The shares of red and blue in luma, by the matrix numbers of ISO/IEC 23001-8."""
 _BT601 = (0.299, 0.114)
 
-ARGUMENT_TYPES = (
-    *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
-    *(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int),
-    *(ctypes.c_int,) * 6,
-    ctypes.c_uint,
-    *(ctypes.c_float,) * 6,
-)
-"""The types of the kernel's arguments, in order."""
+
+class Task(ctypes.Structure):
+    """What to read and where to write it; the same in C."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("target", "luma", "chroma")),
+        *((name, ctypes.c_int) for name in ("luma_pitch", "chroma_pitch", "sample_bytes")),
+        *((name, ctypes.c_int) for name in ("x", "y", "source_width", "source_height", "width", "height")),
+        *((name, ctypes.c_int) for name in ("left", "top", "content_width", "content_height", "step")),
+        ("fill", ctypes.c_uint),
+        *((name, ctypes.c_float) for name in ("luma_zero", "luma_gain", "red_v", "green_u", "green_v", "blue_u")),
+    )
 
 
 def coefficients(matrix: int, full_range: bool) -> tuple[float, float, float, float, float, float]:
@@ -139,23 +184,46 @@ def coefficients(matrix: int, full_range: bool) -> tuple[float, float, float, fl
     return luma_zero, luma_gain, red_v, -blue_u * blue / green, -red_v * red / green, blue_u
 
 
-def arguments(address: int, surface: Surface, letterbox: Letterbox) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the values and types of the kernel's arguments, for a slot at an address."""
+def rgb_task(address: int, surface: Surface, letterbox: Letterbox) -> Task:
+    """Return the task of ``write_rgb``: a slot at an address, uint8 [H, W, 3]."""
     red, green, blue = letterbox.fill
-    values = (
-        *(address, letterbox.input.width, letterbox.input.height),
-        *(surface.luma, surface.luma_pitch, surface.chroma, surface.chroma_pitch),
-        *(surface.size.width, surface.size.height, letterbox.x, letterbox.y),
-        *(letterbox.content.width, letterbox.content.height),
+    content = letterbox.content
+    return Task(
+        *_read(address, surface, letterbox.input),
+        *(letterbox.x, letterbox.y, content.width, content.height, 1),
         red | green << 8 | blue << 16,
         *coefficients(surface.matrix, surface.full_range),
     )
-    return values, ARGUMENT_TYPES
 
 
-def grid(letterbox: Letterbox) -> tuple[int, int]:
-    """Return the number of blocks that cover a slot, x and y."""
-    return -(-letterbox.input.width // BLOCK[0]), -(-letterbox.input.height // BLOCK[1])
+def yuv420_task(address: int, surface: Surface, size: Size) -> Task:
+    """Return the task of ``write_yuv420``: planes of an even size at an address, uint8 [1.5 H, W], in matrix and range of the
+    frame."""
+    return Task(*_read(address, surface, size))
+
+
+def luma_task(address: int, surface: Surface, step: int) -> Task:
+    """Return the task of ``write_luma``: every ``step``-th sample of every ``step``-th row at an address, uint8 [H, W]."""
+    size = Size(-(-surface.size.width // step), -(-surface.size.height // step))
+    return Task(*_read(address, surface, size), 0, 0, 0, 0, step)
+
+
+def _read(address: int, surface: Surface, target: Size) -> tuple[int, ...]:
+    return (
+        *(address, surface.luma, surface.chroma, surface.luma_pitch, surface.chroma_pitch, surface.sample_bytes),
+        *(surface.x, surface.y, surface.size.width, surface.size.height, target.width, target.height),
+    )
+
+
+def table(tasks: Sequence[Task]) -> ctypes.Array[Task]:
+    """Return the argument of a kernel for 1 to ``MAX_TASKS`` tasks."""
+    return (Task * MAX_TASKS)(*tasks)
+
+
+def grid(tasks: Sequence[Task]) -> tuple[int, int, int]:
+    """Return the number of blocks that cover the targets of all tasks: x, y, and one layer for each task."""
+    width, height = max(task.width for task in tasks), max(task.height for task in tasks)
+    return -(-width // BLOCK[0]), -(-height // BLOCK[1]), len(tasks)
 
 
 @lru_cache(maxsize=4)
@@ -186,7 +254,7 @@ def compiled(architecture: str) -> bytes:
         if int(status) != 0:
             log = bytearray(_done(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise EngineError(f"the kernel cannot be compiled for {target}: {bytes(log).decode(errors='replace').strip(chr(0))}")
+            raise EngineError(f"the kernels cannot be compiled for {target}: {bytes(log).decode(errors='replace').strip(chr(0))}")
         size = nvrtc.nvrtcGetCUBINSize if exact else nvrtc.nvrtcGetPTXSize
         content = bytearray(_done(nvrtc, size(program)))
         _done(nvrtc, (nvrtc.nvrtcGetCUBIN if exact else nvrtc.nvrtcGetPTX)(program, content))
