@@ -14,7 +14,8 @@ from vision_infer.cli.app import app
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size
-from vision_infer.engine.gpu.gpus import Gpu, NoGpuError
+from vision_infer.engine.gpu.accelerator import NoGpuError
+from vision_infer.engine.gpu.gpus import Gpu
 from vision_infer.engine.smoke_test import SmokeTestResult
 from vision_infer.stream.codecs import CodecState
 from vision_infer.stream.discovery.probe import Probe

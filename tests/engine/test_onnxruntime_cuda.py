@@ -22,8 +22,7 @@ from tests.support.media import ROOT
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import DeviceLostError, EngineError, ModelError
 from vision_infer.engine.gpu import cuda
-from vision_infer.engine.gpu.accelerator import DeviceMemoryError
-from vision_infer.engine.gpu.gpus import NoGpuError
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError, NoGpuError
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.runtimes import onnxruntime_cuda
 from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine

@@ -18,7 +18,7 @@ from vision_infer.config.serve_file import load_settings
 from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
-from vision_infer.engine.gpu.gpus import NoGpuError
+from vision_infer.engine.gpu.accelerator import NoGpuError
 from vision_infer.service import worker
 from vision_infer.service.operations.logs import with_worker
 from vision_infer.service.processes import worker_process, worker_settings

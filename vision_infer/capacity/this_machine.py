@@ -6,7 +6,8 @@ import platform
 
 from vision_infer.capacity.report import BenchMachine
 from vision_infer.engine.device import available_cpus, cpu_facts
-from vision_infer.engine.gpu.gpus import Gpu, NoGpuError, list_gpus
+from vision_infer.engine.gpu.accelerator import NoGpuError
+from vision_infer.engine.gpu.gpus import Gpu, list_gpus
 from vision_infer.engine.registry import buildable_runtimes
 from vision_infer.engine.runtime import package_version
 from vision_infer.telemetry.machine import grants, memory

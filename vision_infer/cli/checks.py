@@ -84,7 +84,8 @@ def check_memory() -> Iterator[Finding]:
 
 def check_gpus() -> tuple[list[Finding], bool]:
     """Check the GPUs. Returns the findings, and whether a GPU is usable."""
-    from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
+    from vision_infer.engine.gpu.accelerator import NoGpuError
+    from vision_infer.engine.gpu.gpus import list_gpus
     from vision_infer.telemetry.machine import nvidia_devices
 
     try:

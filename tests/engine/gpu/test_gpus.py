@@ -11,7 +11,8 @@ import pytest
 from tests.engine.gpu.nvml import Nvml
 from tests.support.fake_cuda import FakeCuda
 from vision_infer.engine.gpu import gpus
-from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
+from vision_infer.engine.gpu.accelerator import NoGpuError
+from vision_infer.engine.gpu.gpus import list_gpus
 
 L4 = "NVIDIA L4|GPU-11111111-aaaa-bbbb-cccc-0123456789ab|20000|24000|8.9"
 H100 = "NVIDIA H100|GPU-22222222-aaaa-bbbb-cccc-0123456789ab|70000|80000|9.0"

@@ -29,6 +29,18 @@ class DeviceMemoryError(EngineError):
     """The device has not enough free memory."""
 
 
+class NoGpuError(EngineError):
+    """The driver reports no GPU, or there is no driver.
+
+    Args:
+        broken: Whether there is hardware or a driver that does not work.
+    """
+
+    def __init__(self, message: str, hint: str = "", broken: bool = False) -> None:
+        super().__init__(message, hint)
+        self.broken = broken
+
+
 class Accelerator(Protocol):
     """A device. Addresses are plain numbers; every method except :meth:`synchronize` only queues its work and returns."""
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
-from vision_infer.engine.gpu.accelerator import DeviceMemoryError
-from vision_infer.engine.gpu.gpus import NoGpuError
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError, NoGpuError
 from vision_infer.engine.gpu.surface_kernel import (
     BLOCK,
     KERNELS,

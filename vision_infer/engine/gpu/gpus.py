@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from vision_infer.core.errors import EngineError
+from vision_infer.engine.gpu.accelerator import NoGpuError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,6 @@ class Gpu:
     driver: str
     mig: bool
     """Whether it is a MIG instance, whose memory is given. Without CUDA for Python: whether it is divided into instances."""
-
-
-class NoGpuError(EngineError):
-    """The driver reports no GPU, or there is no driver.
-
-    Args:
-        broken: Whether there is hardware or a driver that does not work.
-    """
-
-    def __init__(self, message: str, hint: str = "", broken: bool = False) -> None:
-        super().__init__(message, hint)
-        self.broken = broken
 
 
 def list_gpus() -> list[Gpu]:

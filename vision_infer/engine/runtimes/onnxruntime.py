@@ -20,8 +20,7 @@ from vision_infer.engine.buffers import HostBuffer, zeroed
 from vision_infer.engine.contract import Port, check_contract
 from vision_infer.engine.engine import Engine, Loan, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
-from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
-from vision_infer.engine.gpu.gpus import NoGpuError
+from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, NoGpuError
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.host_engine import HostEngine
 from vision_infer.engine.runtime import EngineSettings, Runtime

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import UsageError
 from vision_infer.engine.device import available_cpus
-from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
+from vision_infer.engine.gpu.accelerator import NoGpuError
+from vision_infer.engine.gpu.gpus import list_gpus
 
 FOLDER = "workers"
 """The subfolder of the state folder that holds the state of each worker: spools and clips."""
