@@ -68,10 +68,10 @@ class CopyModel:
         """Do nothing: it has no memory."""
 
 
-def open_engine() -> DeviceEngine:
+def open_engine(on_message: Callable[[str], None] = lambda _: None) -> DeviceEngine:
     """Open an engine of batches up to 8."""
     card = parse_card({"name": "tiny", "input": {"width": 32, "height": 32}, "labels": ["car"], "confidence": 0.25}, "tiny")
-    return DeviceEngine("copy-cuda", card, CopyModel(), cuda_device(0), (1, 2, 4, 8))
+    return DeviceEngine("copy-cuda", card, CopyModel(), cuda_device(0), (1, 2, 4, 8), on_message=on_message)
 
 
 def run_batch(engine: DeviceEngine, values: list[int]) -> None:
@@ -184,6 +184,16 @@ def open_and_log() -> None:
     """Open the first GPU with its log on standard error."""
     logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s")
     cuda_device(0)
+
+
+def full_gpu() -> None:
+    """Print what an engine leaves out on a GPU with little memory, and its batch sizes or the error."""
+    try:
+        with open_engine(print) as opened:
+            run_batch(opened, [1, 2])
+            print(opened.batch_sizes)
+    except EngineError as error:
+        print(f"{type(error).__name__}: {error}")
 
 
 def broken_engine() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_cuda import VIOLATION, FakeCuda
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import missing_gpu
 
 CASES = "tests.engine.gpu.cuda_cases"
 WHOLE = ["copies", "engine", "surface"]
@@ -21,7 +21,7 @@ def test_the_device_keeps_the_rules_of_the_driver(fake_cuda: FakeCuda, case: str
 
 
 @pytest.mark.gpu
-@needs_gpu
+@pytest.mark.skipif(bool(missing_gpu()), reason=f"needs an NVIDIA GPU: {missing_gpu()}")  # but no PyTorch
 @pytest.mark.parametrize("case", WHOLE)
 def test_the_device_on_a_gpu(case: str) -> None:
     from tests.engine.gpu import cuda_cases
@@ -99,6 +99,36 @@ def test_a_full_gpu_gives_one_line(fake_cuda: FakeCuda) -> None:
     done = fake_cuda.run(f"{CASES}:open_device", FAKE_CUDA_FAIL="cuDevicePrimaryCtxRetain:1:2")
     line = "cuda:0 has no memory for a CUDA context. Close other programs on it (see 'nvidia-smi'), or use another."
     assert (done.err, done.out) == ("", f"DeviceMemoryError 4 {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "lines"),
+    [
+        (
+            0.03,
+            [
+                "copy-cuda: batches of 8 are left out: cuda:0 has 0 of 9000 MB free, the buffers need 0",
+                "(1, 2, 4)",
+            ],
+        ),
+        (
+            0.001,
+            [
+                *[
+                    f"copy-cuda: batches of {size} are left out: cuda:0 has 0 of 9000 MB free, the buffers need 0"
+                    for size in (8, 4, 2)
+                ],
+                "DeviceMemoryError: cuda:0 has 0 of 9000 MB free, the buffers need 0. Close other programs on it, or use another "
+                "device.",
+            ],
+        ),
+    ],
+)
+def test_on_a_full_gpu_batches_are_smaller(fake_cuda: FakeCuda, free_mb: float, lines: list[str]) -> None:
+    device = f"NVIDIA L4|GPU-11111111-aaaa-bbbb-cccc-0123456789ab|{free_mb}|9000|19.9"
+    done = fake_cuda.run(f"{CASES}:full_gpu", FAKE_CUDA_DEVICES=device)
+    assert (done.status, done.err, done.out.splitlines()) == (0, "", lines)
+    assert done.left.startswith("0 streams, 1 events, 0 graphs, 0 device blocks, 0 host blocks")
 
 
 @pytest.mark.parametrize(
