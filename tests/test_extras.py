@@ -21,14 +21,11 @@ GPU = {"onnxruntime-gpu", "cuda-bindings", "nvidia-ml-py", *CUDA}
 """What ONNX Runtime needs on a machine with a driver only, and what finds the GPU and compiles the conversion kernel."""
 TENSORRT = {"tensorrt-cu13", "tensorrt-cu13-bindings", "tensorrt-cu13-libs"}
 RTX = {"tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
-COMBINATIONS = [
+COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the same versions
     ("cpu", {"onnxruntime"}),
-    ("cpu,serve,openvino,export", {"onnxruntime", "openvino", "torch", "aiortc"}),
-    ("cpu,demo,evaluate,dev", {"onnxruntime", "pycocotools", "pytest", *RTX}),
-    ("cpu,tensorrt-rtx", {"onnxruntime", *RTX}),
+    ("cpu,demo,evaluate,dev,tensorrt-rtx", {"onnxruntime", "openvino", "torch", "pycocotools", *RTX}),
     ("gpu,demo,evaluate,parquet,plot,supervision", {"matplotlib", "pyarrow", "supervision", *GPU}),
     ("gpu,serve,tensorrt", {"aiortc", *GPU, *TENSORRT}),
-    ("gpu,serve,tensorrt-rtx", {"aiortc", *GPU, *RTX}),
     ("gpu,serve,openvino,export,tensorrt", {"torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]

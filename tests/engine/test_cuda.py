@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.matching import Outputs, assert_same
+from tests.support.gpu import needs_cuda
 from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
@@ -16,8 +17,9 @@ from vision_infer.stream.image import VideoImage
 ort = pytest.importorskip("onnxruntime")
 pytestmark = [
     pytest.mark.gpu,
+    needs_cuda,
     pytest.mark.skipif(
-        "CUDAExecutionProvider" not in ort.get_available_providers(), reason="needs CUDA: no CUDAExecutionProvider"
+        "CUDAExecutionProvider" not in ort.get_available_providers(), reason="needs an NVIDIA GPU: no CUDAExecutionProvider"
     ),
 ]
 
@@ -40,7 +42,6 @@ def test_cuda_and_the_cpu_find_the_same(bundled: Path) -> None:
         engine.warm_up()
         for count in engine.batch_sizes:
             found = infer(engine, pictures[:count])
-            # TF32 convolutions: three digits less than the CPU's.
             assert sum(assert_same(found, place, expected[place], 0, score=0.02, pixels=2.0) for place in range(count))
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.support.gpu import missing_gpu
+from tests.support.gpu import missing_cuda
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
@@ -19,7 +19,7 @@ from cuda.bindings import driver
 from vision_infer.engine.gpu import cuda, surface_kernel, surface_reader
 from vision_infer.engine.gpu.cuda import CudaDevice, cuda_device
 
-without_gpu = pytest.mark.skipif(not missing_gpu(), reason="there is a GPU here")
+without_gpu = pytest.mark.skipif(not missing_cuda(), reason="there is a GPU here")
 
 
 @without_gpu

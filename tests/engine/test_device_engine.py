@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import FailingModel, HostDevice, MeanModel
 from tests.engine.surfaces import make_surface
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import needs_torch_cuda
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
@@ -29,7 +29,7 @@ from vision_infer.engine.gpu.device_buffers import DeviceBuffers, host_runs
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 
 SIZES = (1, 2, 4, 8)
-KINDS = ["host", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
+KINDS = ["host", pytest.param("cuda", marks=[pytest.mark.gpu, needs_torch_cuda])]
 
 
 class World:
@@ -412,7 +412,7 @@ def test_any_order_of_actions(card: ModelCard, actions: list[Any], in_flight: in
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_torch_cuda
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS, in_flight=st.integers(1, 3), graphs=st.booleans())
 def test_any_order_of_actions_on_a_gpu(card: ModelCard, tmp_path: Path, actions: list[Any], in_flight: int, graphs: bool) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import FailingModel, HostDevice, MeanModel
 from tests.precision.tiny import noise_frames, write_tiny
+from tests.support.gpu import missing_cuda
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine import open as module
@@ -25,7 +26,7 @@ from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tens
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
 
 ort = pytest.importorskip("onnxruntime")
-needs_no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="auto would choose the GPU")
+needs_no_gpu = pytest.mark.skipif(not missing_cuda(), reason="auto would choose the GPU")
 
 
 NAMES = [runtime.name for runtime in registry.RUNTIMES if runtime.name != "null"]

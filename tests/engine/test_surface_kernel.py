@@ -20,7 +20,7 @@ from tests.engine.surfaces import (
     reference_yuv420,
     run_with,
 )
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import needs_cuda
 from tests.support.media import bikes, decoded
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Fit, Size, letterbox
@@ -215,7 +215,7 @@ def test_coefficients_match_the_itu_recommendations() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_cuda
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
     from vision_infer.engine.gpu.cuda import cuda_device

@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostContext, HostDevice, MeanModel
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import needs_cuda
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
@@ -418,7 +418,7 @@ def test_tensorrt_runs_on_a_gpu_only(engine: str, tmp_path: Path, card: ModelCar
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_cuda
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_on_a_gpu(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     pytest.importorskip(runtime.replace("-", "_"), reason=f"needs an NVIDIA GPU and {runtime}")

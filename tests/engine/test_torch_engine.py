@@ -17,7 +17,7 @@ from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice
 from tests.engine.matching import Outputs, assert_same
 from tests.support.assets import raw_model
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import needs_torch_cuda
 from tests.support.media import bikes, decoded
 from vision_infer.core.card import CARD_KEY, ModelCard
 from vision_infer.core.errors import EngineError, ModelError, UsageError
@@ -290,7 +290,7 @@ def test_a_compiled_graph_gives_the_same(bundled: Path, pictures: list[VideoImag
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_torch_cuda
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_a_gpu_and_the_cpu_find_the_same(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)

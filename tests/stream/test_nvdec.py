@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.engine.host_device import HostDevice
 from tests.support import media
 from tests.support.device_frames import count_whole_frames, image_on, on_device
-from tests.support.gpu import needs_gpu
+from tests.support.gpu import needs_cuda, needs_driver
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
@@ -382,7 +382,7 @@ def test_the_frames_of_a_decoder_get_the_reader_of_its_gpu(
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_driver
 @pytest.mark.parametrize("recipe", [media.H264, media.B_FRAMES])
 def test_a_gpu_decodes_the_same_pixels_as_the_cpu(recipe: media.Clip) -> None:
     path = media.clip(recipe)
@@ -395,7 +395,7 @@ def test_a_gpu_decodes_the_same_pixels_as_the_cpu(recipe: media.Clip) -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
+@needs_cuda
 def test_a_gpu_writes_decoded_frames_into_its_own_memory() -> None:
     from vision_infer.engine.gpu.cuda import cuda_device
 
