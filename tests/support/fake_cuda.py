@@ -42,7 +42,7 @@ class FakeCuda:
         subprocess.run([*command, "-o", str(folder / "libcuda.so.1"), str(SOURCE), "-lm"], check=True)
 
     def run(self, case: str, **settings: str) -> OnFake:
-        """Call a function in a process of its own, with the settings of ``fake_libcuda.c`` or other environment variables.
+        """Call a function in a child process, with the settings of ``fake_libcuda.c`` or other environment variables.
 
         Args:
             case: The module and the function, such as ``tests.engine.gpu.cuda_cases:copies``.

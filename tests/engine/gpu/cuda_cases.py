@@ -234,6 +234,16 @@ def _kernel_that_reads_freed_memory(device: CudaDevice, stream: Any) -> None:
     device.write_luma(addresses[0], Surface(Size(32, 32), addresses[1], 32, addresses[2], 32, 1, 1, True, 0, None), 2, stream)
 
 
+def kernel_with_an_absurd_size() -> None:
+    """Read a frame that claims two thousand million columns."""
+    device = cuda_device(0)
+    assert device.surface_problem() == ""
+    address = device.allocate(1000)
+    frame = Surface(Size(2**31 - 1, 2), address, 32, address, 32, 1, 1, True, 0, None)
+    box = letterbox(Size(2, 2), Size(4, 4), "center", (0, 0, 0))
+    device.write_surfaces([(address, frame, box)], device.make_stream())
+
+
 def context_without_flags() -> None:
     """Create a context without its flags."""
     driver.cuInit(0)

@@ -38,10 +38,11 @@ def test_the_device_on_a_gpu(case: str) -> None:
         ("allocate_in_capture", "call-during-capture"),
         ("free_while_copying", "memory-freed-in-use"),
         ("use_after_free", "memory-not-allocated"),
+        ("kernel_with_an_absurd_size", "kernel-arguments"),
         ("kernel_that_reads_freed_memory", "memory-not-allocated"),
     ],
 )
-def test_the_stand_in_reports_a_broken_rule(fake_cuda: FakeCuda, case: str, rule: str) -> None:
+def test_a_broken_rule_is_reported(fake_cuda: FakeCuda, case: str, rule: str) -> None:
     done = fake_cuda.run(f"{CASES}:{case}")
     assert (done.status, done.err.split(":")[:2]) == (VIOLATION, ["fake_libcuda", f" {rule}"])
 

@@ -550,11 +550,21 @@ static int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned
     Op op = {.kind = KERNEL};
     // The argument is a table of tasks, one for each layer of the grid, which begin with their pointers.
     if (gz > MAX_TASKS) violation("kernel-arguments", "%s: %u tasks", name, gz);
-    for (unsigned task = 0; task < gz; task++)
+    size_t size = function->size / MAX_TASKS;
+    for (unsigned task = 0; task < gz; task++) {
+        char *at = (char *)values[0] + task * size;
         for (int index = 0; index < POINTERS; index++) {
-            memcpy(&op.pointers[op.value], (char *)values[0] + task * (function->size / MAX_TASKS) + index * 8, 8);
+            memcpy(&op.pointers[op.value], at + index * 8, 8);
             need_block(op.pointers[op.value++], 1, "kernel argument");
         }
+        for (size_t offset = POINTERS * 8; offset + 4 <= size; offset += 4) {  // sizes, colors and factors
+            int32_t number;
+            float real;
+            memcpy(&number, at + offset, 4), memcpy(&real, at + offset, 4);
+            if (abs(number) >= 1 << 24 && !(fabsf(real) > 1e-6f && fabsf(real) < 1e6f))
+                violation("kernel-arguments", "%s: %d or %g at byte %zu", name, number, (double)real, offset);
+        }
+    }
     return put(stream_of(stream), op);
 }
 
