@@ -25,6 +25,7 @@ from vision_infer.engine.gpu.surface_reader import DeviceReader
 from vision_infer.pipeline.workers.gating import MAX_SAMPLES, StreamGate
 from vision_infer.preview.encoder import _Coder, scaled_size
 from vision_infer.service.results.snapshot import of_result
+from vision_infer.sink.files.crops import CropsSink
 from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream import nvdec
@@ -99,6 +100,14 @@ def test_annotated_video_copies_the_size_that_it_draws_on(gpu: Gpu, tmp_path: Pa
     sink.close(True)
     with_width = media.decoded(tmp_path / "small.mp4")[0].width
     assert gpu.copied == [with_width * 120 * 3] * 3
+
+
+def test_crops_of_detections_copy_the_crops(gpu: Gpu, tmp_path: Path) -> None:
+    sink = CropsSink(OutputSpec("crops", str(tmp_path)), "door")
+    sink.write(gpu.frame(), fakes.result(found={"person": 0.9}))
+    (path,) = tmp_path.rglob("*.jpg")
+    (crop,) = media.decoded(path)
+    assert gpu.copied == [crop.width * crop.height * 3] == [29 * 38 * 3]  # the box is (1, 2, 30, 40)
 
 
 def test_full_size_drawings_copy_the_image_that_they_show(gpu: Gpu, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.support.gpu import needs_cuda, needs_driver
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
+from vision_infer.engine.gpu.ledger import ledger_of
 from vision_infer.engine.gpu.surface_reader import DeviceReader
 from vision_infer.stream import nvdec
 from vision_infer.stream.crop import Crops
@@ -360,6 +361,7 @@ def test_memory_for_reading_is_used_again(frame: av.VideoFrame) -> None:
         image.luma(40)
         image.to_rgb()
     assert device.used == used
+    assert ledger_of(device).report().used["decoder"] == used // 2, "the other half is in host memory"
 
 
 def test_the_frames_of_a_decoder_get_the_reader_of_its_gpu(

@@ -107,6 +107,15 @@ class Image(Protocol):
 
 
 @runtime_checkable
+class CroppableImage(Protocol):
+    """An image in GPU memory, of which a part can be read without the remainder."""
+
+    def crop(self, left: int, top: int, size: Size) -> Image | None:
+        """Return a part inside the whole image, in pixels as displayed; None if it cannot be cut out."""
+        ...
+
+
+@runtime_checkable
 class LumaImage(Protocol):
     """An image whose brightness is available at almost no cost."""
 

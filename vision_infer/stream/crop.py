@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.image import Image, Slot
+from vision_infer.core.image import CroppableImage, Image, Slot
 from vision_infer.stream.image import ArrayImage
-from vision_infer.stream.nvdec import NvdecImage
 
 
 class Crops:
@@ -39,7 +38,7 @@ class Crops:
         right = max(left + 1, min(self._size.width, int(np.ceil(x2))))
         bottom = max(top + 1, min(self._size.height, int(np.ceil(y2))))
         image = self._image
-        crop = image.crop(left, top, Size(right - left, bottom - top)) if isinstance(image, NvdecImage) else None
+        crop = image.crop(left, top, Size(right - left, bottom - top)) if isinstance(image, CroppableImage) else None
         return crop or CropImage(self, left, top, right, bottom)
 
     def rgb(self) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
-from vision_infer.engine.gpu import cuda
+from vision_infer.engine.gpu import cuda, surface_kernel
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.cuda import CudaDevice, cuda_device
 from vision_infer.engine.gpu.device_engine import DeviceEngine
@@ -149,9 +149,7 @@ def surface() -> None:
     device.write_surfaces([(slot, frame, box)] * (MAX_TASKS + 1), stream)
     device.record(done, stream)
     device.synchronize(done)
-    reader = surface_reader(0)
-    assert reader is not None
-    assert surface_reader(0) is reader
+    reader = DeviceReader(device)
     threads = [threading.Thread(target=_read, args=(reader, frame)) for _ in range(2 * MAX_READS)]
     for thread in threads:
         thread.start()
@@ -173,6 +171,23 @@ def _read(reader: DeviceReader, frame: Surface) -> None:
         assert reader.luma(frame, 3).shape == (11, 11)  # type: ignore[union-attr]
         assert reader.rgb(frame, Size(200, 300)).shape == (300, 200, 3)  # type: ignore[union-attr]
         assert reader.yuv420(frame, Size(20, 10)).shape == (15, 20)  # type: ignore[union-attr]
+
+
+def engine_without_kernels() -> None:
+    """Run batches although the kernels for decoded frames cannot be compiled, and print the messages; ``NVRTC`` is why not."""
+    if os.environ["NVRTC"] == "missing":
+        sys.modules["cuda.bindings.nvrtc"] = None  # type: ignore[assignment]
+    else:
+        surface_kernel.SOURCE = "this is not C"
+    frame = Surface(Size(32, 32), 4096, 32, 4096, 32, 1, 1, True, 0, None)
+    with open_engine(print) as opened:
+        for values in ([1, 2], [3, 4]):
+            slot: Any = opened.lend(1)
+            assert not slot.slots[0].write_surface(frame, letterbox(frame.size, Size(32, 32), "stretch", (0, 0, 0)))
+            opened.release(slot)
+            run_batch(opened, values)
+        assert opened.gpu is None
+    assert surface_reader(0) is None
 
 
 def open_device() -> None:

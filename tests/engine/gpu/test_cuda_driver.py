@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,21 @@ def test_the_device_on_a_gpu(case: str) -> None:
     from tests.engine.gpu import cuda_cases
 
     getattr(cuda_cases, case)()
+
+
+@pytest.mark.parametrize(
+    ("why", "problem"),
+    [
+        ("missing", "NVRTC is not installed"),
+        ("error", r"the kernels cannot be compiled for compute_\d+: surface\.cu\(1\): error: expected a declaration\n"),
+    ],
+)
+def test_without_kernels_for_frames_an_engine_runs_and_reports_why_once(fake_cuda: FakeCuda, why: str, problem: str) -> None:
+    done = fake_cuda.run(f"{CASES}:engine_without_kernels", NVRTC=why)
+    assert done.status == 0, done.err
+    assert re.match(f"copy-cuda: decoded frames go through host memory: {problem}", done.out)
+    assert done.out.count("host memory") == 1
+    assert done.err.startswith("cuda:0: decoded frames are copied to host memory as a whole: ")
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,8 @@ def compiled(architecture: str) -> bytes:
         if int(status) != 0:
             log = bytearray(_done(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise EngineError(f"the kernels cannot be compiled for {target}: {bytes(log).decode(errors='replace').strip(chr(0))}")
+            first, *_ = bytes(log).decode(errors="replace").strip("\0\n").splitlines() or [""]
+            raise EngineError(f"the kernels cannot be compiled for {target}: {first}")
         size = nvrtc.nvrtcGetCUBINSize if exact else nvrtc.nvrtcGetPTXSize
         content = bytearray(_done(nvrtc, size(program)))
         _done(nvrtc, (nvrtc.nvrtcGetCUBIN if exact else nvrtc.nvrtcGetPTX)(program, content))

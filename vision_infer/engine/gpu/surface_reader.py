@@ -16,6 +16,7 @@ from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.accelerator import Accelerator, Event, Stream
+from vision_infer.engine.gpu.ledger import LedgerEntry, ledger_of
 
 MAX_READS = 8
 """The maximum number of reads at the same time; more threads wait. It bounds the memory on device and host."""
@@ -36,6 +37,7 @@ class _Copy:
     address: int = 0
     host: NDArray[np.uint8] | None = None
     """The page-locked memory of the host; as much is allocated on the device."""
+    entry: LedgerEntry | None = None
 
 
 class DeviceReader:
@@ -97,10 +99,13 @@ class DeviceReader:
         """Return host memory of at least this size; it grows in powers of two, so that it is rarely allocated."""
         if copy.host is not None and copy.host.nbytes >= nbytes:
             return copy.host
+        ledger = ledger_of(self._device)
         if copy.host is not None:
             self._device.free(copy.address)
             self._device.free_host(copy.host)
             copy.host = None
+            if copy.entry is not None:
+                ledger.remove(copy.entry)
         wanted = max(_MIN_BYTES, 1 << (nbytes - 1).bit_length())
         copy.address = self._device.allocate(wanted)
         try:
@@ -109,6 +114,7 @@ class DeviceReader:
             with suppress(EngineError):
                 self._device.free(copy.address)
             raise
+        copy.entry = ledger.note("decoder", wanted)
         return copy.host
 
 

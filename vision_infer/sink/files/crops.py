@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.core.image import CroppableImage, Image
 from vision_infer.core.result import Result
 from vision_infer.sink.files.images import write_jpeg
 from vision_infer.sink.sink import OutputSpec, SinkStream, Written
@@ -53,11 +55,10 @@ class CropsSink:
         """Write the crops of one frame; those of a gated frame were written before."""
         if result is None or result.gated or not len(result.detections):
             return
-        rgb = frame.image.to_rgb()
-        found = result.detections
+        found, cut = result.detections, _Cut(frame.image)
         for number, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels, strict=True)):
-            crop = _cut(rgb, box)
-            if crop.size:
+            crop = cut(box)
+            if crop is not None:
                 name = f"{self._folder.name}_{frame.index:06d}_{number:03d}.jpg"
                 write_jpeg(self._folder / safe_name(label) / name, crop, self._overwrite)
                 self._any = True
@@ -84,10 +85,26 @@ def safe_name(name: str) -> str:
     return f"{safe or 'name'}-{digits}"
 
 
-def _cut(rgb: NDArray[np.uint8], box: list[float]) -> NDArray[np.uint8]:
-    height, width = rgb.shape[:2]
-    if not all(map(math.isfinite, box)):
-        return rgb[:0]
-    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-    right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
-    return rgb[top : max(top, bottom), left : max(left, right)]
+class _Cut:
+    """Cuts crops out of an image: on the GPU that has it, otherwise out of all of it, which is converted once."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._rgb: NDArray[np.uint8] | None = None
+
+    def __call__(self, box: list[float]) -> NDArray[np.uint8] | None:
+        """Return the crop within a box; None if it is empty."""
+        size = self._image.size
+        if not all(map(math.isfinite, box)):
+            return None
+        left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+        right, bottom = min(size.width, math.ceil(box[2])), min(size.height, math.ceil(box[3]))
+        if right <= left or bottom <= top:
+            return None
+        if self._rgb is None and isinstance(self._image, CroppableImage):
+            crop = self._image.crop(left, top, Size(right - left, bottom - top))
+            if crop is not None:
+                return crop.to_rgb()
+        if self._rgb is None:
+            self._rgb = self._image.to_rgb()
+        return self._rgb[top:bottom, left:right]
