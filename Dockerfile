@@ -2,12 +2,12 @@
 # Two images from one file:
 #   docker build --target cpu -t vision-infer:cpu .
 #   docker build --target gpu -t vision-infer:gpu .
-# The CPU image uses Python 3.13, one of the two versions that are tested; the GPU image uses 3.12, the version of Ubuntu 24.04.
+# CUDA, cuDNN and TensorRT are Python packages, so both start from the same image. The GPU image needs a host with a driver for
+# CUDA 13 (580 or newer).
 
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
-# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9; the host needs a driver for CUDA 13 (580 or newer).
-ARG CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
-ARG ONNXRUNTIME_GPU=1.31.1
+# tensorrt: for all GPUs; the build downloads it from NVIDIA's index. Or tensorrt-rtx: for consumer GPUs.
+ARG TENSORRT=tensorrt
 
 
 # Build the wheel. .dockerignore lists the files that can be copied.
@@ -32,22 +32,18 @@ RUN python -m venv /opt/vision-infer \
       --constraint /wheel/constraints.txt "vision-infer[cpu,serve] @ file://${wheel}"
 
 
-FROM ${CUDA_IMAGE} AS gpu-python
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 python3-venv \
- && rm -rf /var/lib/apt/lists/*
-
-
-FROM gpu-python AS gpu-environment
-ARG ONNXRUNTIME_GPU
+# TensorRT's packages are sources that only name or download the wheels; nothing is compiled.
+FROM ${PYTHON_IMAGE} AS gpu-environment
+ARG TENSORRT
 COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
-RUN python3 -m venv /opt/vision-infer \
+RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-      --constraint /wheel/constraints.txt "vision-infer[gpu,serve] @ file://${wheel}" "onnxruntime-gpu==${ONNXRUNTIME_GPU}"
+      --no-binary tensorrt-cu13,tensorrt-cu13-libs,tensorrt-rtx-cu13 \
+      --constraint /wheel/constraints.txt "vision-infer[gpu,serve,${TENSORRT}] @ file://${wheel}"
 
 
-FROM gpu-python AS gpu
+FROM ${PYTHON_IMAGE} AS gpu
 LABEL org.opencontainers.image.title="vision-infer (CUDA)" org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 vision-infer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \

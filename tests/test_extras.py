@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.support.constraints import pinned
+from tests.support.constraints import clean_pip, pinned
 from tests.support.media import ROOT
 from vision_infer.cli.checks import CONFLICTING
 
@@ -29,9 +28,6 @@ COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the sam
     ("gpu,serve,openvino,export,tensorrt", {"torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]
-# No packages and constraints of this machine, however pip is configured.
-CLEAN = {name: value for name, value in os.environ.items() if name not in ("PIP_FIND_LINKS", "PIP_CONSTRAINT", "PIP_NO_INDEX")}
-CLEAN["PIP_CONFIG_FILE"] = os.devnull
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +57,7 @@ def test_a_combination_of_extras_can_be_installed(extras: str, expected: set[str
     report = tmp_path / "report.json"
     pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
     pip += ["--constraint", str(ROOT / "constraints.txt"), "--find-links", str(folder), f"{wheel}[{extras}]"]
-    done = subprocess.run(pip, env=CLEAN, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(pip, env=clean_pip(), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = {canonicalize_name(entry["metadata"]["name"]) for entry in json.loads(report.read_text(encoding="utf-8"))["install"]}
     assert expected <= found

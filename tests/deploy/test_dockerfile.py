@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,11 +20,14 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from tests.support.constraints import clean_pip, pinned
 from tests.support.media import ROOT
 
 TARGETS = ["cpu", "gpu"]
 HOME = "/var/lib/vision-infer"
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 
 @dataclass
@@ -90,12 +94,70 @@ def test_the_python_of_the_images_is_supported() -> None:
     assert f"Programming Language :: Python :: {version[1]}" in project["classifiers"]
 
 
-def test_the_gpu_image_has_a_runtime_that_the_package_accepts() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (runtime,) = (Requirement(text) for text in project["optional-dependencies"]["gpu"] if text.startswith("onnxruntime-gpu"))
-    assert ARGUMENTS["ONNXRUNTIME_GPU"] in runtime.specifier
-    # The major versions of CUDA and cuDNN of onnxruntime-gpu 1.31, from its release notes.
-    assert re.fullmatch(r"nvidia/cuda:13\.\d+\.\d+-cudnn-runtime-ubuntu24\.04", STAGES["gpu-python"].image)
+def requirements_of(target: str) -> tuple[list[str], dict[str, Requirement]]:
+    """Return the options of pip in an image's environment, and the requirements of the extras that it installs, by package."""
+    (run,) = STAGES[f"{target}-environment"].of("RUN")
+    words = shlex.split(run.replace("${TENSORRT}", ARGUMENTS["TENSORRT"]).partition("pip install")[2])
+    extras = re.search(r"vision-infer\[([\w,-]+)\]", " ".join(words))
+    assert extras is not None
+    listed = [Requirement(text) for extra in extras[1].split(",") for text in EXTRAS[extra]]
+    return words, {canonicalize_name(requirement.name): requirement for requirement in listed}
+
+
+def test_the_gpu_image_has_what_the_gpu_path_uses() -> None:
+    _, found = requirements_of("gpu")
+    assert {"onnxruntime-gpu", "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-ml-py", "tensorrt-cu13"} <= set(found)
+    assert found["onnxruntime-gpu"].extras == {"cuda", "cudnn"}
+    # Versions come from the constraints alone, the same as outside of the image.
+    run = STAGES["gpu-environment"].of("RUN")[0]
+    assert "==" not in run
+    assert "--constraint /wheel/constraints.txt" in run
+    for name in ("onnxruntime-gpu", "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-ml-py", "tensorrt-cu13", "tensorrt-rtx-cu13"):
+        assert pinned(name)
+    settings = dict(word.split("=", 1) for word in STAGES["gpu"].of("ENV")[0].split() if word.startswith("NVIDIA_"))
+    # The capability "video" adds the libraries of NVDEC to the container, "utility" that of NVML.
+    assert set(settings["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility", "video"}
+
+
+@pytest.mark.parametrize("tensorrt", ["tensorrt", "tensorrt-rtx"])
+def test_only_the_packages_of_tensorrt_may_be_sources(tensorrt: str) -> None:
+    words, _ = requirements_of("gpu")
+    assert words[words.index("--only-binary") + 1] == ":all:"
+    assert words.index("--only-binary") < words.index("--no-binary")  # ":all:" clears what stands before it
+    sources = set(words[words.index("--no-binary") + 1].split(","))
+    assert sources == {"tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt-rtx-cu13"}
+    assert {canonicalize_name(Requirement(text).name) for text in EXTRAS[tensorrt]} <= sources
+    assert "--no-binary" not in requirements_of("cpu")[0]
+
+
+@pytest.mark.slow
+def test_the_gpu_image_can_be_installed_with_these_options(tmp_path: Path) -> None:
+    """With TensorRT-RTX, whose wheels are on the same index as the other packages."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True, timeout=120
+    )
+    (wheel,) = tmp_path.glob("vision_infer-*.whl")
+    words, _ = requirements_of("gpu")
+    options = [
+        str(ROOT / "constraints.txt") if word == "/wheel/constraints.txt" else word
+        for word in words
+        if "vision-infer" not in word
+    ]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        *options,
+        f"{wheel}[gpu,serve,tensorrt-rtx]",
+    ]
+    done = subprocess.run(pip, env=clean_pip(), capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(
+        f"{name}-{pinned(name)}" in done.stdout.replace("_", "-") for name in ("onnxruntime-gpu", "tensorrt-rtx-cu13-libs")
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_cuda import VIOLATION, FakeCuda
-from tests.support.gpu import missing_cuda
+from tests.support.gpu import needs_cuda
 
 CASES = "tests.engine.gpu.cuda_cases"
 WHOLE = ["copies", "engine", "surface"]
@@ -22,7 +22,7 @@ def test_the_device_keeps_the_rules_of_the_driver(fake_cuda: FakeCuda, case: str
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(bool(missing_cuda()), reason=f"needs an NVIDIA GPU: {missing_cuda()}")  # but no PyTorch
+@needs_cuda
 @pytest.mark.parametrize("case", WHOLE)
 def test_the_device_on_a_gpu(case: str) -> None:
     from tests.engine.gpu import cuda_cases
