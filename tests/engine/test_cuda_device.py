@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
@@ -74,6 +75,8 @@ def test_kernels_that_cannot_be_compiled_are_a_problem_of_the_device_and_no_erro
     for _ in range(3):
         problem = device.surface_problem()
         assert problem.startswith("NVRTC is not installed" if missing else "the kernels cannot be compiled for sm_89")
+    with pytest.raises(EngineError, match=re.escape(problem)):
+        device.write_surfaces([], None)
     assert tried == ["sm_89"]
 
 

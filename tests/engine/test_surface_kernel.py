@@ -38,6 +38,7 @@ from vision_infer.engine.gpu.surface_kernel import (
     table,
     yuv420_task,
 )
+from vision_infer.engine.gpu.surface_reader import DeviceReader
 from vision_infer.stream.image import ArrayImage, VideoImage
 
 FITS: list[Fit] = ["center", "top_left", "stretch"]
@@ -217,10 +218,11 @@ def test_coefficients_match_the_itu_recommendations() -> None:
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
+def test_on_a_gpu_the_kernels_match_the_references(kind: Any) -> None:
     from vision_infer.engine.gpu.cuda import cuda_device
 
     device = cuda_device(0)
+    reader = DeviceReader(device)
     stream, event = device.make_stream(), device.make_event()
     for size in (Size(1920, 1080), Size(641, 37), Size(3, 3)):
         luma, chroma = noise(size, kind)
@@ -236,6 +238,13 @@ def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
         device.record(event, stream)
         device.synchronize(event)
         assert np.abs(slot.astype(int) - reference(here, box)).max() <= 1
+        small, part = Size(64, 48), (size.width // 3, size.height // 3, Size(size.width // 2, size.height // 2))
+        for one, other in ((here, there), (part_of(here, *part), part_of(there, *part))):
+            planes, samples = reader.yuv420(other, small), reader.luma(other, 5)
+            assert planes is not None
+            assert np.abs(planes.astype(int) - reference_yuv420(one, small)).max() <= 1
+            assert samples is not None
+            assert np.array_equal(samples, reference_luma(one, 5))
         for place in (*places, address):
             device.free(place)
     device.destroy(stream, event)

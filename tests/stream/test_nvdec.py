@@ -21,7 +21,7 @@ from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
 from vision_infer.engine.gpu.ledger import ledger_of
-from vision_infer.engine.gpu.surface_reader import DeviceReader
+from vision_infer.engine.gpu.surface_reader import DeviceReader, surface_reader
 from vision_infer.stream import nvdec
 from vision_infer.stream.crop import Crops
 from vision_infer.stream.find import open_source
@@ -394,6 +394,25 @@ def test_a_gpu_decodes_the_same_pixels_as_the_cpu(recipe: media.Clip) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1.5
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_gpu_makes_decoded_frames_small(monkeypatch: pytest.MonkeyPatch, whole_frames: list[Any]) -> None:
+    monkeypatch.setattr(nvdec, "reader_of", surface_reader)
+    path = media.bikes()
+    with open_source(spec_of(path, "nvdec", 0)) as there, open_source(spec_of(path, "cpu")) as here:
+        for _, one, other in zip(range(20), there.frames(), here.frames(), strict=False):
+            mine, plain = cast(NvdecImage, one.image), cast(VideoImage, other.image)
+            assert away(mine.luma(160), plain.luma(160)) < 0.1
+            assert away(mine.to_rgb(), plain.to_rgb()) < 1.5
+            crop = mine.crop(21, 33, Size(100, 50))
+            assert crop is not None
+            assert away(crop.to_rgb(), plain.to_rgb()[33:83, 21:121]) < 1.5
+            small, whole = mine.upright(Size(256, 144)), plain.upright(Size(256, 144))
+            assert small is not None
+            assert whole is not None
+            assert away(small.to_ndarray(), whole.reformat(256, 144, "yuv420p", interpolation="BILINEAR").to_ndarray()) < 1.5
 
 
 @pytest.mark.gpu

@@ -255,6 +255,9 @@ class CudaDevice:
         return ""
 
     def _run(self, kernel: str, tasks: Sequence[Task], stream: Any) -> None:
+        problem = self.surface_problem()
+        if problem:
+            raise EngineError(problem)
         with self._lock:  # the kernel has to run after the decoder's pending work; the event is shared by all threads
             self.record(self._decoded, _LEGACY_STREAM)
             self.wait(stream, self._decoded)
