@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 
 import httpx
 from starlette.requests import Request
@@ -13,11 +15,26 @@ from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.results import until_gone
+from vision_infer.service.processes.worker_process import WorkerProcess
 from vision_infer.service.processes.workers import Workers
 
 _SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range")
 """The request headers that concern a worker; the cookie ends previews at the end of a session."""
 _NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")
+
+
+START_S = 10.0
+"""The time for which a request waits for a worker that starts, seconds."""
+
+
+async def settled(processes: Iterable[WorkerProcess]) -> bool:
+    """Wait until one of the processes can be reached, or all of them have ended; return whether one can be reached."""
+    known = tuple(processes)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_S):
+            while not any(process.up for process in known) and any(process.running for process in known):
+                await asyncio.sleep(0.05)
+    return any(process.up for process in known)
 
 
 async def ask(workers: Workers, worker: str, request: Request, body: bytes = b"") -> httpx.Response:

@@ -35,7 +35,7 @@ from vision_infer.service.http.context import context_of
 from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
 from vision_infer.service.processes import merge
-from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer
+from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.workers import Workers
 from vision_infer.service.streams.api_settings import from_api
@@ -144,6 +144,7 @@ class Front:
     # One worker
 
     async def _send(self, worker: str, request: Request, body: bytes = b"") -> Response:
+        await settled((self._workers.processes[worker],))
         return RelayedResponse(await ask(self._workers, worker, request, body))
 
     async def _of_stream(self, request: Request, name: str) -> Response:
@@ -162,15 +163,13 @@ class Front:
             return await self._send(min(ready, key=lambda name: loads[name]), request, body)
 
     async def _find(self, request: Request) -> Response:
-        answer: Response | None = None
-        for name, process in self._workers.processes.items():
-            if process.up:
-                answer = await self._send(name, request)
-                if answer.status_code != httpx.codes.NOT_FOUND:
-                    return answer
-        if answer is None:
-            raise no_answer()
-        return answer
+        up = [name for name, process in self._workers.processes.items() if process.up]
+        for name in up:
+            response = await ask(self._workers, name, request)
+            if response.status_code != httpx.codes.NOT_FOUND or name == up[-1]:
+                return RelayedResponse(response)
+            await response.aclose()
+        raise no_answer()
 
     # Changes
 
@@ -181,8 +180,9 @@ class Front:
             model_only = request.url.path.endswith("/model")
             if known is None and model_only:
                 workers.placed(name)  # raises: the stream does not exist
-            worker = self._worker_for(name) if known is None else known.worker
+            worker = await self._worker_for(name) if known is None else known.worker
             try:
+                await settled((workers.processes[worker],))
                 response = await ask(workers, worker, request, body)
                 content = await response.aread()
             except httpx.HTTPError:
@@ -206,29 +206,27 @@ class Front:
         if stored is not None and (known is None or known.origin == "api"):
             self._workers.placement.put(name, stored, "api", (worker,))
 
-    def _worker_for(self, name: str) -> str:
+    async def _worker_for(self, name: str) -> str:
         """Return the worker of a new stream."""
         workers = self._workers
         streams, most = workers.placement.all(), workers.settings.service.max_streams
         if len(streams) >= most:
             raise ConflictError(f"the limit of {most} streams is reached", "Remove one, or raise service.max_streams.")
-        up = [worker for worker, process in workers.processes.items() if process.up]
-        if not up:
+        if not await settled(workers.processes.values()):
             raise UnavailableError(workers.ready()[1], "Try again in a moment.")
-        return workers.placement.choose(name, up)
+        return workers.placement.choose(name, [worker for worker, process in workers.processes.items() if process.up])
 
     async def _delete(self, request: Request, name: str) -> Response:
         workers = self._workers
         async with self._changing:
             stream = workers.placed(name)
-            process = workers.processes[stream.worker]
-            if process.running or stream.origin == "file":
+            if stream.origin == "file" or await settled((workers.processes[stream.worker],)):
                 response = await self._send(stream.worker, request)
             else:  # so that a stream that ends its worker can be removed
                 if stream.origin == "api":
                     await asyncio.to_thread(workers.files.remove, name)
                 response = Response(status_code=204)
-            if response.status_code == httpx.codes.NO_CONTENT:
+            if response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND):
                 workers.placement.remove(name)
                 await asyncio.to_thread(workers.placement.store)
         return response

@@ -86,11 +86,8 @@ class WorkerProcess:
     def send(self, line: str) -> None:
         """Send a line; a process that does not run gets everything at its next start."""
         with self._lock:
-            process = self._process
-            if process is not None and process.stdin is not None:
-                with suppress(OSError):  # it has just ended
-                    process.stdin.write(line.encode() + b"\n")
-                    process.stdin.flush()
+            if self._process is not None:
+                _write(self._process, line)
 
     def end(self) -> None:
         """Make the process finish its frames and end; see :meth:`join`."""
@@ -148,7 +145,6 @@ class WorkerProcess:
         log = threading.Thread(target=self._read_log, args=(process.stderr,), name=f"log-{self.name}", daemon=True)
         log.start()
         try:
-            self.send(self._start_line())
             for line in iter(lambda: process.stdout.readline(_MAX_LINE), b""):  # type: ignore[union-attr]
                 self.ready, self.reason = _report(line)
                 self.up = True
@@ -168,9 +164,10 @@ class WorkerProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = bound([sys.executable, "-P", "-m", MODULE])
-        with self._lock:
+        with self._lock:  # changed settings are sent after the first line, or are part of it
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             self._process = process
+            _write(process, self._start_line())
             _log.info("worker %s has the process id %d", self.name, process.pid)
             if self._stopping.is_set():  # end() came before there was a process to end
                 process.terminate()
@@ -180,6 +177,13 @@ class WorkerProcess:
         with lines:
             for line in iter(lambda: lines.readline(_MAX_LINE), b""):
                 self._on_line(redact(line.decode("utf-8", "replace").rstrip("\r\n")))
+
+
+def _write(process: subprocess.Popen[bytes], line: str) -> None:
+    assert process.stdin is not None
+    with suppress(OSError, ValueError):  # it has just ended
+        process.stdin.write(line.encode() + b"\n")
+        process.stdin.flush()
 
 
 def _report(line: bytes) -> tuple[bool, str]:

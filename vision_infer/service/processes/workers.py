@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -143,6 +144,22 @@ class Workers:
             process.join(deadline - time.monotonic())
         shutil.rmtree(self._sockets, ignore_errors=True)
 
+    # For the supervising threads
+
+    def start_of(self, worker: str) -> WorkerStart:
+        """Return everything that a worker needs to start now."""
+        stored = tuple(name for name, stream in self.placement.of_worker(worker).items() if stream.origin == "api")
+        return WorkerStart(worker, self._socket(worker), self._token, self._settings_of(worker), stored, self._state_dir)
+
+    def went_down(self, worker: str, why: str) -> None:
+        """Report that the streams of a worker do not run."""
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        for name, stream in self.placement.of_worker(worker).items():
+            if stream.settings.enabled:
+                event = StreamEvent(name, StreamState.BACKING_OFF, now_ns, why, wall_ns)
+                self.events.append(event)
+                self.hub.publish(event)
+
     # Internals
 
     def _socket(self, worker: str) -> Path:
@@ -154,29 +171,18 @@ class Workers:
     def _process(self, worker: str) -> WorkerProcess:
         def write(line: str) -> None:
             stream = sys.stderr if self._log is None else self._log
-            stream.write(with_worker(line, worker, self.settings.service.log_format) + "\n")
-            stream.flush()
+            with suppress(OSError, ValueError):  # the log is closed; the worker must not wait for it
+                stream.write(with_worker(line, worker, self.settings.service.log_format) + "\n")
+                stream.flush()
 
         return WorkerProcess(
-            worker, lambda: self._start_of(worker).to_json(), lambda why: self._went_down(worker, why), write, self._clock
+            worker, lambda: self.start_of(worker).to_json(), lambda why: self.went_down(worker, why), write, self._clock
         )
 
     def _settings_of(self, worker: str) -> ServeSettings:
         streams = self.placement.of_worker(worker)
         own = {name: stream.settings for name, stream in streams.items() if stream.origin != "api"}
         return settings_of(self.settings, self._places[worker], len(self._places), own, self._state_dir)
-
-    def _start_of(self, worker: str) -> WorkerStart:
-        stored = tuple(name for name, stream in self.placement.of_worker(worker).items() if stream.origin == "api")
-        return WorkerStart(worker, self._socket(worker), self._token, self._settings_of(worker), stored, self._state_dir)
-
-    def _went_down(self, worker: str, why: str) -> None:
-        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
-        for name, stream in self.placement.of_worker(worker).items():
-            if stream.settings.enabled:
-                event = StreamEvent(name, StreamState.BACKING_OFF, now_ns, why, wall_ns)
-                self.events.append(event)
-                self.hub.publish(event)
 
     def _view(self, name: str, stream: PlacedStream) -> StreamView:
         origin: Origin = stream.origin

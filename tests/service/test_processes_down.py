@@ -1,0 +1,87 @@
+"""The service in front of workers that do not run: what it answers itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.support.hand_clock import HandClock
+from vision_infer.config.serve import StreamSettings
+from vision_infer.config.serve_file import load_settings
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.processes.front import make_front
+from vision_infer.service.processes.worker_settings import WorkerPlace
+from vision_infer.service.processes.workers import Workers
+
+TOKEN = "camera-password"
+
+
+class Down:
+    """A service whose workers have not started."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "cameras.yaml"
+        file.write_text(f"streams: {{door: {{url: 'rtsp://user:{TOKEN}@10.0.0.7/door'}}}}\n")
+        settings = load_settings(file, [], {}, {})
+        self.workers = Workers(settings, [WorkerPlace("a", "cpu"), WorkerPlace("b", "cpu")], folder, HandClock())
+        made = StreamSettings(detect=f"rtsp://user:{TOKEN}@10.0.0.8/gate")
+        self.workers.files.write("gate", made)
+        self.workers.placement.put("door", settings.streams["door"], "file")
+        self.workers.placement.put("gate", made, "api")
+        self.client = TestClient(make_front(self.workers, Tokens({}), HandClock()), base_url="http://127.0.0.1")
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> Iterator[Down]:
+    service = Down(tmp_path)
+    yield service
+    service.workers.close()
+
+
+def test_streams_are_listed_with_the_reason(down: Down) -> None:
+    down.workers.processes["b"].reason = "worker b ended: killed by signal 9; it starts again in 0.5 s"
+    listed = {stream["name"]: stream["status"] for stream in down.client.get("/api/v1/streams").json()}
+    assert [listed[name]["state"] for name in ("door", "gate")] == ["backing_off", "backing_off"]
+    assert "killed by signal 9" in listed["gate"]["reason"]
+    assert down.client.get("/api/v1/streams/gate").json()["status"] == listed["gate"]
+    assert TOKEN not in json.dumps(listed)
+
+
+def test_what_needs_a_worker_is_unavailable_for_the_moment(down: Down) -> None:
+    for path in ("/api/v1/streams/gate/snapshot.jpg", "/api/v1/engines", "/api/v1/cost", "/readyz"):
+        answer = down.client.get(path)
+        assert (answer.status_code, "a: starting" in answer.text or "Retry-After" in answer.headers) == (503, True), path
+    assert down.client.put("/api/v1/streams/new", json={"url": "rtsp://10.0.0.9/x"}).status_code == 503
+    assert down.client.post("/api/v1/infer", content=b"x", headers={"Content-Type": "image/jpeg"}).status_code == 503
+    assert down.client.get("/api/v1/events/0123456789abcdef/clip.mp4").status_code == 503
+    assert 'vision_infer_worker_up{worker="a"} 0.0' in down.client.get("/metrics").text
+    assert down.client.get("/healthz").status_code == 200
+    assert down.client.delete("/api/v1/session").status_code == 204
+
+
+def test_a_stream_that_ends_its_worker_can_be_removed(down: Down) -> None:
+    assert down.client.delete("/api/v1/streams/gate").status_code == 204
+    assert down.workers.files.read() == {}
+    assert down.client.get("/api/v1/streams/gate").status_code == 404
+    assert down.client.delete("/api/v1/streams/door").status_code == 503
+
+
+def test_a_worker_starts_with_its_streams_only(down: Down) -> None:
+    starts = {name: down.workers.start_of(name) for name in ("a", "b")}
+    assert {name: (set(start.settings.streams), start.api_streams) for name, start in starts.items()} == {
+        "a": ({"door"}, ()),
+        "b": (set(), ("gate",)),
+    }
+    assert starts["a"].token == starts["b"].token
+    assert len(starts["a"].token) >= 32
+    assert starts["a"].socket != starts["b"].socket
+    assert starts["a"].socket.parent.stat().st_mode & 0o077 == 0
+
+
+def test_the_end_of_a_worker_is_an_event_of_its_streams(down: Down) -> None:
+    down.workers.went_down("a", "worker a ended: exit status 70")
+    assert [(event.stream, event.reason) for event in down.workers.events] == [("door", "worker a ended: exit status 70")]
