@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
         line = "lines: {way: {units: relative, from: [0.5, 1], to: [0.5, 0]}}"
         clips = f"clips: {{dir: {folder / 'clips'}, keep_free_mb: 0}}"
         yard = f"{{url: {cameras.url('/yard')}, {line}, clips: {{pre_s: 1, post_s: 1}}}}"
-        text = f"service: {{port: 0}}\nmodel: {folder / 'square.onnx'}\n{clips}\nstreams:\n  yard: {yard}\n"
+        text = f"processes: 2\nservice: {{port: 0}}\nmodel: {folder / 'square.onnx'}\n{clips}\nstreams:\n  yard: {yard}\n"
         with ServeProcess(folder, text) as serve:
             yield serve
 

@@ -19,7 +19,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     folder = tmp_path_factory.mktemp("wall")
     write_square_model(folder / "square.onnx")
     streams = "".join(f"  {name}: {{url: 'test://?size=640x360&fps=10'}}\n" for name in CAMERAS)
-    text = f"service: {{port: 0}}\nmodel: {folder / 'square.onnx'}\nstreams:\n{streams}"
+    text = f"processes: 2\nservice: {{port: 0}}\nmodel: {folder / 'square.onnx'}\nstreams:\n{streams}"
     with ServeProcess(folder, text) as serve:
         yield serve
 

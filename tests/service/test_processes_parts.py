@@ -15,6 +15,7 @@ from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.serve_file import load_settings
+from vision_infer.config.sinks import MqttSettings
 from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
@@ -27,6 +28,11 @@ from vision_infer.service.processes.merged_results import messages_of
 from vision_infer.service.processes.placement import Placement
 from vision_infer.service.processes.worker_process import WorkerProcess
 from vision_infer.service.processes.worker_settings import WorkerPlace, WorkerStart, settings_of, worker_places
+from vision_infer.service.results.sinks import SinkSet
+from vision_infer.sink.delivery import mqtt
+from vision_infer.sink.delivery.carrier import CarrierContext
+from vision_infer.sink.delivery.home_assistant import Topics, discovery
+from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 
 EVERYTHING = """
 service: {token: a-secret-token, allow_networks: [10.0.0.0/8], root_path: /vision}
@@ -83,6 +89,25 @@ def test_the_settings_of_a_worker_survive_the_pipe_and_share_no_file(tmp_path: P
     assert own.state_dir == tmp_path / "workers" / "gpu-1"
     each = settings.model_copy(update={"results": settings.results.model_copy(update={"jsonl": "out/{stream}.jsonl"})})
     assert settings_of(each, place, 4, {}, tmp_path).results.jsonl == "out/{stream}.jsonl"
+
+
+def test_each_worker_publishes_its_availability_on_another_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[CarrierContext] = []
+
+    def open_carrier(settings: MqttSettings, context: CarrierContext) -> mqtt.MqttCarrier:
+        opened.append(context)
+        return real(settings, context)
+
+    real = mqtt.open_carrier
+    monkeypatch.setattr(mqtt, "open_carrier", open_carrier)
+    settings = _settings(tmp_path, "sinks: {mqtt: {broker: {url: 'mqtt://127.0.0.1:1'}}}\n")
+    SinkSet(settings.results, settings.sinks, tmp_path, worker="gpu-1").close()
+    topics = Topics("vi", opened[0].worker)
+    snapshot = StreamSnapshot("door", "{}", True, (), {}, {})
+    payloads = [json.loads(text) for text in discovery("ha", topics, snapshot, images=False).values()]
+    assert payloads
+    assert all({"topic": "vi/availability/gpu-1"} in payload["availability"] for payload in payloads)
+    assert Topics("vi").availability == "vi/availability"
 
 
 def test_there_is_a_worker_for_each_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

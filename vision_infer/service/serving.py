@@ -98,7 +98,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         raise service.error
 
 
-def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, clock: Clock) -> Service:
+def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, clock: Clock, worker: str = "") -> Service:
     """Create a service that runs streams in this process.
 
     Args:
@@ -106,8 +106,9 @@ def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, cl
         keep: The stored streams of the API.
         state_dir: The folder of the spools.
         clock: The source of time.
+        worker: The name of the worker process; empty if the service has one process.
     """
-    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock)
+    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker)
     return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks)
 
 

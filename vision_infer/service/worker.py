@@ -69,7 +69,8 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
     """
     settings = start.settings
     assert settings.state_dir is not None
-    service = open_service(settings, StreamFiles(start.state_dir, settings.service, start.api_streams), settings.state_dir, clock)
+    files = StreamFiles(start.state_dir, settings.service, start.api_streams)
+    service = open_service(settings, files, settings.state_dir, clock, start.worker)
     try:
         listening = WebServer(settings.service, service.hub, start.socket)
     except VisionInferError:

@@ -30,7 +30,7 @@ _log = logging.getLogger("vision_infer.service")
 
 
 class WorkerProcess:
-    """Keeps a worker process running, on a thread of its own.
+    """Keeps a worker process running; one thread supervises it.
 
     The process reads one line of JSON from standard input when it starts, and further ones for changed settings. The end of
     standard input ends it, and so does the end of this process. On standard output it reports whether it is ready. Lines on

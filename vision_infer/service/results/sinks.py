@@ -62,13 +62,17 @@ class SinkSet:
         sinks: The settings of brokers and webhooks.
         state_dir: The folder whose ``spool`` subfolder holds records that wait to be sent.
         clock: The source of time.
+        worker: The name of the worker process; empty if the service has one process.
     """
 
     needs_images = False
     outputs: Sequence[Written] = ()
 
-    def __init__(self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK, worker: str = ""
+    ) -> None:
         self._folder = state_dir / FOLDER
+        self._worker = worker
         self._clock = clock
         self._streams: Callable[[], Iterable[StreamSnapshot]] = tuple
         self._hub: ResultHub | None = None
@@ -108,7 +112,7 @@ class SinkSet:
         kind, name = key
         spool = self._spool(kind, name)
         size = round(settings.spool_mb * 1e6)
-        context = CarrierContext(spool, partial(self._subscribed, settings), self._request_image, self._clock)
+        context = CarrierContext(spool, partial(self._subscribed, settings), self._request_image, self._clock, self._worker)
         # The module of a kind is named like its section of the settings.
         carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(settings, context)
         return _Sender(settings, Delivery(name, kind, spool, size, carrier, self._clock), carrier)

@@ -81,6 +81,8 @@ class CarrierContext:
     request_image: Callable[[str], ImageRequest]
     """A function that requests the next image of a stream, with its detections drawn."""
     clock: Clock
+    worker: str = ""
+    """The name of the worker process; empty if the service has one process."""
 
 
 class Carrier(Protocol):

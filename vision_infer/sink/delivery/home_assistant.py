@@ -23,11 +23,13 @@ class Topics:
 
     prefix: str
     """The prefix of all topics."""
+    worker: str = ""
+    """The name of the worker process; empty if the service has one process."""
 
     @property
     def availability(self) -> str:
         """The topic of ``online`` and ``offline``; the broker publishes ``offline`` when the connection is lost."""
-        return f"{self.prefix}/availability"
+        return f"{self.prefix}/availability{'/' if self.worker else ''}{self.worker}"
 
     def of(self, stream: str, part: str) -> str:
         """Return a topic of a stream; the part is ``detections``, ``events``, ``state``, ``counts`` or ``image``."""

@@ -46,7 +46,7 @@ def open_carrier(settings: MqttSettings, context: CarrierContext) -> MqttCarrier
         settings.tls,
         settings.ca,
         None if settings.username is None else (settings.username, password),
-        Topics(settings.prefix),
+        Topics(settings.prefix, context.worker),
         settings.home_assistant,
         RetainedTopics(context.folder / "retained_topics.json"),
         context.streams,
