@@ -181,6 +181,9 @@ def test_which_runtimes_have_a_smoke_test(monkeypatch: pytest.MonkeyPatch) -> No
     cpu = [("onnxruntime", "cpu"), ("openvino", "cpu")]
     assert list(checks._to_try(False)) == cpu
     assert list(checks._to_try(True)) == [cpu[0], ("onnxruntime", "cuda:0"), cpu[1], ("tensorrt", "cuda:0")]
+    # The wheel for GPUs on a machine without one: doctor shows why it cannot run there.
+    monkeypatch.setattr(checks, "_version", lambda package: "1.31.1" if package == "onnxruntime-gpu" else "")
+    assert list(checks._to_try(False)) == [cpu[0], ("onnxruntime", "cuda:0"), cpu[1]]
 
 
 def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

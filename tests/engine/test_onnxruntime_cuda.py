@@ -6,6 +6,7 @@ The texts of the errors are those of onnxruntime-gpu 1.31. Its wheel is tested t
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import subprocess
 import sys
@@ -291,5 +292,12 @@ def test_the_wheel_without_cuda_libraries(graph: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     found, missing, name, error = literal_eval(done.stderr.splitlines()[-1])
     assert (found, name) == (version, "onnxruntime-cpu-fp32")
-    assert error.startswith(f"ONNX Runtime cannot load {', '.join(missing)}" if missing else "")
-    assert error
+    assert error.startswith(f"ONNX Runtime cannot load {', '.join(missing)}" if missing else "CUDA cannot be started")
+    doctor = [sys.executable, "-m", "vision_infer", "doctor", "--json"]
+    done = subprocess.run(doctor, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    findings = [finding for finding in json.loads(done.stdout)["findings"] if "onnxruntime on cuda:0" in finding["text"]]
+    assert [(found["severity"], found["text"]) for found in findings] == [
+        ("warning", f"onnxruntime on cuda:0 does not work: {error}")
+    ]
+    assert "\n" not in findings[0]["text"]
+    assert not missing or "'.[gpu]'" in findings[0]["hint"]

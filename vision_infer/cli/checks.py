@@ -150,7 +150,8 @@ def _to_try(has_gpu: bool) -> Iterator[tuple[str, str]]:
             for device in runtime.devices:
                 if device == "cpu":
                     yield runtime.name, "cpu"
-                elif has_gpu:
+                # Its wheel for GPUs is installed for a GPU: without one, the reason is shown.
+                elif has_gpu or (runtime.name == "onnxruntime" and _version("onnxruntime-gpu")):
                     yield runtime.name, "cuda:0"
 
 
