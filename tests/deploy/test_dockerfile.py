@@ -123,7 +123,7 @@ def test_the_gpu_image_has_what_the_gpu_path_uses() -> None:
 def test_only_the_packages_of_tensorrt_may_be_sources(tensorrt: str) -> None:
     words, _ = requirements_of("gpu")
     assert words[words.index("--only-binary") + 1] == ":all:"
-    assert words.index("--only-binary") < words.index("--no-binary")  # ":all:" clears what stands before it
+    assert words.index("--only-binary") < words.index("--no-binary")  # ":all:" clears the names before it
     sources = set(words[words.index("--no-binary") + 1].split(","))
     assert sources == {"tensorrt-cu13", "tensorrt-cu13-libs", "tensorrt-rtx-cu13"}
     assert {canonicalize_name(Requirement(text).name) for text in EXTRAS[tensorrt]} <= sources
