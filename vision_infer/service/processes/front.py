@@ -163,13 +163,19 @@ class Front:
             return await self._send(min(ready, key=lambda name: loads[name]), request, body)
 
     async def _find(self, request: Request) -> Response:
-        up = [name for name, process in self._workers.processes.items() if process.up]
-        for name in up:
-            response = await ask(self._workers, name, request)
-            if response.status_code != httpx.codes.NOT_FOUND or name == up[-1]:
-                return RelayedResponse(response)
-            await response.aclose()
-        raise no_answer()
+        answer: Response | None = None
+        for name, process in self._workers.processes.items():
+            if process.up:
+                response = await ask(self._workers, name, request)
+                if response.status_code != httpx.codes.NOT_FOUND:
+                    return RelayedResponse(response)
+                content = await response.aread()
+                # The worker that knows the event gives the reason why it has no clip.
+                if answer is None or (content and json.loads(content).get("clip", "unknown") != "unknown"):
+                    answer = Response(content, response.status_code, headers_of(response))
+        if answer is None:
+            raise no_answer()
+        return answer
 
     # Changes
 
