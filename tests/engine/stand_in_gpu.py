@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -24,7 +23,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu import cuda
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.selection import candidates
-from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.tensorrt import api as apis
 from vision_infer.engine.tensorrt import cached_plans, plan_engine, plans
@@ -40,7 +39,7 @@ VERSION = "11.4.0"
 class GraphModel:
     """A plan on the host device: its bytes are the graph."""
 
-    def __init__(self, plan: PlanFile, api: Api, device: HostDevice) -> None:
+    def __init__(self, plan: PlanFile, api: Api, device: HostDevice, kernels: Path | None, on_message: OnMessage) -> None:
         self.outputs = plan.outputs
         self._device = device
         self._session = onnxruntime.InferenceSession(plan.plan, providers=["CPUExecutionProvider"])
@@ -59,9 +58,12 @@ class GraphModel:
 
         self._device.put(stream, compute)
 
-    def capturing(self) -> AbstractContextManager[Any] | None:
-        """Return an empty context: it can be recorded."""
-        return nullcontext()
+    def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> Callable[[], None]:
+        """Return a function that queues the batch."""
+        return lambda: self.enqueue(count, images, outputs, stream)
+
+    def warmed_up(self) -> None:
+        """Keep nothing."""
 
     def close(self) -> None:
         """Free the session."""
@@ -145,6 +147,7 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
         return found
 
     monkeypatch.setattr(cuda, "CudaDevice", device)
+    monkeypatch.setattr(cuda, "_devices", {})
     monkeypatch.setattr(plan_engine, "TensorRtModel", GraphModel)
     monkeypatch.setattr(plans, "compile_plan", one.compile)
     for user in (candidates, cached_plans, plans):
