@@ -52,6 +52,14 @@ def test_valid_settings_are_accepted(values: dict[str, Any]) -> None:
     [
         ("sources", ()),
         ("sources", "a.mp4"),
+        ("device", ""),
+        ("device", "tpu"),
+        ("device", "cuda:"),
+        ("device", "cuda:0,"),
+        ("device", "cuda:0,cuda"),
+        ("device", "cpu,cpu"),
+        ("device", "auto,cpu"),
+        ("device", "all,cpu"),
         ("model", ""),
         ("workers", 0),
         ("workers", 257),
@@ -88,6 +96,18 @@ def test_an_invalid_setting_names_its_option(option: str, value: object) -> None
     assert caught.value.message.startswith(option)
     assert caught.value.exit_status == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [
+        *((one, one) for one in ("auto", "all", "cpu", "cuda:3", "cuda:0,cuda:1", "cuda:1,cpu")),
+        ("cuda", "cuda:0"),
+        ("cuda:01, cpu", "cuda:1,cpu"),
+    ],
+)
+def test_devices(given: str, device: str) -> None:
+    assert run_settings(sources=("a.mp4",), device=given).device == device
 
 
 @pytest.mark.parametrize("end", [3.0, 5.0])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from vision_infer.core.errors import EngineError, UsageError
-from vision_infer.engine.device import available_cpus, cpu_facts, device_of, parse_device
+from vision_infer.engine.device import available_cpus, cpu_facts, devices_of, parse_device
 from vision_infer.engine.registry import no_runtime
 from vision_infer.engine.runtimes import openvino
 from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
@@ -56,12 +57,24 @@ def test_the_quota_of_the_cgroup(tmp_path: Path, sixteen: None, content: str, cp
     assert available_cpus(cgroup) == cpus
 
 
-def test_engines_take_turns_on_several_gpus() -> None:
-    assert [device_of("cuda:0, cuda:1", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert [device_of(one, 5) for one in ("auto", "cpu", "cuda:3")] == ["auto", "cpu", "cuda:3"]
-    for wrong in ("cpu,cuda:0", "auto,cuda:0", "cuda:0,", "cuda:0,gpu"):
-        with pytest.raises(UsageError):
-            device_of(wrong, 0)
+def test_all_devices_are_the_gpus_that_cuda_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = ModuleType("vision_infer.engine.gpu.cuda")
+    monkeypatch.setitem(sys.modules, cuda.__name__, cuda)
+    cuda.device_count = lambda: 3  # type: ignore[attr-defined]
+    assert devices_of("all") == ("cuda:0", "cuda:1", "cuda:2")
+    assert [devices_of(one) for one in ("auto", "cuda:0,cpu")] == [("auto",), ("cuda:0", "cpu")]
+
+
+def test_all_devices_are_the_cpu_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> int:
+        raise EngineError("there is no NVIDIA driver", "Install it.")
+
+    cuda = ModuleType("vision_infer.engine.gpu.cuda")
+    monkeypatch.setitem(sys.modules, cuda.__name__, cuda)
+    cuda.device_count = none  # type: ignore[attr-defined]
+    lines: list[str] = []
+    assert devices_of("all", lines.append) == ("cpu",)
+    assert lines == ["no GPU is used, only the CPU: there is no NVIDIA driver. Install it."]
 
 
 def test_without_a_cgroup(tmp_path: Path, sixteen: None) -> None:

@@ -38,7 +38,7 @@ def test_each_lane_selects_the_gpu_that_decodes_its_streams() -> None:
 
     lanes = [lane_of("cpu", EchoEngine()), lane_of("first", GpuEngine(0)), lane_of("second", GpuEngine(1))]
     lanes.append(lane_of("soon", EchoEngine()))
-    lanes[-1].next_gpu = 1  # an engine for this GPU is being built
+    lanes[-1].next_gpus = {1}  # an engine for this GPU is being built
     with Supervisor(lanes, open_stream=open_stream) as supervisor:
         for source, lane in zip(sources, lanes, strict=True):
             supervisor.add(AddStream(source.spec, lane.name))

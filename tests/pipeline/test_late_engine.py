@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from vision_infer.model.model_folder import card_to_yaml
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
+from vision_infer.pipeline.lanes.replicas import OpenedReplica, put_in
 from vision_infer.pipeline.runs import offline
 from vision_infer.pipeline.runs.api import Detector, Pipeline
 from vision_infer.pipeline.runs.offline import run
@@ -79,7 +80,9 @@ class SizedSource(FakeSource):
 class Late:
     """Two lanes; a function of the test opens the engine of the wide one."""
 
-    def __init__(self, open_it: Callable[[], Engine], *sources: SizedSource, keep_going: bool = False) -> None:
+    def __init__(
+        self, open_it: Callable[[], Engine], *sources: SizedSource, keep_going: bool = False, device: str = "auto"
+    ) -> None:
         self.own, self.shared = SizedEngine(OWN), FakeSink()
         lane = Lane("main", self.own, Selector(confidence=0.1, iou=None), group="main")
         self.wide = Lane("wide", PlaceholderEngine(card_of(WIDE), self.own), Selector(confidence=0.1, iou=None), group="main")
@@ -88,15 +91,19 @@ class Late:
         def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
             return by_name[spec.name]
 
-        self.supervisor = Supervisor([lane, self.wide], [self.shared], open_stream=open_stream, keep_going=keep_going)
+        devices = device.count(",") + 1
+        self.supervisor = Supervisor(
+            [lane, self.wide], [self.shared], open_stream=open_stream, keep_going=keep_going, devices=devices
+        )
         self.errors: list[VisionInferError] = []
-        self.late = LateEngine(Path("wide.onnx"), EngineRequest(), lambda *_: (open_it(), None), self.put_in, self.give_up, print)
+        request = EngineRequest(device=device)
+        self.late = LateEngine(Path("wide.onnx"), request, lambda *_: (open_it(), None), self.put_in, self.give_up, print)
         self.wide.want = self.late.want
         for source in sources:
             self.supervisor.add(add(source))
 
-    def put_in(self, engine: Engine, quick: WarmStart | None) -> None:
-        self.supervisor.swap_engine("wide", engine)
+    def put_in(self, opened: Sequence[OpenedReplica]) -> None:
+        put_in(self.supervisor, self.wide, opened)
 
     def give_up(self, error: VisionInferError) -> None:
         self.errors.append(error)
@@ -109,6 +116,25 @@ def test_an_engine_without_images_is_not_opened() -> None:
     late.late.join()
     assert late.shared.indices() == list(range(30))
     assert [lane.name for lane in late.supervisor.lane_statuses()] == ["main"]
+
+
+def test_a_late_engine_is_opened_on_each_device() -> None:
+    first, second = SizedEngine(WIDE), SizedEngine(WIDE)
+    first._run = lambda _: wait_until(lambda: bool(second.batches), "a batch on the second device")
+    engines = iter([first, second])
+
+    def open_it() -> Engine:
+        return next(engines)
+
+    late = Late(open_it, SizedSource(0, 200, WIDE), device="cuda:0,cuda:1")
+    finish(late.supervisor)
+    late.late.join()
+    assert late.shared.indices("s0") == list(range(200))
+    wide = late.supervisor.lane_statuses()[1]
+    assert [(one.device, one.removed) for one in wide.replicas] == [("cuda:0", None), ("cuda:1", None)]
+    late.wide.close()
+    assert first.closed.is_set()
+    assert second.closed.is_set()
 
 
 def test_images_wait_for_a_late_engine_and_none_is_lost() -> None:
@@ -171,7 +197,7 @@ def test_join_waits_for_opening_and_a_refused_engine_is_closed() -> None:
         wait_for(hold)
         return wide
 
-    def refuse(engine: Engine, quick: WarmStart | None) -> None:
+    def refuse(opened: Sequence[OpenedReplica]) -> None:
         raise EngineError("the lane no longer exists")
 
     errors: list[VisionInferError] = []

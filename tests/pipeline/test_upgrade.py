@@ -165,7 +165,7 @@ def test_a_refused_engine_is_closed(wanted: Upgrade, opened: list[Better], error
     reported: list[str] = []
     done = threading.Event()
 
-    def swap(lane: str, engine: object) -> None:
+    def swap(name: str, engine: object, *, replica: int = 0) -> None:
         raise error
 
     def on_message(line: str) -> None:
@@ -191,7 +191,7 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
             time.sleep(0.01)
         return "it was stopped"
 
-    upgrade = upgrading(lambda *_: None, reported.append, build)
+    upgrade = upgrading(lambda *_, **__: None, reported.append, build)
     upgrade.add(wanted)
     upgrade.add(wanted)
     wait_for(running)
@@ -206,7 +206,7 @@ def test_a_short_run_does_not_autotune(wanted: Upgrade) -> None:
     def choose(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> None:
         called.append(words[0])
 
-    with upgrading(lambda *_: None, called.append, choose, LONG_S * 10) as upgrade:
+    with upgrading(lambda *_, **__: None, called.append, choose, LONG_S * 10) as upgrade:
         upgrade.add(replace(wanted, quick=replace(wanted.quick, better=None)))
     assert not called
 
@@ -229,7 +229,7 @@ def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better
         reported.append(line)
         swapped.set()
 
-    with upgrading(lambda *_: None, on_message, choose) as upgrade:
+    with upgrading(lambda *_, **__: None, on_message, choose) as upgrade:
         upgrade.add(unknown)
         wait_for(swapped)
     assert commands == [autotune_command(unknown)]
@@ -245,8 +245,8 @@ def test_a_run_continues_with_the_engine_that_was_built_meanwhile(
     swapped = threading.Event()
     swap = Supervisor.swap_engine
 
-    def noted(self: Supervisor, name: str, engine: Engine, timeout_s: float = LONG_S) -> Engine | None:
-        old = swap(self, name, engine, timeout_s)
+    def noted(self: Supervisor, name: str, engine: Engine, timeout_s: float = LONG_S, replica: int = 0) -> Engine | None:
+        old = swap(self, name, engine, timeout_s, replica)
         swapped.set()
         return old
 

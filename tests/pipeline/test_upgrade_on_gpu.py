@@ -230,7 +230,7 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
         runs.append(command)
         return "the process ended with status -9"
 
-    lanes = [SimpleNamespace(name=name, next_gpu=None) for name in ("first", "second")]
+    lanes = [SimpleNamespace(name=name, next_gpus=set()) for name in ("first", "second")]
     lines: list[str] = []
 
     def on_message(line: str) -> None:
@@ -241,12 +241,12 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
         upgrade.add(upgrades.upgrade_of(lanes[0], path, request, quick))  # type: ignore[arg-type]
         wait_for(said)
         later = upgrades.upgrade_of(lanes[1], path, request, quick)  # type: ignore[arg-type]
-        assert lanes[1].next_gpu == 0
+        assert lanes[1].next_gpus == {0}
         upgrade.add(later)
     assert lines == ["first: keeps onnxruntime-cuda-fp32: the process ended with status -9"]
     assert len(runs) == 1
     assert "cuda:0" in runs[0]
-    assert [lane.next_gpu for lane in lanes] == [None, None]
+    assert [lane.next_gpus for lane in lanes] == [set(), set()]
 
 
 def test_a_run_on_a_short_clip_builds_no_plan(

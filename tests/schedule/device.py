@@ -1,11 +1,11 @@
-"""A simulated device for the batcher: engines that only take time, streams that only offer numbers, and a clock."""
+"""Simulated devices for the batcher: engines that only take time, streams that only offer numbers, and a clock."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from vision_infer.schedule.batcher import Batch, Batcher
@@ -52,13 +52,25 @@ class Stream:
 
 
 class Device:
-    """Several models on one device, driven from event to event."""
+    """Several models on one device, driven from event to event.
+
+    Args:
+        slower: Further devices with a replica of every lane, by the factor of their costs.
+    """
 
     def __init__(
-        self, in_flight: int, networks: Mapping[str, Network], seed: int, limits: Mapping[str, int] | None = None
+        self,
+        in_flight: int,
+        networks: Mapping[str, Network],
+        seed: int,
+        limits: Mapping[str, int] | None = None,
+        slower: Sequence[float] = (),
     ) -> None:
         self.batcher: Batcher[int] = Batcher(in_flight)
         self.networks = dict(networks)
+        self._factors = (1.0, *slower)
+        self.batches = [0] * len(self._factors)
+        """The number of batches of each device."""
         self.streams: dict[str, Stream] = {}
         self.now_ns = 0
         self.spent_ns = 0
@@ -67,7 +79,10 @@ class Device:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
         for name, network in networks.items():
-            self.batcher.add_lane(LaneSettings(name, network.sizes, (limits or {}).get(name, in_flight)))
+            settings = LaneSettings(name, network.sizes, (limits or {}).get(name, in_flight))
+            self.batcher.add_lane(settings)
+            for number in range(1, len(self._factors)):
+                self.batcher.add_replica(replace(settings, device=f"device-{number}"))
 
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
         """Schedule a call."""
@@ -130,7 +145,8 @@ class Device:
     def _start(self) -> None:
         self._refill()
         while (batch := self.batcher.take(self.now_ns)) is not None:
-            cost = self.networks[batch.lane].cost(batch.size, self._chance)
+            cost = round(self.networks[batch.lane].cost(batch.size, self._chance) * self._factors[batch.replica])
+            self.batches[batch.replica] += 1
             heapq.heappush(self._flights, (self.now_ns + cost, next(self._count), batch, cost))
             for name in {entry.stream for entry in batch.entries}:
                 stream = self.streams[name]

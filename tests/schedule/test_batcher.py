@@ -315,7 +315,7 @@ def test_virtual_time_is_engine_time_by_weight() -> None:
     shares.charge("a", 10)
     assert shares.virtual_ns("a") == 5
     assert shares.now_ns == 0, "where it stood when it was served"
-    shares.correct("a", 10, 30)
+    shares.correct("a", 10, 30, 30)
     assert (shares.virtual_ns("a"), shares.engine_ns("a")) == (15, 30)
     shares.charge("a", 30)
     shares.join("b")
@@ -323,7 +323,7 @@ def test_virtual_time_is_engine_time_by_weight() -> None:
     shares.wake("b", lane_ns=4)
     assert shares.virtual_ns("b") == 15, "a stream never goes back"
     shares.leave("a")
-    shares.correct("a", 30, 40)
+    shares.correct("a", 30, 40, 40)
 
 
 def test_a_lane_without_an_open_engine_is_skipped() -> None:

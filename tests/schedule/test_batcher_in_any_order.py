@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,11 +13,10 @@ from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.schedule.reorder import Reorder
 
-SETTINGS = st.tuples(
-    st.sampled_from([(1,), (1, 2, 4), (4,), (2, 3)]),
-    st.integers(1, 3),
-    st.sampled_from([0, 0, 5, 40]),
-)
+REPLICAS = st.lists(st.tuples(st.sampled_from([(1,), (1, 2, 4), (4,), (2, 3)]), st.integers(1, 3)), min_size=1, max_size=3)
+LANES = st.lists(st.tuples(REPLICAS, st.sampled_from([0, 0, 5, 40])), min_size=1, max_size=3)
+GPUS = (None, 1, 2)
+"""The GPU of each replica; the first reads host memory."""
 CAPACITY = 4
 Frame = tuple[str, int]
 
@@ -54,22 +53,43 @@ class Scheduling(RuleBasedStateMachine):
         self.flying: list[Batch[Frame]] = []
         self.padded = 0
 
-    @initialize(in_flight=st.integers(1, 4), lanes=st.lists(SETTINGS, min_size=1, max_size=3))
-    def start(self, in_flight: int, lanes: list[tuple[tuple[int, ...], int, int]]) -> None:
+    @initialize(in_flight=st.integers(1, 4), lanes=LANES)
+    def start(self, in_flight: int, lanes: list[tuple[list[tuple[tuple[int, ...], int]], int]]) -> None:
         self.in_flight = in_flight
-        self.lanes = {f"lane-{number}": LaneSettings(f"lane-{number}", *given) for number, given in enumerate(lanes)}
-        self.batcher: Batcher[Frame] = Batcher(in_flight)
-        for lane in self.lanes.values():
-            self.batcher.add_lane(lane)
+        self.lanes: dict[str, list[LaneSettings]] = {}
+        self.homes: dict[str, int | None] = {}
+        self.batcher: Batcher[Frame] = Batcher(in_flight, lambda item: self.homes[item[0]])
+        for number, (replicas, wait_ns) in enumerate(lanes):
+            name = f"lane-{number}"
+            self.lanes[name] = [
+                LaneSettings(name, sizes, limit, wait_ns, device=f"device-{at}", gpu=GPUS[at])
+                for at, (sizes, limit) in enumerate(replicas)
+            ]
+            self.batcher.add_lane(self.lanes[name][0])
+            for other in self.lanes[name][1:]:
+                self.batcher.add_replica(other)
 
-    @rule(lane=st.integers(0, 2), live=st.booleans(), weight=st.sampled_from([0.1, 1.0, 3.0]))
-    def join(self, lane: int, live: bool, weight: float) -> None:
+    @rule(lane=st.integers(0, 2), replica=st.integers(0, 2))
+    def a_replica_goes_or_returns(self, lane: int, replica: int) -> None:
+        replicas = self.lanes[f"lane-{lane % len(self.lanes)}"]
+        number = replica % len(replicas)
+        replicas[number] = replace(replicas[number], ready=not replicas[number].ready)
+        self.batcher.change_lane(replicas[number], number)
+
+    @rule(
+        lane=st.integers(0, 2),
+        live=st.booleans(),
+        weight=st.sampled_from([0.1, 1.0, 3.0]),
+        home=st.sampled_from([None, None, 1, 2, 3]),
+    )
+    def join(self, lane: int, live: bool, weight: float, home: int | None) -> None:
         if len(self.streams) == 6:
             return
         name = f"stream-{len(self.streams) + len(self.gone)}"
         where = f"lane-{lane % len(self.lanes)}"
         self.batcher.join(name, where, Mailbox() if live else BoundedQueue(CAPACITY), weight)
         self.streams[name] = Model(where, live, weight)
+        self.homes[name] = home
 
     @rule(pick=st.integers(0, 5), frames=st.integers(1, 5))
     def offer(self, pick: int, frames: int) -> None:
@@ -97,16 +117,21 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        expected = self.can_take()
+        expected, free = self.can_take(), {lane: self.free(lane) for lane in self.lanes}
         batch = self.batcher.take(self.now_ns)
         if not expected:
             assert batch is None
             return
         assert batch is not None, "a frame waits, and there is a place for it"
-        lane = self.lanes[batch.lane]
+        replica = self.lanes[batch.lane][batch.replica]
+        gpus = {one.gpu for one in free[batch.lane]}
         assert batch.lane in self.ready_lanes()
+        assert replica in free[batch.lane]
         assert 1 <= len(batch.entries) <= batch.size
-        assert batch.size == min(size for size in lane.batch_sizes if size >= len(batch.entries))
+        assert batch.size == min(size for size in replica.batch_sizes if size >= len(batch.entries))
+        for entry in batch.entries:
+            home = self.homes[entry.stream]
+            assert home in (None, replica.gpu) or home not in gpus, "the image is copied, although its own GPU is free"
         for entry in batch.entries:
             stream = self.streams[entry.stream]
             assert stream.lane == batch.lane
@@ -115,8 +140,9 @@ class Scheduling(RuleBasedStateMachine):
             if stream.waiting:
                 stream.since_ns = stream.waiting[0].arrived_ns
         if len(self.lanes) == 1:
-            left = sum(len(stream.waiting) for stream in self.streams.values())
-            assert len(batch.entries) == lane.batch_sizes[-1] or left == 0, "a place was left empty while a frame waits"
+            elsewhere = gpus - {None, replica.gpu}
+            left = sum(len(stream.waiting) for name, stream in self.streams.items() if self.homes[name] not in elsewhere)
+            assert len(batch.entries) == replica.batch_sizes[-1] or left == 0, "a place was left empty while a frame waits"
         assert batch.padding == batch.size - len(batch.entries)
         self.padded += batch.padding
         self.flying.append(batch)
@@ -150,7 +176,7 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule()
     def sleep_until_woken(self) -> None:
-        if len(self.flying) == self.in_flight or not self.waits() or self.can_take():
+        if not self.waits() or self.can_take():
             return
         wake_at_ns = self.batcher.wake_at_ns()
         assert wake_at_ns is not None
@@ -159,24 +185,32 @@ class Scheduling(RuleBasedStateMachine):
         self.now_ns = wake_at_ns
         self.take()
 
-    def open(self, lane: str) -> bool:
-        return sum(batch.lane == lane for batch in self.flying) < self.lanes[lane].in_flight
+    def free(self, lane: str) -> list[LaneSettings]:
+        """Return the replicas that have capacity."""
+        devices = [self.lanes[batch.lane][batch.replica].device for batch in self.flying]
+        flying = [(batch.lane, batch.replica) for batch in self.flying]
+        return [
+            one
+            for number, one in enumerate(self.lanes[lane])
+            if one.ready and flying.count((lane, number)) < one.in_flight and devices.count(one.device) < self.in_flight
+        ]
 
     def waits(self) -> bool:
-        return any(stream.waiting and self.open(stream.lane) for stream in self.streams.values())
+        return any(stream.waiting and self.free(stream.lane) for stream in self.streams.values())
 
     def ready_lanes(self) -> set[str]:
         ready: set[str] = set()
-        for name, lane in self.lanes.items():
+        for name, replicas in self.lanes.items():
+            free = self.free(name)
             waiting = [stream for stream in self.streams.values() if stream.lane == name and stream.waiting]
-            if waiting and self.open(name):
-                full = sum(len(stream.waiting) for stream in waiting) >= lane.batch_sizes[-1]
-                if full or self.now_ns >= min(stream.since_ns for stream in waiting) + lane.max_wait_ns:
+            if waiting and free:
+                full = sum(len(stream.waiting) for stream in waiting) >= max(one.batch_sizes[-1] for one in free)
+                if full or self.now_ns >= min(stream.since_ns for stream in waiting) + replicas[0].max_wait_ns:
                     ready.add(name)
         return ready
 
     def can_take(self) -> bool:
-        return len(self.flying) < self.in_flight and bool(self.ready_lanes())
+        return bool(self.ready_lanes())
 
     @invariant()
     def counts_agree(self) -> None:
@@ -186,7 +220,8 @@ class Scheduling(RuleBasedStateMachine):
         assert self.batcher.flying == len(self.flying)
         assert self.batcher.padded == self.padded
         assert self.batcher.streams == set(self.streams)
-        if not (len(self.flying) < self.in_flight and self.waits()):
+        assert self.batcher.due > 0 or not self.can_take(), "no worker would be woken up"
+        if not self.waits():
             assert self.batcher.wake_at_ns() is None, "only an event can change anything"
 
     @invariant()
@@ -201,6 +236,10 @@ class Scheduling(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "batcher"):
             return
+        for replicas in self.lanes.values():
+            for number, replica in enumerate(replicas):
+                replicas[number] = replace(replica, ready=True)
+                self.batcher.change_lane(replicas[number], number)
         while self.flying or self.waits():
             while self.can_take():
                 self.take()

@@ -12,7 +12,7 @@ from prometheus_client.samples import Sample
 
 from tests.service.fakes import Api, FakeBackend
 from vision_infer.engine.gpu.ledger import GpuMemory
-from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.status import ReplicaStatus, StreamState
 from vision_infer.telemetry.histogram import Histogram
 
 
@@ -80,6 +80,22 @@ def test_metrics_of_engines_clients_and_the_process() -> None:
     assert value(scrape(api), "vision_infer_ready") == 0
 
 
+def test_metrics_of_each_device_of_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api()
+    (lane,) = api.backend.lanes()
+    alone = ReplicaStatus("cuda:0", "null-cuda-none", 7, 40, 0.5, 0, None)
+    gone = ReplicaStatus("cuda:1", "null-cuda-none", 3, 9, 0.0, 1, "cuda:1 is gone")
+    monkeypatch.setattr(api.backend, "lanes", lambda: [replace(lane, replicas=(alone, gone))])
+    samples = scrape(api)
+    assert value(samples, "vision_infer_replica_utilization_ratio", lane="main", engine="null-cuda-none", device="cuda:0") == 0.5
+    assert value(samples, "vision_infer_replica_batches_total", device="cuda:1") == 3
+    assert [value(samples, "vision_infer_replica_removed", device=f"cuda:{gpu}") for gpu in (0, 1)] == [0, 1]
+    (engine,) = api.get("/api/v1/engines").json()
+    assert [(one["device"], one["removed"]) for one in engine["replicas"]] == [("cuda:0", None), ("cuda:1", "cuda:1 is gone")]
+    monkeypatch.setattr(api.backend, "lanes", lambda: [replace(lane, replicas=(alone,))])
+    assert not [one for one in scrape(api) if one.name.startswith("vision_infer_replica")]
+
+
 def test_engine_failures_are_counted_and_frames_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     (lane,) = api.backend.lanes()
@@ -98,12 +114,13 @@ def test_the_memory_of_a_gpu_is_shown_once_although_two_lanes_share_it(monkeypat
     api = Api()
     (lane,) = api.backend.lanes()
     memory = GpuMemory("cuda:0", 8000, 2000, 0, {"engine": 900, "graphs": 100, "decoder": 3000, "builder": 0, "other": 2000})
-    lanes = [replace(lane, gpu_memory=memory), replace(lane, name="other", gpu_memory=memory), replace(lane, name="cpu")]
+    on_gpu, on_cpu = (ReplicaStatus("auto", "null-cpu-none", 7, 40, 0.5, 0, None, used) for used in (memory, None))
+    lanes = [replace(lane, name=str(number), replicas=(one,)) for number, one in enumerate((on_gpu, on_gpu, on_cpu))]
     monkeypatch.setattr(api.backend, "lanes", lambda: lanes)
     samples = scrape(api)
     uses = {"free": 2000, "engine": 900, "graphs": 100, "decoder": 3000, "builder": 0, "other": 2000}
     assert {use: value(samples, "vision_infer_gpu_memory_bytes", device="cuda:0", use=use) for use in uses} == uses
-    shown = [engine["gpu_memory"] for engine in api.get("/api/v1/engines").json()]
+    shown = [engine["replicas"][0]["gpu_memory"] for engine in api.get("/api/v1/engines").json()]
     assert shown == [{"total": 8000, **uses}] * 2 + [None]
 
 

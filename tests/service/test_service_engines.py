@@ -14,6 +14,7 @@ from tests.pipeline.fakes import LONG_S
 from tests.pipeline.live_fakes import Camera
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
+from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline import supervisor
 from vision_infer.pipeline.status import StreamState
@@ -34,20 +35,88 @@ def better(engines: Engines) -> CountedEngine:
     return engine
 
 
-def test_lanes_are_distributed_over_gpus(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests: list[tuple[str, str]] = []
+@pytest.fixture
+def requests(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The engines that were opened: the model and the device."""
+    noted: list[tuple[str, str]] = []
 
-    def noted(path: Path, request: EngineRequest, on_message: Any) -> tuple[CountedEngine, None]:
-        requests.append((path.name, request.device))
+    def open_it(path: Path, request: EngineRequest, on_message: Any) -> tuple[CountedEngine, None]:
+        noted.append((path.name, request.device))
         return engines.open(path, request, on_message), None
 
-    monkeypatch.setattr(lanes, "open_quickly", noted)
+    monkeypatch.setattr(lanes, "open_quickly", open_it)
+    return noted
+
+
+def test_each_lane_has_an_engine_on_each_device(engines: Engines, requests: list[tuple[str, str]]) -> None:
     cameras = [Camera(0), Camera(1), Camera(2)]
     streams = {camera.name: wanted(camera, model=model) for camera, model in zip(cameras, ("one", "two", "one"), strict=True)}
     with Site(*cameras, of=settings(streams, device="cuda:0,cuda:1")) as site:
         for camera in cameras:
             site.give(camera)
-    assert requests == [("one", "cuda:0"), ("two", "cuda:1")]
+        devices = [[replica.device for replica in lane.replicas] for lane in site.service.lanes()]
+    assert requests == [("one", "cuda:0"), ("one", "cuda:1"), ("two", "cuda:0"), ("two", "cuda:1")]
+    assert devices == [["cuda:0", "cuda:1"]] * 2
+    assert sorted(engines.closed) == ["one", "one", "two", "two"]
+
+
+def test_a_device_that_cannot_be_used_is_reported_and_left_out(
+    engines: Engines, requests: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def before_open(model: str) -> None:
+        if requests[-1][1] == "cuda:0":
+            raise EngineError("cuda:0 has no memory left", "Free some.")
+
+    engines.before_open = before_open
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}, device="cuda:0,cuda:1")) as site:
+        site.give(camera)
+        (lane,) = site.service.lanes()
+    assert [replica.device for replica in lane.replicas] == ["cuda:1"]
+    assert "cuda:0 is not used: cuda:0 has no memory left. Free some." in caplog.text
+
+
+def test_a_device_that_is_lost_while_serving_is_an_event_and_the_streams_go_on(
+    engines: Engines, requests: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    first: list[CountedEngine] = []
+    plain = engines.open
+
+    def open_it(*given: Any) -> CountedEngine:
+        engine = plain(*given)
+        first.append(engine)
+        return engine
+
+    engines.open = open_it  # type: ignore[method-assign, assignment]
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}, device="cuda:0,cuda:1")) as site:
+        site.give(camera)
+
+        def lost(batch: object) -> None:
+            raise DeviceLostError("cuda:0 is gone", "Look at dmesg.")
+
+        first[0]._run = lost
+        while not engine_changes(site):
+            camera.give()
+        before = site.status("s0").results
+        camera.give()
+        wait_until(lambda: site.status("s0").results > before, "a result of the other device")
+        assert site.service.ready()[0]
+        (event,) = (one for one in site.service.events() if isinstance(one, EngineEvent))
+        (lane,) = site.service.lanes()
+    assert (event.lane, event.change, event.engine) == ("one", "removed", first[0].name)
+    assert event.reason == "cuda:0 is no longer used: cuda:0 is gone. Look at dmesg."
+    assert [replica.removed for replica in lane.replicas] == ["cuda:0 is gone. Look at dmesg.", None]
+    assert "on cuda:0 is no longer used, the lane continues on its other devices: cuda:0 is gone" in caplog.text
+
+
+def test_the_engine_of_one_device_is_swapped(engines: Engines, requests: list[tuple[str, str]]) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}, device="cuda:0,cuda:1")) as site:
+        site.give(camera)
+        assert site.service._lanes._swap("one", better(engines), replica=1) is not None
+        (lane,) = site.service.lanes()
+        assert [replica.engine for replica in lane.replicas] == ["echo-cpu-none", "better-cpu-fp32"]
 
 
 class Held:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class SettingsBase(BaseModel):
@@ -27,10 +28,27 @@ class InferenceSettings(SettingsBase):
     engine: str = Field(default="auto", min_length=1, description="The engine, such as onnxruntime-cpu-fp32. auto: the fastest.")
     engine_dir: Path | None = Field(default=None, description="Engines and passports. Defaults to $VISION_INFER_HOME/engines.")
     device: str = Field(
-        default="auto", min_length=1, description="The device: auto, cpu or cuda:0. With cuda:0,cuda:1, GPUs alternate."
+        default="auto",
+        min_length=1,
+        description="auto, cpu, cuda:0, several such as cuda:0,cuda:1 that share the work, or all GPUs.",
     )
     workers: int | None = Field(
         default=None, ge=1, le=256, description="Batches in flight. Defaults to CPUs / threads, or 2 on a GPU."
     )
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads per batch. Defaults to 1.")
     batch: int | None = Field(default=None, ge=1, le=256, description="The maximum batch size. Defaults to 1, or 8 on a GPU.")
+
+    @field_validator("device")
+    @classmethod
+    def _known_devices(cls, device: str) -> str:
+        if device in ("auto", "all"):
+            return device
+        names: list[str] = []
+        for name in (name.strip() for name in device.split(",")):
+            match = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", name)
+            if match is None:
+                raise ValueError(f"unknown device {name!r}; use auto, all, cpu, cuda:N, or several such as cuda:0,cuda:1")
+            names.append("cpu" if name == "cpu" else f"cuda:{int(match[1] or 0)}")
+            if names.count(names[-1]) > 1:
+                raise ValueError(f"{names[-1]} is given twice")
+        return ",".join(names)

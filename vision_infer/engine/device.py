@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from vision_infer.core.errors import UsageError
+from vision_infer.core.errors import EngineError, UsageError
 
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 INSTRUCTIONS_ARM = ("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2")
@@ -52,18 +53,20 @@ def parse_device(device: str) -> tuple[str, int]:
     return "cuda", int(match[1] or 0)
 
 
-def device_of(devices: str, number: int) -> str:
-    """Return the device of the next engine; several GPUs, such as ``cuda:0,cuda:1``, take turns.
+def devices_of(devices: str, on_message: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
+    """Return the devices of the setting ``device``; ``all`` is every GPU that CUDA reports, or the CPU if there is none.
 
     Args:
-        devices: The devices as the user wrote them.
-        number: The number of engines that are open already.
-
-    Raises:
-        UsageError: One of several devices is not a GPU.
+        devices: A device, several with commas, or ``all``.
+        on_message: Receives the reason why there is no GPU, as a line of text.
     """
-    names = [name.strip() for name in devices.split(",")]
-    for name in names if len(names) > 1 else ():
-        if parse_device(name)[0] != "cuda":
-            raise UsageError(f"device {devices!r}: engines take turns on GPUs only", "Write cuda:0,cuda:1, or one device.")
-    return names[number % len(names)]
+    if devices != "all":
+        return tuple(devices.split(","))
+    try:
+        from vision_infer.engine.gpu.cuda import device_count
+
+        count = device_count()
+    except EngineError as error:
+        on_message(f"no GPU is used, only the CPU: {error}")
+        return ("cpu",)
+    return tuple(f"cuda:{number}" for number in range(count))

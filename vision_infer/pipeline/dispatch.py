@@ -7,28 +7,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.errors import EngineError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.idle import Idle
+from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.schedule.batcher import Batch, Batcher, Entry
 from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
+
+REMOVE_AFTER = 3
+"""The number of failures in a row after which a replica is removed from its lane, if the lane has another."""
+
+
+@dataclass(slots=True)
+class ReplicaLoad:
+    """An engine of a lane, and its work so far."""
+
+    engine: Engine
+    settings: LaneSettings
+    batches: int = 0
+    frames: int = 0
+    engine_ns: int = 0
+    failures: int = 0
+    failures_in_a_row: int = 0
+    removed: str = ""
+    """Why it was removed from the lane; empty while it is in use."""
+    rate: RollingRate = field(default_factory=lambda: RollingRate(1))
+    """The engine time per second, nanoseconds."""
 
 
 @dataclass(slots=True)
 class LaneLoad:
     """The work of a lane so far."""
 
+    replicas: list[ReplicaLoad] = field(default_factory=list)
+
     batches: dict[int, int] = field(default_factory=dict)
     """The number of batches, by the number of frames in them."""
     frames: int = 0
     padded: int = 0
     engine_ns: int = 0
+    failures: int = 0
+    error: str | None = None
+    """The last failure."""
     times: RollingHistogram = field(default_factory=RollingHistogram)
     """The engine times of the batches of the last minute."""
-    rate: RollingRate = field(default_factory=lambda: RollingRate(1))
-    """The engine time per second, nanoseconds."""
 
     def add(self, batch: Batch[Frame], engine_ns: int, now_ns: int) -> None:
         """Count a batch that has left the engine; a batch on which it failed (0 ns) is counted elsewhere."""
@@ -36,6 +61,11 @@ class LaneLoad:
             return
         self.times.record(now_ns, engine_ns)
         count = len(batch.entries)
+        replica = self.replicas[batch.replica]
+        replica.batches += 1
+        replica.frames += count
+        replica.engine_ns += engine_ns
+        replica.failures_in_a_row = 0
         self.batches[count] = self.batches.get(count, 0) + 1
         self.frames += count
         self.padded += batch.padding
@@ -43,7 +73,7 @@ class LaneLoad:
 
     def copy(self) -> LaneLoad:
         """Return a copy, which no longer changes."""
-        return replace(self, batches=self.batches.copy())
+        return replace(self, batches=self.batches.copy(), replicas=[replace(replica) for replica in self.replicas])
 
 
 @dataclass(slots=True)
@@ -75,34 +105,41 @@ class Dispatch:
         """Notified when a replaced engine has finished its last batch."""
         self._closed = False
         self._loads: dict[str, LaneLoad] = {}
-        self._engines: dict[str, Engine] = {}
         self._max_ages: dict[str, int] = {}
         """The maximum age of live streams' frames, nanoseconds."""
         self._using: dict[int, int] = {}
         """The number of batches in each engine now, by its identity."""
 
     def add_lane(self, settings: LaneSettings, engine: Engine) -> None:
-        """Open a lane."""
+        """Open a lane with one replica."""
         with self._lock:
             self._batcher.add_lane(settings)
-            self._loads[settings.name] = LaneLoad()
-            self._engines[settings.name] = engine
+            self._loads[settings.name] = LaneLoad([ReplicaLoad(engine, settings)])
 
-    def swap_engine(self, settings: LaneSettings, engine: Engine, timeout_s: float) -> bool:
-        """Send a lane's batches to another engine, from the next batch on, and wait until none is in the old engine.
+    def add_replica(self, settings: LaneSettings, engine: Engine) -> None:
+        """Add a replica to a lane; it takes batches at once."""
+        with self._lock:
+            self._batcher.add_replica(settings)
+            self._loads[settings.name].replicas.append(ReplicaLoad(engine, settings))
+            self._idle.call_all()
+
+    def swap_engine(self, settings: LaneSettings, engine: Engine, timeout_s: float, replica: int = 0) -> bool:
+        """Send a replica's batches to another engine, from the next batch on, and wait until none is in the old engine.
 
         Args:
-            settings: The settings of the lane for the new engine.
+            settings: The settings of the replica for the new engine.
             engine: The new engine.
             timeout_s: The maximum wait, seconds.
+            replica: The number of the replica. If it was removed, it is in use again.
 
         Returns:
             Whether the old engine is free.
         """
         with self._lock:
-            old = self._engines[settings.name]
-            self._engines[settings.name] = engine
-            self._batcher.change_lane(settings)
+            load = self._loads[settings.name].replicas[replica]
+            old = load.engine
+            load.engine, load.settings, load.removed, load.failures_in_a_row = engine, settings, "", 0
+            self._batcher.change_lane(settings, replica)
             self._idle.call_all()
             return self._freed.wait_for(lambda: not self._using.get(id(old)), timeout_s)
 
@@ -115,7 +152,6 @@ class Dispatch:
         with self._lock:
             self._batcher.remove_lane(name)
             del self._loads[name]
-            del self._engines[name]
 
     def set_weight(self, stream: str, weight: float) -> None:
         """Change a stream's share of the engine's time."""
@@ -136,7 +172,8 @@ class Dispatch:
         """Sample the engine time of each lane; call it about once a second."""
         with self._lock:
             for load in self._loads.values():
-                load.rate.sample(now_ns, load.engine_ns)
+                for replica in load.replicas:
+                    replica.rate.sample(now_ns, replica.engine_ns)
 
     def join(self, stream: str, lane: str, window: int | None, weight: float, max_age_ns: int | None = None) -> None:
         """Add a stream to a lane.
@@ -195,7 +232,7 @@ class Dispatch:
                 outdated = self._outdated(now) if self._max_ages else ()
                 batch = self._batcher.take(now)
                 if batch is not None:
-                    engine = self._engines[batch.lane]
+                    engine = self._loads[batch.lane].replicas[batch.replica].engine
                     self._using[id(engine)] = self._using.get(id(engine), 0) + 1
                     self._call()  # another batch may be ready: this worker will be busy with its own
                     return Assignment(batch, engine, outdated)
@@ -223,21 +260,63 @@ class Dispatch:
 
         return self._batcher.withdraw(too_old)
 
-    def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
-        """Count a batch that has left its engine."""
+    def done(
+        self, batch: Batch[Frame], engine: Engine, engine_ns: int, error: EngineError | None = None
+    ) -> Sequence[ReplicaRemoval] | None:
+        """Count a batch that has left its engine.
+
+        Args:
+            batch: The batch.
+            engine: Its engine.
+            engine_ns: Its engine time; 0 if it failed.
+            error: Why it failed.
+
+        Returns:
+            If the batch failed on an engine that is no longer used, and the lane continues on others: the replicas that were
+            removed because of it. Otherwise None.
+        """
         with self._lock:
             left = self._using[id(engine)] - 1
             if left:
                 self._using[id(engine)] = left
             else:
                 del self._using[id(engine)]
-                if engine is not self._engines.get(batch.lane):
+                if engine is not self._loads[batch.lane].replicas[batch.replica].engine:
                     self._freed.notify_all()
             self._batcher.done(batch, engine_ns)
+            # A replica is removed before another worker can take a batch for it.
+            removed = None if error is None else self._failed(batch, engine, error)
             self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
             # The calling worker takes the next batch itself, so no other has to be woken up, except to end.
             if self._closed:
                 self._idle.call_all()
+        return removed
+
+    def _failed(self, batch: Batch[Frame], engine: Engine, error: EngineError) -> Sequence[ReplicaRemoval] | None:
+        """Count a failure; remove the replica if its device is lost or it fails repeatedly, except the last of its lane."""
+        load = self._loads[batch.lane]
+        load.failures += 1
+        load.error = str(error)
+        replica = load.replicas[batch.replica]
+        if replica.engine is not engine:  # it was replaced meanwhile
+            return None
+        replica.failures += 1
+        replica.failures_in_a_row += 1
+        if replica.removed:
+            return ()
+        lost = error.device_lost
+        if not lost and replica.failures_in_a_row < REMOVE_AFTER:
+            return None
+        removed: list[ReplicaRemoval] = []
+        for lane, other in self._loads.items():
+            in_use = [one for one in other.replicas if one.settings.ready and not one.removed]
+            for number, one in enumerate(other.replicas):
+                affected = one is replica or (lost and one.settings.device == replica.settings.device)
+                if affected and one in in_use and len(in_use) > 1:
+                    one.removed = load.error
+                    self._batcher.change_lane(replace(one.settings, ready=False), number)
+                    removed.append(ReplicaRemoval(lane, one.settings.device, one.engine.name, load.error))
+        return removed if replica.removed else None
 
     def close(self) -> None:
         """Accept no more frames: :meth:`take` returns None once no frame waits."""

@@ -110,8 +110,13 @@ class Launcher:
         self, record: StreamRecord, source: SourceSpec, lane: str, stopping: threading.Event
     ) -> AbstractContextManager[Source]:
         """Open a source. By default its images are decoded on the device on which its lane infers, if that has memory for it."""
-        spec = replace(source, gpu=self.lanes.gpu(lane))
-        ledger = ledger_for(spec, [one.engine for one in self.lanes.of_group(lane)])
+        gpus = self.lanes.gpus(lane)
+        with self.streams.changed:
+            if record.gpu not in gpus:  # of several GPUs, the one that decodes the fewest streams
+                taken = [other.gpu for other in self.streams.records() if not other.state.final]
+                record.gpu = min(gpus, key=taken.count, default=None)
+        spec = replace(source, gpu=record.gpu)
+        ledger = ledger_for(spec, [engine for one in self.lanes.of_group(lane) for engine in one.engines])
         return with_decoder(spec, record, ledger, lambda spec: self.open_stream(spec, self.decode_threads, stopping))
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:

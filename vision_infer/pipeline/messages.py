@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.schedule.batcher import Batch
 
 
@@ -30,6 +32,8 @@ class Failed:
     batch: Batch[Frame]
     lane: Lane
     error: EngineError
+    removed: Sequence[ReplicaRemoval] | None = None
+    """The replicas that were removed because of it, see :meth:`vision_infer.pipeline.dispatch.Dispatch.done`."""
 
 
 @dataclass(frozen=True, slots=True)

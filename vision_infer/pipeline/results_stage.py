@@ -11,7 +11,7 @@ from vision_infer.analyze.select import select
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
-from vision_infer.core.errors import EngineError, VisionInferError
+from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.completion import Completion, PendingResult
@@ -47,7 +47,7 @@ class ResultsStage:
         messages: The workers' messages.
         clock: The monotonic and the wall clock.
         failed: Called with a failure of all streams: an internal error.
-        engine_failed: Called with the name of a lane whose engine has failed on a batch, and the error.
+        engine_failed: Called when an engine has failed on a batch.
         ended: Called when the last result of a stream is in its outlet, and whether the stream had joined. A stream that was
             never opened has not.
     """
@@ -57,7 +57,7 @@ class ResultsStage:
         messages: Channel[Message],
         clock: Clock,
         failed: Callable[[VisionInferError], None],
-        engine_failed: Callable[[str, EngineError], None],
+        engine_failed: Callable[[Failed], None],
         ended: Callable[[Ended, bool], None],
     ) -> None:
         self._messages = messages
@@ -128,10 +128,10 @@ class ResultsStage:
                 self._skip(self._streams[name], sequence)
             case Outdated(name, sequence, frame):
                 self._dropped(self._streams[name], sequence, DropReason.OUTDATED, frame)
-            case Failed(batch, _, error):
-                for entry in batch.entries:
-                    self._lost(entry, batch.lane)
-                self._engine_failed(batch.lane, error)
+            case Failed():
+                for entry in message.batch.entries:
+                    self._lost(entry, message.batch.lane)
+                self._engine_failed(message)
             case Ended():
                 self._end(message)
             case Broken(cause):

@@ -150,6 +150,37 @@ class StreamStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaRemoval:
+    """A replica that is no longer used, while its lane continues on others."""
+
+    lane: str
+    device: str
+    engine: str
+    """The engine's name: runtime-device-precision."""
+    reason: str
+    """The failure; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """The status of one replica of a lane: its engine on one device."""
+
+    device: str
+    """The device: ``cpu``, ``cuda:0``; ``auto`` if it was chosen by the runtime."""
+    engine: str
+    """The engine's name: runtime-device-precision."""
+    batches: int
+    frames: int
+    utilization: float
+    """The fraction of its batch slots in use over the last ten seconds or so, 0–1."""
+    failures: int
+    removed: str | None
+    """Why it is no longer used; None while it is."""
+    gpu_memory: GpuMemory | None = None
+    """The memory of the engine's GPU, which other lanes share; None if the engine has none, or the GPU does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class LaneStatus:
     """The status of a lane at one moment."""
 
@@ -185,5 +216,5 @@ class LaneStatus:
     """The last failure."""
     failing: bool = False
     """Whether the engine has failed on every batch lately."""
-    gpu_memory: GpuMemory | None = None
-    """The memory of the engine's GPU, which other lanes share; None if the engine has none, or the GPU does not answer."""
+    replicas: tuple[ReplicaStatus, ...] = ()
+    """The engines of the lane, one for each device."""

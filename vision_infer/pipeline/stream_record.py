@@ -100,6 +100,8 @@ class StreamRecord:
     """Its zones and lines, if it has any; they stay when the stream has ended."""
     live: LiveRecord | None = None
     """The additional counters of a live stream."""
+    gpu: int | None = None
+    """The GPU that decodes it by default; None: the CPU."""
     private: bool = False
     """Whether its state changes are not reported as events."""
 

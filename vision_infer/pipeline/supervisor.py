@@ -37,9 +37,12 @@ class Supervisor(SupervisorStatistics):
         clock: The monotonic and the wall clock.
         open_stream: Opens a source; a live source stops when the given event is set. Tests pass their own.
         hook: Called with every result on the thread of the results stage, if the stream has no hook.
-        in_flight: The number of batches that the device runs at the same time. None: the maximum of the lanes' engines.
-        keep_going: Whether a failure of an engine costs only its batch. Otherwise it ends all streams.
+        in_flight: The number of batches that a device runs at the same time. None: the maximum of the lanes' engines.
+        keep_going: Whether a failure of an engine costs only its batch. Otherwise it ends all streams, unless the engine is
+            removed from its lane and the lane has others.
         on_event: Called with each state change of a stream. It must be quick, and must not call the supervisor.
+        devices: The number of devices. None: the maximum number of a lane's engines.
+        on_removed: Called when a replica is removed from its lane because of failures. It must be quick.
     """
 
     def add_lane(self, lane: Lane) -> None:
@@ -58,13 +61,27 @@ class Supervisor(SupervisorStatistics):
         """
         self._lanes.remove(name)
 
-    def swap_engine(self, name: str, engine: Engine, timeout_s: float = SWAP_TIMEOUT_S) -> Engine | None:
-        """Replace the engine of a lane between two batches: no frame is lost or waits.
+    def add_replica(self, name: str, engine: Engine, device: str) -> None:
+        """Add an engine of the same model on another device to a lane; it takes batches at once.
+
+        Args:
+            name: The name of the lane.
+            engine: The engine: for images of the same size, fitted in the same way, and with the same classes.
+            device: The device, such as ``cuda:1``.
+
+        Raises:
+            ValueError: The engine does not fit the lane.
+        """
+        self._lanes.add_replica(name, engine, device)
+
+    def swap_engine(self, name: str, engine: Engine, timeout_s: float = SWAP_TIMEOUT_S, replica: int = 0) -> Engine | None:
+        """Replace an engine of a lane between two batches: no frame is lost or waits.
 
         Args:
             name: The name of the lane.
             engine: The new engine: for images of the same size, fitted in the same way, and with the same classes.
             timeout_s: The maximum time for the last batch in the old engine, seconds.
+            replica: The number of the lane's replica.
 
         Returns:
             The old engine, which its owner has to close; None if it is still running a batch after this time.
@@ -72,7 +89,7 @@ class Supervisor(SupervisorStatistics):
         Raises:
             ValueError: The new engine does not fit the lane.
         """
-        return self._lanes.swap(name, engine, timeout_s)
+        return self._lanes.swap(name, engine, timeout_s, replica)
 
     def give_up(self, name: str, error: VisionInferError) -> None:
         """Report that the engine of a lane cannot be opened: the frames that wait for it fail, as if the engine had failed."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import EngineError, VisionInferError
+from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.engine import gpu_of
 from vision_infer.engine.gpu.surface_reader import surface_reader
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
@@ -17,10 +19,10 @@ from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.launcher import Launcher, OpenStream
-from vision_infer.pipeline.messages import Ended, Finish, Message
+from vision_infer.pipeline.messages import Ended, Failed, Finish, Message
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.results_stage import ResultsStage
-from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.pipeline.status import ReplicaRemoval, StreamEvent, StreamState
 from vision_infer.pipeline.stream_record import StreamRecord, progress_of
 from vision_infer.pipeline.stream_table import StreamTable
 from vision_infer.pipeline.workers.inference_worker import InferenceWorker
@@ -37,6 +39,7 @@ from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 from vision_infer.telemetry.rolling import RollingRate
 
 MESSAGES_IN_FLIGHT = 64
+_log = logging.getLogger("vision_infer.pipeline")
 
 
 class SupervisorLifecycle:
@@ -54,18 +57,23 @@ class SupervisorLifecycle:
         in_flight: int | None = None,
         keep_going: bool = False,
         on_event: Callable[[StreamEvent], None] | None = None,
+        devices: int | None = None,
+        on_removed: Callable[[ReplicaRemoval], None] = lambda _: None,
     ) -> None:
         nvdec.reader_of = surface_reader  # a source must not import the engines
         self._max_active = max_active
         self._clock = clock
         self._keep_going = keep_going
-        in_flight = in_flight or max(lane.engine.in_flight for lane in lanes)
-        self._dispatch = Dispatch(Batcher(in_flight), clock)
+        self._on_removed = on_removed
+        devices = devices or max(len(lane.engines) for lane in lanes)
+        in_flight = in_flight or max(engine.in_flight for lane in lanes for engine in lane.engines)
+        self._dispatch = Dispatch(Batcher(in_flight, lambda frame: gpu_of(frame.image)), clock)
         self._lanes = LaneTable(lanes, self._dispatch, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
         self._stage = ResultsStage(self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
         self._workers = [
-            InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock) for number in range(in_flight)
+            InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock)
+            for number in range(in_flight * devices)
         ]
         self._streams = StreamTable(clock, on_event)
         # The lock of the stream table also guards the waiting, active and forgotten streams below. Every thread that starts,
@@ -226,11 +234,14 @@ class SupervisorLifecycle:
         self._error = self._error or error
         self.stop()
 
-    def _engine_failed(self, lane: str, error: EngineError) -> None:
-        self._lanes.failed(lane, error)
-        # This process cannot use a lost device again: it ends, and its supervisor starts another.
-        if error.device_lost or not self._keep_going:
-            self._fail(error)
+    def _engine_failed(self, failed: Failed) -> None:
+        for removal in failed.removed or ():
+            where = f"{removal.lane}: {removal.engine} on {removal.device}"
+            _log.error("%s is no longer used, the lane continues on its other devices: %s", where, removal.reason)
+            self._on_removed(removal)
+        # This process cannot use a lost device again: without another it ends, and its supervisor starts another process.
+        if failed.removed is None and (failed.error.device_lost or not self._keep_going):
+            self._fail(failed.error)
 
     def _sample(self, now_ns: int) -> None:
         self._dispatch.sample(now_ns)

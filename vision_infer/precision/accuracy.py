@@ -23,7 +23,7 @@ from vision_infer.engine.open import open_engine
 from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.runs.run_factories import engine_request, make_lane, make_supervisor
+from vision_infer.pipeline.runs.run_factories import make_lane, make_supervisor, request_on_one_device
 from vision_infer.stream.source import SourceSpec
 
 LOW_CONFIDENCE = 0.001
@@ -102,7 +102,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
     for path in paths:
         if not Path(path).is_file():
             raise StreamError(f"{path}: no such file", "--images must be the folder of the images in --data.")
-    with open_engine(resolve_model(settings.model, settings.model_dir), engine_request(settings)) as engine:
+    with open_engine(resolve_model(settings.model, settings.model_dir), request_on_one_device(settings)) as engine:
         categories = category_ids(engine.card, truth)
         lane = make_lane(engine, _evaluation_settings(settings, engine.card))
         channel = ResultChannel(capacity=len(paths))

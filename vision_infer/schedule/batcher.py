@@ -4,6 +4,9 @@ It is work-conserving: while the device has capacity for a batch and a frame wai
 wait (``max_wait_ns``) for a fuller batch. The stream with the smallest virtual time goes first; of several such streams,
 the one that has waited longest (:mod:`vision_infer.schedule.shares`). A batch never mixes lanes.
 
+A lane can have several *replicas*: engines for the same model on several devices. Each takes a batch whenever it is free. Of
+several free replicas, one on the GPU that holds the image goes first, then the one that will be done first.
+
 Two bounds keep the shares exact where several lanes share the device:
 
 - *Riders.* A stream that is not due can fill the remaining slots of a batch. While a stream waits in another lane, a rider gets
@@ -19,9 +22,10 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from operator import itemgetter
 from typing import Generic, TypeVar
 
-from vision_infer.schedule.lane_state import UNKNOWN_NS, LaneSettings, LaneState
+from vision_infer.schedule.lane_state import UNKNOWN_NS, DeviceState, LaneSettings, LaneState, ReplicaState, choose_replica
 from vision_infer.schedule.queues import FrameQueue, QueuedItem
 from vision_infer.schedule.shares import FairShares
 
@@ -45,6 +49,8 @@ class Batch(Generic[T]):
     """Frames that go through a lane's engine together."""
 
     lane: str
+    replica: int
+    """The number of the replica that runs it."""
     entries: tuple[Entry[T], ...]
     size: int
     """The batch size at which the engine runs it, at least the number of entries."""
@@ -58,42 +64,52 @@ class Batch(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """All lanes of one device.
+    """All lanes of some devices.
 
     Args:
-        in_flight: The maximum number of batches on the device at the same time, over all lanes.
+        in_flight: The maximum number of batches on each device at the same time, over all lanes.
+        gpu_of: Returns the GPU whose memory holds an item; None: host memory.
     """
 
-    def __init__(self, in_flight: int) -> None:
+    def __init__(self, in_flight: int, gpu_of: Callable[[T], int | None] = lambda _: None) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, got {in_flight}")
         self._in_flight = in_flight
-        self._flying = 0
+        self._gpu_of = gpu_of
+        self._devices: dict[str, DeviceState] = {}
         self._lanes: dict[str, LaneState[T]] = {}
         self.shares = FairShares()
         self.padded = 0
         """The number of slots that were padding so far."""
 
     def add_lane(self, settings: LaneSettings) -> None:
-        """Open a lane."""
+        """Open a lane with one replica."""
         if settings.name in self._lanes:
             raise ValueError(f"lane {settings.name!r} exists already")
-        self._lanes[settings.name] = LaneState(settings)
+        self._lanes[settings.name] = LaneState([])
+        self.add_replica(settings)
+
+    def add_replica(self, settings: LaneSettings) -> None:
+        """Add a replica to a lane; its number is that of the replicas before it."""
+        replicas = self._lanes[settings.name].replicas
+        device = self._devices.setdefault(settings.device, DeviceState())
+        replicas.append(ReplicaState(len(replicas), settings, device))
 
     def remove_lane(self, name: str) -> None:
         """Close a lane.
 
         Raises:
-            ValueError: A stream has joined it, or a batch is in its engine.
+            ValueError: A stream has joined it, or a batch is in an engine.
         """
         lane = self._lanes[name]
         if lane.queues or lane.flying:
             raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches in the engine")
         del self._lanes[name]
 
-    def change_lane(self, settings: LaneSettings) -> None:
-        """Give a lane other batch sizes and limits, from its next batch on; its frames continue to wait."""
-        self._lanes[settings.name].settings = settings
+    def change_lane(self, settings: LaneSettings, replica: int = 0) -> None:
+        """Give a replica of a lane other batch sizes and limits, from its next batch on; its frames continue to wait."""
+        device = self._devices.setdefault(settings.device, DeviceState())
+        self._lanes[settings.name].replicas[replica].change(settings, device)
 
     def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[T]]:
         """Remove a stream from one of its lanes, not the last; return the frames that waited there, which are lost."""
@@ -158,33 +174,32 @@ class Batcher(Generic[T]):
 
     def take(self, now_ns: int) -> Batch[T] | None:
         """Return the next batch; None when there is no capacity, no frame waits, or the lane still waits for more frames."""
-        if self._flying >= self._in_flight:
-            return None
-        ready: list[tuple[tuple[float, int, str], str]] = []
+        ready: list[tuple[tuple[float, int, str], str, list[ReplicaState]]] = []
         held: list[LaneState[T]] = []
         for name, lane in self._lanes.items():
-            if lane.is_ready(now_ns):
-                ready.append((self._next_stream(lane), name))
-            elif lane.waiting:
+            if not lane.waiting:
+                continue
+            free = lane.free(self._in_flight)
+            if free and lane.is_due(free, now_ns):
+                ready.append((self._next_stream(lane), name, free))
+            else:
                 held.append(lane)
         if not ready:
             return None
         if len(ready) > 1:
-            ready.sort()
-        due, name = ready[0]
-        batch = self._fill(self._lanes[name], due[2], ready[1][0][0] if len(ready) > 1 else math.inf)
+            ready.sort(key=itemgetter(0, 1))
+        due, name, free = ready[0]
+        batch = self._fill(self._lanes[name], free, due[2], ready[1][0][0] if len(ready) > 1 else math.inf)
         for lane in held:
             self._bound_lag(lane)
         return batch
 
     def wake_at_ns(self) -> int | None:
         """Return when to call :meth:`take` again because a wait runs out; None when only an event can change its answer."""
-        if self._flying >= self._in_flight:
-            return None
         times = [
-            min(lane.since_ns.values()) + lane.settings.max_wait_ns
+            min(lane.since_ns.values()) + lane.max_wait_ns
             for lane in self._lanes.values()
-            if lane.waiting and lane.settings.ready and lane.flying < lane.settings.in_flight
+            if lane.waiting and lane.free(self._in_flight)
         ]
         return min(times, default=None)
 
@@ -197,14 +212,18 @@ class Batcher(Generic[T]):
                 ran: then the estimate remains, because frames without cost would always be next.
         """
         lane = self._lanes[batch.lane]
-        lane.flying -= 1
-        self._flying -= 1
+        replica = lane.replicas[batch.replica]
+        replica.flying -= 1
+        replica.device.flying -= 1
         if engine_ns <= 0:
             return
         each = engine_ns / len(batch.entries)
-        lane.frame_ns = each if lane.frame_ns == UNKNOWN_NS else lane.frame_ns + 0.125 * (each - lane.frame_ns)
+        replica.frame_ns = _averaged(replica.frame_ns, each)
+        lane.frame_ns = _averaged(lane.frame_ns, each)
+        # A stream does not choose its replica: with several, all streams of the lane are charged the average.
+        charge = each if len(lane.replicas) == 1 else lane.frame_ns
         for entry in batch.entries:
-            self.shares.correct(entry.stream, batch.estimated_ns, each)
+            self.shares.correct(entry.stream, batch.estimated_ns, charge, each)
 
     def lane_load(self, name: str) -> tuple[int, int]:
         """Return the number of frames that wait for a lane now, and of its batches in the engine."""
@@ -213,8 +232,8 @@ class Batcher(Generic[T]):
 
     @property
     def room(self) -> bool:
-        """Whether the device has capacity for another batch."""
-        return self._flying < self._in_flight
+        """Whether a device has capacity for another batch."""
+        return any(device.flying < self._in_flight for device in self._devices.values())
 
     @property
     def due(self) -> int:
@@ -222,21 +241,21 @@ class Batcher(Generic[T]):
 
         It is 0 only if :meth:`take` would return None. A lane that still waits for more frames counts.
         """
-        room = self._in_flight - self._flying
-        if room < 1:
-            return 0
         due = 0
         for lane in self._lanes.values():
-            settings = lane.settings
-            if lane.waiting and settings.ready:
-                batches = -(-lane.waiting // settings.batch_sizes[-1])
-                due += max(0, min(settings.in_flight - lane.flying, batches))
-        return min(room, due)
+            waiting = lane.waiting
+            if not waiting:
+                continue
+            for replica in lane.replicas:
+                capacity = replica.capacity(self._in_flight)
+                if capacity > 0:
+                    due += min(capacity, -(-waiting // replica.settings.batch_sizes[-1]))
+        return min(due, self._in_flight * len(self._devices) - self.flying) if due else 0
 
     @property
     def flying(self) -> int:
         """The number of batches in the engines now."""
-        return self._flying
+        return sum(device.flying for device in self._devices.values())
 
     @property
     def waiting(self) -> int:
@@ -256,15 +275,21 @@ class Batcher(Generic[T]):
         behind = len(self._lanes) > 1 and lane.since_ns
         self.shares.wake(stream, self._next_stream(lane)[0] if behind else math.inf)
 
-    def _fill(self, lane: LaneState[T], stream: str, others_ns: float) -> Batch[T]:
+    def _fill(self, lane: LaneState[T], free: list[ReplicaState], stream: str, others_ns: float) -> Batch[T]:
         """Fill a batch of a lane.
 
         Args:
             lane: The lane.
+            free: Its replicas that can take the batch.
             stream: The stream that is due.
             others_ns: The smallest virtual time of the streams in other lanes that could go now.
         """
-        sizes = lane.settings.batch_sizes
+        replica, elsewhere = free[0], set[int | None]()
+        if len(free) > 1:
+            replica = choose_replica(free, self._home(lane, stream))
+            # The images on these GPUs go to the other free replicas, which take the next batches.
+            elsewhere = {other.settings.gpu for other in free} - {replica.settings.gpu, None}
+        sizes = replica.settings.batch_sizes
         # 1. The stream that is due gets the first slot.
         entries = [self._charged(lane, stream, others_ns)]
         if lane.waiting and sizes[-1] > 1:
@@ -276,6 +301,9 @@ class Batcher(Generic[T]):
                 virtual_ns, _, stream = order[0]
                 if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
                     break  # a rider must not get further ahead of the streams in other lanes
+                if elsewhere and self._home(lane, stream) in elsewhere:
+                    heappop(order)
+                    continue
                 entries.append(self._charged(lane, stream, others_ns))
                 since_ns = lane.since_ns.get(stream)
                 if since_ns is None:
@@ -285,9 +313,14 @@ class Batcher(Generic[T]):
         # 3. The batch is padded to the next size of the engine.
         size = sizes[bisect_left(sizes, len(entries))]
         self.padded += size - len(entries)
-        lane.flying += 1
-        self._flying += 1
-        return Batch(lane.settings.name, tuple(entries), size, lane.frame_ns)
+        replica.flying += 1
+        replica.device.flying += 1
+        return Batch(replica.settings.name, replica.number, tuple(entries), size, lane.frame_ns)
+
+    def _home(self, lane: LaneState[T], stream: str) -> int | None:
+        """Return the GPU that holds the next frame of a stream that waits."""
+        queued = lane.queues[stream].oldest()
+        return None if queued is None else self._gpu_of(queued.item)
 
     def _charged(self, lane: LaneState[T], stream: str, others_ns: float) -> Entry[T]:
         """Take the next frame of a stream, and charge the stream for it."""
@@ -302,3 +335,7 @@ class Batcher(Generic[T]):
         min_ns = self.shares.now_ns - self.shares.virtual_cost_ns(stream, _LAG_BATCHES * lane.batch_ns)
         if virtual_ns < min_ns:
             self.shares.advance(lane.since_ns, min_ns - virtual_ns)
+
+
+def _averaged(average_ns: float, each_ns: float) -> float:
+    return each_ns if average_ns == UNKNOWN_NS else average_ns + 0.125 * (each_ns - average_ns)

@@ -1,4 +1,4 @@
-"""The state of one lane in the batcher: its settings, its streams' queues, and the cost of its frames."""
+"""The state of one lane in the batcher: its replicas, its streams' queues, and the cost of its frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ UNKNOWN_NS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """What the batcher knows about a lane: one engine with one input size."""
+    """What the batcher knows about a replica of a lane: one engine on one device."""
 
     name: str
+    """The name of the lane."""
     batch_sizes: tuple[int, ...]
     """The batch sizes of the engine, ascending; a batch between two sizes is padded to the larger one."""
     in_flight: int
@@ -25,7 +26,11 @@ class LaneSettings:
     max_wait_ns: int = 0
     """The maximum wait for a fuller batch, from a stream's oldest frame on; a newer frame in its mailbox does not restart it."""
     ready: bool = True
-    """Whether the engine is open; until then no batch goes."""
+    """Whether the engine is open and in use; otherwise no batch goes to it."""
+    device: str = ""
+    """The device. Replicas of several lanes on one device share its capacity."""
+    gpu: int | None = None
+    """The GPU from whose memory the engine reads images without a copy through the host; None: it reads host memory."""
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
@@ -38,31 +43,96 @@ class LaneSettings:
 
 
 @dataclass(slots=True)
-class LaneState(Generic[T]):
-    """The frames that wait for one lane, and its batches in the engine."""
+class DeviceState:
+    """A device that replicas of several lanes share."""
 
+    flying: int = 0
+    """The number of batches on the device now."""
+
+
+@dataclass(slots=True)
+class ReplicaState:
+    """One engine of a lane."""
+
+    number: int
     settings: LaneSettings
+    device: DeviceState
+    flying: int = 0
+    """The number of batches in the engine now."""
+    frame_ns: float = UNKNOWN_NS
+    """The estimated engine time of a frame."""
+
+    def change(self, settings: LaneSettings, device: DeviceState) -> None:
+        """Use other settings, possibly on another device, from the next batch on."""
+        self.device.flying -= self.flying
+        device.flying += self.flying
+        self.settings, self.device = settings, device
+
+    def capacity(self, in_flight: int) -> int:
+        """Return the number of further batches that it can take now; may be negative after its settings have changed.
+
+        Args:
+            in_flight: The maximum number of batches on its device.
+        """
+        settings = self.settings
+        return min(settings.in_flight - self.flying, in_flight - self.device.flying) if settings.ready else 0
+
+
+def choose_replica(free: list[ReplicaState], home: int | None) -> ReplicaState:
+    """Return the free replica for an image: one on the GPU that holds it, or else the one that will be done first.
+
+    Args:
+        free: The replicas that can take a batch.
+        home: The GPU that holds the image; None: host memory.
+    """
+
+    def rank(replica: ReplicaState) -> tuple[bool, float]:
+        return home is None or replica.settings.gpu != home, replica.frame_ns * (replica.flying + 1)
+
+    return min(free, key=rank)
+
+
+@dataclass(slots=True)
+class LaneState(Generic[T]):
+    """The frames that wait for one lane, and its batches in the engines."""
+
+    replicas: list[ReplicaState]
     queues: dict[str, FrameQueue[T]] = field(default_factory=dict)
     since_ns: dict[str, int] = field(default_factory=dict)
     """The streams with waiting frames, and the time since they wait."""
     waiting: int = 0
-    flying: int = 0
     frame_ns: float = UNKNOWN_NS
-    """The estimated engine time of a frame."""
+    """The estimated engine time of a frame, averaged over the batches of all replicas."""
+
+    @property
+    def flying(self) -> int:
+        """The number of batches in the engines now."""
+        return sum(replica.flying for replica in self.replicas)
 
     @property
     def batch_ns(self) -> float:
-        """The estimated engine time of a full batch."""
-        return self.frame_ns * self.settings.batch_sizes[-1]
+        """The estimated engine time of the largest batch."""
+        return self.frame_ns * max(replica.settings.batch_sizes[-1] for replica in self.replicas)
 
-    def is_ready(self, now_ns: int) -> bool:
-        """Return whether a batch of this lane can go now."""
-        settings = self.settings
-        if self.waiting == 0 or not settings.ready or self.flying >= settings.in_flight:
-            return False
-        if settings.max_wait_ns == 0 or self.waiting >= settings.batch_sizes[-1]:
+    @property
+    def max_wait_ns(self) -> int:
+        """The maximum wait of a frame for a fuller batch."""
+        return self.replicas[0].settings.max_wait_ns
+
+    def free(self, in_flight: int) -> list[ReplicaState]:
+        """Return the replicas that can take a batch now.
+
+        Args:
+            in_flight: The maximum number of batches on a device.
+        """
+        return [replica for replica in self.replicas if replica.capacity(in_flight) > 0]
+
+    def is_due(self, free: list[ReplicaState], now_ns: int) -> bool:
+        """Return whether the waiting frames, at least one, can go now to one of the free replicas, at least one."""
+        wait_ns = self.max_wait_ns
+        if wait_ns == 0 or self.waiting >= max(replica.settings.batch_sizes[-1] for replica in free):
             return True
-        return now_ns - min(self.since_ns.values()) >= settings.max_wait_ns
+        return now_ns - min(self.since_ns.values()) >= wait_ns
 
     def pop(self, stream: str) -> QueuedItem[T]:
         """Take the next frame of a stream."""

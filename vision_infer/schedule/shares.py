@@ -104,11 +104,11 @@ class FairShares:
         self._now = max(self._now, min(account.virtual_ns, others_ns))
         account.virtual_ns += estimated_ns / account.weight
 
-    def correct(self, stream: str, estimated_ns: float, engine_ns: float) -> None:
-        """Replace the estimate by the measured engine time."""
+    def correct(self, stream: str, estimated_ns: float, charge_ns: float, engine_ns: float) -> None:
+        """Replace the estimate for a frame by its charge, and count its measured engine time."""
         account = self._accounts.get(stream)
         if account is not None:
-            account.virtual_ns += (engine_ns - estimated_ns) / account.weight
+            account.virtual_ns += (charge_ns - estimated_ns) / account.weight
             account.engine_ns += engine_ns
 
     def advance(self, streams: Iterable[str], virtual_ns: float) -> None:

@@ -1,4 +1,4 @@
-"""Changes while the service runs: states of streams, steps of degradation, swapped and hanging engines."""
+"""Changes while the service runs: states of streams, steps of degradation, swapped, hanging and removed engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision_infer.pipeline.status import StreamEvent
 from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.stream.redact import redact
 
-EngineChange = Literal["swapped", "hanging"]
+EngineChange = Literal["swapped", "hanging", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class EngineEvent:
 
     lane: str
     change: EngineChange
-    """``swapped``: the lane now uses this engine; ``hanging``: the engine does not return a batch."""
+    """``swapped``: the lane now uses this engine; ``hanging``: the engine does not return a batch; ``removed``: the engine
+    failed, and the lane continues on other devices."""
     engine: str
     """The engine's name: runtime-device-precision."""
     at_ns: int

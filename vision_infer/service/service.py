@@ -14,6 +14,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
+from vision_infer.engine.device import devices_of
 from vision_infer.model.catalog import list_models
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
@@ -86,6 +87,8 @@ class Service:
             in_flight=in_flight(settings),
             keep_going=True,
             on_event=self._changes.publish,
+            devices=len(devices_of(settings.device)),
+            on_removed=lambda removal: self._lanes.report_removed(removal),
         )
         self._lanes = Lanes(settings, self._supervisor, self._changes.publish, clock)
         self._ended = threading.Event()

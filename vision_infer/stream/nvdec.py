@@ -56,7 +56,7 @@ class NvdecImage(VideoImage):
         part: The left and top edge, width and height of the part, pixels of the decoder's frame; None: all of it.
     """
 
-    __slots__ = ("_gpu", "_part", "_reader")
+    __slots__ = ("_part", "_reader", "gpu")
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class NvdecImage(VideoImage):
         part: tuple[int, int, int, int] | None = None,
     ) -> None:
         super().__init__(frame, orientation)
-        self._gpu = gpu
+        self.gpu = gpu
         self._reader = reader
         self._part = part or (0, 0, frame.width, frame.height)
         if part is not None:
@@ -110,7 +110,7 @@ class NvdecImage(VideoImage):
             shown = Size(shown.height, shown.width)
         if self._orientation.mirrored:
             x = shown.width - x - width
-        return NvdecImage(self._frame, self._orientation, self._gpu, self._reader, (x, y, width, height))
+        return NvdecImage(self._frame, self._orientation, self.gpu, self._reader, (x, y, width, height))
 
     def surface(self) -> Surface | None:
         """Return its location in GPU memory; None if it has another pixel format."""
@@ -124,7 +124,7 @@ class NvdecImage(VideoImage):
         return Surface(
             Size(width, height),
             *(luma.buffer_ptr, luma.line_size, chroma.buffer_ptr, chroma.line_size, sample_bytes),
-            *(frame.colorspace, full, self._gpu, frame),
+            *(frame.colorspace, full, self.gpu, frame),
             x=x,
             y=y,
         )

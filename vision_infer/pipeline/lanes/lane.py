@@ -1,9 +1,11 @@
-"""The third seam: a lane is one engine with one input size, and the selection of its detections."""
+"""The third seam: a lane is one model with one input size on one or more devices, and the selection of its detections."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
@@ -13,7 +15,7 @@ from vision_infer.config.validation_errors import SettingsError, ValidationProbl
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
-from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine import Engine, gpu_of
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.schedule.lane_state import LaneSettings
 
@@ -22,11 +24,11 @@ GROUP_IOU = 0.7
 
 
 class Lane:
-    """An engine, and the selector of its detections.
+    """An engine, or several of one model on several devices, and the selector of its detections.
 
     Args:
         name: The name, unique among the lanes of a supervisor.
-        engine: Runs the batches; its owner closes it.
+        engine: Runs the batches; the owner of the lane closes all its engines.
         selector: Selects the candidates that become detections, if the model is a detector.
         max_wait_ns: The maximum wait of a frame for a fuller batch.
         top: The number of classes to report, if the model is a classifier.
@@ -36,34 +38,74 @@ class Lane:
 
     want: Callable[[], None] | None = None
     """Called for every image for this lane while its engine is not open; it must be quick."""
-    next_gpu: int | None = None
-    """The GPU of an engine that is being built for this lane: sources that open meanwhile are decoded there."""
 
     def __init__(
         self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP, group: str | None = None
     ) -> None:
         self.name = name
         self.group = group or name
-        self.engine = engine
+        self.engines = [engine]
+        """The engines of its replicas."""
+        self.next_gpus: set[int] = set()
+        """The GPUs of engines that are being built for this lane: sources that open meanwhile are decoded there."""
         self.selector = selector
         self.describer = None if engine.card.task == "detect" else Describer(engine.card, top)
-        self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns, is_there(engine))
+        self._max_wait_ns = max_wait_ns
+        self.replicas = [self._settings_for(engine, "auto")]
+        """What the scheduler knows about each engine."""
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 
-    def change_engine(self, engine: Engine) -> LaneSettings:
-        """Replace the engine.
+    @property
+    def engine(self) -> Engine:
+        """The first engine; those of other devices are for the same model and the same images."""
+        return self.engines[0]
+
+    @property
+    def settings(self) -> LaneSettings:
+        """What the scheduler knows about the first engine."""
+        return self.replicas[0]
+
+    def set_device(self, device: str) -> None:
+        """Name the device of the first engine: ``cpu``, ``cuda:N``, or ``auto``."""
+        self.replicas[0] = replace(self.replicas[0], device=device)
+
+    def add_engine(self, engine: Engine, device: str) -> LaneSettings:
+        """Add a replica.
 
         Raises:
             ValueError: The engine is for other images, another task or other classes.
         """
+        self._check(engine)
+        self.engines.append(engine)
+        self.replicas.append(self._settings_for(engine, device))
+        return self.replicas[-1]
+
+    def change_engine(self, engine: Engine, replica: int = 0) -> LaneSettings:
+        """Replace the engine of a replica.
+
+        Raises:
+            ValueError: The engine is for other images, another task or other classes.
+        """
+        self._check(engine)
+        self.engines[replica] = engine
+        self.replicas[replica] = self._settings_for(engine, self.replicas[replica].device)
+        return self.replicas[replica]
+
+    def close(self) -> None:
+        """Close the engines; one that fails while it is closed does not affect the others."""
+        with ExitStack() as engines:
+            for engine in self.engines:
+                engines.push(engine)
+
+    def _settings_for(self, engine: Engine, device: str) -> LaneSettings:
+        sizes, in_flight, ready = engine.batch_sizes, engine.in_flight, is_there(engine)
+        return LaneSettings(self.name, sizes, in_flight, self._max_wait_ns, ready, device, gpu_of(engine))
+
+    def _check(self, engine: Engine) -> None:
         old, new = self.engine.card, engine.card
         for what in ("task", "input", "fit", "fill", "labels"):
             if getattr(old, what) != getattr(new, what):
                 raise ValueError(f"lane {self.name!r} cannot use {engine.name}: its {what} differs")
-        self.engine = engine
-        wait_ns = self.settings.max_wait_ns
-        self.settings = LaneSettings(self.name, engine.batch_sizes, engine.in_flight, wait_ns, is_there(engine))
-        return self.settings
 
     def letterbox(self, size: Size) -> Letterbox:
         """Return how an image of this size is fitted into the engine's slots."""

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
-from vision_infer.engine.engine import Engine, gpu_of
+from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.ledger import memory_of
 from vision_infer.engine.placeholder import PlaceholderEngine
-from vision_infer.pipeline.dispatch import Dispatch, LaneLoad
+from vision_infer.pipeline.dispatch import Dispatch, LaneLoad, ReplicaLoad
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.status import LaneStatus
+from vision_infer.pipeline.status import LaneStatus, ReplicaStatus
 
 FAILING = 5
 """The number of failures in a row after which an engine counts as failing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LaneFailures:
-    count: int
-    in_a_row: int = 0
-    frames: int = 0
-    """The number of frames inferred until the last failure."""
-    error: str = ""
 
 
 class LaneTable:
@@ -36,7 +26,6 @@ class LaneTable:
         self.by_name: dict[str, Lane] = {}
         self._dispatch = dispatch
         self._clock = clock
-        self._failures: dict[str, _LaneFailures] = {}
         for lane in lanes:
             self.add(lane)
 
@@ -47,7 +36,17 @@ class LaneTable:
             ValueError: A lane with this name exists.
         """
         self._dispatch.add_lane(lane.settings, lane.engine)
+        for settings, engine in zip(lane.replicas[1:], lane.engines[1:], strict=True):
+            self._dispatch.add_replica(settings, engine)
         self.by_name[lane.name] = lane
+
+    def add_replica(self, name: str, engine: Engine, device: str) -> None:
+        """Add a replica to a lane.
+
+        Raises:
+            ValueError: The engine does not fit.
+        """
+        self._dispatch.add_replica(self.by_name[name].add_engine(engine, device), engine)
 
     def remove(self, name: str) -> None:
         """Close a lane.
@@ -57,18 +56,17 @@ class LaneTable:
         """
         self._dispatch.remove_lane(name)
         del self.by_name[name]
-        self._failures.pop(name, None)
 
-    def swap(self, name: str, engine: Engine, timeout_s: float) -> Engine | None:
-        """Replace the engine of a lane; return the old one once it is free, or None if it is not free in this time.
+    def swap(self, name: str, engine: Engine, timeout_s: float, replica: int = 0) -> Engine | None:
+        """Replace the engine of a replica; return the old one once it is free, or None if it is not free in this time.
 
         Raises:
             ValueError: The new engine does not fit.
         """
         lane = self.by_name[name]
-        old = lane.engine
-        settings = lane.change_engine(engine)
-        return old if self._dispatch.swap_engine(settings, engine, timeout_s) else None
+        old = lane.engines[replica]
+        settings = lane.change_engine(engine, replica)
+        return old if self._dispatch.swap_engine(settings, engine, timeout_s, replica) else None
 
     def of_group(self, group: str) -> list[Lane]:
         """Return the lanes of a group; the first has the model's own input size."""
@@ -77,13 +75,18 @@ class LaneTable:
     def window(self, group: str) -> int:
         """Return the size of a stream's window: the frames of the largest batches in flight, the same number waiting, and a few
         between the engine and the sinks."""
-        engines = [lane.engine for lane in self.of_group(group)]
-        return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
+        lanes = self.of_group(group)
+        return 4 + 2 * max(sum(engine.in_flight * engine.batch_sizes[-1] for engine in lane.engines) for lane in lanes)
 
-    def gpu(self, group: str) -> int | None:
-        """Return the GPU whose engine reads images from GPU memory, now or soon; None if the engine reads host memory."""
-        opened = [lane for lane in self.of_group(group) if not isinstance(lane.engine, PlaceholderEngine)]
-        return next((lane.next_gpu if gpu_of(lane.engine) is None else gpu_of(lane.engine) for lane in opened), None)
+    def gpus(self, group: str) -> list[int]:
+        """Return the GPUs whose engines read images from GPU memory, now or soon; empty if the engines read host memory."""
+        for lane in self.of_group(group):
+            if not isinstance(lane.engine, PlaceholderEngine):
+                replicas = self._dispatch.load(lane.name)[0].replicas
+                gpus = {replica.settings.gpu for replica in replicas} | lane.next_gpus
+                removed = {replica.settings.gpu for replica in replicas if replica.removed}
+                return sorted(gpu for gpu in gpus - removed if gpu is not None)
+        return []
 
     def chooser(self, group: str) -> Callable[[Size], str]:
         """Return a function from an image size to the name of its lane. It starts to open the lane's engine if needed."""
@@ -113,14 +116,6 @@ class LaneTable:
         broken = PlaceholderEngine(lane.engine.card, lane.engine, error)
         self._dispatch.swap_engine(lane.change_engine(broken), broken, 0)
 
-    def failed(self, name: str, error: Exception) -> None:
-        """Count a failure of a lane's engine on a batch."""
-        load, _, _ = self._dispatch.load(name)
-        before = self._failures.get(name)
-        if before is None or load.frames > before.frames:
-            before = _LaneFailures(0 if before is None else before.count)
-        self._failures[name] = _LaneFailures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
-
     def statuses(self) -> list[LaneStatus]:
         """Return the status of every lane that has an engine."""
         now = self._clock.monotonic_ns()
@@ -132,33 +127,51 @@ class LaneTable:
                 load, waiting, flying = self._dispatch.load(lane.name)
             except KeyError:  # it is being closed
                 continue
-            status = _status_of(lane, load, waiting, flying, now)
-            failures = self._failures.get(lane.name)
-            if failures is not None:
-                failing = failures.in_a_row >= FAILING and failures.frames == load.frames
-                status = replace(status, failures=failures.count, error=failures.error, failing=failing)
-            statuses.append(status)
+            statuses.append(_status_of(lane, load, waiting, flying, now))
         return statuses
 
 
 def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: int) -> LaneStatus:
     engine = lane.engine
     size = engine.input_size
+    in_use = [replica for replica in load.replicas if not replica.removed]
+    busy_ns = sum(replica.rate.per_second[0] for replica in in_use)
+    in_flight = sum(replica.settings.in_flight for replica in in_use)
     return LaneStatus(
         name=lane.name,
         model=engine.card.name,
         engine=engine.name,
         input_size=(size.width, size.height),
         batch_sizes=engine.batch_sizes,
-        in_flight=engine.in_flight,
+        in_flight=in_flight,
         flying=flying,
         waiting=waiting,
         batches=load.batches,
         frames=load.frames,
         busy_ns=load.engine_ns,
-        utilization=min(1.0, round(load.rate.per_second[0] / 1e9 / engine.in_flight, 4)),
+        utilization=_utilization(busy_ns, in_flight),
         inference_ms=load.times.quantiles_ms(now_ns),
         padded=load.padded,
-        buffer_bytes=engine.buffer_bytes,
-        gpu_memory=memory_of(engine),
+        buffer_bytes=sum(engine.buffer_bytes for engine in lane.engines),
+        failures=load.failures,
+        error=load.error,
+        failing=all(replica.failures_in_a_row >= FAILING for replica in in_use),
+        replicas=tuple(_replica_status(replica) for replica in load.replicas),
     )
+
+
+def _replica_status(replica: ReplicaLoad) -> ReplicaStatus:
+    return ReplicaStatus(
+        replica.settings.device,
+        replica.engine.name,
+        replica.batches,
+        replica.frames,
+        _utilization(replica.rate.per_second[0], replica.settings.in_flight),
+        replica.failures,
+        replica.removed or None,
+        memory_of(replica.engine),
+    )
+
+
+def _utilization(busy_ns: float, in_flight: int) -> float:
+    return min(1.0, round(busy_ns / 1e9 / in_flight, 4))

@@ -7,18 +7,15 @@ continue, and no inference thread waits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError, VisionInferError
-from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
+from vision_infer.pipeline.lanes.replicas import OpenedReplica, OpenEngine, open_replicas
 from vision_infer.stream.redact import redact
-
-Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, WarmStart | None]]
-"""Opens an engine; returns it, and what to do to get a better one."""
 
 
 class LateEngine:
@@ -27,8 +24,9 @@ class LateEngine:
     Args:
         path: The deployment graph.
         request: Which engine to open.
-        open_it: Opens it, as :func:`vision_infer.pipeline.lanes.opening.open_quickly`.
-        put_in: Puts it into the lane, whose owner closes it. If this raises an error, the engine is closed here.
+        open_it: Opens it on one device, as :func:`vision_infer.pipeline.lanes.opening.open_quickly`.
+        put_in: Puts it into the lane, whose owner closes it; one engine for each device. If this raises an error, the engines are
+            closed here.
         give_up: Receives the reason why the lane gets no engine.
         on_message: Receives lines of text about opening.
     """
@@ -37,8 +35,8 @@ class LateEngine:
         self,
         path: Path,
         request: EngineRequest,
-        open_it: Open,
-        put_in: Callable[[Engine, WarmStart | None], None],
+        open_it: OpenEngine,
+        put_in: Callable[[Sequence[OpenedReplica]], None],
         give_up: Callable[[VisionInferError], None],
         on_message: OnMessage,
     ) -> None:
@@ -77,10 +75,10 @@ class LateEngine:
             self._give_up(EngineError(message, "Please report this."))
 
     def _open(self) -> None:
-        engine, quick = self._open_it(self._path, self._request, self._on_message)
-        try:
-            engine.warm_up()
-            self._put_in(engine, quick)
-        except BaseException:
-            engine.__exit__(None, None, None)
-            raise
+        opened = open_replicas(self._path, self._request, self._open_it, self._on_message)
+        with ExitStack() as engines:
+            for replica in opened:
+                engines.push(replica.engine)
+                replica.engine.warm_up()
+            self._put_in(opened)
+            engines.pop_all()

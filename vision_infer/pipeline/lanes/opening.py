@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from vision_infer.engine.selection.warm_start import WarmStart, find_warm_start
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
+from vision_infer.pipeline.lanes.replicas import OpenedReplica, make_replicated, open_replicas, put_in
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate, upgrade_of
 from vision_infer.pipeline.supervisor import Supervisor
 
@@ -101,26 +102,27 @@ class LaneOpening:
             request: Which engine to open.
             make: Makes the lane for an engine.
         """
-        engine, quick = open_quickly(path, request, self._says(path))
-        with ExitStack() as opened:
-            lane = make(opened.enter_context(engine))
-            opened.pop_all()
-        self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
-        self._upgrades += self._upgrade(lane, path, request, quick)
+        opened = open_replicas(path, request, open_quickly, self._says(path))
+        lane = make_replicated(opened, make)
+        self._engines.callback(lane.close)
+        self._upgrades += self._upgrades_of(lane, path, opened)
         return lane
 
-    def _upgrade(self, lane: Lane, path: Path, request: EngineRequest, quick: WarmStart | None) -> list[Upgrade]:
-        """Return the upgrade of a lane, if it has one, and the run lasts longer than its plans take to build."""
-        if quick is None:
-            return []
-        if quick.device != "cpu" and request.engine_dir is not None:
-            seconds = expected_build_s(path, request.engine_dir, quick.device)
-            if not self._lasts(seconds):
-                why = f"building plans for {quick.device} takes about {seconds:.0f} s, longer than the clips"
-                hint = f"Build them once with: vision-infer engine choose MODEL --device {quick.device} --data VIDEO"
-                self._on_message(f"{lane.name}: keeps {quick.first.engine}: {why}. {hint}")
-                return []
-        return [upgrade_of(lane, path, request, quick, self._videos)]
+    def _upgrades_of(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> list[Upgrade]:
+        """Return the upgrades of a lane's engines; a plan only if the run lasts longer than its build."""
+        upgrades: list[Upgrade] = []
+        for replica, (request, quick) in enumerate((one.request, one.quick) for one in opened):
+            if quick is None:
+                continue
+            if quick.device != "cpu" and request.engine_dir is not None:
+                seconds = expected_build_s(path, request.engine_dir, quick.device)
+                if not self._lasts(seconds):
+                    why = f"building plans for {quick.device} takes about {seconds:.0f} s, longer than the clips"
+                    hint = f"Build them once with: vision-infer engine choose MODEL --device {quick.device} --data VIDEO"
+                    self._on_message(f"{lane.name}: keeps {quick.first.engine}: {why}. {hint}")
+                    continue
+            upgrades.append(upgrade_of(lane, path, request, quick, self._videos, replica))
+        return upgrades
 
     def _says(self, path: Path) -> OnMessage:
         """Return a receiver of lines about a graph, which adds its input size if the model has several."""
@@ -140,7 +142,7 @@ class LaneOpening:
             ModelError: The file is not a deployment graph.
         """
         lane = make(PlaceholderEngine(read_graph_facts(path).card, like))
-        self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
+        self._engines.callback(lane.close)
         self._late.append((lane, path, request))
         return lane
 
@@ -170,11 +172,11 @@ class LaneOpening:
     def _late_engine(
         self, supervisor: Supervisor, upgrade: EngineUpgrade, lane: Lane, path: Path, request: EngineRequest
     ) -> LateEngine:
-        def put_in(engine: Engine, quick: WarmStart | None) -> None:
-            supervisor.swap_engine(lane.name, engine)
-            for item in self._upgrade(lane, path, request, quick):
+        def use(opened: Sequence[OpenedReplica]) -> None:
+            put_in(supervisor, lane, opened)
+            for item in self._upgrades_of(lane, path, opened):
                 upgrade.add(item)
 
-        late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._says(path))
+        late = LateEngine(path, request, open_quickly, use, partial(supervisor.give_up, lane.name), self._says(path))
         lane.want = late.want
         return late

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import parse_device
@@ -40,8 +40,14 @@ CHILD = "vision_infer.pipeline.lanes.engine_child"
 
 Runner = Callable[[Sequence[str], int, Callable[[], bool], OnMessage, BinaryIO | None], str | None]
 """Runs a command until it ends or has to stop; returns what failed, as a line, or None: see :func:`run_child`."""
-Swap = Callable[[str, Engine], Engine | None]
-"""Puts an engine into a lane; returns the old one once it is free, as :meth:`Supervisor.swap_engine` does."""
+
+
+class Swap(Protocol):
+    """Puts an engine into a lane; returns the old one once it is free, as :meth:`Supervisor.swap_engine` does."""
+
+    def __call__(self, name: str, engine: Engine, *, replica: int = 0) -> Engine | None: ...
+
+
 Statuses = Callable[[], Sequence[LaneStatus]]
 """Returns the status of all lanes, as :meth:`Supervisor.lane_statuses` does."""
 
@@ -59,6 +65,8 @@ class Upgrade:
     """Videos on which autotuning can judge accuracy on the CPU."""
     on_kept: Callable[[], None] = lambda: None
     """Called if the lane keeps the engine that it has."""
+    replica: int = 0
+    """The number of the lane's replica."""
 
 
 class EngineUpgrade:
@@ -200,7 +208,7 @@ class EngineUpgrade:
             if self._stopped():
                 engine.__exit__(None, None, None)
                 return
-            old = self._swap(upgrade.lane, engine)
+            old = self._swap(upgrade.lane, engine, replica=upgrade.replica)
         except BaseException:
             engine.__exit__(None, None, None)
             raise
@@ -209,17 +217,22 @@ class EngineUpgrade:
             old.__exit__(None, None, None)
 
 
-def upgrade_of(lane: Lane, path: Path, request: EngineRequest, quick: WarmStart, data: tuple[str, ...] = ()) -> Upgrade:
-    """Return the upgrade of a lane. While an engine for a GPU is being made, sources that open are decoded on that GPU.
+def upgrade_of(
+    lane: Lane, path: Path, request: EngineRequest, quick: WarmStart, data: tuple[str, ...] = (), replica: int = 0
+) -> Upgrade:
+    """Return the upgrade of a replica. While an engine for a GPU is being made, sources that open are decoded on that GPU.
 
     Args:
         lane: The lane, which runs the quick engine.
         path: The model's deployment graph.
         data: Videos on which autotuning can judge accuracy on the CPU.
+        replica: The number of the replica.
     """
-    if quick.device != "cpu":
-        lane.next_gpu = parse_device(quick.device)[1]
-    return Upgrade(lane.name, path, request, quick, data, partial(setattr, lane, "next_gpu", None))
+    if quick.device == "cpu":
+        return Upgrade(lane.name, path, request, quick, data, replica=replica)
+    gpu = parse_device(quick.device)[1]
+    lane.next_gpus.add(gpu)
+    return Upgrade(lane.name, path, request, quick, data, partial(lane.next_gpus.discard, gpu), replica)
 
 
 def build_command(upgrade: Upgrade) -> list[str]:

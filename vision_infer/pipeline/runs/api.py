@@ -23,7 +23,7 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.image import Image
 from vision_infer.core.result import Result
-from vision_infer.engine.device import available_cpus, device_of, parse_device
+from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import open_engine
 from vision_infer.engine.registry import parse_engine_name
@@ -37,9 +37,9 @@ from vision_infer.pipeline.runs.results import Results
 from vision_infer.pipeline.runs.run_factories import (
     Shapes,
     check_sources,
-    engine_request,
     make_lane,
     read_shape_files,
+    request_on_one_device,
     source_command,
 )
 from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
@@ -69,7 +69,7 @@ class Detector:
         per_class: The minimum confidence of single classes, higher or lower than ``confidence``: ``{"person": 0.5}``.
         min_size: The minimum width and height of a box, pixels of the image.
         region: A YAML file with polygons to include and to ignore. A ``Pipeline`` also uses the polygons of single streams.
-        device: ``cpu``, ``cuda:N`` or ``auto``.
+        device: ``auto``, ``cpu``, ``cuda:N``, several such as ``cuda:0,cuda:1``, or ``all`` GPUs. Images go to the first.
         engine: ``auto``, or the name of an engine.
         threads: The number of CPU threads for each image. Defaults to all CPUs, for the lowest latency.
         model_dir: The folder of your models. Defaults to ``VISION_INFER_HOME``/models.
@@ -163,8 +163,6 @@ class Detector:
         make_selector(card, settings.confidence, settings.iou, settings.classes, scores_by_class(card, settings.per_class))
         if settings.engine != "auto":
             parse_engine_name(settings.engine)
-        if settings.device != "auto":
-            parse_device(device_of(settings.device, 0))
         if not settings.min_size and settings.region is None:
             return None
         return Filter(settings.min_size, None if settings.region is None else read_region(settings.region, None))
@@ -175,7 +173,7 @@ class Detector:
             if settings.region is not None:
                 read_region(settings.region, ())  # images need polygons that are not for single streams only
             alone = settings.model_copy(update={"workers": 1, "threads": settings.threads or available_cpus()})
-            self._engine = open_engine(self.path, engine_request(alone))
+            self._engine = open_engine(self.path, request_on_one_device(alone))
             self._lane = make_lane(self._engine, alone)
         return self._lane
 

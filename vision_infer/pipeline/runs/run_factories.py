@@ -17,7 +17,7 @@ from vision_infer.config.zones import LineSettings, SceneSettings, ZoneSettings,
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.core.packages import require
-from vision_infer.engine.device import available_cpus, device_of
+from vision_infer.engine.device import available_cpus, devices_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import engine_dir
@@ -91,18 +91,15 @@ def _is_sequence(paths: Sequence[str]) -> bool:
     return len(paths) == 1 or (len(found) == len(paths) and len({text for text, _ in found}) == 1 and len(steps) == 1)
 
 
-def engine_request(settings: RunSettings | ServeSettings, number: int = 0) -> EngineRequest:
-    """Return the request for an engine of the model.
+def engine_request(settings: RunSettings | ServeSettings) -> EngineRequest:
+    """Return the request for the engines of the model, on one or more devices."""
+    folder = engine_dir(settings.engine_dir, os.environ)
+    return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
 
-    Args:
-        settings: The settings of the run or of the service.
-        number: The number of engines before it, which selects the device.
 
-    Raises:
-        UsageError: A device name is not valid.
-    """
-    folder, device = engine_dir(settings.engine_dir, os.environ), device_of(settings.device, number)
-    return EngineRequest(settings.engine, device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
+def request_on_one_device(settings: RunSettings) -> EngineRequest:
+    """Return the request for one engine of the model: on the first device."""
+    return replace(engine_request(settings), device=devices_of(settings.device)[0])
 
 
 def model_graphs(settings: RunSettings) -> dict[Size, Path]:
@@ -132,9 +129,9 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
     return Lane(name, engine, selector, top=settings.top, group="main")
 
 
-def secondary_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+def secondary_request(settings: RunSettings) -> EngineRequest:
     """Return the request for the engine of the secondary model: large batches, because the crops of a frame arrive together."""
-    request = engine_request(settings, number)
+    request = engine_request(settings)
     return replace(request, engine="auto", batch=request.batch or SECONDARY_BATCH)
 
 

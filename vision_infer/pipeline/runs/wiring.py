@@ -121,10 +121,10 @@ def open_lanes(
         lanes = _model_lanes(settings, models.graphs, specs, opening)
         check(lanes[0].engine)
         if models.secondary is not None:
-            request = secondary_request(settings, len(lanes))
+            request = secondary_request(settings)
             lanes.append(opening.lane(models.secondary, request, partial(make_secondary_lane, settings=settings)))
-        for lane in lanes:
-            lane.engine.warm_up()  # a late engine is warmed up when it is opened
+        for engine in (engine for lane in lanes for engine in lane.engines):
+            engine.warm_up()  # a late engine is warmed up when it is opened
         yield RunLanes(lanes, opening)
 
 
@@ -140,7 +140,7 @@ def _model_lanes(
     def parts(size: Size) -> tuple[Path, EngineRequest, Callable[[Engine], Lane]]:
         number = sizes.index(size)
         make = partial(make_lane, settings=settings, size=size if number else None)
-        return graphs[size], engine_request(settings, number), make
+        return graphs[size], engine_request(settings), make
 
     first = opening.lane(*parts(likely))
     return [first if size == likely else opening.late_lane(*parts(size), first.engine) for size in sizes]

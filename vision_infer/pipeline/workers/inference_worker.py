@@ -46,20 +46,18 @@ class InferenceWorker:
 
     def _infer(self, batch: Batch[Frame], engine: Engine) -> Message:
         lane = self._lanes[batch.lane]
-        engine_ns = 0
         try:
             loan = engine.lend(batch.size)
             unreadable = self._write(batch, lane, loan)
             raw = engine.collect(engine.submit(loan))
-            engine_ns = raw.ended_ns - raw.started_ns
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
-            if isinstance(error, EngineError):
-                return Failed(batch, lane, error)
-            failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "Please report this.")
-            failure.__cause__ = error
-            return Failed(batch, lane, failure)
-        finally:
-            self._dispatch.done(batch, engine, engine_ns)
+            failure = error
+            if not isinstance(failure, EngineError):
+                failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "Please report this.")
+                failure.__cause__ = error
+            return Failed(batch, lane, failure, self._dispatch.done(batch, engine, 0, failure))
+        engine_ns = raw.ended_ns - raw.started_ns
+        self._dispatch.done(batch, engine, engine_ns)
         self.inference_ns += engine_ns
         for entry in batch.entries:
             trace = entry.queued.item.trace

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
-from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.status import LaneStatus, ReplicaStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.events import EngineChange, EngineEvent, ServiceEvent, wall_ns_of
 from vision_infer.service.streams.api_settings import to_public
 from vision_infer.service.views import ModelView, Origin, StreamView
@@ -93,6 +93,22 @@ class StreamAnswer(ApiModel):
     status: StreamStatusAnswer | None = Field(description="The status; null if the stream is disabled.")
 
 
+class ReplicaAnswer(ApiModel):
+    """A loaded engine on one device."""
+
+    device: str = Field(description="The device: `cpu`, `cuda:0`; `auto` if the setting is `auto`.")
+    engine: str = Field(description="The engine's name: runtime-device-precision.")
+    batches: int
+    frames: int
+    utilization: float = Field(description="The utilization over about ten seconds, 0–1.")
+    failures: int = Field(description="The number of batches that failed so far.")
+    removed: str | None = Field(description="Why the engine is no longer used; null while it is.")
+    gpu_memory: dict[str, int] | None = Field(
+        description="The memory of its GPU, bytes: total, free, and used by engine, graphs, decoder, builder and other (CUDA "
+        "itself and other programs). Null if it is not on a GPU."
+    )
+
+
 class EngineAnswer(ApiModel):
     """A loaded engine."""
 
@@ -117,10 +133,7 @@ class EngineAnswer(ApiModel):
     failures: int = Field(description="The number of batches that failed so far.")
     error: str | None = Field(description="The last failure; null if there was none.")
     failing: bool = Field(description="Whether all recent batches failed.")
-    gpu_memory: dict[str, int] | None = Field(
-        description="The memory of its GPU, bytes: total, free, and used by engine, graphs, decoder, builder and other (CUDA "
-        "itself and other programs). Null if it is not on a GPU."
-    )
+    replicas: list[ReplicaAnswer] = Field(description="The engine on each device.")
 
 
 class ModelAnswer(ApiModel):
@@ -150,7 +163,8 @@ class EngineEventAnswer(ApiModel):
     type: Literal["engine"] = "engine"
     lane: str
     change: EngineChange = Field(
-        description="`swapped`: the lane now uses this engine; `hanging`: the engine does not return a batch."
+        description="`swapped`: the lane now uses this engine; `hanging`: the engine does not return a batch; `removed`: the "
+        "engine failed, and the lane continues on other devices."
     )
     engine: str = Field(description="The engine's name: runtime-device-precision.")
     at: str = Field(description="The time of the change (UTC).")
@@ -225,9 +239,14 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
     )
 
 
+def _replica_answer(replica: ReplicaStatus) -> ReplicaAnswer:
+    memory = replica.gpu_memory
+    shown = None if memory is None else {"total": memory.total, "free": memory.free, **memory.used}
+    return ReplicaAnswer.model_validate(shared_fields(ReplicaAnswer, replica) | {"gpu_memory": shown})
+
+
 def engine_answer(lane: LaneStatus) -> EngineAnswer:
     """Return an engine as the API shows it."""
-    memory = lane.gpu_memory
     return EngineAnswer.model_validate(
         shared_fields(EngineAnswer, lane)
         | {
@@ -236,7 +255,7 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
             "busy_s": round(lane.busy_ns / 1e9, 6),
             "utilization": round(lane.utilization, 4),
             "inference_ms": {name: round(value, 3) for name, value in lane.inference_ms.items()},
-            "gpu_memory": None if memory is None else {"total": memory.total, "free": memory.free, **memory.used},
+            "replicas": [_replica_answer(replica) for replica in lane.replicas],
         }
     )
 

@@ -57,6 +57,7 @@ class ServiceCollector(Collector):
         lanes = backend.lanes()
         yield from _lanes(lanes)
         yield _gpu_memory(lanes)
+        yield from _replicas(lanes)
         text = "Durations by stage of the pipeline."
         yield _durations("vision_infer_stage_seconds", text, "stage", backend.stages(), STAGE_BOUNDS_MS)
         yield from _cost(backend.cost())
@@ -235,10 +236,26 @@ def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
 def _gpu_memory(lanes: Sequence[LaneStatus]) -> Metric:
     text = "GPU memory by use: free, engine, graphs, decoder, builder, other (CUDA itself and other programs)."
     family = GaugeMetricFamily("vision_infer_gpu_memory_bytes", text, labels=("device", "use"))
-    for memory in {lane.gpu_memory.device: lane.gpu_memory for lane in lanes if lane.gpu_memory is not None}.values():
+    all_memory = [replica.gpu_memory for lane in lanes for replica in lane.replicas]
+    for memory in {memory.device: memory for memory in all_memory if memory is not None}.values():
         for use, nbytes in {"free": memory.free, **memory.used}.items():
             family.add_metric((memory.device, use), nbytes)
     return family
+
+
+def _replicas(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
+    """Return the metrics of each device of the lanes that run on several."""
+    labels = ("lane", "engine", "device")
+    replicas = [(lane.name, one) for lane in lanes if len(lane.replicas) > 1 for one in lane.replicas]
+    names = [(lane, one.engine, one.device) for lane, one in replicas]
+    text = "Utilization of one device's batch slots over about ten seconds, 0-1."
+    used = [one.utilization for _, one in replicas]
+    yield _filled(GaugeMetricFamily("vision_infer_replica_utilization_ratio", text, labels=labels), zip(names, used, strict=True))
+    text = "Whether a device was removed from a lane because of failures."
+    removed = [float(one.removed is not None) for _, one in replicas]
+    yield _filled(GaugeMetricFamily("vision_infer_replica_removed", text, labels=labels), zip(names, removed, strict=True))
+    text, batches = "Number of batches on one device.", [one.batches for _, one in replicas]
+    yield _filled(CounterMetricFamily("vision_infer_replica_batches", text, labels=labels), zip(names, batches, strict=True))
 
 
 def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,10 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
+from vision_infer.pipeline.lanes.replicas import OpenedReplica, make_replicated, open_replicas, put_in
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, upgrade_of
 from vision_infer.pipeline.runs.run_factories import SECONDARY_BATCH, engine_request
+from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.precision import AUTOTUNE_MODULE
 from vision_infer.service.errors import UnavailableError
@@ -116,9 +118,8 @@ class Lanes:
         request = self._request(self._settings.batch)
         other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
-        late = LateEngine(
-            path, request, self._load, partial(self._use_engine, other, path, request), partial(self._give_up, other), _log.info
-        )
+        use = partial(self._use_engines, other, path)
+        late = LateEngine(path, request, self._load, use, partial(self._give_up, other), _log.info)
         other.want = late.want
         with self._lock:
             if self._closed:
@@ -126,14 +127,19 @@ class Lanes:
             self._supervisor.add_lane(other)
             self._others.setdefault(lane.group, []).append(other)
 
-    def _use_engine(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: WarmStart | None) -> None:
-        """Give a lane its loaded engine."""
+    def _use_engines(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> None:
+        """Give a lane its loaded engines."""
         with self._lock:
             if not self._has(lane):  # closed while the engine was loading
                 raise UnavailableError(f"{lane.name} was closed while its engine was loading", "this is not an error")
-            self._supervisor.swap_engine(lane.name, engine)
-        if quick is not None:
-            self._upgrade.add(upgrade_of(lane, path, request, quick))
+            put_in(self._supervisor, lane, opened)
+        self._upgrade_all(lane, path, opened)
+
+    def _upgrade_all(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> None:
+        """Make better engines for a lane where that is possible."""
+        for replica, one in enumerate(opened):
+            if one.quick is not None:
+                self._upgrade.add(upgrade_of(lane, path, one.request, one.quick, replica=replica))
 
     def _give_up(self, lane: Lane, error: VisionInferError) -> None:
         """Fail a lane whose engine cannot be loaded."""
@@ -163,23 +169,22 @@ class Lanes:
     def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
         request = self._request(batch)
-        engine, quick = self._load(path, request, _log.info)
+        opened = open_replicas(path, request, self._load, _log.warning)
+        lane = make_replicated(opened, lambda engine: Lane(name, engine, make_selector(engine.card, None, None, None)))
         try:
-            card = engine.card
             if name != model:
-                check_secondary("secondary", secondary=card)
-            lane = Lane(name, engine, make_selector(card, None, None, None))
-            engine.warm_up()
+                check_secondary("secondary", secondary=lane.engine.card)
+            for engine in lane.engines:
+                engine.warm_up()
             with self._lock:
                 if self._closed:  # while the engine was loading
                     raise UnavailableError(*_STOPPING)
                 self._supervisor.add_lane(lane)
                 self._lanes[name] = lane
         except BaseException:
-            engine.__exit__(None, None, None)
+            lane.close()
             raise
-        if quick is not None:
-            self._upgrade.add(upgrade_of(lane, path, request, quick))
+        self._upgrade_all(lane, path, opened)
         return lane
 
     def requests(self, model: str) -> Requests:
@@ -221,7 +226,7 @@ class Lanes:
                     continue
                 closing = self._remove(model)
             for lane in closing:
-                lane.engine.__exit__(None, None, None)
+                lane.close()
 
     def _remove(self, model: str) -> list[Lane]:
         """Remove a model's lanes without running batches from the supervisor; return the lanes whose engines must be closed."""
@@ -246,22 +251,28 @@ class Lanes:
                 if isinstance(lane.engine, PlaceholderEngine):
                     self._supervisor.give_up(lane.name, stopping)
 
-    def _swap(self, name: str, engine: Engine) -> Engine | None:
-        """Replace the engine of a lane; the lane is not closed meanwhile.
+    def _swap(self, name: str, engine: Engine, *, replica: int = 0) -> Engine | None:
+        """Replace an engine of a lane; the lane is not closed meanwhile.
 
         Raises:
             UnavailableError: The lane is closed.
             ValueError: The engine does not fit the lane.
         """
         with self._lock:
-            before = {status.name: status.engine for status in self._supervisor.lane_statuses()}.get(name)
-            if self._closed or before is None:
+            replicas = {status.name: status.replicas for status in self._supervisor.lane_statuses()}.get(name)
+            if self._closed or replicas is None:
                 raise UnavailableError(f"{name} was closed while its engine was loading", "this is not an error")
-            old = self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S)
+            before = replicas[replica].engine
+            old = self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S, replica)
         self._on_event(EngineEvent(name, "swapped", engine.name, self._clock.monotonic_ns(), f"replaces {before}"))
         if old is None:
             self.report_hanging(name, before, SWAP_TIMEOUT_S, "the engine is abandoned")
         return old
+
+    def report_removed(self, removal: ReplicaRemoval) -> None:
+        """Report that a lane no longer uses an engine that failed, and continues on other devices."""
+        reason = f"{removal.device} is no longer used: {removal.reason}"
+        self._on_event(EngineEvent(removal.lane, "removed", removal.engine, self._clock.monotonic_ns(), reason))
 
     def report_hanging(self, name: str, engine: str, seconds: float, consequence: str) -> None:
         """Report that a lane's engine did not return a batch within some seconds, and the consequence."""
@@ -276,7 +287,7 @@ class Lanes:
         for model in list(self._lanes):
             self._end_requests(model)
             for lane in (*self._others.pop(model, ()), self._lanes.pop(model)):
-                lane.engine.__exit__(None, None, None)
+                lane.close()
 
     def _end_requests(self, model: str) -> None:
         with self._lock:
@@ -288,7 +299,7 @@ class Lanes:
             del self._sources[requests.spec.name]
 
     def _request(self, batch: int | None) -> EngineRequest:
-        return replace(engine_request(self._settings, len(self._lanes) + sum(map(len, self._others.values()))), batch=batch)
+        return replace(engine_request(self._settings), batch=batch)
 
     def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, WarmStart | None]:
         try:

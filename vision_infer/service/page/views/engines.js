@@ -12,8 +12,9 @@ const POLL_MS = 2000;
  * @typedef {{
  *   name: string, engine: string, model: string, input_size: Size, utilization: number, frames: number, padded: number, flying: number,
  *   in_flight: number, waiting: number, buffer_bytes: number, inference_ms: Quantiles, batches: Record<string, number>,
- *   error: string | null, failing: boolean
+ *   error: string | null, failing: boolean, replicas: Replica[]
  * }} Engine
+ * @typedef {{ device: string, utilization: number, batches: number, removed: string | null }} Replica
  */
 
 /** @returns {View} */
@@ -110,6 +111,15 @@ function modelRow(model) {
   );
 }
 
+/**
+ * @param {Replica} replica
+ * @returns {[string, string]}
+ */
+function onDevice({ device, utilization, batches, removed }) {
+  const used = `${Math.round(utilization * 100)} %, ${count(batches)} batches`;
+  return [`On ${device}`, removed ? `not used: ${removed}` : used];
+}
+
 class EngineCard {
   /** @param {Engine} engine */
   constructor(engine) {
@@ -167,6 +177,7 @@ class EngineCard {
       ["Frames processed", count(engine.frames)],
       ["Padded batch slots", count(engine.padded)],
       ["Buffers", bytes(engine.buffer_bytes)],
+      ...(engine.replicas.length > 1 ? engine.replicas.map(onDevice) : []),
     ]);
     this.#batches(engine.batches);
   }

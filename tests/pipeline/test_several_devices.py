@@ -1,0 +1,159 @@
+"""A run on several devices: an engine on each, and what happens if one of them cannot be used."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.graphs import tiny_graph
+from tests.pipeline.fakes import CARD, EchoEngine
+from tests.support import media
+from vision_infer.analyze.select import Selector
+from vision_infer.config.run import run_settings
+from vision_infer.core.card import ModelCard, parse_card
+from vision_infer.core.errors import DeviceLostError, EngineError, ModelError
+from vision_infer.engine.engine import Engine, Loan, Ticket
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.selection.warm_start import WarmStart
+from vision_infer.pipeline.lanes import opening
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.replicas import make_replicated, open_replicas
+from vision_infer.pipeline.runs.offline import run
+
+FRAMES = 60
+
+
+class Closable(EchoEngine):
+    closed = False
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+
+class Opener:
+    """Opens an engine on any device, but for some of them an error is raised."""
+
+    def __init__(self, **errors: Exception) -> None:
+        self.errors = errors
+        self.made: dict[str, Closable] = {}
+
+    def __call__(self, path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, None]:
+        error = self.errors.get(request.device.replace(":", ""))
+        if error is not None:
+            raise error
+        self.made[request.device] = Closable()
+        return self.made[request.device], None
+
+
+def opened_on(devices: str, opener: Opener) -> tuple[list[str], list[str]]:
+    lines: list[str] = []
+    opened = open_replicas(Path("x.onnx"), EngineRequest(device=devices), opener, lines.append)
+    return [one.request.device for one in opened], lines
+
+
+def test_an_engine_is_opened_on_each_device() -> None:
+    assert opened_on("cuda:0,cuda:1,cpu", Opener()) == (["cuda:0", "cuda:1", "cpu"], [])
+
+
+@pytest.mark.parametrize("bad", ["cuda:0", "cuda:1"])
+def test_a_device_without_an_engine_is_left_out_with_one_line(bad: str) -> None:
+    opener = Opener(**{bad.replace(":", ""): EngineError("no memory left", "Free some.")})
+    devices, lines = opened_on("cuda:0,cuda:1", opener)
+    assert devices == [one for one in ("cuda:0", "cuda:1") if one != bad]
+    assert lines == [f"{bad} is not used: no memory left. Free some."]
+
+
+def test_without_any_device_the_first_error_is_raised() -> None:
+    opener = Opener(cuda0=EngineError("no memory left"), cuda1=EngineError("it does not exist"))
+    with pytest.raises(EngineError, match="no memory left"):
+        opened_on("cuda:0,cuda:1", opener)
+
+
+def test_open_engines_are_closed_if_the_model_is_wrong() -> None:
+    opener = Opener(cuda1=ModelError("this is not a deployment graph"))
+    with pytest.raises(ModelError):
+        opened_on("cuda:0,cuda:1", opener)
+    assert opener.made["cuda:0"].closed
+
+
+def test_engines_of_different_models_are_no_lane() -> None:
+    opener = Opener()
+    opened = open_replicas(Path("x.onnx"), EngineRequest(device="cuda:0,cuda:1"), opener, print)
+    opener.made["cuda:1"].card = CARD.model_copy(update={"labels": ("another",)})
+    with pytest.raises(ValueError, match="its labels differs"):
+        make_replicated(opened, lambda engine: Lane("main", engine, Selector(confidence=0.1, iou=None)))
+    assert all(engine.closed for engine in opener.made.values())
+
+
+class Dying:
+    """A real engine whose device is lost after some batches."""
+
+    def __init__(self, engine: Engine, batches: int) -> None:
+        self._engine, self._left = engine, batches
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def submit(self, loan: Loan) -> Ticket:
+        if self._left == 0:
+            self.lost += len(loan.slots)
+            self._engine.release(loan)
+            raise DeviceLostError("cuda:1 is gone", "Look at dmesg.")
+        self._left -= 1
+        return self._engine.submit(loan)
+
+    def __enter__(self) -> Dying:
+        return self
+
+    def __exit__(self, *given: Any) -> None:
+        self._engine.__exit__(*given)
+
+
+def test_a_run_goes_on_when_one_of_two_devices_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    plain = opening.open_quickly
+    dying: list[Dying] = []
+    requests: list[str] = []
+
+    def open_it(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
+        requests.append(request.device)
+        engine, _ = plain(path, replace(request, device="cpu"), on_message)
+        if request.device != "cuda:1":
+            return engine, None
+        dying.append(Dying(engine, 5))
+        return dying[0], None
+
+    monkeypatch.setattr(opening, "open_quickly", open_it)
+    card: ModelCard = parse_card({"name": "tiny", "input": {"width": 32, "height": 32}, "iou": None}, "tiny")
+    graph = tiny_graph(tmp_path / "model.onnx", card)
+    sources = []
+    for number in range(3):
+        sources.append(tmp_path / f"{number}.mp4")
+        sources[-1].symlink_to(media.excerpt(0, FRAMES, 64, 48))
+    settings = run_settings(
+        sources=tuple(map(str, sources)),
+        model=str(graph),
+        engine="onnxruntime-cpu-fp32",
+        device="cuda:0,cuda:1",
+        workers=1,
+        out=(str(tmp_path / "rows.jsonl"),),
+    )
+    summary = run(settings, threading.Event())
+    assert requests == ["cuda:0", "cuda:1"]
+    assert dying[0].lost >= 1
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == summary.frames == 3 * FRAMES - dying[0].lost
+    assert sum(source["dropped"].get("failed", 0) for source in summary.sources) == dying[0].lost
+    for stream in {row["stream"] for row in rows}:
+        frames = [row["frame"] for row in rows if row["stream"] == stream]
+        assert frames == sorted(frames)
+    assert "on cuda:1 is no longer used, the lane continues on its other devices: cuda:1 is gone. Look at dmesg." in caplog.text
