@@ -69,4 +69,4 @@ def devices_of(devices: str, on_message: Callable[[str], None] = lambda _: None)
     except EngineError as error:
         on_message(f"no GPU is used, only the CPU: {error}")
         return ("cpu",)
-    return tuple(f"cuda:{number}" for number in range(count))
+    return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
