@@ -237,7 +237,7 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
         lines.append(line)
         said.set()
 
-    with upgrades.EngineUpgrade(lambda *_: None, on_message, runner=fail, autotune_after_s=0.0) as upgrade:
+    with upgrades.EngineUpgrade(lambda *_, **__: None, on_message, runner=fail, autotune_after_s=0.0) as upgrade:
         upgrade.add(upgrades.upgrade_of(lanes[0], path, request, quick))  # type: ignore[arg-type]
         wait_for(said)
         later = upgrades.upgrade_of(lanes[1], path, request, quick)  # type: ignore[arg-type]

@@ -65,15 +65,14 @@ class SupervisorLifecycle:
         self._clock = clock
         self._keep_going = keep_going
         self._on_removed = on_removed
-        devices = devices or max(len(lane.engines) for lane in lanes)
         in_flight = in_flight or max(engine.in_flight for lane in lanes for engine in lane.engines)
         self._dispatch = Dispatch(Batcher(in_flight, lambda frame: gpu_of(frame.image)), clock)
         self._lanes = LaneTable(lanes, self._dispatch, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
         self._stage = ResultsStage(self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
+        numbers = range(in_flight * (devices or max(len(lane.engines) for lane in lanes)))
         self._workers = [
-            InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock)
-            for number in range(in_flight * devices)
+            InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock) for number in numbers
         ]
         self._streams = StreamTable(clock, on_event)
         # The lock of the stream table also guards the waiting, active and forgotten streams below. Every thread that starts,
@@ -109,8 +108,7 @@ class SupervisorLifecycle:
         self._write = Busy()
         self._writes = StageAccount()
         self._error: VisionInferError | None = None
-        self._stopped = False
-        self._closed = False
+        self._stopped = self._closed = False
         self.first_open_ns = 0
         """The time when the first source was opened, monotonic."""
         self.last_written_ns = 0
