@@ -161,6 +161,8 @@ class NullModel:
         outputs: The outputs of one image by name.
     """
 
+    device_bytes = 0
+
     def __init__(self, outputs: Mapping[str, NDArray[Any]]) -> None:
         self.outputs: OutputShapes = {name: (array.shape, array.dtype) for name, array in outputs.items()}
         self._values = outputs

@@ -19,7 +19,7 @@ PARTS = {
     "torchcompile": "PyTorch with its compiler",
 }
 """The parts of the benchmark, in order."""
-FIRST = ("cuda_device", "surface_kernel")
+FIRST = ("cuda_driver", "surface_kernel")
 """The parts of the tests that run first: if they fail, so do others."""
 
 

@@ -184,7 +184,7 @@ def test_without_a_common_requirement_it_stops_and_prints_the_command(tmp_path: 
 
 
 def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare.arguments(["tests", "--parts", "cuda_device"]).parts == ["cuda_device"]
+    assert prepare.arguments(["tests", "--parts", "cuda_driver"]).parts == ["cuda_driver"]
     with pytest.raises(SystemExit):
         prepare.arguments(["bench", "--parts", "facts,speed"])
     assert "there is no part speed. Use some of: facts, cuda, engine, " in capsys.readouterr().err

@@ -293,6 +293,8 @@ class HostContext:
 class MeanModel:
     """A model that computes the same as ``tests.engine.graphs.tiny_graph``: scores that are the mean of the image / 255."""
 
+    device_bytes = 1000
+
     def __init__(self, device: HostDevice, card: ModelCard, candidates: int = 4) -> None:
         self.outputs: OutputShapes = {
             "boxes": ((candidates, 4), np.dtype(np.float32)),

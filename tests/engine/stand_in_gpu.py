@@ -41,6 +41,7 @@ class GraphModel:
 
     def __init__(self, plan: PlanFile, api: Api, device: HostDevice, kernels: Path | None, on_message: OnMessage) -> None:
         self.outputs = plan.outputs
+        self.device_bytes = len(plan.plan)
         self._device = device
         self._session = onnxruntime.InferenceSession(plan.plan, providers=["CPUExecutionProvider"])
         size = plan.card.input_size

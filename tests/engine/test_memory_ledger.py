@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from tests.engine.host_device import HostDevice
-from vision_infer.core.errors import EngineError
+from tests.engine.host_device import HostDevice, MeanModel
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
-from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of
+from vision_infer.engine.gpu.device_engine import DeviceEngine
+from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of, memory_of
 
 MB = 1_000_000
 
@@ -28,16 +31,16 @@ def test_there_is_one_ledger_for_each_device() -> None:
 def test_what_was_promised_is_not_promised_again() -> None:
     device = device_of(250)
     ledger = ledger_of(device)
-    ledger.add("decoder", 100 * MB, "its decoder")
-    second = ledger.add("decoder", 100 * MB, "its decoder")
+    ledger.add("decoder", 100 * MB, "its decoder", lambda: (100 * MB, False))
+    second = ledger.add("decoder", 100 * MB, "its decoder", lambda: (100 * MB, False))
     with pytest.raises(DeviceMemoryError) as caught:
-        ledger.add("decoder", 100 * MB, "its decoder")
+        ledger.add("decoder", 100 * MB, "its decoder", lambda: (100 * MB, False))
     assert caught.value.message == (
-        "its decoder needs about 100 MB, but host:0 has 250 of 250 MB free, 200 MB of them promised (in use: nothing)"
+        "about 100 MB are needed for its decoder, but host:0 has 250 of 250 MB free, 200 MB of them promised (in use: nothing)"
     )
     ledger.remove(second)
     ledger.remove(second)
-    ledger.add("decoder", 100 * MB, "its decoder")
+    ledger.add("decoder", 100 * MB, "its decoder", lambda: (100 * MB, False))
 
 
 def test_what_is_allocated_counts_once() -> None:
@@ -46,10 +49,10 @@ def test_what_is_allocated_counts_once() -> None:
     allocated = False
     ledger.add("decoder", 100 * MB, "its decoder", lambda: (120 * MB, allocated))
     with pytest.raises(DeviceMemoryError):
-        ledger.add("decoder", 140 * MB, "its decoder")
+        ledger.check(140 * MB, "its decoder")
     device.allocate(120 * MB)
     allocated = True
-    ledger.add("decoder", 130 * MB, "its decoder")
+    ledger.check(130 * MB, "its decoder")
 
 
 def test_what_no_entry_explains_belongs_to_cuda_and_other_programs() -> None:
@@ -63,7 +66,7 @@ def test_what_no_entry_explains_belongs_to_cuda_and_other_programs() -> None:
     assert (report.device, report.total, report.free) == ("host:0", 1000 * MB, 200 * MB)
     assert report.used == {"engine": 450 * MB, "graphs": 50 * MB, "decoder": 0, "builder": 0, "other": 300 * MB}
     with pytest.raises(DeviceMemoryError, match=r"engines 450, CUDA graphs 50, CUDA and other programs 300\)$"):
-        ledger.add("builder", 201 * MB, "the build of a plan")
+        ledger.check(201 * MB, "the plan")
     ledger.remove(graphs)
     assert ledger.report().used["other"] == 350 * MB, "it is the remainder of what the device reports"
 
@@ -75,7 +78,7 @@ def test_threads_that_start_together_share_the_free_memory() -> None:
     def try_it() -> None:
         start.wait()
         try:
-            admitted.append(ledger.add("decoder", 100 * MB, "its decoder"))
+            admitted.append(ledger.add("decoder", 100 * MB, "its decoder", lambda: (100 * MB, False)))
         except DeviceMemoryError:
             return
 
@@ -86,6 +89,52 @@ def test_threads_that_start_together_share_the_free_memory() -> None:
         thread.join()
     assert len(admitted) == 10
     assert device.memory()[0] == 1000 * MB
+
+
+def test_an_engine_is_counted_from_its_opening_to_its_end(card: ModelCard) -> None:
+    device = device_of(1000)
+    model = MeanModel(device, card)
+    with DeviceEngine("mean", card, model, device, (1, 2)) as engine:
+        engine.warm_up()
+        memory = memory_of(engine)
+        assert memory is not None
+        assert memory.used["engine"] == model.device_bytes + engine.buffer_bytes
+        assert memory.used["graphs"] == 0, "the stand-in's graphs need no memory"
+        assert memory.free == 1000 * MB - engine.buffer_bytes
+    assert ledger_of(device).report().used == dict.fromkeys(memory.used, 0)
+
+
+def test_what_the_warm_up_allocates_counts_as_graphs(card: ModelCard) -> None:
+    class Growing(MeanModel):
+        def warmed_up(self) -> None:
+            self._device.allocate(3 * MB)
+
+    device = device_of(1000)
+    with DeviceEngine("mean", card, Growing(device, card), device, (1,)) as engine:
+        engine.warm_up()
+        memory = memory_of(engine)
+    assert memory is not None
+    assert memory.used["graphs"] == 3 * MB
+
+
+def test_a_full_gpu_refuses_an_engine_in_one_line(card: ModelCard) -> None:
+    device = device_of(1000)
+    device.allocate(1000 * MB - 1000)  # a second process on the GPU
+    with pytest.raises(DeviceMemoryError) as caught:
+        DeviceEngine("mean", card, MeanModel(device, card), device, (8,))
+    assert caught.value.message == (
+        "about 0 MB are needed for its buffers, but host:0 has 0 of 1000 MB free (in use: CUDA and other programs 1000)"
+    )
+    assert caught.value.hint == "Close other programs on it, or use another device."
+
+
+def test_an_engine_on_the_cpu_and_a_gpu_that_is_gone_report_no_memory(card: ModelCard) -> None:
+    class Gone(HostDevice):
+        def memory(self) -> tuple[int, int]:
+            raise DeviceLostError("cuda:0 is no longer there")
+
+    assert memory_of(object()) is None
+    assert memory_of(SimpleNamespace(device=Gone())) is None
 
 
 def test_a_ledger_does_not_keep_its_device() -> None:

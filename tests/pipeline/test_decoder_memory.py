@@ -84,7 +84,7 @@ def test_streams_that_do_not_fit_are_decoded_on_the_cpu(decode: Decode) -> None:
     refused = [spec for spec in specs if spec.no_gpu]
     assert len(refused) == 5
     assert refused[0].no_gpu == (
-        "its decoder needs about 107 MB, but host:0 has 374 of 374 MB free, 321 MB of them promised (in use: nothing)"
+        "about 107 MB are needed for its decoder, but host:0 has 374 of 374 MB free, 321 MB of them promised (in use: nothing)"
     )
     report = ledger_of(device).report()
     assert (report.promised, report.used["decoder"]) == (0, 0), "the memory of closed streams is free again"

@@ -47,6 +47,8 @@ def main(call: Callable[[], Any]) -> None:
 class CopyModel:
     """A model whose output is the first bytes of each image: it queues one copy for each."""
 
+    device_bytes = 0
+
     def __init__(self) -> None:
         self.outputs: OutputShapes = {"first": ((FIRST,), np.dtype(np.uint8))}
 

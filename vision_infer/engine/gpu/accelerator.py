@@ -131,6 +131,10 @@ class DeviceModel(Protocol):
     def outputs(self) -> OutputShapes:
         """For each output its shape without the batch, and its dtype."""
 
+    @property
+    def device_bytes(self) -> int:
+        """The approximate size of its weights and its working memory on the device, bytes."""
+
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Stream) -> None:
         """Queue one batch.
 

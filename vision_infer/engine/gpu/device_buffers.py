@@ -21,7 +21,8 @@ from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import Loan
-from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, Event, Graph, Stream
+from vision_infer.engine.gpu.accelerator import Accelerator, Event, Graph, Stream
+from vision_infer.engine.gpu.ledger import ledger_of
 
 
 class DeviceSlot:
@@ -99,11 +100,7 @@ class DeviceBuffers:
         self._arrays: list[NDArray[np.uint8]] = []
         self.nbytes = buffer_bytes(size, batch_sizes[-1], outputs) * count
         """The size of all buffers on the host, and again on the device, bytes."""
-        free, total = device.memory()
-        if self.nbytes > free:
-            raise DeviceMemoryError(
-                f"{device.name} has {free / 1e6:.0f} of {total / 1e6:.0f} MB free, the buffers need {self.nbytes / 1e6:.0f}"
-            )
+        ledger_of(device).check(self.nbytes, "its buffers")
         try:
             self.buffers = [self._make(size, outputs) for _ in range(count)]
         except BaseException:

@@ -19,6 +19,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, DeviceModel
 from vision_infer.engine.gpu.device_buffers import DeviceBuffer, DeviceBuffers, host_runs
+from vision_infer.engine.gpu.ledger import LedgerEntry, ledger_of
 from vision_infer.engine.store.cache import OnMessage
 
 NS_PER_MS = 1_000_000
@@ -73,6 +74,7 @@ class DeviceEngine:
         self._lock = threading.Lock()
         self._compute = device.make_stream()
         self._closed = False
+        self._memory: list[LedgerEntry] = []
         sizes = tuple(batch_sizes)
         # First find the batch sizes whose buffers fit.
         while True:
@@ -93,6 +95,7 @@ class DeviceEngine:
                 self._close()
                 raise
             self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
+        self._memory.append(ledger_of(device).note("engine", model.device_bytes + self._buffers.nbytes))
         problem = device.surface_problem()
         if problem:
             on_message(f"{name}: decoded frames go through host memory: {problem}")
@@ -167,6 +170,7 @@ class DeviceEngine:
         """Record every batch size in every buffer, and run it once. Call it before the first batch; it needs all buffers."""
         self.device.use()
         gc.collect()
+        free = self.device.memory()[0]
         for count in self.batch_sizes:
             loans = [self.lend(count) for _ in range(self.in_flight)]
             for loan in loans:
@@ -175,6 +179,7 @@ class DeviceEngine:
             for ticket in [self.submit(loan) for loan in loans]:
                 self.collect(ticket)
         self._model.warmed_up()
+        self._memory.append(ledger_of(self.device).note("graphs", max(0, free - self.device.memory()[0])))
 
     def __enter__(self) -> DeviceEngine:
         return self
@@ -268,6 +273,8 @@ class DeviceEngine:
         if hasattr(self, "_buffers"):
             self._buffers.close()
         self._model.close()
+        for entry in self._memory:
+            ledger_of(self.device).remove(entry)
 
 
 @contextmanager

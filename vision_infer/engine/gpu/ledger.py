@@ -66,22 +66,29 @@ class MemoryLedger:
         self._lock = threading.Lock()
         self._entries: list[LedgerEntry] = []
 
-    def add(self, kind: Kind, nbytes: int, what: str, measure: Callable[[], tuple[int, bool]] | None = None) -> LedgerEntry:
-        """Add something that is about to be allocated.
+    def check(self, nbytes: int, what: str) -> None:
+        """Refuse what does not fit into the free memory, less what was added before and is not allocated yet.
 
         Args:
             nbytes: Its approximate size.
             what: What needs the memory, for the message.
-            measure: See :class:`LedgerEntry`; None: it stays as large as ``nbytes``, and is never seen as allocated.
 
         Raises:
-            DeviceMemoryError: It does not fit into the free memory, less what was added before and is not allocated yet.
+            DeviceMemoryError: It does not fit; the message says what uses the memory.
+            EngineError: The device has failed.
         """
-        entry = LedgerEntry(kind, measure or (lambda: (nbytes, False)))
         with self._lock:
-            memory = self._report()
-            if nbytes > memory.free - memory.promised:
-                raise DeviceMemoryError(f"{what} needs about {_mb(nbytes)} MB, but {memory}")
+            self._check(nbytes, what)
+
+    def add(self, kind: Kind, nbytes: int, what: str, measure: Callable[[], tuple[int, bool]]) -> LedgerEntry:
+        """Add something that is about to be allocated; arguments and errors are those of :meth:`check`.
+
+        Args:
+            measure: See :class:`LedgerEntry`.
+        """
+        entry = LedgerEntry(kind, measure)
+        with self._lock:
+            self._check(nbytes, what)
             self._entries.append(entry)
         return entry
 
@@ -106,6 +113,11 @@ class MemoryLedger:
         """
         with self._lock:
             return self._report()
+
+    def _check(self, nbytes: int, what: str) -> None:
+        memory = self._report()
+        if nbytes > memory.free - memory.promised:
+            raise DeviceMemoryError(f"about {_mb(nbytes)} MB are needed for {what}, but {memory}")
 
     def _report(self) -> GpuMemory:
         device = self._device()

@@ -101,6 +101,7 @@ class TorchModel:
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(f"the weights of {path} do not fit: {summarize_error(error)}") from error
         self.name = f"{torch_runtime(compiled)}-{self._device.type}-{precision}"
+        self.device_bytes = path.stat().st_size  # about the size of its weights
         self._graph = graph
         self._run: Run | None = _compiled(graph) if compiled else graph.run
         self._memory: Any = None

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
+from vision_infer.engine.gpu.accelerator import Accelerator
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
+from vision_infer.engine.gpu.ledger import ledger_of
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.tensorrt.api import Api, Messages, created, failure, load_api, start
 from vision_infer.engine.tensorrt.kernels import Kernels, kernels_file
@@ -54,7 +55,8 @@ class TensorRtModel:
         self._runtime = start(api, self._messages, "Runtime")
         if plan.version_compatible:
             _allow_host_code(api, self._runtime)
-        self._refuse_without_memory(len(plan.plan))  # about the size of its weights and kernels on the device
+        weights = len(plan.plan)  # about the size of its weights and kernels on the device
+        ledger_of(device).check(weights, f"the plan {plan.engine}")
         self._engine = self._runtime.deserialize_cuda_engine(plan.plan)
         if self._engine is None:
             raise self._failure("does not load the plan", _BUILD_AGAIN)
@@ -63,7 +65,8 @@ class TensorRtModel:
         self._config.set_execution_context_allocation_strategy(api.module.ExecutionContextAllocationStrategy.USER_MANAGED)
         self._kernels = Kernels(api, self._config, kernels, on_message)
         self._scratch_bytes = max(int(self._engine.device_memory_size_v2), 256)
-        self._refuse_without_memory(self._scratch_bytes)
+        ledger_of(device).check(self._scratch_bytes, f"the working memory of {plan.engine}")
+        self.device_bytes = weights + self._scratch_bytes
         self._scratch = device.allocate(self._scratch_bytes)
         self._contexts: list[Any] = []
         try:
@@ -128,11 +131,6 @@ class TensorRtModel:
     def _execute(self, context: Any, count: int, stream: Any) -> None:
         if not context.execute_async_v3(int(stream)):
             raise self._failure(f"does not run a batch of {count}")
-
-    def _refuse_without_memory(self, nbytes: int) -> None:
-        free = self._device.memory()[0]
-        if nbytes > free:
-            raise DeviceMemoryError(f"{self._device.name} has {free / 1e6:.0f} MB free, the model needs {nbytes / 1e6:.0f}")
 
     def _failure(self, what: str, hint: str = "") -> EngineError:
         return failure(self._api, self._messages, what, hint)
