@@ -22,3 +22,10 @@ def test_the_stand_in_makes_the_calls_of_the_driver(where: str, on_device: int, 
     few, many = (Counter(done.calls) for done in found)
     calls = {name: (many[name] - few[name]) / (MANY - FEW) for name in many if many[name] != few[name]}
     assert sum(calls.values()) == calls_of_a_batch(on_device)["all"], calls
+
+
+def test_the_driver_calls_of_a_batch_do_not_grow_with_it() -> None:
+    """When each frame and each output had calls of its own, there were 46 calls for eight decoded frames, and 15 for images."""
+    assert calls_of_a_batch(BATCH)["all"] <= 12
+    assert calls_of_a_batch(1, 1)["all"] <= 12
+    assert calls_of_a_batch(0)["all"] <= 10

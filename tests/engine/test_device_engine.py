@@ -158,7 +158,7 @@ def test_the_stand_in_refuses_what_a_recording_does_not_allow(card: ModelCard) -
     buffer = buffers.buffers[0]
 
     def enqueue(count: int) -> None:
-        model.enqueue(count, buffer.images_at, buffer.outputs_at, stream)
+        model.enqueue(count, buffer.images_at, buffer.outputs[count].addresses, stream)
 
     def run_and_wait(count: int) -> None:
         enqueue(count)

@@ -100,7 +100,7 @@ def test_an_engine_is_counted_from_its_opening_to_its_end(card: ModelCard) -> No
         assert memory is not None
         assert memory.used["engine"] == model.device_bytes + engine.buffer_bytes
         assert memory.used["graphs"] == 0, "the stand-in's graphs need no memory"
-        assert memory.free == 1000 * MB - engine.buffer_bytes
+        assert memory.used["other"] < 2 * 3 * 256, "the outputs are at multiples of 256"
     assert ledger_of(device).report().used == dict.fromkeys(memory.used, 0)
 
 

@@ -1,7 +1,8 @@
 """The buffers of an engine on a device: slots in host memory, their copies on the device, and the streams that copy.
 
-Each buffer has a stream for its copies, so that one batch is copied in, another computed and a third copied out at the same time.
-An image that is on the device already is not copied from the host: it is written into its slot when the batch is submitted.
+Each buffer has a stream for its copies to the device, so that one batch is copied while another is computed. The outputs are
+small: they are copied to the host after the batch, on the stream that computes. An image that is on the device already is not
+copied from the host: it is written into its slot when the batch is submitted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import Loan
 from vision_infer.engine.gpu.accelerator import Accelerator, Event, Graph, Stream
 from vision_infer.engine.gpu.ledger import ledger_of
+
+_ALIGNMENT = 256
+"""The addresses of all inputs and outputs are multiples of it, as TensorRT requires."""
 
 
 class DeviceSlot:
@@ -54,6 +58,20 @@ class DeviceSlot:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceOutputs:
+    """The outputs of one batch size, in one block, so that one copy brings them to the host."""
+
+    block: NDArray[np.uint8]
+    """The block in host memory."""
+    at: int
+    """The address of the block on the device."""
+    arrays: dict[str, NDArray[Any]]
+    """The outputs in host memory by name: [B, …]."""
+    addresses: dict[str, int]
+    """The addresses of the outputs on the device, multiples of 256."""
+
+
 @dataclass(slots=True)
 class DeviceBuffer:
     """The input and output memory of one batch on host and device, with its stream and events."""
@@ -62,20 +80,16 @@ class DeviceBuffer:
     """The input in host memory: uint8 [B, H, W, 3]."""
     images_at: int
     """The address of the input on the device."""
-    outputs: dict[str, NDArray[Any]]
-    """The outputs in host memory by name: [B, …]."""
-    outputs_at: dict[str, int]
-    """The addresses of the outputs on the device."""
+    outputs: dict[int, DeviceOutputs]
+    """The outputs by batch size, all in the same memory."""
     slots: tuple[DeviceSlot, ...]
     """The slots in the order of the batch."""
     stream: Stream
-    """The stream of its copies."""
+    """The stream of its copies to the device."""
     begun: Event
     """The batch has begun."""
     copied: Event
     """The images are on the device."""
-    computed: Event
-    """The outputs are on the device."""
     done: Event
     """The outputs are in host memory."""
     graphs: dict[int, Graph] = field(default_factory=dict)
@@ -160,15 +174,13 @@ class DeviceBuffers:
     def _make(self, size: Size, outputs: OutputShapes) -> DeviceBuffer:
         largest = self.batch_sizes[-1]
         images, images_at = self._pair((largest, size.height, size.width, 3), np.dtype(np.uint8))
-        pairs = {name: self._pair((largest, *shape), dtype) for name, (shape, dtype) in outputs.items()}
+        block, block_at = self._pair((_placed(largest, outputs)[1],), np.dtype(np.uint8))
         stream = self._keep(self._device.make_stream())
         nbytes = images[0].nbytes
         slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes) for at in range(largest))
-        events = [self._keep(self._device.make_event(timed)) for timed in (True, False, False, True)]
-        host = {name: array for name, (array, _) in pairs.items()}
-        addresses = {name: address for name, (_, address) in pairs.items()}
-        begun, copied, computed, done = events
-        return DeviceBuffer(images, images_at, host, addresses, slots, stream, begun, copied, computed, done)
+        begun, copied, done = (self._keep(self._device.make_event(timed)) for timed in (True, False, True))
+        made = {batch: _outputs(batch, outputs, block, block_at) for batch in self.batch_sizes}
+        return DeviceBuffer(images, images_at, made, slots, stream, begun, copied, done)
 
     def _pair(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
         nbytes = math.prod(shape) * dtype.itemsize
@@ -187,6 +199,24 @@ def buffer_bytes(size: Size, batch: int, outputs: OutputShapes) -> int:
     """Return the size of a buffer on the host, and again on the device, bytes."""
     image = size.width * size.height * 3
     return batch * (image + sum(math.prod(shape) * dtype.itemsize for shape, dtype in outputs.values()))
+
+
+def _placed(batch: int, outputs: OutputShapes) -> tuple[dict[str, int], int]:
+    """Return where each output of a batch begins in a block, bytes, and the size of the block."""
+    places, end = {}, 0
+    for name, (shape, dtype) in outputs.items():
+        places[name] = begin = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = begin + batch * math.prod(shape) * dtype.itemsize
+    return places, end
+
+
+def _outputs(batch: int, outputs: OutputShapes, block: NDArray[np.uint8], at: int) -> DeviceOutputs:
+    places, end = _placed(batch, outputs)
+    arrays = {}
+    for name, (shape, dtype) in outputs.items():
+        nbytes = batch * math.prod(shape) * dtype.itemsize
+        arrays[name] = block[places[name] :][:nbytes].view(dtype).reshape(batch, *shape)
+    return DeviceOutputs(block[:end], at, arrays, {name: at + place for name, place in places.items()})
 
 
 def host_runs(slots: Sequence[DeviceSlot]) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,9 @@
 """An engine on a device, for the models of TensorRT and PyTorch.
 
-A batch is copied in on its buffer's stream, computed on the engine's only compute stream, and copied out on its buffer's stream
-again; events keep the order. So copies run in parallel with the computing of other batches, and the model needs its working
-memory once. Batches that were recorded during the warm-up are launched as one CUDA graph each; others are queued call by call.
+A batch is copied in on its buffer's stream, in parallel with the computing of other batches. It is computed on the engine's only
+compute stream, so that the model needs its working memory once, and its small outputs are copied out there, in one copy. Batches
+that were recorded during the warm-up, with that copy, are launched as one CUDA graph each; others are queued call by call. Each
+call of the driver releases the GIL, so there are few of them, and their number does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -159,7 +160,8 @@ class DeviceEngine:
             duration = int(self.device.elapsed_ms(buffer.begun, buffer.done) * NS_PER_MS)
             # The device's events give the end: a caller that collects late did not wait for it.
             ended = max(started, min(SYSTEM_CLOCK.monotonic_ns(), started + duration))
-            outputs = {name: array[:count].copy() for name, array in buffer.outputs.items()}
+            arrays = buffer.outputs[self._buffers.padded(count)].arrays
+            outputs = {name: array[:count].copy() for name, array in arrays.items()}
         except EngineError as error:
             raise type(error)(f"{self.name} failed on a batch of {count}: {error.message}", error.hint) from error
         finally:
@@ -200,34 +202,34 @@ class DeviceEngine:
         device.record(buffer.copied, buffer.stream)
         # On the compute stream: run the batch after the copies.
         device.wait(self._compute, buffer.copied)
-        self._run(buffer, size)
-        device.record(buffer.computed, self._compute)
-        # On the buffer's stream again: copy the results of the real images, without the padding.
-        device.wait(buffer.stream, buffer.computed)
-        for name, array in buffer.outputs.items():
-            device.copy_out(array[:count], buffer.outputs_at[name], buffer.stream)
-        device.record(buffer.done, buffer.stream)
-
-    def _run(self, buffer: DeviceBuffer, size: int) -> None:
         graph = buffer.graphs.get(size)
         if graph is None:
-            self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute)
+            outputs = buffer.outputs[size]
+            self._model.enqueue(size, buffer.images_at, outputs.addresses, self._compute)
+            device.copy_out(outputs.block, outputs.at, self._compute)
         else:
-            self.device.launch(graph, self._compute)
+            device.launch(graph, self._compute)
+        device.record(buffer.done, self._compute)
 
     def _record(self, buffer: DeviceBuffer, size: int) -> None:
-        """Record a batch size; if that fails, report it, and let the remaining batch sizes run without graphs."""
+        """Record a batch size and the copy of its outputs; if that fails, report it, and record no other size."""
+        outputs = buffer.outputs[size]
         try:
             with self._lock:
-                run = self._model.recordable(size, buffer.images_at, buffer.outputs_at, self._compute)
+                run = self._model.recordable(size, buffer.images_at, outputs.addresses, self._compute)
                 if run is None:
                     raise EngineError("the model cannot be recorded")
                 # The first run in a shape initializes and allocates, which a recording does not allow: so run it and wait.
                 run()
-                self.device.record(buffer.computed, self._compute)
-                self.device.synchronize(buffer.computed)
+                self.device.record(buffer.done, self._compute)
+                self.device.synchronize(buffer.done)
+
+                def run_and_copy() -> None:
+                    run()
+                    self.device.copy_out(outputs.block, outputs.at, self._compute)
+
                 with _no_collection():
-                    buffer.graphs[size] = self.device.capture(self._compute, run)
+                    buffer.graphs[size] = self.device.capture(self._compute, run_and_copy)
         except EngineError as error:
             if error.device_lost:
                 raise
