@@ -107,7 +107,7 @@ def build_engine(
 
 def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
     request = EngineRequest(
-        candidate.engine, "cpu", profile.workers, profile.threads, profile.batch, candidate.compute, cache.folder
+        candidate.engine, "cpu", profile.workers, profile.threads, profile.batch, candidate.compute, engine_dir=cache.folder
     )
     return open_engine(candidate.graph, request, on_message)
 
