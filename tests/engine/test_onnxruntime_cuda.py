@@ -248,6 +248,7 @@ def test_an_error_that_ends_the_device(graph: Path, on_cuda: OnCuda, gpu: HostDe
         monkeypatch.setattr(gpu, "memory", lost)
         with pytest.raises(DeviceLostError):
             engine.submit(engine.lend(1))
+        monkeypatch.setattr(gpu, "use", lost)  # closing the engine does not hide the first error
 
 
 CHILD = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ class OnnxRuntimeEngine(HostEngine):
         self._session_of.clear()
         self._sessions.clear()
         if self._device is not None:
-            self._device.use()
-            for buffer in self._pool.buffers:
-                self._device.free_host(buffer.images.reshape(-1))
+            with suppress(EngineError):  # a lost device frees nothing
+                self._device.use()
+                for buffer in self._pool.buffers:
+                    self._device.free_host(buffer.images.reshape(-1))
             self._pool.buffers.clear()
 
     def _failure(self, error: Exception, count: int) -> EngineError:
