@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.tensorrt import plan_engine
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.kernels import kernels_file
 from vision_infer.engine.tensorrt.plan_engine import TensorRtModel, sizes_of
@@ -398,6 +400,26 @@ def test_a_runtime_that_does_not_start(plan: PlanFile, api: Api, device: Numbere
     ) as caught:
         TensorRtModel(plan, api, device)
     assert "Update NVIDIA's driver" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "gpu", "why"),
+    [
+        ("11.1", "sm_89", "NVIDIA L4", "it was built by tensorrt 11.0, installed is 11.1"),
+        ("11.0", "sm_90", "NVIDIA H100", "it was built for sm_89, this GPU is sm_90"),
+        ("11.0", "sm_89", "NVIDIA L40", "it was built on NVIDIA L4, this GPU is NVIDIA L40"),
+    ],
+)
+def test_a_plan_of_another_version_or_gpu_never_reaches_the_runtime(
+    plan: PlanFile, api: Api, monkeypatch: pytest.MonkeyPatch, version: str, capability: str, gpu: str, why: str
+) -> None:
+    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda", reason="cuda-bindings is not here")
+    monkeypatch.setattr(cuda, "cuda_device", lambda _: SimpleNamespace(compute_capability=capability, title=gpu))
+    monkeypatch.setattr(plan_engine, "load_api", lambda _: replace(api, version=version))
+    with pytest.raises(EngineError) as caught:
+        plan_engine.open_plan_engine(replace(plan, hardware="NVIDIA L4"), 0, 8, 2, lambda _: None)
+    expected = f"the plan cannot be loaded: {why}. Build it again on this machine: vision-infer engine build"
+    assert str(caught.value) == expected
 
 
 def test_batch_sizes_follow_from_the_plan(plan: PlanFile) -> None:
