@@ -311,7 +311,7 @@ class MeanModel:
         self._run(self._context, count, images, outputs, stream)
 
     def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> Work:
-        """Return a function that computes a batch, in a context of its own."""
+        """Return a function that computes a batch in its own context."""
         context = HostContext()
         return lambda: self._run(context, count, images, outputs, stream)
 

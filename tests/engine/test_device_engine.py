@@ -150,7 +150,7 @@ def test_garbage_collection_is_off_while_recording_and_then_as_before(card: Mode
         assert world.said == []
 
 
-def test_the_stand_in_refuses_what_a_recording_does_not_allow(card: ModelCard) -> None:
+def test_a_host_device_refuses_what_a_recording_does_not_allow(card: ModelCard) -> None:
     """Each rule is broken once: otherwise the other tests would prove nothing."""
     device = HostDevice()
     model, stream, event = MeanModel(device, card), device.make_stream(), device.make_event()

@@ -1,4 +1,4 @@
-"""Runs the package's own code against the signatures of a real binding of TensorRT, in a process of its own.
+"""Runs the package's own code against the signatures of a real binding of TensorRT; a process does nothing else.
 
 python -m tests.engine.tensorrt.binding_calls tensorrt|tensorrt-rtx GRAPH
 

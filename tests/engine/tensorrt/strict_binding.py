@@ -57,7 +57,7 @@ class StrictModule:
         return construct
 
     def make(self, kind: str, **values: Any) -> StrictObject:
-        """Return an object of a class with values of its own."""
+        """Return an object of a class with its own values."""
         return StrictObject(self, getattr(self.real, kind), values)
 
     def check(self, kind: type, name: str, doc: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Signature:

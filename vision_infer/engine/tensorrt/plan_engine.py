@@ -83,7 +83,7 @@ class TensorRtModel:
         self._execute(self._context, count, stream)
 
     def recordable(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> Callable[[], None] | None:
-        """Return a function that queues a batch in a context of its own; None if TensorRT-RTX cannot record the plan."""
+        """Return a function that queues a batch in its own context; None if TensorRT-RTX cannot record the plan."""
         context = self._make_context()
         self._bind(context, count, images, outputs, stream)
         if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(int(stream)):
