@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,8 +15,8 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.processes.front import make_front
-from vision_infer.service.processes.worker_settings import WorkerPlace
-from vision_infer.service.processes.workers import Workers
+from vision_infer.service.processes.worker_settings import GivenStream, WorkerPlace, streams_from_plain
+from vision_infer.service.processes.workers import MOVE_AFTER, Workers
 
 TOKEN = "camera-password"
 
@@ -43,10 +44,10 @@ def down(tmp_path: Path) -> Iterator[Down]:
 
 
 def test_streams_are_listed_with_the_reason(down: Down) -> None:
-    down.workers.processes["b"].reason = "worker b ended: killed by signal 9; it starts again in 0.5 s"
+    down.workers.processes["b"].reason = "killed by signal 9; it starts again in 0.5 s"
     listed = {stream["name"]: stream["status"] for stream in down.client.get("/api/v1/streams").json()}
     assert [listed[name]["state"] for name in ("door", "gate")] == ["backing_off", "backing_off"]
-    assert "killed by signal 9" in listed["gate"]["reason"]
+    assert listed["gate"]["reason"] == "worker b: killed by signal 9; it starts again in 0.5 s"
     assert down.client.get("/api/v1/streams/gate").json()["status"] == listed["gate"]
     assert TOKEN not in json.dumps(listed)
 
@@ -72,9 +73,9 @@ def test_a_stream_that_ends_its_worker_can_be_removed(down: Down) -> None:
 
 def test_a_worker_starts_with_its_streams_only(down: Down) -> None:
     starts = {name: down.workers.start_of(name) for name in ("a", "b")}
-    assert {name: (set(start.settings.streams), start.api_streams) for name, start in starts.items()} == {
-        "a": ({"door"}, ()),
-        "b": (set(), ("gate",)),
+    assert {name: (set(start.settings.streams), set(start.streams)) for name, start in starts.items()} == {
+        "a": ({"door"}, set()),
+        "b": (set(), {"gate"}),
     }
     assert starts["a"].token == starts["b"].token
     assert len(starts["a"].token) >= 32
@@ -83,5 +84,46 @@ def test_a_worker_starts_with_its_streams_only(down: Down) -> None:
 
 
 def test_the_end_of_a_worker_is_an_event_of_its_streams(down: Down) -> None:
-    down.workers.went_down("a", "worker a ended: exit status 70")
-    assert [(event.stream, event.reason) for event in down.workers.events] == [("door", "worker a ended: exit status 70")]
+    down.workers.went_down("a", "exit status 70")
+    assert [(event.stream, event.reason) for event in down.workers.events] == [("door", "worker a: exit status 70")]
+
+
+def test_streams_of_a_worker_that_cannot_start_move_but_not_those_that_may_have_ended_it(
+    down: Down, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    for name, process in down.workers.processes.items():
+        monkeypatch.setattr(process, "send", lambda line, name=name: orders[name].append(json.loads(line)))
+    failing, other = down.workers.processes["b"], down.workers.processes["a"]
+    other.ready = other.up = True
+    failing.failed_starts = MOVE_AFTER - 1
+    down.workers.went_down("b", "exit status 4")
+    assert (down.workers.placed("gate").worker, orders["a"]) == ("b", [])
+    failing.failed_starts = MOVE_AFTER
+    down.workers.went_down("b", "exit status 4")
+    assert down.workers.placed("gate").worker == "a"
+    (order,) = orders["a"]
+    assert set(order["settings"]["values"]["streams"]) == {"door"}
+    assert order["streams"]["gate"]["origin"] == "api"
+    assert streams_from_plain(order["streams"])["gate"].settings == down.workers.placed("gate").settings
+    failing.ready = failing.up = True
+    other.ready = other.up = False
+    other.failed_starts = MOVE_AFTER
+    down.workers.went_down("a", "exit status 4")
+    assert [set(order["settings"]["values"]["streams"]) for order in orders["b"]] == [{"door"}]
+    assert {down.workers.placed(name).worker for name in ("door", "gate")} == {"b"}
+
+
+def test_a_stream_of_the_command_line_keeps_its_change_when_its_worker_starts_again(tmp_path: Path) -> None:
+    settings = load_settings(None, ["rtsp://10.0.0.7/door"], {}, {})
+    workers = Workers(settings, [WorkerPlace("a", "cpu"), WorkerPlace("b", "cpu")], tmp_path, HandClock())
+    given = settings.streams["door"]
+    worker = workers.placement.put("door", given, "command_line").worker
+    assert workers.start_of(worker).streams == {}
+    changed = given.model_copy(update={"weight": 2.0})
+    workers.placement.put("door", changed, "command_line")
+    start = workers.start_of(worker)
+    assert start.streams == {"door": GivenStream(changed, "command_line")}
+    assert start.settings.streams == {"door": given}
+    assert set(start.settings.url_streams) == {"door"}
+    workers.close()

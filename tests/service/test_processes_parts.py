@@ -27,7 +27,7 @@ from vision_infer.service.processes.merge import merge_costs, merge_metrics, mer
 from vision_infer.service.processes.merged_results import messages_of
 from vision_infer.service.processes.placement import Placement
 from vision_infer.service.processes.worker_process import WorkerProcess
-from vision_infer.service.processes.worker_settings import WorkerPlace, WorkerStart, settings_of, worker_places
+from vision_infer.service.processes.worker_settings import GivenStream, WorkerPlace, WorkerStart, settings_of, worker_places
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.sink.delivery import mqtt
 from vision_infer.sink.delivery.carrier import CarrierContext
@@ -73,7 +73,7 @@ def test_the_settings_of_a_worker_survive_the_pipe_and_share_no_file(tmp_path: P
     place = WorkerPlace("gpu-1", "cuda:1")
     streams = {name: one for name, one in settings.streams.items() if name != "b"}
     own = settings_of(settings, place, 4, streams, tmp_path)
-    start = WorkerStart("gpu-1", Path("/run/x"), "worker-token", own, ("stored",), tmp_path)
+    start = WorkerStart("gpu-1", Path("/run/x"), "worker-token", own, {"x": GivenStream(settings.streams["b"], "api")}, tmp_path)
     line = start.to_json()
     assert "\n" not in line
     read = WorkerStart.from_json(line.encode())

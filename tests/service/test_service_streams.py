@@ -340,3 +340,13 @@ def test_concurrent_changes_and_reads(engines: Engines) -> None:
         assert not failed, failed
         assert site.service.streams() == []
         assert engines.loaded == {"one"}
+
+
+def test_a_stream_that_another_process_accepted_runs_or_reports_why_not(engines: Engines) -> None:
+    camera, broken = Camera(0), Camera(1)
+    with Site(camera, broken, of=settings({}), keep=Keeper({})) as site:
+        site.service.adopt("s0", wanted(camera), "api")
+        site.service.adopt("s1", wanted(broken, model="nonsense"), "command_line")
+        site.give(camera, 3)
+        assert (site.service.stream("s0").origin, site.status("s0").state) == ("api", S.LIVE)
+        assert (site.service.stream("s1").origin, site.status("s1").state) == ("command_line", S.FAILED)

@@ -34,7 +34,7 @@ from vision_infer.service.streams.degradation import DegradationMonitor, LoadMet
 from vision_infer.service.streams.lanes import Lanes, in_flight
 from vision_infer.service.streams.running_streams import Streams
 from vision_infer.service.streams.stream_files import state_folder
-from vision_infer.service.views import ModelView, Snapshot, StreamView
+from vision_infer.service.views import ModelView, Origin, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
@@ -217,6 +217,10 @@ class Service:
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
         """Replace the settings of a stream; see :meth:`Streams.replace`."""
         return self._streams.replace(name, settings)
+
+    def adopt(self, name: str, settings: StreamSettings, origin: Origin) -> None:
+        """Run a stream that another process has accepted; see :meth:`Streams.adopt`."""
+        self._streams.adopt(name, settings, origin)
 
     def delete(self, name: str) -> None:
         """Remove a stream permanently; see :meth:`Streams.delete`."""

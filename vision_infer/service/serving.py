@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -14,19 +15,22 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalog import resolve_model
 from vision_infer.service.http.app import make_app
-from vision_infer.service.http.auth import tokens_for
+from vision_infer.service.http.auth import Tokens, tokens_for
 from vision_infer.service.http.listener import raise_descriptor_limit
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.operations.file_watch import CONFIRM_NS, FileWatch, removes_most, restart_fields
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import StateLog, configure
 from vision_infer.service.operations.notify import ServiceNotifier
-from vision_infer.service.processes.front import make_front
 from vision_infer.service.processes.worker_settings import worker_places
-from vision_infer.service.processes.workers import Workers
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
 from vision_infer.service.streams.stream_files import StreamFiles, state_folder
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from vision_infer.service.processes.workers import Workers
 
 LOOK_S = 0.25
 DRAIN_S = 5.0
@@ -65,12 +69,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
-    places = worker_places(settings)
-    service: Service | Workers = (
-        Workers(settings, places, state_dir, clock)
-        if places
-        else open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
-    )
+    service, make, close = _opened(settings, state_dir, tokens.tokens, clock)
     try:
         listening = WebServer(settings.service, service.hub)
     except VisionInferError:
@@ -79,10 +78,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     with listening as web:
         try:
             service.start()
-            if isinstance(service, Workers):
-                web.start(make_front(service, tokens.tokens, clock))
-            else:
-                web.start(make_app(service, tokens.tokens, clock))
+            web.start(make())
             everywhere = " and on all other addresses of this machine" if web.everywhere else ""
             on_message(f"vision-infer serves on {web.url}{everywhere}")
             if tokens.made is not None:
@@ -90,12 +86,24 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             _run(service, start, stopping, notifier, clock)
         finally:
             notifier.stopping("finishing the frames in the pipeline")
-            if isinstance(service, Workers):
-                service.close()  # each worker limits the time itself
-            else:
-                drain(service)
+            close()
     if service.error is not None:
         raise service.error
+
+
+def _opened(
+    settings: ServeSettings, state_dir: Path, tokens: Tokens, clock: Clock
+) -> tuple[Service | Workers, Callable[[], FastAPI], Callable[[], None]]:
+    """Return the service, a function that creates its application, and one that closes it."""
+    places = worker_places(settings)
+    if not places:
+        service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
+        return service, lambda: make_app(service, tokens, clock), lambda: drain(service)
+    from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
+    from vision_infer.service.processes.workers import Workers
+
+    workers = Workers(settings, places, state_dir, clock)
+    return workers, lambda: make_front(workers, tokens, clock), workers.close  # each worker limits the time itself
 
 
 def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, clock: Clock, worker: str = "") -> Service:

@@ -13,12 +13,14 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from types import FrameType
 from typing import IO
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope
 
+from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
@@ -30,8 +32,14 @@ from vision_infer.service.http.security import SecurityContext, SecurityMiddlewa
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import configure
-from vision_infer.service.processes.worker_client import CLIENT_HEADER, TOKEN_HEADER
-from vision_infer.service.processes.worker_settings import WorkerStart, settings_from_plain
+from vision_infer.service.processes.worker_settings import (
+    CLIENT_HEADER,
+    TOKEN_HEADER,
+    GivenStream,
+    WorkerStart,
+    settings_from_plain,
+    streams_from_plain,
+)
 from vision_infer.service.service import Service
 from vision_infer.service.serving import LOOK_S, drain, open_service
 from vision_infer.service.streams.stream_files import StreamFiles
@@ -54,6 +62,18 @@ class WorkerGate(SecurityMiddleware):
         return receive
 
 
+class _OwnStreams(StreamFiles):
+    """Stores changes of streams; the service in front has read the stored ones, and given this worker its own."""
+
+    def __init__(self, start: WorkerStart) -> None:
+        super().__init__(start.state_dir, start.settings.service)
+        self._given = {name: stream.settings for name, stream in start.streams.items() if stream.origin == "api"}
+
+    def read(self) -> dict[str, StreamSettings]:
+        """Return the streams of this worker."""
+        return self._given
+
+
 def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
     """Run a worker until it is stopped.
 
@@ -69,8 +89,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
     """
     settings = start.settings
     assert settings.state_dir is not None
-    files = StreamFiles(start.state_dir, settings.service, start.api_streams)
-    service = open_service(settings, files, settings.state_dir, clock, start.worker)
+    service = open_service(settings, _OwnStreams(start), settings.state_dir, clock, start.worker)
     try:
         listening = WebServer(settings.service, service.hub, start.socket)
     except VisionInferError:
@@ -79,6 +98,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
     with listening as web:
         try:
             service.start()
+            _adopt(service, {name: stream for name, stream in start.streams.items() if stream.origin == "command_line"})
             app = make_routes(service, Tokens({}), clock)
             app.add_middleware(WorkerGate, security=app.state.context.security, token=start.token)
             web.start(app)
@@ -92,8 +112,15 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
 
 def _obey(service: Service, orders: IO[bytes], stopping: threading.Event) -> None:
     for line in orders:
-        service.reload(settings_from_plain(json.loads(line)))
+        data = json.loads(line)
+        service.reload(settings_from_plain(data["settings"]))
+        _adopt(service, streams_from_plain(data["streams"]))
     stopping.set()
+
+
+def _adopt(service: Service, streams: Mapping[str, GivenStream]) -> None:
+    for name, stream in streams.items():
+        service.adopt(name, stream.settings, stream.origin)
 
 
 def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:

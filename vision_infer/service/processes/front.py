@@ -220,7 +220,9 @@ class Front:
             raise ConflictError(f"the limit of {most} streams is reached", "Remove one, or raise service.max_streams.")
         if not await settled(workers.processes.values()):
             raise UnavailableError(workers.ready()[1], "Try again in a moment.")
-        return workers.placement.choose(name, [worker for worker, process in workers.processes.items() if process.up])
+        up = [worker for worker, process in workers.processes.items() if process.up]
+        ready = [worker for worker in up if workers.processes[worker].ready]
+        return workers.placement.choose(name, ready or up)
 
     async def _delete(self, request: Request, name: str) -> Response:
         workers = self._workers

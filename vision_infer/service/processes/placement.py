@@ -88,6 +88,13 @@ class Placement:
             stream = self._streams[name] = PlacedStream(settings, origin, worker)
         return stream
 
+    def move(self, name: str, among: Collection[str]) -> PlacedStream:
+        """Move a stream to the one of these workers that has the fewest streams."""
+        with self._lock:
+            old = self._streams.pop(name)
+            moved = self._streams[name] = PlacedStream(old.settings, old.origin, self.choose(name, among))
+        return moved
+
     def remove(self, name: str) -> None:
         """Remove a stream; do nothing if there is none of this name."""
         with self._lock:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 
+from vision_infer.service.processes.worker_settings import CLIENT_HEADER, TOKEN_HEADER
+
 CONNECT_S = 5.0
-TOKEN_HEADER = "X-Worker-Token"
-CLIENT_HEADER = "X-Worker-Client"
-"""What the service knows about its client, as JSON: address, role and principal."""
 
 
 class WorkerClient:

@@ -63,6 +63,8 @@ class WorkerProcess:
         """Whether it can run inference, and if not, the reason."""
         self.error: VisionInferError | None = None
         """The error that made the first start fail."""
+        self.failed_starts = 0
+        """The number of consecutive starts after which it was never ready."""
         self._start_line = start_line
         self._on_down = on_down
         self._on_line = on_line
@@ -93,10 +95,9 @@ class WorkerProcess:
         """Make the process finish its frames and end; see :meth:`join`."""
         self._stopping.set()
         with self._lock:
-            process = self._process
-            if process is not None:
-                with suppress(OSError):
-                    process.terminate()
+            # Not a signal: Ctrl-C and systemd send one to all processes, and the second one ends a worker immediately.
+            if self._process is not None:
+                _close_input(self._process)
 
     def join(self, timeout_s: float) -> None:
         """Wait until the process has ended, and kill it after a time limit."""
@@ -115,6 +116,7 @@ class WorkerProcess:
         while not self._stopping.is_set():
             began_ns = self._clock.monotonic_ns()
             was_ready, why, status = self._run()
+            self.failed_starts = 0 if was_ready else self.failed_starts + 1
             if self._stopping.is_set():
                 return
             if self.starts == 1 and not was_ready and status in (2, 3, 4, 5):  # invalid settings: it would never start
@@ -124,10 +126,9 @@ class WorkerProcess:
             if self._clock.monotonic_ns() - began_ns >= STEADY_S * 1e9:
                 backoff.reset()
             wait_s = backoff.next_s()
-            reason = f"worker {self.name} ended: {why}; it starts again in {wait_s:.1f} s"
-            _log.error("%s", reason)
-            self.reason = reason
-            self._on_down(reason)
+            self.reason = f"{why}; it starts again in {wait_s:.1f} s"
+            _log.error("worker %s: %s", self.name, self.reason)
+            self._on_down(self.reason)
             self._stopping.wait(wait_s)
 
     def _run(self) -> tuple[bool, str, int]:
@@ -151,8 +152,8 @@ class WorkerProcess:
                 was_ready = was_ready or self.ready
         finally:
             self.up = self.ready = False
-            with self._lock, suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
+            with self._lock:
+                _close_input(process)
             _wait_or_kill(process)  # it closed its output: it ends, or it is broken
             with self._lock:
                 self._process = None
@@ -170,7 +171,7 @@ class WorkerProcess:
             _write(process, self._start_line())
             _log.info("worker %s has the process id %d", self.name, process.pid)
             if self._stopping.is_set():  # end() came before there was a process to end
-                process.terminate()
+                _close_input(process)
         return process
 
     def _read_log(self, lines: IO[bytes]) -> None:
@@ -184,6 +185,12 @@ def _write(process: subprocess.Popen[bytes], line: str) -> None:
     with suppress(OSError, ValueError):  # it has just ended
         process.stdin.write(line.encode() + b"\n")
         process.stdin.flush()
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(OSError):  # it has just ended
+        process.stdin.close()
 
 
 def _report(line: bytes) -> tuple[bool, str]:

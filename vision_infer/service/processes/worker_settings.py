@@ -15,7 +15,11 @@ from vision_infer.core.errors import UsageError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.gpu.accelerator import NoGpuError
 from vision_infer.engine.gpu.gpus import list_gpus
+from vision_infer.service.views import Origin
 
+TOKEN_HEADER = "X-Worker-Token"
+CLIENT_HEADER = "X-Worker-Client"
+"""What the service knows about its client, as JSON: address, role and principal."""
 FOLDER = "workers"
 """The subfolder of the state folder that holds the state of each worker: spools and clips."""
 
@@ -29,6 +33,14 @@ class WorkerPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenStream:
+    """The settings of a stream, and their place."""
+
+    settings: StreamSettings
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStart:
     """Everything that a worker needs to start. It contains secrets and is sent over a pipe."""
 
@@ -39,10 +51,10 @@ class WorkerStart:
     """The token that each request to the worker must carry."""
     settings: ServeSettings
     """The settings of the worker, with the streams of the configuration file and of the command line that it runs."""
-    api_streams: tuple[str, ...]
-    """The names of the stored streams of the API that it runs."""
+    streams: Mapping[str, GivenStream]
+    """The other streams that it runs, and those of the command line that the API has changed."""
     state_dir: Path
-    """The state folder of the whole service, which holds the stored streams of the API."""
+    """The state folder of the whole service, in which the worker stores streams of the API."""
 
     def to_json(self) -> str:
         """Return the values as one line of JSON, with all secrets."""
@@ -52,7 +64,7 @@ class WorkerStart:
                 "socket": str(self.socket),
                 "token": self.token,
                 "settings": settings_to_plain(self.settings),
-                "api_streams": self.api_streams,
+                "streams": streams_to_plain(self.streams),
                 "state_dir": str(self.state_dir),
             }
         )
@@ -66,7 +78,7 @@ class WorkerStart:
             Path(data["socket"]),
             data["token"],
             settings_from_plain(data["settings"]),
-            tuple(data["api_streams"]),
+            streams_from_plain(data["streams"]),
             Path(data["state_dir"]),
         )
 
@@ -161,6 +173,21 @@ def settings_from_plain(data: Mapping[str, Any]) -> ServeSettings:
     """Return the settings of :func:`settings_to_plain`."""
     names: Sequence[str] = data["url_streams"]
     return ServeSettings.model_validate(data["values"]).with_url_streams(frozenset(names))
+
+
+def streams_to_plain(streams: Mapping[str, GivenStream]) -> dict[str, Any]:
+    """Return streams as plain values, with the passwords in their URLs."""
+    return {
+        name: {"settings": stream.settings.model_dump(mode="json", by_alias=True), "origin": stream.origin}
+        for name, stream in streams.items()
+    }
+
+
+def streams_from_plain(data: Mapping[str, Any]) -> dict[str, GivenStream]:
+    """Return the streams of :func:`streams_to_plain`."""
+    return {
+        name: GivenStream(StreamSettings.model_validate(stream["settings"]), stream["origin"]) for name, stream in data.items()
+    }
 
 
 def _plain(value: object) -> object:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,21 @@ from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream, Placement
 from vision_infer.service.processes.worker_client import WorkerClient
 from vision_infer.service.processes.worker_process import KILL_AFTER_S, WorkerProcess
-from vision_infer.service.processes.worker_settings import WorkerPlace, WorkerStart, settings_of, settings_to_plain
+from vision_infer.service.processes.worker_settings import (
+    GivenStream,
+    WorkerPlace,
+    WorkerStart,
+    settings_of,
+    settings_to_plain,
+    streams_to_plain,
+)
 from vision_infer.service.streams.configured import ConfiguredStream, view_of
 from vision_infer.service.streams.stream_files import StreamFiles
 from vision_infer.service.views import Origin, StreamView
 
 EVENTS_KEPT = 256
+MOVE_AFTER = 5
+"""The number of consecutive starts without success after which the streams of a worker move to others."""
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -92,7 +101,7 @@ class Workers:
 
     def ready(self) -> tuple[bool, str]:
         """Return whether all workers can run inference, and if not, the reasons."""
-        waiting = [f"{process.name}: {process.reason}" for process in self.processes.values() if not process.ready]
+        waiting = [f"worker {process.name}: {process.reason}" for process in self.processes.values() if not process.ready]
         return not waiting, "; ".join(waiting)
 
     def streams(self) -> list[StreamView]:
@@ -132,8 +141,8 @@ class Workers:
                 _log.warning("%s: already created over the API or given on the command line; ignoring the file's stream", name)
         self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
         self.placement.store()
-        for name, process in self.processes.items():
-            process.send(json.dumps(settings_to_plain(self._settings_of(name))))
+        for name in self.processes:
+            self._order(name, {})
 
     def close(self) -> None:
         """Let all workers finish their frames, and wait until they have ended."""
@@ -148,19 +157,47 @@ class Workers:
 
     def start_of(self, worker: str) -> WorkerStart:
         """Return everything that a worker needs to start now."""
-        stored = tuple(name for name, stream in self.placement.of_worker(worker).items() if stream.origin == "api")
-        return WorkerStart(worker, self._socket(worker), self._token, self._settings_of(worker), stored, self._state_dir)
+        given = {
+            name: GivenStream(stream.settings, stream.origin)
+            for name, stream in self.placement.of_worker(worker).items()
+            if stream.origin == "api" or (stream.origin == "command_line" and stream.settings != self.settings.streams.get(name))
+        }
+        return WorkerStart(worker, self._socket(worker), self._token, self._settings_of(worker), given, self._state_dir)
 
     def went_down(self, worker: str, why: str) -> None:
         """Report that the streams of a worker do not run."""
+        self._move_from(worker)
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         for name, stream in self.placement.of_worker(worker).items():
             if stream.settings.enabled:
-                event = StreamEvent(name, StreamState.BACKING_OFF, now_ns, why, wall_ns)
+                event = StreamEvent(name, StreamState.BACKING_OFF, now_ns, f"worker {worker}: {why}", wall_ns)
                 self.events.append(event)
                 self.hub.publish(event)
 
     # Internals
+
+    def _order(self, worker: str, streams: Mapping[str, GivenStream]) -> None:
+        order = {"settings": settings_to_plain(self._settings_of(worker)), "streams": streams_to_plain(streams)}
+        self.processes[worker].send(json.dumps(order))
+
+    def _move_from(self, worker: str) -> None:
+        """Move the streams of a worker that cannot start, for example because its GPU is gone.
+
+        A worker that was ready before it ended keeps its streams: one of them may be the cause.
+        """
+        ready = [name for name, process in self.processes.items() if process.ready]
+        if self.processes[worker].failed_starts < MOVE_AFTER or not ready:
+            return
+        orders: dict[str, dict[str, GivenStream]] = {}
+        for name, stream in self.placement.of_worker(worker).items():
+            moved = self.placement.move(name, ready)
+            order = orders.setdefault(moved.worker, {})
+            _log.warning("%s: moves from worker %s, which cannot start, to worker %s", name, worker, moved.worker)
+            if stream.origin != "file":
+                order[name] = GivenStream(stream.settings, stream.origin)
+        for target, streams in orders.items():
+            self._order(target, streams)
+        self.placement.store()
 
     def _socket(self, worker: str) -> Path:
         return self._sockets / worker
@@ -181,7 +218,11 @@ class Workers:
 
     def _settings_of(self, worker: str) -> ServeSettings:
         streams = self.placement.of_worker(worker)
-        own = {name: stream.settings for name, stream in streams.items() if stream.origin != "api"}
+        own = {
+            name: self.settings.streams.get(name, stream.settings)  # without changes over the API
+            for name, stream in streams.items()
+            if stream.origin != "api"
+        }
         return settings_of(self.settings, self._places[worker], len(self._places), own, self._state_dir)
 
     def _view(self, name: str, stream: PlacedStream) -> StreamView:
@@ -190,4 +231,6 @@ class Workers:
         process = self.processes[stream.worker]
         if view.status is None or process.up:
             return view
-        return replace(view, status=replace(view.status, state=StreamState.BACKING_OFF, reason=process.reason))
+        return replace(
+            view, status=replace(view.status, state=StreamState.BACKING_OFF, reason=f"worker {stream.worker}: {process.reason}")
+        )

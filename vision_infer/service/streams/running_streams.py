@@ -152,6 +152,14 @@ class Streams:
                 check_capacity(name, settings, self._streams, self._cost, joins=not old.settings.enabled)
             return self._put(name, ConfiguredStream(settings, old.origin), old)
 
+    def adopt(self, name: str, settings: StreamSettings, origin: Origin) -> None:
+        """Run a stream that another process has accepted and stored. An error becomes its state."""
+        with self.changing:
+            stream = self._streams[name] = ConfiguredStream(settings, origin)
+            self._preview.changed(name)
+            if self.begun:  # otherwise begin() starts it
+                self._runner.run_or_fail(name, stream)
+
     def delete(self, name: str) -> None:
         """Remove a stream permanently; see :meth:`Backend.delete`."""
         self._check_running()

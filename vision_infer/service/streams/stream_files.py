@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,13 @@ class StreamFiles:
     Args:
         state_dir: The folder from :func:`state_folder`; created with the first stored stream.
         service: The settings that restrict URLs; they may have changed since a stream was stored.
-        only: The streams to read; None: all. Other processes run the others.
     """
 
-    def __init__(self, state_dir: Path, service: ServiceSettings, only: Collection[str] | None = None) -> None:
+    def __init__(self, state_dir: Path, service: ServiceSettings) -> None:
         self.folder = state_dir / FOLDER
         self.problems: tuple[str, ...] = ()
         """The problems with files during the last read, one line for each, without secrets."""
         self._service = service
-        self._only = only
 
     def read(self) -> dict[str, StreamSettings]:
         """Return all stored streams by name. Invalid files are logged, listed in ``problems``, and left unchanged."""
@@ -68,11 +66,9 @@ class StreamFiles:
         for name in names:
             path = self.folder / name
             if name.startswith(".") and name.endswith(".partial"):  # left by a killed process
-                if self._only is not None:
-                    continue  # another process may be writing it
                 with suppress(OSError):
                     path.unlink()
-            elif name.endswith(".yaml") and (self._only is None or path.stem in self._only):
+            elif name.endswith(".yaml"):
                 try:
                     found[_checked(path.stem)] = self._read(path)
                 except UsageError as error:
