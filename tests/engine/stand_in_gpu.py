@@ -122,6 +122,7 @@ class StandInGpu:
             options.batch_sizes,
             outputs,
             hardware=target.gpu,
+            tf32=options.tf32,
         )
         return CompiledPlan(plan, {}, b"", 30.0)
 

@@ -117,6 +117,16 @@ def test_the_user_may_name_a_plan_without_a_passport(
     assert stand_in_gpu.workspaces == [250_000_000]  # a quarter of the memory of the stand-in
 
 
+def test_the_user_may_name_a_plan_in_tf32(
+    stand_in_gpu: StandInGpu, graph: Path, request_here: EngineRequest, said: list[str]
+) -> None:
+    with open_engine(graph, EngineRequest("tensorrt-cuda-tf32", engine_dir=request_here.engine_dir)) as engine:
+        assert engine.name == "tensorrt-cuda-tf32"
+    assert stand_in_gpu.built == ["model.onnx"]
+    with open_engine(graph, request_here, said.append) as engine:  # auto does not take it for FP32
+        assert engine.name == "onnxruntime-cpu-fp32"
+
+
 def test_autotuning_decides_between_cached_plans(
     stand_in_gpu: StandInGpu, graph: Path, card: ModelCard, request_here: EngineRequest
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -445,16 +445,27 @@ def test_tensorrt_runs_on_a_gpu_only(engine: str, tmp_path: Path, card: ModelCar
 def test_on_a_gpu(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     pytest.importorskip(runtime.replace("-", "_"), reason=f"needs an NVIDIA GPU and {runtime}")
     said: list[str] = []
-    opened: Callable[[], Any] = lambda: open_engine(  # noqa: E731
-        tiny_graph(tmp_path / "x.onnx", card), EngineRequest(runtime, batch=4), said.append
-    )
-    try:
-        engine = opened()
-    except EngineError as error:
-        if "does not run on" in error.message:
-            pytest.skip(f"needs an NVIDIA GPU for {runtime}: {error.message}")
-        raise
-    with engine:
+    path, request = tiny_graph(tmp_path / "x.onnx", card), EngineRequest(runtime, batch=4, engine_dir=tmp_path / "engines")
+    for start in ("first", "second"):
+        try:
+            engine = open_engine(path, request, said.append)
+        except EngineError as error:
+            if "does not run on" in error.message:
+                pytest.skip(f"needs an NVIDIA GPU for {runtime}: {error.message}")
+            raise
+        with engine:
+            check_on_a_gpu(engine)
+        assert not [line for line in said if "CUDA graphs" in line]
+        assert start == "first" or not said  # the plan and its kernels are found again
+        said.clear()
+    assert len(list(tmp_path.glob("engines/*/kernels-*.bin"))) == (runtime == "tensorrt-rtx")
+
+
+def check_on_a_gpu(engine: Any) -> None:
+    """Run batches that are not recorded, and then recorded ones."""
+    for recorded in (False, True):
+        if recorded:
+            engine.warm_up()
         for _ in range(3):
             loan = engine.lend(3)
             for value, slot in enumerate(loan.slots):
