@@ -137,7 +137,14 @@ def test_there_is_a_worker_for_each_gpu(tmp_path: Path, monkeypatch: pytest.Monk
         "cuda:1",
         "cuda:0",
     ]
-    gpus.pop()
+    gpus.append(object())
+    assert [place.device for place in worker_places(_settings(tmp_path, processes=2, device="all"))] == [
+        "cuda:0,cuda:2",
+        "cuda:1",
+    ]
+    with pytest.raises(UsageError, match="per-gpu: device is cpu"):
+        worker_places(_settings(tmp_path, processes="per-gpu", device="cpu"))
+    gpus[1:] = []
     assert worker_places(_settings(tmp_path, processes="per-gpu")) == []
     assert worker_places(_settings(tmp_path)) == []
 

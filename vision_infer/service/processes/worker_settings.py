@@ -87,20 +87,26 @@ def worker_places(settings: ServeSettings) -> list[WorkerPlace]:
     """Return the workers of a service; empty if the service runs in one process.
 
     With ``processes: per-gpu``, there is a worker for each GPU in ``device``, or for each GPU of the machine. A number of workers
-    take the devices in ``device`` in turn.
+    divide the devices in ``device``; with fewer devices, they take them in turn.
 
     Raises:
-        UsageError: There is no GPU, or it cannot be determined.
+        UsageError: There is no GPU, it cannot be determined, or ``device`` excludes it.
     """
     devices = [device.strip() for device in settings.device.split(",")]
     if settings.processes == "per-gpu":
-        if not devices[0].startswith("cuda"):
-            devices = _all_gpus()
-        names = [f"gpu-{device.partition(':')[2] or 0}" for device in devices]
+        gpus = [device for device in devices if device.startswith("cuda")]
+        if devices == ["cpu"]:
+            raise UsageError("processes: per-gpu: device is cpu", "Set a number of processes, or another device.")
+        gpus = gpus or _all_gpus()
+        places = [WorkerPlace(f"gpu-{gpu.partition(':')[2] or 0}", gpu) for gpu in gpus]
     else:
-        devices = [devices[number % len(devices)] for number in range(settings.processes)]
-        names = [f"worker-{number}" for number in range(settings.processes)]
-    return [WorkerPlace(*place) for place in zip(names, devices, strict=True)] if len(devices) > 1 else []
+        count = settings.processes
+        devices = _all_gpus() if count > 1 and devices == ["all"] else devices
+        places = [
+            WorkerPlace(f"worker-{number}", ",".join(devices[number::count]) or devices[number % len(devices)])
+            for number in range(count)
+        ]
+    return places if len(places) > 1 else []
 
 
 def _has_gpu() -> bool:
