@@ -119,6 +119,13 @@ def test_replicas_of_two_lanes_share_the_capacity_of_their_device() -> None:
     assert (batcher.take(0), batcher.due, batcher.room) == (None, 0, False)
 
 
+@pytest.mark.parametrize(("frames", "due"), [(0, 0), (1, 1), (2, 1), (3, 2), (9, 2)])
+def test_one_frame_is_due_once_although_two_devices_are_free(frames: int, due: int) -> None:
+    batcher = batcher_of(ONE, TWO)
+    offer(batcher, "a", frames)
+    assert batcher.due == due
+
+
 def test_a_replica_that_is_not_ready_takes_nothing() -> None:
     batcher = batcher_of(ONE, TWO)
     batcher.change_lane(replace(ONE, ready=False))

@@ -49,7 +49,7 @@ ModelArgument = Annotated[
 ModelDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_help("model_dir"))]
 Engine = Annotated[str, typer.Option(metavar="auto|NAME", help=_help("engine"), autocompletion=engine_names)]
 EngineDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_help("engine_dir"))]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help=_help("device"))]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="The device: auto, cpu or cuda:0.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help=_help("workers"))]
 Threads = Annotated[int | None, typer.Option(min=1, max=256, help=_help("threads"))]
 Batch = Annotated[int | None, typer.Option(min=1, max=256, help=_help("batch"))]

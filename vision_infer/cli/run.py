@@ -24,7 +24,7 @@ _METAVARS = {
     "duration": "SECONDS",
     "max_pixels": "N",
     "engine": "auto|NAME",
-    "device": "auto|cpu|cuda:N",
+    "device": "auto|all|cpu|cuda:N,…",
     "per_class": "A=0.5,B=0.3",
     "classes": "A,B,…",
     "min_size": "PIXELS",

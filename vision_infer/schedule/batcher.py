@@ -244,12 +244,12 @@ class Batcher(Generic[T]):
         due = 0
         for lane in self._lanes.values():
             waiting = lane.waiting
-            if not waiting:
-                continue
-            for replica in lane.replicas:
-                capacity = replica.capacity(self._in_flight)
-                if capacity > 0:
-                    due += min(capacity, -(-waiting // replica.settings.batch_sizes[-1]))
+            for replica in lane.replicas if waiting else ():
+                capacity, largest = replica.capacity(self._in_flight), replica.settings.batch_sizes[-1]
+                if capacity > 0 and waiting > 0:
+                    batches = min(capacity, -(-waiting // largest))
+                    due += batches
+                    waiting -= batches * largest
         return min(due, self._in_flight * len(self._devices) - self.flying) if due else 0
 
     @property
