@@ -152,6 +152,7 @@ def test_all_problems_of_a_configuration_are_reported_without_secrets(command: C
         (["gopher://u:hunter2@host/"], 2, "unknown scheme"),
         (["test://", "--model", "nonsense"], 3, "nonsense"),
         (["test://", "--port", "99999"], 2, "--port"),
+        (["test://", "--model", "clock", "--device", "cuda:0,tpu"], 2, "device: unknown device 'tpu'"),
         (["test://", "--model", "clock", "--engine", "nonsense", "--port", "0"], 4, "nonsense"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

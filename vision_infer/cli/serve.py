@@ -42,6 +42,13 @@ ServeEngine = Annotated[
         autocompletion=options.engine_names,
     ),
 ]
+Devices = Annotated[
+    str | None,
+    Option(
+        metavar="auto|all|cpu|cuda:N,…",
+        help="auto, cpu, cuda:0, several such as cuda:0,cuda:1 that share the work, or all GPUs. Default: auto.",
+    ),
+]
 Processes = Annotated[
     str | None,
     Option(
@@ -59,6 +66,7 @@ def serve_command(
     model: ServeModel = None,
     model_dir: options.ModelDir = None,
     engine: ServeEngine = None,
+    device: Devices = None,
     processes: Processes = None,
     loop: Loop = False,
     check: Check = False,
@@ -84,6 +92,7 @@ def serve_command(
         "model": model,
         "model_dir": None if model_dir is None else str(model_dir),
         "engine": engine,
+        "device": device,
         "processes": processes,
     }
     environ = dict(os.environ)
