@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -143,6 +145,12 @@ def test_a_changed_file_is_applied_unless_it_is_invalid(
         wait_until(lambda: served.streams() == {"b": "live"})
         served.file.unlink()
         assert served.streams() == {"b": "live"}
+
+
+def test_a_service_with_one_process_loads_nothing_for_worker_processes() -> None:
+    code = "import sys, vision_infer.service.serving; print('httpx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_port_in_use_is_reported_and_nothing_is_left_behind(tmp_path: Path, engines: Engines) -> None:
