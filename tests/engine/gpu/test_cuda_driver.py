@@ -118,25 +118,18 @@ def test_a_full_gpu_gives_one_line(fake_cuda: FakeCuda) -> None:
     assert (done.err, done.out) == ("", f"DeviceMemoryError 4 {line}\n")
 
 
+FULL = "about 0 MB are needed for its buffers, but cuda:0 has 0 of 9000 MB free (in use: CUDA and other programs 9000)"
+
+
 @pytest.mark.parametrize(
     ("free_mb", "lines"),
     [
-        (
-            0.03,
-            [
-                "copy-cuda: batches of 8 are left out: cuda:0 has 0 of 9000 MB free, the buffers need 0",
-                "(1, 2, 4)",
-            ],
-        ),
+        (0.03, [f"copy-cuda: batches of 8 are left out: {FULL}", "(1, 2, 4)"]),
         (
             0.001,
             [
-                *[
-                    f"copy-cuda: batches of {size} are left out: cuda:0 has 0 of 9000 MB free, the buffers need 0"
-                    for size in (8, 4, 2)
-                ],
-                "DeviceMemoryError: cuda:0 has 0 of 9000 MB free, the buffers need 0. Close other programs on it, or use another "
-                "device.",
+                *[f"copy-cuda: batches of {size} are left out: {FULL}" for size in (8, 4, 2)],
+                f"DeviceMemoryError: {FULL}. Close other programs on it, or use another device.",
             ],
         ),
     ],
