@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _LAG_BATCHES = 4
 """The credit that a lane keeps for the time when it could not run; enough to even out batches of different cost."""
+_NO_GPUS: frozenset[int | None] = frozenset()
 
 
 # Not frozen: creation would cost three times as much, and there is one for every frame.
@@ -77,6 +78,7 @@ class Batcher(Generic[T]):
         self._in_flight = in_flight
         self._gpu_of = gpu_of
         self._devices: dict[str, DeviceState] = {}
+        self._flying = 0
         self._lanes: dict[str, LaneState[T]] = {}
         self.shares = FairShares()
         self.padded = 0
@@ -213,15 +215,16 @@ class Batcher(Generic[T]):
         """
         lane = self._lanes[batch.lane]
         replica = lane.replicas[batch.replica]
+        self._flying -= 1
         replica.flying -= 1
         replica.device.flying -= 1
         if engine_ns <= 0:
             return
         each = engine_ns / len(batch.entries)
-        replica.frame_ns = _averaged(replica.frame_ns, each)
-        lane.frame_ns = _averaged(lane.frame_ns, each)
-        # A stream does not choose its replica: with several, all streams of the lane are charged the average.
-        charge = each if len(lane.replicas) == 1 else lane.frame_ns
+        charge, average_ns = each, _averaged(lane.frame_ns, each)
+        lane.frame_ns = average_ns
+        if len(lane.replicas) > 1:  # a stream does not choose its replica: all streams of the lane are charged the average
+            charge, replica.frame_ns = average_ns, _averaged(replica.frame_ns, each)
         for entry in batch.entries:
             self.shares.correct(entry.stream, batch.estimated_ns, charge, each)
 
@@ -233,7 +236,7 @@ class Batcher(Generic[T]):
     @property
     def room(self) -> bool:
         """Whether a device has capacity for another batch."""
-        return any(device.flying < self._in_flight for device in self._devices.values())
+        return self._flying < self._in_flight * len(self._devices)
 
     @property
     def due(self) -> int:
@@ -241,21 +244,25 @@ class Batcher(Generic[T]):
 
         It is 0 only if :meth:`take` would return None. A lane that still waits for more frames counts.
         """
+        room = self._in_flight * len(self._devices) - self._flying
+        if room < 1:
+            return 0
         due = 0
         for lane in self._lanes.values():
             waiting = lane.waiting
-            for replica in lane.replicas if waiting else ():
+            if not waiting:
+                continue
+            for replica in lane.replicas:
                 capacity, largest = replica.capacity(self._in_flight), replica.settings.batch_sizes[-1]
                 if capacity > 0 and waiting > 0:
                     batches = min(capacity, -(-waiting // largest))
-                    due += batches
-                    waiting -= batches * largest
-        return min(due, self._in_flight * len(self._devices) - self.flying) if due else 0
+                    due, waiting = due + batches, waiting - batches * largest
+        return min(room, due)
 
     @property
     def flying(self) -> int:
         """The number of batches in the engines now."""
-        return sum(device.flying for device in self._devices.values())
+        return self._flying
 
     @property
     def waiting(self) -> int:
@@ -284,11 +291,11 @@ class Batcher(Generic[T]):
             stream: The stream that is due.
             others_ns: The smallest virtual time of the streams in other lanes that could go now.
         """
-        replica, elsewhere = free[0], set[int | None]()
+        replica, elsewhere = free[0], _NO_GPUS
         if len(free) > 1:
             replica = choose_replica(free, self._home(lane, stream))
             # The images on these GPUs go to the other free replicas, which take the next batches.
-            elsewhere = {other.settings.gpu for other in free} - {replica.settings.gpu, None}
+            elsewhere = frozenset(other.settings.gpu for other in free) - {replica.settings.gpu, None}
         sizes = replica.settings.batch_sizes
         # 1. The stream that is due gets the first slot.
         entries = [self._charged(lane, stream, others_ns)]
@@ -297,9 +304,10 @@ class Batcher(Generic[T]):
             # only the stream that was just charged changes its rank.
             order = self._standing(lane)
             heapify(order)
+            batch_ns = lane.batch_ns
             while order and len(entries) < sizes[-1]:
                 virtual_ns, _, stream = order[0]
-                if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
+                if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, batch_ns):
                     break  # a rider must not get further ahead of the streams in other lanes
                 if elsewhere and self._home(lane, stream) in elsewhere:
                     heappop(order)
@@ -313,6 +321,7 @@ class Batcher(Generic[T]):
         # 3. The batch is padded to the next size of the engine.
         size = sizes[bisect_left(sizes, len(entries))]
         self.padded += size - len(entries)
+        self._flying += 1
         replica.flying += 1
         replica.device.flying += 1
         return Batch(replica.settings.name, replica.number, tuple(entries), size, lane.frame_ns)

@@ -75,7 +75,10 @@ class ReplicaState:
             in_flight: The maximum number of batches on its device.
         """
         settings = self.settings
-        return min(settings.in_flight - self.flying, in_flight - self.device.flying) if settings.ready else 0
+        if not settings.ready:
+            return 0
+        capacity, on_device = settings.in_flight - self.flying, in_flight - self.device.flying
+        return capacity if capacity < on_device else on_device
 
 
 def choose_replica(free: list[ReplicaState], home: int | None) -> ReplicaState:
@@ -125,11 +128,14 @@ class LaneState(Generic[T]):
         Args:
             in_flight: The maximum number of batches on a device.
         """
-        return [replica for replica in self.replicas if replica.capacity(in_flight) > 0]
+        replicas = self.replicas
+        if len(replicas) == 1:  # the usual case: no copy
+            return replicas if replicas[0].capacity(in_flight) > 0 else []
+        return [replica for replica in replicas if replica.capacity(in_flight) > 0]
 
     def is_due(self, free: list[ReplicaState], now_ns: int) -> bool:
         """Return whether the waiting frames, at least one, can go now to one of the free replicas, at least one."""
-        wait_ns = self.max_wait_ns
+        wait_ns = self.replicas[0].settings.max_wait_ns
         if wait_ns == 0 or self.waiting >= max(replica.settings.batch_sizes[-1] for replica in free):
             return True
         return now_ns - min(self.since_ns.values()) >= wait_ns
