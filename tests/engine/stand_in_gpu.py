@@ -126,11 +126,12 @@ class StandInGpu:
         )
         return CompiledPlan(plan, {}, b"", 30.0)
 
-    def keep(self, graph: Path, folder: Path, gpu: LocalGpu | None = None) -> None:
+    def keep(self, graph: Path, folder: Path, gpu: LocalGpu | None = None, tf32: bool = False) -> None:
         """Build a plan into a cache, as 'engine build' does; for another GPU if one is given."""
         on = gpu or self.gpu
         target = GpuTarget((on.capability,), on.name)
-        build_plan(PlanJob(graph, self.load_api("tensorrt"), target, PlanOptions()), EngineCache(folder), lambda _: None)
+        job = PlanJob(graph, self.load_api("tensorrt"), target, PlanOptions(tf32=tf32))
+        build_plan(job, EngineCache(folder), lambda _: None)
         self.built.clear()
 
 

@@ -75,7 +75,7 @@ class Lines:
 
     def write(self, text: str) -> None:
         if text.strip():
-            self._on_line(text)
+            self._on_line(text.rstrip("\n"))
 
     def flush(self) -> None:
         """Do nothing."""

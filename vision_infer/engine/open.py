@@ -38,10 +38,10 @@ class EngineRequest:
     """The largest batch size; default: 1 on the CPU, where larger ones gain nothing, 8 on a GPU."""
     compute: str = "auto"
     """The type of the arithmetic of a float32 graph: ``f32``, ``bf16``, or ``auto``: by the full name, else ``f32``."""
-    may_build: bool = True
-    """Whether a plan that is not cached is built, which takes minutes."""
     engine_dir: Path | None = None
     """The folder of compiled engines, see :func:`vision_infer.engine.store.cache.engine_dir`; None: they are not cached."""
+    may_build: bool = True
+    """Whether a plan that is not cached is built, which takes minutes."""
 
 
 def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lambda _: None) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
@@ -46,7 +47,8 @@ def find_kept(
         for plan in _plans_of(candidate, engine_dir):
             why_not = _why_not(candidate, plan, batch, budget)
             if not why_not:
-                found.append(tuned if tuned and tuned.candidate == candidate else _choice(candidate, plan.passport))
+                kept = replace(candidate, engine=plan.entry.key.engine)
+                found.append(tuned if tuned and tuned.candidate == kept else _choice(kept, plan.passport))
                 break
             reasons.append((plan.entry.used_ns, f"the cached plan {candidate.engine} is not used: {why_not}"))
     if not found and reasons:
@@ -75,15 +77,18 @@ def expected_build_s(path: Path, engine_dir: Path, device: str) -> float:
 
 
 def _plans_of(candidate: EngineCandidate, engine_dir: Path) -> list[CachedPlan]:
-    """Return the cached plans of an engine, the most recently used first; empty if the cache is not trusted."""
+    """Return the cached plans of an engine, in FP32 also those in TF32, the most recently used first.
+
+    Empty if the cache is not trusted.
+    """
     if not engine_dir.is_dir():
         return []
     try:
         plans = list_cached_plans(EngineCache(engine_dir), candidate.graph, parse_device(candidate.device)[1])
     except EngineError:  # opening an engine reports the reason
         return []
-    wanted = (candidate.engine, graph_sha256(candidate.graph))
-    return [plan for plan in plans if (plan.entry.key.engine, plan.entry.key.graph_sha256) == wanted]
+    names, sha256 = (candidate.engine, candidate.engine.replace("fp32", "tf32")), graph_sha256(candidate.graph)
+    return [plan for plan in plans if plan.entry.key.engine in names and plan.entry.key.graph_sha256 == sha256]
 
 
 def _why_not(candidate: EngineCandidate, plan: CachedPlan, batch: int, budget: float) -> str:
