@@ -1,11 +1,13 @@
-"""Build ``model.int8.onnx`` and ``model-256x416.int8.onnx`` with their passports.
+"""Build the other precisions of ``model.onnx`` and ``model-256x416.onnx`` with their passports.
 
     python models/nanodet-416/quantize.py --data VIDEO|FOLDER…
-    python models/nanodet-416/quantize.py --time      measure the speed again, on the idle machine of the passports
+    python models/nanodet-416/quantize.py --time      measure the speed of INT8 again, on the idle machine of the passports
     python models/nanodet-416/quantize.py --check     check that the files match their passports
 
-If the loss of one of the two exceeds the budget, nothing is written. The second reads its weights from the first and from
-``model.onnx``. The files contain the ranges of activations on the frames, but no frames.
+The forms are INT8 for CPUs (``model.int8.onnx``), FP16 for GPUs (``model.fp16.onnx``) and INT8 for TensorRT
+(``model.int8-tensorrt.onnx``). If the loss of one of the two sizes exceeds the budget, the form is not written. The files read
+weights that they share from ``model.onnx`` and ``model.int8.onnx``, so make all forms again when one of these changes. They
+contain the ranges of activations on the frames, but no frames.
 """
 
 from __future__ import annotations
@@ -34,21 +36,23 @@ from vision_infer.precision.verification.engine_check import measured_speed
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")
-LARGEST = 5_000_000  # bytes in total; they are part of the wheel
+FORMS = {"int8": ("int8", "cpu"), "fp16": ("fp16", "cpu"), "int8-tensorrt": ("int8", "tensorrt")}
+"""The precision, and the form of INT8, by the middle of the file's name."""
+LARGEST = 6_000_000  # bytes in total; they are part of the wheel
 NEEDS = FrameNeeds(calibration=64, search=150, evaluation=250)
 
 
-def name_of(graph: str) -> str:
-    """Return the name of the INT8 form of a graph: ``model.int8.onnx`` for ``model.onnx``."""
-    return graph.removesuffix(".onnx") + ".int8.onnx"
+def name_of(graph: str, form: str = "int8") -> str:
+    """Return the name of a form of a graph: ``model.int8.onnx`` for ``model.onnx``."""
+    return f"{graph.removesuffix('.onnx')}.{form}.onnx"
 
 
-def make(data: list[str]) -> str:
+def make(data: list[str], form: str) -> str:
     """Quantize the graphs, write them next to the FP32 graphs, and describe their loss and speed."""
     with tempfile.TemporaryDirectory() as folder:
         made = prepare(Path(folder))
-        lines = [quantize(graph, data, made) for graph in GRAPHS]
-        return "\n".join([*lines, f"{put_in_place(made):,} bytes"])
+        lines = [quantize(graph, form, data, made) for graph in GRAPHS]
+        return "\n".join([*lines, f"{put_in_place(made, form):,} bytes"])
 
 
 def prepare(folder: Path) -> Path:
@@ -60,29 +64,36 @@ def prepare(folder: Path) -> Path:
     return made
 
 
-def quantize(graph: str, data: list[str], made: Path) -> str:
+def quantize(graph: str, form: str, data: list[str], made: Path) -> str:
     """Quantize one graph of the copy, and describe its loss and speed."""
-    request = QuantizeRequest(str(made / graph), tuple(data), needs=NEEDS)
+    precision, kind = FORMS[form]
+    request = QuantizeRequest(str(made / graph), tuple(data), precision=precision, form=kind, needs=NEEDS)
     report = quantize_model(request, lambda line: print(line, file=sys.stderr))
     return "\n".join(f"{graph}, {one.engine}: {words(one)}" for one in report.passports)
 
 
-def put_in_place(made: Path) -> int:
-    """Share the weights of the first graph with the second, copy all files to the model's folder, and return their size."""
-    first, *others = (made / name_of(graph) for graph in GRAPHS)
-    there = {first.name: first.read_bytes(), GRAPHS[0]: (HERE / GRAPHS[0]).read_bytes()}
-    for path in others:
+def put_in_place(made: Path, form: str) -> int:
+    """Share weights with the graphs that exist already, copy all files to the model's folder, and return their size."""
+    names = [name_of(graph, form) for graph in GRAPHS]
+    others = [GRAPHS[0], *([] if form == "int8" else [name_of(GRAPHS[0])])]
+    there = {name: (HERE / name).read_bytes() for name in others}
+    for path in (made / name for name in names):
         before = graph_sha256(path)
-        path.write_bytes(share_weights(onnx.load(path), there).SerializeToString(deterministic=True))
+        content = share_weights(onnx.load(path), there).SerializeToString(deterministic=True)
+        for name in others:
+            shutil.copyfile(HERE / name, made / name)  # the checksum includes the files with weights
+        path.write_bytes(content)
         for passport in made.glob(f"{path.stem}.*.passport.json"):
             passport.write_text(passport.read_text().replace(before, graph_sha256(path)))
-    size = sum((made / name_of(graph)).stat().st_size for graph in GRAPHS)
+        there[path.name] = content
+    for old in HERE.glob(f"model*.{form}.*"):
+        old.unlink()
+    for path in made.glob(f"model*.{form}.*"):
+        shutil.copyfile(path, HERE / path.name)
+    files = [HERE / name_of(graph, one) for graph in GRAPHS for one in FORMS]
+    size = sum(path.stat().st_size for path in files if path.is_file())
     if size > LARGEST:
         raise SystemExit(f"quantize: the graphs have {size:,} bytes, more than {LARGEST:,}")
-    for old in HERE.glob("model*.int8.*"):
-        old.unlink()
-    for path in made.glob("model*.int8.*"):
-        shutil.copyfile(path, HERE / path.name)
     return size
 
 
@@ -120,8 +131,8 @@ def words(passport: Passport) -> str:
 def check() -> str:
     """Check that the files match their passports and the budget; exit if they do not."""
     lines = []
-    for graph in GRAPHS:
-        path = HERE / name_of(graph)
+    for graph, form in ((graph, form) for form in FORMS for graph in GRAPHS):
+        path = HERE / name_of(graph, form)
         if not path.is_file():
             raise SystemExit(f"quantize: {path.name} does not exist")
         passports = passports_beside(path)
@@ -137,13 +148,18 @@ def check() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Build the INT8 form of the bundled model.")
+    parser = argparse.ArgumentParser(description="Build the other precisions of the bundled model.")
     parser.add_argument("--data", nargs="+", default=[], help="videos and images for calibration and evaluation")
+    parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS), help="the forms to make")
     parser.add_argument("--check", action="store_true", help="write nothing; check that the files match their passports")
-    parser.add_argument("--time", action="store_true", help="measure the speed again for the existing passports")
+    parser.add_argument("--time", action="store_true", help="measure the speed again for the existing passports of INT8")
     options = parser.parse_args(arguments)
     try:
-        print(check() if options.check else time_again() if options.time else make(options.data))
+        if options.check or options.time:
+            print(check() if options.check else time_again())
+            return
+        for form in options.only:
+            print(make(options.data, form))
     except VisionInferError as error:
         raise SystemExit(f"quantize: {error}") from error
 

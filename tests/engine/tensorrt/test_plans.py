@@ -22,7 +22,7 @@ from vision_infer.engine.tensorrt import compile as compile_module
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 from vision_infer.engine.tensorrt.cached_plans import list_cached_plans
 from vision_infer.engine.tensorrt.checked_file import read_checked, write_checked
-from vision_infer.engine.tensorrt.compile import PlanOptions
+from vision_infer.engine.tensorrt.compile import PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.kernels import kernels_file
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, open_plan
@@ -218,9 +218,11 @@ def test_weights_in_another_file_are_found_and_part_of_the_key(cache: EngineCach
 
 def test_a_missing_precision_names_the_command_that_makes_it(tmp_path: Path) -> None:
     bundled = ROOT / "models" / "nanodet-416" / "model.onnx"
-    assert graph_of(bundled, "nanodet-416", "fp32") == bundled
-    with pytest.raises(EngineError, match="with: vision-infer model quantize nanodet-416 --precision fp16 --data VIDEO"):
-        graph_of(bundled, "nanodet-416", "fp16")
+    for precision, name in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx"), ("int8", "model.int8-tensorrt.onnx")):
+        assert graph_of(bundled, "nanodet-416", precision).name == name
+    clock = ROOT / "models" / "clock" / "model.onnx"
+    with pytest.raises(EngineError, match="with: vision-infer model quantize clock --precision fp16 --data VIDEO"):
+        graph_of(clock, "clock", "fp16")
     for name, precision in (("model.onnx", "fp32"), ("model.int8-tensorrt.onnx", "int8"), ("model.fp16.onnx", "fp16")):
         (tmp_path / name).write_bytes(graph("nanodet", precision).read_bytes())
     (tmp_path / "model.int8.onnx").write_bytes((bundled.parent / "model.int8.onnx").read_bytes())
@@ -320,3 +322,13 @@ def test_a_build_next_to_other_engines_has_a_bounded_workspace(cache: EngineCach
     open_plan(job(), RTX_4090, cache, lambda _: None)
     (entry,) = cache.entries()
     assert "workspace 1000 MB" in entry.key.profile
+
+
+@pytest.mark.parametrize("size", ["model", "model-256x416"])
+@pytest.mark.parametrize("form", ["fp16", "int8-tensorrt"])
+def test_the_bundled_graphs_for_gpus_are_built(size: str, form: str) -> None:
+    """They have most of their weights in the files of the other graphs."""
+    path = ROOT / "models" / "nanodet-416" / f"{size}.{form}.onnx"
+    compiled_plan = compile_plan(path, api(), SM_89, OPTIONS)
+    assert form.startswith(compiled_plan.plan.precision)
+    assert len(compiled_plan.plan.plan) > 3_500_000, "with the weights of the other files, and not with zeros"
