@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -106,11 +106,13 @@ class Workers:
 
 
 @contextmanager
-def workers(count: int, *lanes: LaneSettings, batcher: type[Batcher[Frame]] = Batcher) -> Iterator[Workers]:
+def workers(count: int, *lanes: LaneSettings, batcher: type[Batcher[Frame]] = Batcher, devices: int = 1) -> Iterator[Workers]:
     """Idle workers, and a stream in each lane with the lane's name; at the end each worker has to end."""
     dispatch = Dispatch(batcher(count), SYSTEM_CLOCK)
     for one in lanes:
         dispatch.add_lane(one, EchoEngine(one.in_flight, one.batch_sizes))
+        for number in range(1, devices):
+            dispatch.add_replica(replace(one, device=f"cuda:{number}"), EchoEngine(one.in_flight, one.batch_sizes))
         dispatch.join(one.name, one.name, PLACES, 1.0)
     made = Workers(dispatch, count)
     made.start()
@@ -233,13 +235,14 @@ def test_the_end_comes_once_all_waiting_frames_are_taken() -> None:
     st.integers(1, 4),
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from([(1,), (1, 2), (2, 4)])), min_size=1, max_size=3),
     st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), max_size=4), max_size=6),
+    st.integers(1, 3),
 )
 def test_no_frame_waits_while_a_worker_is_idle_and_there_is_capacity(
-    count: int, shapes: list[tuple[int, tuple[int, ...]]], bursts: list[list[tuple[int, int]]]
+    count: int, shapes: list[tuple[int, tuple[int, ...]]], bursts: list[list[tuple[int, int]]], devices: int
 ) -> None:
     lanes = [settings_of(str(number), in_flight, sizes) for number, (in_flight, sizes) in enumerate(shapes)]
     offered = {one.name: 0 for one in lanes}
-    with workers(count, *lanes) as some:
+    with workers(count, *lanes, devices=devices) as some:
         for burst in bursts:
             for number, frames in burst:
                 name = lanes[number % len(lanes)].name

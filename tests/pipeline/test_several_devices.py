@@ -37,7 +37,7 @@ class Closable(EchoEngine):
 
 
 class Opener:
-    """Opens an engine on any device, but for some of them an error is raised."""
+    """Opens an engine on any device, except on those with an error."""
 
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors
@@ -82,7 +82,7 @@ def test_open_engines_are_closed_if_the_model_is_wrong() -> None:
     assert opener.made["cuda:0"].closed
 
 
-def test_engines_of_different_models_are_no_lane() -> None:
+def test_engines_of_different_models_are_not_put_in_one_lane() -> None:
     opener = Opener()
     opened = open_replicas(Path("x.onnx"), EngineRequest(device="cuda:0,cuda:1"), opener, print)
     opener.made["cuda:1"].card = CARD.model_copy(update={"labels": ("another",)})
