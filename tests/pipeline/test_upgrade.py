@@ -143,6 +143,19 @@ def test_an_unused_lane_is_not_upgraded(wanted: Upgrade, opened: list[Better], m
     assert len(opened) == 1
 
 
+def test_the_engine_of_one_device_is_upgraded(wanted: Upgrade, opened: list[Better]) -> None:
+    swapped: list[tuple[str, int]] = []
+    done = threading.Event()
+
+    def swap(name: str, engine: object, *, replica: int = 0) -> None:
+        swapped.append((name, replica))
+
+    with upgrading(swap, lambda _: done.set(), lambda *_: None) as upgrade:
+        upgrade.add(replace(wanted, replica=1))
+        wait_for(done)
+    assert swapped == [("main", 1)]
+
+
 def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
     reported: list[str] = []
     done = threading.Event()

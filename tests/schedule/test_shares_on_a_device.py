@@ -103,11 +103,14 @@ def most_turns(weight: float, residents: list[Resident], visitors: list[Visitor]
     st.lists(VISITORS, max_size=5),
     st.integers(1, 4),
     st.integers(0, 999),
+    st.integers(1, 2),
 )
 def test_backlogged_streams_share_by_weight_and_none_starves(
-    networks: list[Network], residents: list[Resident], visitors: list[Visitor], in_flight: int, seed: int
+    networks: list[Network], residents: list[Resident], visitors: list[Visitor], in_flight: int, seed: int, devices: int
 ) -> None:
-    device = Device(in_flight, {f"lane-{number}": network for number, network in enumerate(networks)}, seed)
+    lanes = {f"lane-{number}": network for number, network in enumerate(networks)}
+    device = Device(in_flight, lanes, seed, slower=[1.0] * (devices - 1))
+    in_flight *= devices
     kept = populate(device, residents, visitors)
     full_ns = max(network.full_ns for network in networks)
     enough_ns = (30 + 10 * in_flight) * full_ns
@@ -125,16 +128,18 @@ def test_backlogged_streams_share_by_weight_and_none_starves(
     st.lists(RESIDENTS, min_size=2, max_size=4),
     st.lists(VISITORS, max_size=5),
     st.integers(0, 999),
+    st.lists(st.sampled_from([1.0, 3.0]), max_size=2),
 )
 def test_no_stream_starves_if_lanes_have_limits(
-    networks: list[tuple[Network, int]], residents: list[Resident], visitors: list[Visitor], seed: int
+    networks: list[tuple[Network, int]], residents: list[Resident], visitors: list[Visitor], seed: int, slower: list[float]
 ) -> None:
-    """While one lane is limited, the others use the rest of the device."""
+    """While one lane is limited, the others use the rest of the devices."""
     in_flight = 4
     lanes = {f"lane-{number}": network for number, (network, _) in enumerate(networks)}
-    device = Device(in_flight, lanes, seed, {f"lane-{number}": limit for number, (_, limit) in enumerate(networks)})
+    device = Device(in_flight, lanes, seed, {f"lane-{number}": limit for number, (_, limit) in enumerate(networks)}, slower)
+    in_flight *= 1 + len(slower)
     kept = populate(device, residents, visitors)
-    full_ns = max(network.full_ns for network in lanes.values())
+    full_ns = max(network.full_ns for network in lanes.values()) * max(1.0, *slower, 1.0)
     device.run(lambda: device.spent_ns >= 200 * full_ns and device.now_ns >= 7_000 * MS)
     waits = device.waits_ns()
     for number, visitor in enumerate(visitors):
