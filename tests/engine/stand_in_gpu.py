@@ -126,11 +126,11 @@ class StandInGpu:
         )
         return CompiledPlan(plan, {}, b"", 30.0)
 
-    def keep(self, graph: Path, folder: Path, gpu: LocalGpu | None = None, tf32: bool = False) -> None:
+    def keep(self, graph: Path, folder: Path, gpu: LocalGpu | None = None) -> None:
         """Build a plan into a cache, as 'engine build' does; for another GPU if one is given."""
         on = gpu or self.gpu
         target = GpuTarget((on.capability,), on.name)
-        job = PlanJob(graph, self.load_api("tensorrt"), target, PlanOptions(tf32=tf32))
+        job = PlanJob(graph, self.load_api("tensorrt"), target, PlanOptions())
         build_plan(job, EngineCache(folder), lambda _: None)
         self.built.clear()
 

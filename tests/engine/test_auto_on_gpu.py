@@ -147,12 +147,6 @@ def test_autotuning_decides_between_cached_plans(
     assert find_warm_start(graph, request_here) is None
 
 
-def test_a_plan_in_tf32_is_taken_as_one_in_fp32(stand_in_gpu: StandInGpu, graph: Path, request_here: EngineRequest) -> None:
-    stand_in_gpu.keep(graph, folder_of(request_here), tf32=True)
-    with open_engine(graph, request_here) as engine:
-        assert engine.name == "tensorrt-cuda-tf32"
-
-
 def test_a_plan_for_smaller_batches_is_not_taken(
     stand_in_gpu: StandInGpu, graph: Path, request_here: EngineRequest, said: list[str]
 ) -> None:

@@ -205,6 +205,7 @@ def choose(
     ] = None,
     seconds: Annotated[float, Option(min=0.1, max=600, help="The duration of the timing, in seconds.")] = 2.0,
     again: Annotated[bool, Option("--again", help="Also try engines that failed in an earlier autotune.")] = False,
+    device: options.Device = "auto",
     batch: options.Batch = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
@@ -212,12 +213,12 @@ def choose(
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Autotune: measure the engines of a model on this machine. 'auto' then selects the fastest one."""
+    """Autotune: measure the engines of a model on this machine, on a GPU also build them. 'auto' then selects the fastest one."""
     from vision_infer.engine.open import EngineRequest
     from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.precision.autotune_with_accuracy import choose_engine
 
-    request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
+    request = EngineRequest("auto", device, workers, threads, batch, engine_dir=_folder(engine_dir))
     allowed = BUDGET_POINTS if budget is None else budget
     graphs = _graphs(model, model_dir)
     for path, _ in graphs:

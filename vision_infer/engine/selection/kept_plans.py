@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.device import parse_device
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS, within_budget
-from vision_infer.engine.selection.candidates import EngineCandidate, candidates
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.engine.store.passport import MeasuredAccuracy, Passport
+from vision_infer.engine.store.passport import MeasuredAccuracy, Passport, passports_beside
 from vision_infer.engine.tensorrt.cached_plans import CachedPlan, list_cached_plans
 
 ASSUMED_BUILD_S = 60.0
@@ -45,10 +44,10 @@ def find_kept(
     reasons = []
     for candidate in possible[1:]:
         for plan in _plans_of(candidate, engine_dir):
-            why_not = _why_not(candidate, plan, batch, budget)
+            passport = _passport(candidate, plan)
+            why_not = _why_not(candidate, plan, passport, batch, budget)
             if not why_not:
-                kept = replace(candidate, engine=plan.entry.key.engine)
-                found.append(tuned if tuned and tuned.candidate == kept else _choice(kept, plan.passport))
+                found.append(tuned if tuned and tuned.candidate == candidate else _choice(candidate, passport))
                 break
             reasons.append((plan.entry.used_ns, f"the cached plan {candidate.engine} is not used: {why_not}"))
     if not found and reasons:
@@ -77,29 +76,38 @@ def expected_build_s(path: Path, engine_dir: Path, device: str) -> float:
 
 
 def _plans_of(candidate: EngineCandidate, engine_dir: Path) -> list[CachedPlan]:
-    """Return the cached plans of an engine, in FP32 also those in TF32, the most recently used first.
-
-    Empty if the cache is not trusted.
-    """
+    """Return the cached plans of an engine, the most recently used first; empty if the cache is not trusted."""
     if not engine_dir.is_dir():
         return []
     try:
         plans = list_cached_plans(EngineCache(engine_dir), candidate.graph, parse_device(candidate.device)[1])
     except EngineError:  # opening an engine reports the reason
         return []
-    names, sha256 = (candidate.engine, candidate.engine.replace("fp32", "tf32")), graph_sha256(candidate.graph)
-    return [plan for plan in plans if plan.entry.key.engine in names and plan.entry.key.graph_sha256 == sha256]
+    wanted = (candidate.engine, graph_sha256(candidate.graph))
+    return [plan for plan in plans if (plan.entry.key.engine, plan.entry.key.graph_sha256) == wanted]
 
 
-def _why_not(candidate: EngineCandidate, plan: CachedPlan, batch: int, budget: float) -> str:
+def _passport(candidate: EngineCandidate, plan: CachedPlan) -> Passport | None:
+    """Return the passport of a plan; without a verified accuracy, that of its graph if it was measured on this GPU."""
+    if plan.passport is not None and (plan.passport.accepted or plan.passport.loss() is not None):
+        return plan.passport
+    key, device = plan.entry.key, this_device(candidate.device)
+    for passport in passports_beside(candidate.graph):
+        same = (passport.engine, passport.sources.graph) == (key.engine, key.graph_sha256)
+        if same and passport.measured_here(device, key.runtime_version):
+            return passport
+    return plan.passport
+
+
+def _why_not(candidate: EngineCandidate, plan: CachedPlan, passport: Passport | None, batch: int, budget: float) -> str:
     """Return why a plan is not taken; empty if it may be."""
     if plan.not_here:
         return plan.not_here
     if plan.entry.key.batch < batch:
         return f"it runs batches of up to {plan.entry.key.batch}, not {batch}"
-    if within_budget(candidate, plan.passport, budget):
+    if within_budget(candidate, passport, budget):
         return ""
-    shortfall = "" if plan.passport is None else plan.passport.shortfall(budget)
+    shortfall = "" if passport is None else passport.shortfall(budget)
     return shortfall or "its loss of accuracy was not measured on this GPU"
 
 

@@ -1,4 +1,4 @@
-"""Verification of a converted graph in each runtime of this machine against FP32: accuracy, speed, passport."""
+"""Verification of a converted graph in each runtime of this machine, on CPU and GPU, against FP32: accuracy, speed, passport."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, SpeedRounds, estimate, faster, measure_opening, measure_speed
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest, auto_device, open_engine
 from vision_infer.engine.registry import auto_runtimes, runtime_version
-from vision_infer.engine.selection.candidates import this_device
+from vision_infer.engine.selection.candidates import candidates, this_device
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import MeasuredSpeed, Passport, Sources, summarize
+from vision_infer.engine.tensorrt.api import installed_versions
 from vision_infer.precision.verification.agreement import Agreement
 
 NS_PER_S = 1_000_000_000
@@ -52,6 +53,8 @@ class EngineVerification:
     workers: int
     opening_s: float
     memory_bytes: int | None
+    device: str = "cpu"
+    """``cpu``, or ``cuda:N``."""
 
     def refusal(self, budget: float) -> str:
         """Return why the graph exceeds the budget, in points; empty if it does not."""
@@ -72,7 +75,7 @@ def open_reference(path: Path) -> Engine:
 def verify_engines(
     graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str], None] = lambda _: None
 ) -> list[EngineVerification]:
-    """Compare and time a graph in each installed runtime.
+    """Compare and time a graph in each installed runtime: on the CPU and, if this machine has one, on its first GPU.
 
     Args:
         graph: The converted deployment graph.
@@ -83,25 +86,32 @@ def verify_engines(
     Raises:
         ModelError: No runtime can run the graph, or all of them give values that are not finite.
     """
-    found: dict[str, tuple[Agreement, float, int | None]] = {}
+    found: dict[tuple[str, str], tuple[Agreement, float, int | None]] = {}
     problem: Exception | None = None
-    for runtime in (runtime.name for runtime in auto_runtimes()):
+    for name, device in _engines(graph):
         try:
-            request = EngineRequest(runtime, "cpu", workers=1, threads=available_cpus(), compute="f32")
+            request = EngineRequest(name, device, workers=1, threads=available_cpus(), compute="f32")
             engine, seconds, _ = measure_opening(lambda request=request: open_engine(graph, request))  # type: ignore[misc]
             with engine:
                 agreement = compare(engine)
         except (EngineError, ModelError) as error:
-            on_message(f"{runtime}: {error.message}")
+            on_message(f"{name}: {error.message}")
             problem = error
             continue
         on_message(f"{engine.name}: {agreement.summary()} on {agreement.frames} frames")
-        found[runtime] = (agreement, seconds, fresh_memory(graph, runtime))
+        found[name, device] = (agreement, seconds, fresh_memory(graph, name) if device == "cpu" else None)
     if not found:
         assert problem is not None
         raise problem
-    on_message(f"timing {' and '.join(found)}, alternating with FP32")
+    on_message(f"timing {' and '.join(name for name, _ in found)}, alternating with FP32")
     return _timed(graph, fp32, found)
+
+
+def _engines(graph: Path) -> list[tuple[str, str]]:
+    """Return the names and devices of the engines of a graph: by the runtime on the CPU, by the full name on a GPU."""
+    on_cpu = [(runtime.name, "cpu") for runtime in auto_runtimes()]
+    device = auto_device(EngineRequest())
+    return on_cpu if device in (None, "cpu") else [*on_cpu, *((one.engine, device) for one in candidates(graph, device))]
 
 
 def fresh_memory(graph: Path, runtime: str) -> int | None:
@@ -114,15 +124,21 @@ def fresh_memory(graph: Path, runtime: str) -> int | None:
         return None
 
 
-def _timed(graph: Path, fp32: Path, found: Mapping[str, tuple[Agreement, float, int | None]]) -> list[EngineVerification]:
+def _timed(
+    graph: Path, fp32: Path, found: Mapping[tuple[str, str], tuple[Agreement, float, int | None]]
+) -> list[EngineVerification]:
     with ExitStack() as stack:
         reference = stack.enter_context(open_engine(fp32, EngineRequest("onnxruntime", "cpu")))
-        engines = {name: stack.enter_context(open_engine(graph, EngineRequest(name, "cpu", compute="f32"))) for name in found}
+        engines = {
+            name: stack.enter_context(open_engine(graph, EngineRequest(name, device, compute="f32"))) for name, device in found
+        }
         rounds = measure_speed({"": reference, **engines})
         verified = []
-        for name, (agreement, seconds, memory) in found.items():
-            times, workers = faster(rounds[name], rounds[""]), engines[name].in_flight
-            verified.append(EngineVerification(engines[name].name, agreement, times, rounds[name], workers, seconds, memory))
+        for (name, device), (agreement, seconds, memory) in found.items():
+            times, engine = faster(rounds[name], rounds[""], by_wall=device != "cpu"), engines[name]
+            verified.append(
+                EngineVerification(engine.name, agreement, times, rounds[name], engine.in_flight, seconds, memory, device)
+            )
         return verified
 
 
@@ -146,7 +162,7 @@ def make_passport(
     from vision_infer.engine.graph_facts import read_graph_facts
 
     card = read_graph_facts(graph).card
-    runtime = verified.engine.partition("-")[0]
+    runtime = verified.engine.rsplit("-", 2)[0]
     tools = {}
     for name in TOOLS:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -156,9 +172,9 @@ def make_passport(
         card=summarize(card),
         sources=Sources(graph=graph_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
         runtime=runtime,
-        runtime_version=runtime_version(runtime),
+        runtime_version=installed_versions().get(runtime) or runtime_version(runtime),
         tools=tools | {"fp32": origin.fp32_sha256},
-        device=this_device(),
+        device=this_device(verified.device),
         precision=dict(origin.layers),
         accuracy=(verified.agreement.measured(origin.data, origin.evaluation_sha256),),
         speed=(measured_speed(verified.rounds, verified.workers, verified.times_faster),),
