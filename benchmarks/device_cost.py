@@ -25,7 +25,7 @@ from benchmarks.machine import describe_machine, source_line
 from benchmarks.null_device import NullDevice, NullModel, calls_a_batch
 from benchmarks.own_cost import CARD, OUTPUTS, SIZE, ReadyImage, pipeline_us
 from vision_infer.core.geometry import Letterbox, letterbox
-from vision_infer.core.image import Slot, Surface, SurfaceSlot
+from vision_infer.core.image import Slot, Surface
 from vision_infer.engine.gpu.device_engine import IN_FLIGHT, DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.runtimes.null import CANDIDATES
 
@@ -47,8 +47,8 @@ class DeviceImage(ReadyImage):
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Write it on the device."""
         surface = self._surface or Surface(SIZE, 1, SIZE.width, 1, SIZE.width, 1, 1, False, 0, self)
-        written = isinstance(slot, SurfaceSlot) and slot.write_surface(surface, letterbox)
-        assert written, "the slot is not on the device"
+        written = slot.write_surface(surface, letterbox)  # type: ignore[attr-defined]
+        assert written, "the slot is on another device"
 
 
 def padded(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -22,10 +22,10 @@ from tests.support.gpu import needs_torch_cuda
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.core.image import Surface, SurfaceSlot
+from vision_infer.core.image import Surface
 from vision_infer.engine.engine import Loan, Ticket
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
-from vision_infer.engine.gpu.device_buffers import DeviceBuffers, host_runs
+from vision_infer.engine.gpu.device_buffers import DeviceBuffers, DeviceSlot, host_runs
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 
 SIZES = (1, 2, 4, 8)
@@ -241,7 +241,7 @@ def test_a_frame_on_the_device_is_not_copied(world: World) -> None:
         for _ in range(3):
             loan = fill(engine.lend(4), [10, 20, 30, 40])
             slot = loan.slots[2]
-            assert isinstance(slot, SurfaceSlot)
+            assert isinstance(slot, DeviceSlot)
             assert slot.write_surface(surface, box)
             assert brightness(engine, engine.submit(loan)) == pytest.approx([10, 20, 200, 40], abs=1e-3)
         assert run(engine, [1, 2, 3, 4]) == pytest.approx([1, 2, 3, 4], abs=1e-3)
@@ -374,7 +374,7 @@ def in_any_order(world: World, actions: list[Any], in_flight: int, surface: Surf
             loan, values = fill(engine.lend(len(what)), what), list(what)
             for place, slot in enumerate(loan.slots):
                 if more >> place & 1:
-                    assert isinstance(slot, SurfaceSlot)
+                    assert isinstance(slot, DeviceSlot)
                     slot.write_surface(surface, box)
                     values[place] = 200
             lent.append((loan, values))

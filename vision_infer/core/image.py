@@ -58,16 +58,6 @@ class Surface:
     """The top edge of the part, pixels of the planes."""
 
 
-@runtime_checkable
-class SurfaceSlot(Protocol):
-    """A slot in GPU memory: it accepts an image from the same GPU without a copy through the host."""
-
-    def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Take an image, which is converted, resized and written with the fill around it when the batch is submitted, and is kept
-        until the batch is done; return False if that is not possible."""
-        ...
-
-
 class SurfaceReader(Protocol):
     """Reads decoded images of one GPU: it makes them small there, and only the result is copied to host memory.
 

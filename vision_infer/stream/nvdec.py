@@ -19,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.image import Slot, Surface, SurfaceReader, SurfaceSlot
+from vision_infer.core.image import Slot, Surface, SurfaceReader
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.image import VideoImage
 from vision_infer.stream.orientation import UPRIGHT, Orientation
@@ -75,8 +75,9 @@ class NvdecImage(VideoImage):
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Resize on the GPU, into the slot if it is there; otherwise only the resized image is copied to the host."""
-        surface = self.surface() if isinstance(slot, SurfaceSlot) and self._orientation == UPRIGHT else None
-        if surface is None or not slot.write_surface(surface, letterbox):  # type: ignore[attr-defined]
+        write_surface = getattr(slot, "write_surface", None)  # of slots on a GPU; isinstance() with a Protocol would take 4 µs
+        surface = self.surface() if write_surface is not None and self._orientation == UPRIGHT else None
+        if surface is None or not write_surface(surface, letterbox):
             super().write_into(slot, letterbox)
 
     def upright(self, size: Size) -> av.VideoFrame | None:
