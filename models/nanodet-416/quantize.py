@@ -18,6 +18,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import onnx
 from shared_weights import share_weights
@@ -31,12 +32,17 @@ from vision_infer.engine.selection.candidates import this_device
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import Passport, passport_file, passports_beside
 from vision_infer.precision.frames import FrameNeeds
+from vision_infer.precision.quantization.int8 import Form
 from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model
 from vision_infer.precision.verification.engine_check import measured_speed
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")
-FORMS = {"int8": ("int8", "cpu"), "fp16": ("fp16", "cpu"), "int8-tensorrt": ("int8", "tensorrt")}
+FORMS: dict[str, tuple[Literal["fp16", "int8"], Form]] = {
+    "int8": ("int8", "cpu"),
+    "fp16": ("fp16", "cpu"),
+    "int8-tensorrt": ("int8", "tensorrt"),
+}
 """The precision, and the form of INT8, by the middle of the file's name."""
 LARGEST = 6_000_000  # bytes in total; they are part of the wheel
 NEEDS = FrameNeeds(calibration=64, search=150, evaluation=250)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_a_failure_is_returned_as_one_line() -> None:
     assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
     assert run_child([sys.executable, "-c", "import sys; sys.exit(3)"], 7, lambda: False) == "the process ended with status 3"
     assert run_child(["/nowhere/python"], 7, lambda: False) == "cannot start the process: No such file or directory"
+
+
+def test_a_child_reads_a_file_and_its_lines_are_passed_on() -> None:
+    """The parent still writes the file while the child reads it; each has its own position."""
+    lines: list[str] = []
+    code = "import os\nfor number in range(3000): print(number, os.pread(0, 5, 0).decode(), flush=True)\nprint('rest', end='')"
+    with tempfile.TemporaryFile() as file:
+        os.pwrite(file.fileno(), b"hello", 0)
+        assert run_child([sys.executable, "-c", code], 0, lambda: False, lines.append, file) is None
+    assert lines == [f"{number} hello" for number in range(3000)]
 
 
 @needs_linux

@@ -88,7 +88,7 @@ class _AccuracyJudge:
         if self._judge is None:
             try:
                 self._judge = Judge(first, self._frames)
-            except ModelError as error:  # FP32 finds nothing on these frames: an engine in FP32 can be used all the same
+            except ModelError as error:  # FP32 finds nothing on these frames: only engines in FP32 can be used
                 figures = {"value": 0, "low": 0, "high": 0, "frames": len(self._frames), "judged": "not proven"}
                 return MeasuredAccuracy.model_validate({"metric": error.message, "data": self._data, **figures})
         return self._judge.compare(second).measured(self._data)

@@ -218,8 +218,9 @@ def test_weights_in_another_file_are_found_and_part_of_the_key(cache: EngineCach
 
 def test_a_missing_precision_names_the_command_that_makes_it(tmp_path: Path) -> None:
     bundled = ROOT / "models" / "nanodet-416" / "model.onnx"
-    for precision, name in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx"), ("int8", "model.int8-tensorrt.onnx")):
-        assert graph_of(bundled, "nanodet-416", precision).name == name
+    wanted: dict[Precision, str] = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8-tensorrt.onnx"}
+    for one, name in wanted.items():
+        assert graph_of(bundled, "nanodet-416", one).name == name
     clock = ROOT / "models" / "clock" / "model.onnx"
     with pytest.raises(EngineError, match="with: vision-infer model quantize clock --precision fp16 --data VIDEO"):
         graph_of(clock, "clock", "fp16")
