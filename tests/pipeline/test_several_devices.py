@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engine.graphs import tiny_graph
-from tests.pipeline.fakes import CARD, EchoEngine
+from tests.pipeline.fakes import CARD, EchoEngine, wait_for
 from tests.support import media
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import run_settings
@@ -91,29 +91,54 @@ def test_engines_of_different_models_are_not_put_in_one_lane() -> None:
     assert all(engine.closed for engine in opener.made.values())
 
 
-class Dying:
-    """A real engine whose device is lost after some batches."""
+class Wrapped:
+    """A real engine."""
 
-    def __init__(self, engine: Engine, batches: int) -> None:
-        self._engine, self._left = engine, batches
-        self.lost = 0
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+    def __enter__(self) -> Wrapped:
+        return self
+
+    def __exit__(self, *given: Any) -> None:
+        self._engine.__exit__(*given)
+
+
+class Dying(Wrapped):
+    """Its device is lost after some batches."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._left = 5
+        self.lost = 0
+        self.died = threading.Event()
 
     def submit(self, loan: Loan) -> Ticket:
         if self._left == 0:
             self.lost += len(loan.slots)
             self._engine.release(loan)
+            self.died.set()
             raise DeviceLostError("cuda:1 is gone", "Look at dmesg.")
         self._left -= 1
         return self._engine.submit(loan)
 
-    def __enter__(self) -> Dying:
-        return self
 
-    def __exit__(self, *given: Any) -> None:
-        self._engine.__exit__(*given)
+class Busy(Wrapped):
+    """It keeps its second batch until another device has died: that gets the other frames."""
+
+    def __init__(self, engine: Engine, dying: list[Dying]) -> None:
+        super().__init__(engine)
+        self._dying = dying
+        self._count = 0
+
+    def submit(self, loan: Loan) -> Ticket:
+        self._count += 1
+        if self._count == 2:
+            wait_for(self._dying[0].died)
+        return self._engine.submit(loan)
 
 
 def test_a_run_goes_on_when_one_of_two_devices_dies(
@@ -128,8 +153,8 @@ def test_a_run_goes_on_when_one_of_two_devices_dies(
         requests.append(request.device)
         engine, _ = plain(path, replace(request, device="cpu"), on_message)
         if request.device != "cuda:1":
-            return engine, None
-        dying.append(Dying(engine, 5))
+            return Busy(engine, dying), None
+        dying.append(Dying(engine))
         return dying[0], None
 
     monkeypatch.setattr(opening, "open_quickly", open_it)
