@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -225,6 +226,28 @@ def test_a_short_run_does_not_autotune(wanted: Upgrade) -> None:
 
 
 @needs_both
+def test_a_lane_that_is_closed_before_its_upgrade_gets_one_when_it_is_opened_again(wanted: Upgrade, tmp_path: Path) -> None:
+    kept, ran = threading.Event(), threading.Event()
+    frames: list[BinaryIO | None] = []
+
+    def build(words: Sequence[str], nice: int, stopped: Stopped, on_line: object, stdin: BinaryIO | None) -> str:
+        frames.append(stdin)
+        ran.set()
+        return "no plan"
+
+    def of_lane(samples: BinaryIO, on_kept: Callable[[], None]) -> Upgrade:
+        return replace(wanted, quick=replace(wanted.quick, better=None, samples=samples), on_kept=on_kept)
+
+    with (tmp_path / "old").open("w+b") as old, (tmp_path / "new").open("w+b") as new:
+        old.close()  # as the engine of a closed lane does
+        with upgrading(lambda *_, **__: None, lambda _: None, build) as upgrade:
+            upgrade.add(of_lane(old, kept.set))
+            wait_for(kept)
+            upgrade.add(of_lane(new, lambda: None))
+            wait_for(ran)
+        assert frames == [new]
+
+
 def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better]) -> None:
     commands: list[Sequence[str]] = []
     reported: list[str] = []

@@ -171,14 +171,16 @@ class EngineUpgrade:
             self._changed.wait_for(self._stopped, self._autotune_after_s if autotune else self._build_after_s)
         if self._stopped():
             return
+        samples = upgrade.quick.samples
+        if samples is not None and samples.closed:  # with its lane, which may be opened again: this is not a failure
+            upgrade.on_kept()
+            return
         if autotune:
             command, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
         else:
             command, nice = build_command(upgrade), BUILD_NICE
         prefix = f"{upgrade.lane}: "
-        failure = self._runner(
-            command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), upgrade.quick.samples
-        )
+        failure = self._runner(command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), samples)
         if self._stopped():
             return
         if failure is not None:
