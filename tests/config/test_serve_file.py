@@ -75,10 +75,10 @@ def test_urls_become_streams_in_addition_to_those_of_the_file(tmp_path: Path) ->
 
 def test_later_sources_take_precedence(tmp_path: Path) -> None:
     path = tmp_path / "cameras.yaml"
-    path.write_text("model: a\nengine: a\ndevice: a\nservice: {port: 1, host: '::1'}")
-    environ = {"VISION_INFER_ENGINE": "b", "VISION_INFER_DEVICE": "b", "VISION_INFER_SERVICE__PORT": "2"}
-    settings = load_settings(path, [], environ, {"device": "c", "service.port": 3, "service.host": None})
-    assert (settings.model, settings.engine, settings.device) == ("a", "b", "c")
+    path.write_text("model: a\nengine: a\ndevice: cpu\nservice: {port: 1, host: '::1'}")
+    environ = {"VISION_INFER_ENGINE": "b", "VISION_INFER_DEVICE": "cuda:1", "VISION_INFER_SERVICE__PORT": "2"}
+    settings = load_settings(path, [], environ, {"device": "cuda:2", "service.port": 3, "service.host": None})
+    assert (settings.model, settings.engine, settings.device) == ("a", "b", "cuda:2")
     assert (settings.service.port, settings.service.host) == (3, "::1")
 
 

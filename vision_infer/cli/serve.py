@@ -46,7 +46,7 @@ Devices = Annotated[
     str | None,
     Option(
         metavar="auto|all|cpu|cuda:N,…",
-        help="auto, cpu, cuda:0, several such as cuda:0,cuda:1 that share the work, or all GPUs. Default: auto.",
+        help="The devices: auto, cpu, cuda:0, several such as cuda:0,cuda:1, or all GPUs. Default: auto.",
     ),
 ]
 Processes = Annotated[

@@ -28,9 +28,7 @@ class InferenceSettings(SettingsBase):
     engine: str = Field(default="auto", min_length=1, description="The engine, such as onnxruntime-cpu-fp32. auto: the fastest.")
     engine_dir: Path | None = Field(default=None, description="Engines and passports. Defaults to $VISION_INFER_HOME/engines.")
     device: str = Field(
-        default="auto",
-        min_length=1,
-        description="auto, cpu, cuda:0, several such as cuda:0,cuda:1 that share the work, or all GPUs.",
+        default="auto", min_length=1, description="The devices: auto, cpu, cuda:0, several such as cuda:0,cuda:1, or all GPUs."
     )
     workers: int | None = Field(
         default=None, ge=1, le=256, description="Batches in flight. Defaults to CPUs / threads, or 2 on a GPU."
