@@ -154,7 +154,7 @@ def test_a_run_continues_with_the_plan_that_was_built_and_compared_meanwhile(
     assert stand_in_gpu.built == ["model.fp16.onnx", "model.onnx"]
     assert {round((one or 0) / 1e6) for one in stand_in_gpu.workspaces} == {250}
     assert "main: trying tensorrt-cuda-fp16" in summary.engine_reasons
-    assert summary.engine_reasons[-1].startswith("main: continues with tensorrt-cuda-fp16: 3.0× as fast as onnxruntime-cuda-fp32")
+    assert summary.engine_reasons[-1].startswith("main: continues with tensorrt-cuda-fp16: 3.0× as fast as onnxruntime-cpu-fp32")
     passports = [EngineCache(tmp_path / "engines").passport(entry.key) for entry in EngineCache(tmp_path / "engines").entries()]
     (loss,) = [one.loss() for one in passports if one is not None and one.engine == "tensorrt-cuda-fp16"]
     assert loss is not None

@@ -179,7 +179,8 @@ def autotune(request: AutotuneRequest) -> EngineChoice:
         (candidate, faster(found[name], found["reference"], by_wall=candidate.device != "cpu"))
         for name, candidate in by_name.items()
     ]
-    choice = _choose_by_ratios(reference, ratios, seconds)
+    # On a GPU without CUDA for ONNX Runtime, the reference runs on the CPU.
+    choice = _choose_by_ratios(reference, reference.engine if reference.device == "cpu" else first.name, ratios, seconds)
     passport = request.verified(choice.candidate)
     accepted = passport is not None and passport.accepted
     return replace(choice, reason=f"{choice.reason}, loss accepted") if accepted else choice
@@ -216,15 +217,15 @@ def _why_untried(request: AutotuneRequest, candidate: EngineCandidate) -> str:
 
 
 def _choose_by_ratios(
-    reference: EngineCandidate, ratios: Sequence[tuple[EngineCandidate, Faster]], seconds: float
+    reference: EngineCandidate, name: str, ratios: Sequence[tuple[EngineCandidate, Faster]], seconds: float
 ) -> EngineChoice:
     busy = any(ratio.by_cpu for _, ratio in ratios)
     how = f"autotuned in {seconds:.1f} s{', by CPU time: the machine is busy' if busy else ''}"
     best, ratio = max(ratios, key=lambda pair: pair[1].times.median)
     if ratio.times.low < CLEARLY_FASTER:
         others = ", ".join(f"{candidate.engine} {other.times.median:.1f}×" for candidate, other in ratios)
-        return EngineChoice(reference, f"{reference.engine}: FP32 is fastest here ({others}; {how})")
-    return EngineChoice(best, f"{best.engine}: {ratio.times.median:.1f}× as fast as {reference.engine} here ({how})")
+        return EngineChoice(reference, f"{name}: FP32 is fastest here ({others}; {how})")
+    return EngineChoice(best, f"{best.engine}: {ratio.times.median:.1f}× as fast as {name} here ({how})")
 
 
 def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, request: AutotuneRequest) -> str:
