@@ -13,7 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine
-from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of, memory_of
+from vision_infer.engine.gpu.ledger import MemoryLedger, kept_for_a_build, ledger_of, ledger_of_gpu, memory_of
 
 MB = 1_000_000
 
@@ -89,6 +89,30 @@ def test_threads_that_start_together_share_the_free_memory() -> None:
         thread.join()
     assert len(admitted) == 10
     assert device.memory()[0] == 1000 * MB
+
+
+def test_memory_is_kept_free_for_a_build_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda")
+    device = device_of(1000)
+    monkeypatch.setattr(cuda, "cuda_device", lambda index: device)
+    assert ledger_of_gpu(0) is ledger_of(device)
+    with kept_for_a_build("cuda:0"), kept_for_a_build("cpu"):
+        assert ledger_of(device).report().promised == 250 * MB
+        with pytest.raises(DeviceMemoryError, match="250 MB of them promised"):
+            ledger_of(device).check(751 * MB, "its decoder")
+    ledger_of(device).check(1000 * MB, "its decoder")
+
+
+def test_without_a_gpu_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda")
+
+    def missing(index: int) -> HostDevice:
+        raise EngineError("there is no NVIDIA driver")
+
+    monkeypatch.setattr(cuda, "cuda_device", missing)
+    assert ledger_of_gpu(0) is None
+    with kept_for_a_build("cuda:0"):
+        pass
 
 
 def test_an_engine_is_counted_from_its_opening_to_its_end(card: ModelCard) -> None:

@@ -7,7 +7,8 @@ rely on the same free memory. What the device reports as used and no entry expla
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary, ref
@@ -17,6 +18,8 @@ from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
 
 Kind = Literal["engine", "graphs", "decoder", "builder"]
 """An engine's weights, working memory and buffers; its recorded batches; a video decoder; the workspace of a build."""
+BUILD_BYTES = 1_000_000_000
+"""The maximum GPU memory for intermediate results of a build while other engines run on the GPU, bytes."""
 _NAMES = {
     "engine": "engines",
     "graphs": "CUDA graphs",
@@ -147,6 +150,42 @@ def ledger_of(device: Accelerator) -> MemoryLedger:
         if device not in _ledgers:
             _ledgers[device] = MemoryLedger(device)
         return _ledgers[device]
+
+
+def ledger_of_gpu(index: int) -> MemoryLedger | None:
+    """Return the ledger of a GPU, as CUDA counts them; None if CUDA cannot use it."""
+    try:
+        from vision_infer.engine.gpu.cuda import cuda_device
+
+        return ledger_of(cuda_device(index))
+    except EngineError:
+        return None
+
+
+def build_bytes(free: int) -> int:
+    """Return the memory that a build may use while other engines run on the GPU: a quarter of the free memory, at most 1 GB."""
+    return min(BUILD_BYTES, free // 4)
+
+
+@contextmanager
+def kept_for_a_build(device: str) -> Iterator[None]:
+    """Promise the memory of a build in another process, so that no stream takes it meanwhile.
+
+    Args:
+        device: The name, such as ``cuda:0``; for ``cpu``, or if CUDA cannot use the GPU, nothing is promised.
+    """
+    kind, _, index = device.partition(":")
+    ledger = ledger_of_gpu(int(index or 0)) if kind == "cuda" else None
+    entry = None
+    if ledger is not None:
+        with suppress(EngineError):
+            nbytes = build_bytes(ledger.report().free)
+            entry = ledger.add("builder", nbytes, "a build", lambda: (nbytes, False))
+    try:
+        yield
+    finally:
+        if ledger is not None and entry is not None:
+            ledger.remove(entry)
 
 
 def memory_of(engine: object) -> GpuMemory | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
+from vision_infer.engine.gpu.ledger import BUILD_BYTES, build_bytes
 from vision_infer.engine.graph_facts import Precision, read_graph_facts, variants
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
@@ -25,8 +26,6 @@ from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu, choose_targ
 from vision_infer.engine.tensorrt.timings import read_timings, store_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
-MAX_WORKSPACE_BYTES = 1_000_000_000
-"""The maximum GPU memory for intermediate results of a build while other engines run on the GPU, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +131,9 @@ def build_workspace(index: int) -> int:
     from vision_infer.engine.gpu.cuda import cuda_device
 
     try:
-        return min(MAX_WORKSPACE_BYTES, cuda_device(index).memory()[0] // 4)
+        return build_bytes(cuda_device(index).memory()[0])
     except EngineError:  # TensorRT-RTX builds without a GPU
-        return MAX_WORKSPACE_BYTES
+        return BUILD_BYTES
 
 
 def plan_for_gpu(

@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import parse_device
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.gpu.ledger import kept_for_a_build
 from vision_infer.engine.open import EngineRequest, open_engine, plan_batch
 from vision_infer.engine.selection.candidates import EngineCandidate
 from vision_infer.engine.selection.lookup import find_choice
@@ -180,7 +181,8 @@ class EngineUpgrade:
         else:
             command, nice = build_command(upgrade), BUILD_NICE
         prefix = f"{upgrade.lane}: "
-        failure = self._runner(command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), samples)
+        with kept_for_a_build(upgrade.quick.device):
+            failure = self._runner(command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), samples)
         if self._stopped():
             return
         if failure is not None:

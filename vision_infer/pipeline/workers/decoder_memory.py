@@ -9,7 +9,7 @@ from dataclasses import replace
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Engine, gpu_of
-from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of
+from vision_infer.engine.gpu.ledger import MemoryLedger, ledger_of, ledger_of_gpu
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.stream.source import Source, SourceSpec
 
@@ -18,12 +18,14 @@ _USUAL = Size(1920, 1080)
 
 
 def ledger_for(spec: SourceSpec, engines: Sequence[Engine]) -> MemoryLedger | None:
-    """Return the ledger of the GPU that is to decode a source; None if it is decoded on the CPU, or no engine is on that GPU."""
+    """Return the ledger of the GPU that is to decode a source; None if it is decoded on the CPU, or CUDA cannot use that GPU."""
     if spec.kind == "images" or spec.decode == "cpu":
         return None
     gpu = (spec.gpu or 0) if spec.decode == "nvdec" else spec.gpu
-    devices = (getattr(engine, "device", None) for engine in engines if gpu is not None and gpu_of(engine) == gpu)
-    return next((ledger_of(device) for device in devices if device is not None), None)
+    if gpu is None:
+        return None
+    devices = (getattr(engine, "device", None) for engine in engines if gpu_of(engine) == gpu)
+    return next((ledger_of(device) for device in devices if device is not None), None) or ledger_of_gpu(gpu)
 
 
 @contextmanager
