@@ -76,9 +76,11 @@ class NvdecImage(VideoImage):
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Resize on the GPU, into the slot if it is there; otherwise only the resized image is copied to the host."""
         write_surface = getattr(slot, "write_surface", None)  # of slots on a GPU; isinstance() with a Protocol would take 4 µs
-        surface = self.surface() if write_surface is not None and self._orientation == UPRIGHT else None
-        if surface is None or not write_surface(surface, letterbox):
-            super().write_into(slot, letterbox)
+        if write_surface is not None and self._orientation == UPRIGHT:
+            surface = self.surface()
+            if surface is not None and write_surface(surface, letterbox):
+                return
+        super().write_into(slot, letterbox)
 
     def upright(self, size: Size) -> av.VideoFrame | None:
         """Return a copy in host memory, in YUV 4:2:0 and scaled to an even size on the GPU; None if that is not possible."""
