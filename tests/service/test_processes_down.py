@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -14,7 +17,9 @@ from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.token_file import digest_of
 from vision_infer.service.processes.front import make_front
+from vision_infer.service.processes.worker_client import WorkerClient
 from vision_infer.service.processes.worker_settings import GivenStream, WorkerPlace, streams_from_plain
 from vision_infer.service.processes.workers import MOVE_AFTER, Workers
 
@@ -127,3 +132,45 @@ def test_a_stream_of_the_command_line_keeps_its_change_when_its_worker_starts_ag
     assert start.settings.streams == {"door": given}
     assert set(start.settings.url_streams) == {"door"}
     workers.close()
+
+
+@pytest.mark.parametrize("end", ["whep/..", "whep/../.", "./whep/..", "whep/%2e%2e"])
+def test_a_viewer_cannot_reach_another_path_through_dots(down: Down, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    sent: list[tuple[str, bytes]] = []
+
+    async def send(client: WorkerClient, method: str, target: str, *_: object) -> httpx.Response:
+        sent.append((method, httpx.URL("http://worker").copy_with(raw_path=target.encode()).raw_path))
+        return httpx.Response(404)
+
+    monkeypatch.setattr(WorkerClient, "send", send)
+    for process in down.workers.processes.values():
+        process.up = True
+    path = f"/api/v1/streams/gate/{end}"
+    tokens = Tokens({digest_of("viewer-token"): "view"})
+    headers = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer viewer-token")]
+    scope = {
+        "type": "http",
+        "method": "DELETE",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "scheme": "http",
+        "root_path": "",
+        "state": {},
+    }
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def answer(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    asyncio.run(make_front(down.workers, tokens, HandClock())(scope, receive, answer))
+    assert ("DELETE", b"/api/v1/streams/gate") not in sent
+    assert statuses[0] in (403, 404)
+    assert down.workers.placement.get("gate") is not None

@@ -105,6 +105,8 @@ class Front:
         if handler is None:
             await self._app(scope, receive, send)
             return
+        if {".", ".."} & set(scope["path"].split("/")):  # the HTTP client would resolve them, after the checks of the path
+            raise Problem("not-found", "the path must not contain . or .. as a part")
         try:
             response = await handler(Request(scope, receive))
         except VisionInferError as error:
