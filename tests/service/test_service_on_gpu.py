@@ -1,0 +1,44 @@
+"""A service on a GPU starts with ONNX Runtime, and gets a plan between two batches."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.engine.graphs import tiny_graph
+from tests.engine.stand_in_gpu import StandInGpu, stand_in_gpu
+from tests.pipeline.live_fakes import Camera
+from tests.pipeline.test_upgrade_on_gpu import ChildHere, child
+from tests.service.site import Site, settings, wanted
+from vision_infer.core.card import ModelCard
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade
+from vision_infer.precision import autotune_with_accuracy
+from vision_infer.service.events import EngineEvent
+from vision_infer.service.streams import lanes
+
+__all__ = ["child", "stand_in_gpu"]
+
+
+def test_a_service_continues_with_a_plan_in_fp32_if_too_few_frames_were_seen(
+    stand_in_gpu: StandInGpu, child: ChildHere, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "EngineUpgrade", partial(EngineUpgrade, autotune_after_s=0.0))
+    monkeypatch.setattr(autotune_with_accuracy, "SAMPLES_WAIT_S", 0.0)
+    graph = tiny_graph(tmp_path / "model.onnx", card)
+    camera = Camera(0)
+    given = settings({"s0": wanted(camera)}, engine_dir=tmp_path / "engines").model_copy(update={"model": str(graph)})
+    with Site(camera, of=given) as site:
+        site.give(camera)
+        (lane,) = site.service.lanes()
+        assert lane.engine == "onnxruntime-cpu-fp32"
+        while not (events := [one for one in site.service.events() if isinstance(one, EngineEvent)]):
+            camera.give()
+        camera.give()
+        (lane,) = site.service.lanes()
+        assert lane.engine == "tensorrt-cuda-fp32"
+    assert [(one.change, one.engine, one.reason) for one in events] == [
+        ("swapped", "tensorrt-cuda-fp32", "replaces onnxruntime-cpu-fp32")
+    ]
+    assert (child.count, stand_in_gpu.built) == (1, ["model.onnx"])
