@@ -132,6 +132,10 @@ bench: $(VENV)/dev.stamp ## Compare with other programs (about 20 minutes); resu
 	$(BIN)/python -m benchmarks.long_file
 	$(BIN)/python -m benchmarks.startup
 
+bench-own: $(VENV)/dev.stamp ## Measure the cost of this project's own code, with an engine on the CPU and on a stand-in for a GPU (about 2 minutes).
+	$(BIN)/python -m benchmarks.own_cost
+	$(BIN)/python -m benchmarks.device_cost
+
 bench-quick: $(VENV)/dev.stamp ## Check that the benchmarks of files run.
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000

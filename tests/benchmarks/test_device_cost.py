@@ -1,4 +1,4 @@
-"""The driver calls of a batch: those of the stand-in are those of CUDA's driver."""
+"""The driver calls of a batch: those of the null device are those of CUDA's driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("cuda.bindings.driver")
 
 
 @pytest.mark.parametrize(("where", "on_device"), [("device", BATCH), ("host", 0)])
-def test_the_stand_in_makes_the_calls_of_the_driver(where: str, on_device: int, tmp_path: Path) -> None:
+def test_the_null_device_makes_the_calls_of_the_driver(where: str, on_device: int, tmp_path: Path) -> None:
     fake = FakeCuda(tmp_path)
     found = [fake.run(f"tests.benchmarks.cuda_calls:{count}_from_{where}") for count in ("few", "many")]
     assert [(done.status, done.err) for done in found] == [(0, "")] * 2
@@ -25,7 +25,7 @@ def test_the_stand_in_makes_the_calls_of_the_driver(where: str, on_device: int, 
 
 
 def test_the_driver_calls_of_a_batch_do_not_grow_with_it() -> None:
-    """When each frame and each output had calls of its own, there were 46 calls for eight decoded frames, and 15 for images."""
+    """With separate calls for each frame and each output, there were 46 calls for eight decoded frames, and 15 for images."""
     assert calls_of_a_batch(BATCH)["all"] <= 12
     assert calls_of_a_batch(1, 1)["all"] <= 12
     assert calls_of_a_batch(0)["all"] <= 10
