@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +127,12 @@ def test_finding_the_gpu_of_this_machine_raises_no_error() -> None:
     found = find_gpu(0)
     assert found is None or found.capability.startswith("sm_")
     assert find_gpu(63) is None
+
+
+def test_without_a_driver_the_bindings_are_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # it is found first, also on a machine with a driver
+    load = "import sys; from vision_infer.engine.tensorrt.target import find_gpu"
+    code = f"{load}; print(find_gpu(), 'cuda.bindings' in sys.modules)"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "None False\n"

@@ -57,9 +57,10 @@ def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
     possible = candidates(path, device)
     if len(possible) < 2 or possible[0].runtime.slow_start:
         return None
-    better = find_choice(path, request.engine_dir, device=device, batch=plan_batch(path, request))
     if device != "cpu":
-        return WarmStart(possible[0], None) if better is None else None
+        kept = find_choice(path, request.engine_dir, device=device, batch=plan_batch(path, request))
+        return WarmStart(possible[0], None) if kept is None else None
+    better = find_choice(path, request.engine_dir)
     if better is None or better.estimated:
         return WarmStart(possible[0] if better is None else _fastest_to_load(possible, request.engine_dir), None)
     if not better.candidate.runtime.slow_start or not _is_missing(better.candidate, request):

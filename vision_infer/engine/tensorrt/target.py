@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ FindGpu = Callable[[int], LocalGpu | None]
 def find_gpu(index: int = 0) -> LocalGpu | None:
     """Return a GPU of this machine, of those that CUDA reports; None if it does not exist, or there is no driver."""
     try:
+        ctypes.CDLL("libcuda.so.1")  # without a driver: much faster than to import the bindings
         from cuda.bindings import driver
-    except ImportError:
+    except (OSError, ImportError):
         return None
 
     def call(function: str, *arguments: object) -> object:
