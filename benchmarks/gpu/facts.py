@@ -76,13 +76,24 @@ def context() -> Iterator[Row]:
     from cuda.bindings import driver as cuda
 
     from vision_infer.engine.gpu.cuda import cuda_device
+
+    before = _free_bytes()
+    cuda_device(0)
+    after = _free_bytes()
+    _, flags, active = cuda.cuDevicePrimaryCtxGetState(0)
+    taken = None if before is None or after is None else before - after
+    yield {"flags": int(flags), "active": int(active), "context_bytes": taken}
+
+
+def _free_bytes() -> int | None:
+    """Return the free memory of the first GPU, from outside CUDA; None if NVML does not report it."""
+    from vision_infer.core.errors import EngineError
     from vision_infer.engine.gpu.gpus import list_gpus
 
-    before = list_gpus()[0].free_bytes
-    cuda_device(0)
-    taken = before - list_gpus()[0].free_bytes
-    _, flags, active = cuda.cuDevicePrimaryCtxGetState(0)
-    yield {"flags": int(flags), "active": int(active), "context_bytes": taken}
+    try:
+        return list_gpus()[0].free_bytes
+    except EngineError:
+        return None
 
 
 def kernel() -> Iterator[Row]:
