@@ -163,8 +163,10 @@ def test_a_viewer_cannot_reach_another_path_through_dots(down: Down, monkeypatch
     }
     statuses: list[int] = []
 
+    arriving = [{"type": "http.request", "body": b"", "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return arriving.pop() if arriving else {"type": "http.disconnect"}
 
     async def answer(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
