@@ -205,7 +205,7 @@ def test_a_killed_worker_costs_the_other_nothing_and_its_streams_come_back(tmp_p
             site.wait(lambda: all(len(reader.frames(name)) > before[name] + 5 for name in workers), "new results")  # noqa: B023
             down = [one for one in reader.changes[seen:] if one["state"] == "backing_off"]
             assert {one["stream"] for one in down} == lost
-            assert down[0]["reason"].startswith("worker worker-0: killed by signal 9; it starts again in 0.5 s")
+            assert down[0]["reason"].startswith("worker worker-0: killed by signal 9; it starts again in ")
         for name in sorted(kept):
             received = reader.frames(name)
             first, last = received[0], received[-1]
