@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from threading import Event
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
@@ -29,6 +32,7 @@ from vision_infer.service.processes.placement import Placement
 from vision_infer.service.processes.worker_process import WorkerProcess
 from vision_infer.service.processes.worker_settings import GivenStream, WorkerPlace, WorkerStart, settings_of, worker_places
 from vision_infer.service.results.sinks import SinkSet
+from vision_infer.service.service import Service
 from vision_infer.sink.delivery import mqtt
 from vision_infer.sink.delivery.carrier import CarrierContext
 from vision_infer.sink.delivery.home_assistant import Topics, discovery
@@ -246,6 +250,13 @@ def test_a_worker_accepts_only_requests_with_its_token(tmp_path: Path) -> None:
     assert client.get("/api/v1/streams").status_code == 401
     assert client.get("/api/v1/streams", headers={"X-Worker-Token": "wrong"}).status_code == 401
     assert client.get("/api/v1/streams", headers={"X-Worker-Token": "right"}).status_code == 200
+
+
+def test_a_worker_that_cannot_apply_an_order_ends_so_that_it_starts_again_with_the_new_settings() -> None:
+    stopping = Event()
+    with pytest.raises(KeyError):
+        worker._obey(cast("Service", SimpleNamespace(reload=print)), io.BytesIO(b'{"streams": {}}\n{}\n'), stopping)
+    assert stopping.is_set()
 
 
 def test_log_lines_carry_the_name_of_the_worker() -> None:

@@ -111,11 +111,13 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
 
 
 def _obey(service: Service, orders: IO[bytes], stopping: threading.Event) -> None:
-    for line in orders:
-        data = json.loads(line)
-        service.reload(settings_from_plain(data["settings"]))
-        _adopt(service, streams_from_plain(data["streams"]))
-    stopping.set()
+    try:
+        for line in orders:
+            data = json.loads(line)
+            service.reload(settings_from_plain(data["settings"]))
+            _adopt(service, streams_from_plain(data["streams"]))
+    finally:  # also after an error, for example of a spool: the worker starts again with the new settings
+        stopping.set()
 
 
 def _adopt(service: Service, streams: Mapping[str, GivenStream]) -> None:
