@@ -19,6 +19,7 @@ from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from tests.support.waiting import wait_until
 from vision_infer.core.errors import UsageError
 from vision_infer.service.http.app import make_app
+from vision_infer.service.http.listener import Listener
 from vision_infer.service.http.server import MAX_HEADER_BYTES, WebServer
 
 
@@ -166,8 +167,9 @@ def test_connections_of_one_address_are_limited(monkeypatch: pytest.MonkeyPatch)
     with web, contextlib.ExitStack() as stack:
         web.start(make_app(backend, OPEN))
         held = [stack.enter_context(socket.create_connection(web.address, LONG_S)) for _ in range(6)]
-        # A connection that has no HTTP protocol yet is never closed for another one.
-        wait_until(lambda: sum(one.handler is not None for one in web._socket._connections.values()) == 6)
+        assert isinstance(web._socket, Listener)
+        connections = web._socket._connections  # one that has no HTTP protocol yet is never closed for another one
+        wait_until(lambda: sum(one.handler is not None for one in connections.values()) == 6)
         assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
         assert until_it_is_cut(held[0]) == b""  # the oldest one had no request
         for one in held[1:]:
