@@ -328,6 +328,17 @@ def test_crops_are_cut_out_on_the_gpu(turns: int, mirrored: bool, frame: av.Vide
     assert not whole_frames
 
 
+@pytest.mark.parametrize("turned", [UPRIGHT, Orientation(True, 1)])
+def test_a_crop_of_a_crop_is_cut_at_its_place_in_the_frame(turned: Orientation, frame: av.VideoFrame) -> None:
+    whole = image_on(HostDevice(), frame, turned)
+    outer, direct = whole.crop(40, 20, Size(64, 48)), whole.crop(48, 26, Size(32, 24))
+    assert outer is not None
+    assert direct is not None
+    inner = outer.crop(8, 6, Size(32, 24))
+    assert inner is not None
+    assert np.array_equal(inner.to_rgb(), direct.to_rgb())
+
+
 def test_crops_of_a_frame_without_a_reader_are_cut_on_the_host(frame: av.VideoFrame, whole_frames: list[Any]) -> None:
     crops = Crops(NvdecImage(on_device(frame), UPRIGHT, 0))
     for corners in BOXES:

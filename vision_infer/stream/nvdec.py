@@ -104,7 +104,7 @@ class NvdecImage(VideoImage):
         return super().luma(max_width)
 
     def crop(self, left: int, top: int, size: Size) -> NvdecImage | None:
-        """Return a part of the whole image, in displayed pixels, that stays on the GPU; None if it cannot be cut out there."""
+        """Return a part of the image, in displayed pixels, that stays on the GPU; None if it cannot be cut out there."""
         if self._reader is None or self.surface() is None:
             return None
         (x, y), (width, height), shown = (left, top), (size.width, size.height), self.size
@@ -113,7 +113,8 @@ class NvdecImage(VideoImage):
             shown = Size(shown.height, shown.width)
         if self._orientation.mirrored:
             x = shown.width - x - width
-        return NvdecImage(self._frame, self._orientation, self.gpu, self._reader, (x, y, width, height))
+        part = (self._part[0] + x, self._part[1] + y, width, height)
+        return NvdecImage(self._frame, self._orientation, self.gpu, self._reader, part)
 
     def surface(self) -> Surface | None:
         """Return its location in GPU memory; None if it has another pixel format."""
