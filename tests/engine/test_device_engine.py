@@ -20,7 +20,7 @@ from tests.engine.host_device import FailingModel, HostDevice, MeanModel
 from tests.engine.surfaces import make_surface
 from tests.support.gpu import needs_torch_cuda
 from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.image import Surface
 from vision_infer.engine.engine import Loan, Ticket
@@ -299,6 +299,20 @@ def test_without_memory_for_the_smallest_batch_opening_fails(world: World) -> No
         world.open(largest=0)
     if world.kind == "host":
         assert (world.device.used, world.device.things) == (0, 0)
+
+
+@pytest.mark.parametrize("call", ["allocate_host", "surface_problem"])
+def test_a_device_that_fails_while_an_engine_opens_keeps_nothing_of_it(
+    call: str, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise DeviceLostError("the GPU is no longer available")
+
+    world = World("host", card, tmp_path)
+    monkeypatch.setattr(world.device, call, lost)
+    with pytest.raises(DeviceLostError):
+        world.open()
+    assert (world.device.used, world.device.things, world.model.closed) == (0, 0, True)
 
 
 def test_memory_is_checked_before_it_is_allocated(card: ModelCard, tmp_path: Path) -> None:

@@ -76,28 +76,13 @@ class DeviceEngine:
         self._compute = device.make_stream()
         self._closed = False
         self._memory: list[LedgerEntry] = []
-        sizes = tuple(batch_sizes)
-        # First find the batch sizes whose buffers fit.
-        while True:
-            try:
-                self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
-                break
-            except DeviceMemoryError as error:
-                sizes = self._smaller(sizes, error)
-        # Then run the largest batch: only that shows the working memory of the model. If it does not fit, use smaller buffers.
-        while True:
-            try:
-                self.collect(self.submit(self.lend(sizes[-1])))
-                break
-            except DeviceMemoryError as error:
-                self._buffers.close()
-                sizes = self._smaller(sizes, error)
-            except BaseException:
-                self._close()
-                raise
-            self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
-        self._memory.append(ledger_of(device).note("engine", model.device_bytes + self._buffers.nbytes))
-        problem = device.surface_problem()
+        try:
+            self._make_buffers(tuple(batch_sizes))
+            self._memory.append(ledger_of(device).note("engine", model.device_bytes + self._buffers.nbytes))
+            problem = device.surface_problem()
+        except BaseException:
+            self._close()
+            raise
         if problem:
             on_message(f"{name}: decoded frames go through host memory: {problem}")
 
@@ -236,9 +221,20 @@ class DeviceEngine:
             self._graphs = False
             self._on_message(f"{self.name}: batches of {size} and more run without CUDA graphs: {error.message}")
 
+    def _make_buffers(self, sizes: tuple[int, ...]) -> None:
+        """Make buffers that fit, and run the largest batch: only that shows the working memory of the model."""
+        while True:
+            try:
+                self._buffers = DeviceBuffers(self.device, self.card.input_size, sizes, self.in_flight, self._model.outputs)
+                self.collect(self.submit(self.lend(sizes[-1])))
+                return
+            except DeviceMemoryError as error:
+                if hasattr(self, "_buffers"):
+                    self._buffers.close()
+                sizes = self._smaller(sizes, error)
+
     def _smaller(self, sizes: tuple[int, ...], error: DeviceMemoryError) -> tuple[int, ...]:
         if len(sizes) == 1:
-            self._close()
             raise DeviceMemoryError(error.message, "Close other programs on it, or use another device.") from error
         self._on_message(f"{self.name}: batches of {sizes[-1]} are left out: {error.message}")
         return sizes[:-1]
