@@ -50,6 +50,12 @@ def test_frames_are_kept_with_their_layouts(engine: Engine, tmp_path: Path) -> N
         assert not list(tmp_path.glob("tmp*")), "the file has no name"
 
 
+def test_no_frame_is_kept_after_the_file_is_closed(engine: Engine, tmp_path: Path) -> None:
+    with SampledEngine(engine, tmp_path, HandClock()) as sampled:
+        sampled.file.close()
+        assert infer(sampled, 51) == pytest.approx(0.2)
+
+
 def test_enough_frames_are_enough(engine: Engine, tmp_path: Path) -> None:
     clock = HandClock()
     with SampledEngine(engine, tmp_path, clock) as sampled:

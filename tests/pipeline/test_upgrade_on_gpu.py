@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -254,8 +255,16 @@ def test_a_run_on_a_short_clip_builds_no_plan(
 ) -> None:
     monkeypatch.setattr(kept_plans, "ASSUMED_BUILD_S", 60.0)
     settings = settings.model_copy(update={"hook": None})
+    written: list[int] = []
+
+    def pwrite(_: int, content: bytes, place: int) -> int:
+        written.append(place)
+        return len(content)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
     summary = run(settings, threading.Event())
     assert (summary.engine, child.count, stand_in_gpu.built) == ("onnxruntime-cpu-fp32", 0, [])
+    assert written == []  # no frames for a child process that does not start
     (line,) = [line for line in summary.engine_reasons if "main: keeps" in line]
     assert "building plans for cuda:0 takes about 120 s, longer than the clips" in line
 

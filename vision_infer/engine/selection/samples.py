@@ -54,7 +54,7 @@ class SampledEngine:
         return getattr(self._engine, name)
 
     def submit(self, loan: Loan) -> Ticket:
-        """Start the batch; keep its first frame if one is due."""
+        """Start the batch; keep its first frame if one is due, and the file is open."""
         if self._count < MAX_SAMPLES and self._clock.monotonic_ns() >= self._due_ns:
             self._keep(loan)
         return self._engine.submit(loan)
@@ -70,7 +70,7 @@ class SampledEngine:
             place = self._count * (_LAYOUT_BYTES + slot.pixels.nbytes)
             try:
                 os.pwrite(self.file.fileno(), json.dumps(values).encode().ljust(_LAYOUT_BYTES) + slot.pixels.tobytes(), place)
-            except OSError:  # the disk is full: the frames so far are kept
+            except (OSError, ValueError):  # the disk is full: the frames so far are kept; or the file is closed: none is needed
                 self._count = MAX_SAMPLES
                 return
             self._count += 1

@@ -120,6 +120,8 @@ class LaneOpening:
                     why = f"building plans for {quick.device} takes about {seconds:.0f} s, longer than the clips"
                     hint = f"Build them once with: vision-infer engine choose MODEL --device {quick.device} --data VIDEO"
                     self._on_message(f"{lane.name}: keeps {quick.first.engine}: {why}. {hint}")
+                    if quick.samples is not None:
+                        quick.samples.close()  # the engine then keeps no frames
                     continue
             upgrades.append(upgrade_of(lane, path, request, quick, self._videos, replica))
         return upgrades
