@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
+from tests.pipeline.fakes import LONG_S
 from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import StreamSettings
@@ -173,7 +174,7 @@ def test_streams_go_to_the_worker_with_the_fewest_and_stay_there(tmp_path: Path)
 
 
 CHILD = """
-import json, sys
+import json, sys, time
 print("noise from a library", file=sys.stderr, flush=True)
 start = json.loads(sys.stdin.readline())
 if start["plan"] == "crash":
@@ -181,6 +182,8 @@ if start["plan"] == "crash":
 if start["plan"] == "invalid":
     sys.exit(4)
 print(json.dumps({"ready": False, "reason": "loading"}), flush=True)
+if start["plan"] == "hang":
+    time.sleep(600)
 print(json.dumps({"ready": True, "reason": ""}), flush=True)
 print(sys.stdin.readline().strip(), file=sys.stderr, flush=True)
 sys.stdin.read()
@@ -223,6 +226,27 @@ def test_a_process_that_ends_starts_again(tmp_path: Path, monkeypatch: pytest.Mo
         wait_until(lambda: "an order" in supervised.lines)
         assert supervised.lines.count("noise from a library") == 3
     assert (process.up, process.running, process.error) == (False, False, None)
+
+
+def test_a_process_that_hangs_does_not_prevent_the_end_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "LOCK_S", 0.01)
+    supervised = Supervised(tmp_path, monkeypatch, ["hang"])
+    process = supervised.process
+    process.start()
+    wait_until(lambda: process.up)
+    sending = Thread(target=process.send, args=("x" * 1_000_000,), daemon=True)  # more than a pipe holds
+    sending.start()
+    wait_until(process._lock.locked)
+
+    def close() -> None:
+        process.end()
+        process.join(0.01)
+
+    ending = Thread(target=close, daemon=True)
+    ending.start()
+    ending.join(LONG_S)
+    assert (ending.is_alive(), process.pid) == (False, None)
+    sending.join()
 
 
 def test_a_process_that_cannot_start_at_all_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

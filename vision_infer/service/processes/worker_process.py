@@ -24,6 +24,8 @@ STEADY_S = 60.0
 """A worker that ran for this time starts again after the first wait, seconds."""
 KILL_AFTER_S = 12.0
 """The time that a worker has to finish its frames, seconds; then it is killed."""
+LOCK_S = 1.0
+"""The time to wait for a thread that sends to a worker, seconds."""
 _MAX_LINE = 64 * 1024
 
 _log = logging.getLogger("vision_infer.service")
@@ -94,10 +96,14 @@ class WorkerProcess:
     def end(self) -> None:
         """Make the process finish its frames and end; see :meth:`join`."""
         self._stopping.set()
-        with self._lock:
+        if not self._lock.acquire(timeout=LOCK_S):  # it does not read what is being sent: join() kills it
+            return
+        try:
             # Not a signal: Ctrl-C and systemd send one to all processes, and the second one ends a worker immediately.
             if self._process is not None:
                 _close_input(self._process)
+        finally:
+            self._lock.release()
 
     def join(self, timeout_s: float) -> None:
         """Wait until the process has ended, and kill it after a time limit."""
@@ -106,9 +112,9 @@ class WorkerProcess:
         self._thread.join(max(0.0, timeout_s))
         if self._thread.is_alive():
             _log.error("worker %s does not end and is killed", self.name)
-            with self._lock:
-                if self._process is not None:
-                    self._process.kill()
+            process = self._process  # without the lock: a thread that sends to it may hold it until the process has ended
+            if process is not None:
+                process.kill()
             self._thread.join(2.0)
 
     def _supervise(self) -> None:
