@@ -182,6 +182,10 @@ if start["plan"] == "crash":
 if start["plan"] == "invalid":
     sys.exit(4)
 print(json.dumps({"ready": False, "reason": "loading"}), flush=True)
+if start["plan"] == "stop":
+    sys.exit(0)
+if start["plan"] == "damaged":
+    print('{"ready": ', flush=True)
 if start["plan"] == "hang":
     time.sleep(600)
 print(json.dumps({"ready": True, "reason": ""}), flush=True)
@@ -226,6 +230,24 @@ def test_a_process_that_ends_starts_again(tmp_path: Path, monkeypatch: pytest.Mo
         wait_until(lambda: "an order" in supervised.lines)
         assert supervised.lines.count("noise from a library") == 3
     assert (process.up, process.running, process.error) == (False, False, None)
+
+
+def test_a_process_that_reports_nothing_or_nonsense_is_killed_and_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "KILL_AFTER_S", 0.01)
+    with Supervised(tmp_path, monkeypatch, ["damaged", "run"]) as supervised:
+        wait_until(lambda: supervised.process.ready)
+    monkeypatch.setattr(worker_process, "SILENCE_S", 0.01)
+    with Supervised(tmp_path, monkeypatch, ["hang", "crash"]) as supervised:
+        wait_until(lambda: supervised.down)
+    assert "killed by signal 9" in supervised.down[0]
+
+
+def test_a_process_that_is_stopped_with_the_service_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Supervised(tmp_path, monkeypatch, ["stop"]) as supervised:
+        wait_until(lambda: supervised.process.starts == 1 and not supervised.process.running)
+    assert supervised.down == []
 
 
 def test_a_process_that_hangs_does_not_prevent_the_end_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ from vision_infer.service.service import Service
 from vision_infer.service.serving import LOOK_S, drain, open_service
 from vision_infer.service.streams.stream_files import StreamFiles
 
+REPORT_S = 5.0
+"""The longest time between two reports to the service in front, seconds."""
+
 
 class WorkerGate(SecurityMiddleware):
     """Accepts requests with the token of the worker only; the service in front has checked everything else."""
@@ -80,7 +83,8 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
     Args:
         start: The settings of the worker.
         orders: Lines with changed settings; their end stops the worker.
-        reports: Receives a line with ``ready`` and ``reason`` when they change, the first when the API can be reached.
+        reports: Receives a line with ``ready`` and ``reason`` when they change and every few seconds, the first when the API can
+            be reached.
         stopping: Set this event to stop.
         clock: The source of time.
 
@@ -128,10 +132,12 @@ def _adopt(service: Service, streams: Mapping[str, GivenStream]) -> None:
 def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
     heap = Heap(system_function("malloc_trim"), clock)
     reported: tuple[bool, str] | None = None
+    next_ns = 0
     while True:
         now = service.ready()
-        if now != reported:
+        if now != reported or clock.monotonic_ns() >= next_ns:
             reported = now
+            next_ns = clock.monotonic_ns() + int(REPORT_S * 1e9)
             reports.write(json.dumps({"ready": now[0], "reason": now[1]}).encode() + b"\n")
             reports.flush()
         heap.trim_if_due()
@@ -142,10 +148,13 @@ def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clo
 def main() -> int:
     """Run the worker that standard input describes; return the exit status."""
     stopping = threading.Event()
+    signaled = False
 
     def stop(number: int, _: FrameType | None) -> None:
-        if stopping.is_set():
+        nonlocal signaled
+        if signaled:  # the end of the orders, which can come before the first signal, does not count
             os._exit(128 + number)
+        signaled = True
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -41,7 +41,7 @@ from vision_infer.service.processes.workers import Workers
 from vision_infer.service.streams.api_settings import from_api
 from vision_infer.service.views import StreamView
 
-MERGE_S = 10.0
+MERGE_S = 4.0
 """The time that each worker has to answer a request that goes to all workers, seconds."""
 _API = "/api/v1"
 _STREAM = re.compile(rf"{_API}/streams/({STREAM_NAME.strip('^$')})(/.*)?")

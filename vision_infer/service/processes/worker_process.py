@@ -24,6 +24,10 @@ STEADY_S = 60.0
 """A worker that ran for this time starts again after the first wait, seconds."""
 KILL_AFTER_S = 12.0
 """The time that a worker has to finish its frames, seconds; then it is killed."""
+LOOK_S = 2.0
+"""The time after which a worker that has ended without an error is one that nobody stopped, seconds."""
+SILENCE_S = 30.0
+"""The time after which a worker that reports nothing is killed, seconds. It reports every few seconds."""
 LOCK_S = 1.0
 """The time to wait for a thread that sends to a worker, seconds."""
 _MAX_LINE = 64 * 1024
@@ -123,7 +127,8 @@ class WorkerProcess:
             began_ns = self._clock.monotonic_ns()
             was_ready, why, status = self._run()
             self.failed_starts = 0 if was_ready else self.failed_starts + 1
-            if self._stopping.is_set():
+            # Ctrl-C and systemd signal all processes at once, and a worker can end before this process has received the signal.
+            if self._stopping.wait(0.0 if status else LOOK_S):
                 return
             if self.starts == 1 and not was_ready and status in (2, 3, 4, 5):  # invalid settings: it would never start
                 self.error = VisionInferError(f"worker {self.name} cannot start", "The line above gives the reason.")
@@ -151,16 +156,25 @@ class WorkerProcess:
         assert process.stderr is not None
         log = threading.Thread(target=self._read_log, args=(process.stderr,), name=f"log-{self.name}", daemon=True)
         log.start()
+        watch = threading.Timer(SILENCE_S, self._kill_hung, (process,))  # started by the first report: loading has no time limit
         try:
             for line in iter(lambda: process.stdout.readline(_MAX_LINE), b""):  # type: ignore[union-attr]
-                self.ready, self.reason = _report(line)
+                try:
+                    self.ready, self.reason = _report(line)
+                except (ValueError, KeyError):  # it is broken: it is ended and starts again
+                    break
                 self.up = True
                 was_ready = was_ready or self.ready
+                watch.cancel()
+                watch = threading.Timer(SILENCE_S, self._kill_hung, (process,))
+                watch.daemon = True
+                watch.start()
         finally:
+            watch.cancel()
             self.up = self.ready = False
             with self._lock:
                 _close_input(process)
-            _wait_or_kill(process)  # it closed its output: it ends, or it is broken
+            _wait_or_kill(process)
             with self._lock:
                 self._process = None
             log.join(1.0)  # a process that it started may keep it open
@@ -168,6 +182,10 @@ class WorkerProcess:
             self.running = False
         status = process.returncode
         return was_ready, f"killed by signal {-status}" if status < 0 else f"exit status {status}", status
+
+    def _kill_hung(self, process: subprocess.Popen[bytes]) -> None:
+        _log.error("worker %s has not reported for %g s and is killed", self.name, SILENCE_S)
+        process.kill()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = bound([sys.executable, "-P", "-m", MODULE])
