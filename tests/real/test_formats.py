@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -146,3 +147,10 @@ def test_each_known_suffix_is_tested() -> None:
     """Each known suffix is tested here, except for raw streams and formats without an encoder."""
     assert {one.container for one in FORMATS.values()} >= {"mp4", "mkv", "avi", "ts", "mov", "webm", "mpg", "flv"}
     assert {one.clip.codec for one in FORMATS.values()} >= {"libx264", "libx265", "libsvtav1", "libvpx-vp9", "mjpeg", "mpeg4"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+def test_encoding_does_not_make_this_thread_a_real_time_one(tmp_path: Path) -> None:
+    with media.ordinary_priority():
+        media._write(replace(AV1, frames=2), tmp_path / "av1.mkv")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

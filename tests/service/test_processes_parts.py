@@ -244,7 +244,7 @@ def test_a_process_that_reports_nothing_or_nonsense_is_killed_and_starts_again(
     assert "killed by signal 9" in supervised.down[0]
 
 
-def test_a_process_that_is_stopped_with_the_service_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_together_with_the_service_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervised(tmp_path, monkeypatch, ["stop"]) as supervised:
         wait_until(lambda: supervised.process.starts == 1 and not supervised.process.running)
     assert supervised.down == []

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.support import raw_networks
-from tests.support.media import BUNDLED, MEDIA, bikes
+from tests.support.media import BUNDLED, MEDIA, bikes, ordinary_priority
 from vision_infer.core.geometry import Size
 from vision_infer.model.labels import read_labels
 from vision_infer.sink.files.coco import category_id
@@ -168,6 +168,7 @@ ENCODINGS = {
 """Encoder and pixel format by file name."""
 
 
+@ordinary_priority()
 def _encode(path: Path, codec: str, pixels: str, frames: int = 50) -> None:
     with av.open(str(bikes())) as source, av.open(str(path), "w") as target:
         stream = target.add_stream(codec, rate=25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, files
@@ -194,9 +194,24 @@ def _cached(recipe: str, suffix: str, write: Callable[[Path], None]) -> Path:
     if not path.exists():
         MEDIA.mkdir(exist_ok=True)
         partial = MEDIA / f"{key}.{os.getpid()}{suffix}"
-        write(partial)
+        with ordinary_priority():
+            write(partial)
         partial.replace(path)
     return path
+
+
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Give this thread its ordinary priority back after encoding.
+
+    SVT-AV1 gives the thread that encodes the highest real-time priority if the user is root. Processes that the thread starts
+    afterwards inherit it: two busy browsers then stop everything else on two cores.
+    """
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _own_hash() -> str:

@@ -25,7 +25,7 @@ STEADY_S = 60.0
 KILL_AFTER_S = 12.0
 """The time that a worker has to finish its frames, seconds; then it is killed."""
 LOOK_S = 2.0
-"""The time after which a worker that has ended without an error is one that nobody stopped, seconds."""
+"""The time in which this process is stopped as well, if a worker was stopped, seconds."""
 SILENCE_S = 30.0
 """The time after which a worker that reports nothing is killed, seconds. It reports every few seconds."""
 LOCK_S = 1.0
