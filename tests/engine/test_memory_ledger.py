@@ -13,7 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine
-from vision_infer.engine.gpu.ledger import MemoryLedger, kept_for_a_build, ledger_of, ledger_of_gpu, memory_of
+from vision_infer.engine.gpu.ledger import MemoryLedger, gpu_memory_of, kept_for_a_build, ledger_of, ledger_of_gpu
 
 MB = 1_000_000
 
@@ -120,7 +120,7 @@ def test_an_engine_is_counted_from_its_opening_to_its_end(card: ModelCard) -> No
     model = MeanModel(device, card)
     with DeviceEngine("mean", card, model, device, (1, 2)) as engine:
         engine.warm_up()
-        memory = memory_of(engine)
+        memory = gpu_memory_of(engine)
         assert memory is not None
         assert memory.used["engine"] == model.device_bytes + engine.buffer_bytes
         assert memory.used["graphs"] == 0, "the stand-in's graphs need no memory"
@@ -136,7 +136,7 @@ def test_what_the_warm_up_allocates_counts_as_graphs(card: ModelCard) -> None:
     device = device_of(1000)
     with DeviceEngine("mean", card, Growing(device, card), device, (1,)) as engine:
         engine.warm_up()
-        memory = memory_of(engine)
+        memory = gpu_memory_of(engine)
     assert memory is not None
     assert memory.used["graphs"] == 3 * MB
 
@@ -157,8 +157,8 @@ def test_an_engine_on_the_cpu_and_a_gpu_that_is_gone_report_no_memory(card: Mode
         def memory(self) -> tuple[int, int]:
             raise DeviceLostError("cuda:0 is no longer there")
 
-    assert memory_of(object()) is None
-    assert memory_of(SimpleNamespace(device=Gone())) is None
+    assert gpu_memory_of(object()) is None
+    assert gpu_memory_of(SimpleNamespace(device=Gone())) is None
 
 
 def test_a_ledger_does_not_keep_its_device() -> None:

@@ -30,7 +30,7 @@ def test_an_inner_phase_counts_as_a_part_of_a_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected_s", "estimates_by_steps", "told"),
+    ("expected_s", "estimates_by_steps", "expected"),
     [
         (None, True, [None, None, 6.0]),
         (None, False, [None, None, None]),
@@ -38,7 +38,7 @@ def test_an_inner_phase_counts_as_a_part_of_a_step() -> None:
         (3.0, True, [2.5, 1.0, 6.0]),
     ],
 )
-def test_the_remaining_time(expected_s: float | None, estimates_by_steps: bool, told: list[float | None]) -> None:
+def test_the_remaining_time(expected_s: float | None, estimates_by_steps: bool, expected: list[float | None]) -> None:
     seen: list[BuildProgress] = []
     clock = HandClock(0)
     phases = Phases(seen.append, clock, expected_s, estimates_by_steps=estimates_by_steps)
@@ -46,7 +46,7 @@ def test_the_remaining_time(expected_s: float | None, estimates_by_steps: bool, 
     for now_s, step in ((0.5, 0), (2.0, 3), (4.0, 39)):
         clock.now = int(now_s * 1e9)
         phases.step("whole", step)
-    assert [one.left_s if one.left_s is None else round(one.left_s, 6) for one in seen[1:]] == told
+    assert [one.left_s if one.left_s is None else round(one.left_s, 6) for one in seen[1:]] == expected
 
 
 CALL = st.tuples(st.sampled_from(["start", "step", "finish"]), st.integers(0, 4), st.integers(0, 4), st.integers(0, 9))

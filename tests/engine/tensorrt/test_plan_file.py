@@ -98,6 +98,6 @@ def test_an_invalid_plan_cannot_be_written(change: dict[str, object], field: str
     ],
 )
 def test_where_a_plan_can_be_loaded(plan: PlanFile, here: tuple[str, ...], why: str) -> None:
-    told = plan.why_not(*here)  # type: ignore[arg-type]
-    assert why in told
-    assert bool(why) == bool(told)
+    reason = plan.why_not(*here)  # type: ignore[arg-type]
+    assert why in reason
+    assert bool(why) == bool(reason)

@@ -100,8 +100,8 @@ def test_a_lost_passport_does_not_cause_a_build(cache: EngineCache) -> None:
 def test_another_version_of_the_runtime_causes_a_build(cache: EngineCache) -> None:
     old = replace(job(), api=replace(api(), version="1.6.0.1"))
     kept(cache, old)
-    (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
-    assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, installed is {api().version}"
+    (listed,) = list_cached_plans(cache, graph("embedder", "fp16"))
+    assert listed.not_here == f"built by tensorrt-rtx 1.6.0.1, installed is {api().version}"
     said: list[str] = []
     build_plan(job(), cache, said.append)
     assert said == [f"building tensorrt-rtx-cuda-fp16 for smallest-embedder (runtime version is {api().version}, was 1.6.0.1)"]
@@ -156,8 +156,8 @@ def test_a_plan_that_was_built_in_another_way_is_not_used(cache: EngineCache, mo
         kept(cache, job())
         assert find_plan(job(), RTX_4090, cache, no_news) is not None
     assert find_plan(job(), RTX_4090, cache, no_news) is None
-    (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
-    assert told.not_here == "built by another version of vision-infer, in another way"
+    (listed,) = list_cached_plans(cache, graph("embedder", "fp16"))
+    assert listed.not_here == "built by another version of vision-infer, in another way"
     said: list[str] = []
     build_plan(job(), cache, said.append)
     version = compile_module.BUILD_VERSION
@@ -208,12 +208,12 @@ def test_weights_in_another_file_are_found_and_part_of_the_key(cache: EngineCach
     plan, _ = build_plan(one, cache, lambda _: None)
     assert (plan.card.input.width, plan.card.input.height) == (416, 256)
     assert len(plan.plan) > 5_000_000, "with the weights of the other file, and not with zeros"
-    (told,) = list_cached_plans(cache, square)
-    assert told.graph == "model-256x416.onnx"
+    (listed,) = list_cached_plans(cache, square)
+    assert listed.graph == "model-256x416.onnx"
     content = bytearray(square.read_bytes())
     content[len(content) // 2] ^= 1
     square.write_bytes(content)
-    assert one.key().graph_sha256 != told.entry.key.graph_sha256
+    assert one.key().graph_sha256 != listed.entry.key.graph_sha256
 
 
 def test_a_missing_precision_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -301,13 +301,13 @@ def test_one_of_two_simultaneous_builders_waits_for_the_other(cache: EngineCache
     with builder(cache, one) as first:
         wait_until_it_compiles(first)
         with builder(cache, one) as second:
-            told = [process.communicate(timeout=100) for process in (first, second)]
+            listed = [process.communicate(timeout=100) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0]
-    assert "done" in told[0][0]
+    assert "done" in listed[0][0]
     waited = "another process is building tensorrt-rtx-cuda-fp32 for smallest-detector: waiting for it"
-    assert told[1][1] in (f"{waited}\n", "")  # the second may have started after the first was done
-    assert "Building engine" not in told[1][0]
-    assert told[0][0].splitlines()[-1] == told[1][0].splitlines()[-1]
+    assert listed[1][1] in (f"{waited}\n", "")  # the second may have started after the first was done
+    assert "Building engine" not in listed[1][0]
+    assert listed[0][0].splitlines()[-1] == listed[1][0].splitlines()[-1]
     assert len(cache.entries()) == 1
 
 

@@ -188,7 +188,7 @@ def kept_for_a_build(device: str) -> Iterator[None]:
             ledger.remove(entry)
 
 
-def memory_of(engine: object) -> GpuMemory | None:
+def gpu_memory_of(engine: object) -> GpuMemory | None:
     """Return the memory of the GPU on which an engine accepts images; None if there is none, or it does not answer."""
     device = getattr(engine, "device", None)
     try:

@@ -9,7 +9,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.gpu.ledger import memory_of
+from vision_infer.engine.gpu.ledger import gpu_memory_of
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.dispatch import Dispatch, LaneLoad, ReplicaLoad
 from vision_infer.pipeline.lanes.lane import Lane
@@ -169,7 +169,7 @@ def _replica_status(replica: ReplicaLoad) -> ReplicaStatus:
         _utilization(replica.rate.per_second[0], replica.settings.in_flight),
         replica.failures,
         replica.removed or None,
-        memory_of(replica.engine),
+        gpu_memory_of(replica.engine),
     )
 
 
