@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.hand_clock import HandClock
-from vision_infer.preview.candidates import MAX_CANDIDATES, MAX_PEERS, CheckRate, too_many_peers, usable
 from vision_infer.preview.offer import Codec, Offer
+from vision_infer.preview.transport.candidates import MAX_CANDIDATES, MAX_PEERS, CheckRate, too_many_peers, usable
 
 
 def candidate(address: str, port: int | str = 50_000, transport: str = "udp") -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.hand_clock import HandClock
-from vision_infer.preview.datagrams import BURST, bursts
 from vision_infer.preview.media import MediaImage
 from vision_infer.preview.sender import Viewer
+from vision_infer.preview.transport.datagrams import BURST, bursts
 
 
 def image(number: int, packets: int) -> MediaImage:

@@ -20,8 +20,8 @@ from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, problem
 from tests.support.hand_clock import HandClock
 from vision_infer.config.preview import IceServer, PreviewSettings
 from vision_infer.config.serve import StreamSettings
-from vision_infer.preview.ice import with_credentials
 from vision_infer.preview.preview import Preview
+from vision_infer.preview.transport.ice import with_credentials
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 

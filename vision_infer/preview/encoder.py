@@ -19,10 +19,10 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.preview import h264
-from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import Relay
+from vision_infer.preview.transport.datagrams import bursts
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.sink.files.shrink import shrunk_to
 from vision_infer.stream.image import VideoImage

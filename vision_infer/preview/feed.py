@@ -10,10 +10,10 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
-from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import MAX_GROUP_BYTES, MAX_GROUP_PACKETS, ConnectionOpened, Relay
 from vision_infer.preview.sender import Viewer
+from vision_infer.preview.transport.datagrams import bursts
 
 _MAX_WAITING = 256
 """The maximum number of packets that wait for the event loop. Beyond it, the feed skips to the next key frame."""

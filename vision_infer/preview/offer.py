@@ -13,7 +13,7 @@ from aiortc import rtp
 from aiortc.sdp import H264Profile, parse_h264_profile_level_id
 
 from vision_infer.core.errors import UsageError
-from vision_infer.preview.candidates import MAX_CANDIDATES, usable
+from vision_infer.preview.transport.candidates import MAX_CANDIDATES, usable
 
 # Chromium has more codecs than payload types from 96 on, and also uses those from 35 to 63 (RFC 5761, section 4), for High among
 # others. aiortc would answer with another payload type, which means something else in the offer.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.preview.candidates import CheckRate
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.offer import read_offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.session import Session, SessionFacts
 from vision_infer.preview.stream_preview import NoCodecError, NoPreviewError, StreamPreview
+from vision_infer.preview.transport.candidates import CheckRate
 from vision_infer.stream.source import SourceSpec
 
 __all__ = ["NoCodecError", "NoPreviewError", "Preview", "PreviewCounts", "UnknownSessionError"]

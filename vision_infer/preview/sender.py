@@ -22,8 +22,8 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
 
 from vision_infer.core.clock import Clock
-from vision_infer.preview.datagrams import BURST, Datagrams
 from vision_infer.preview.media import CLOCK_RATE, By, MediaImage, Timeline
+from vision_infer.preview.transport.datagrams import BURST, Datagrams
 
 MAX_QUEUE = 60
 """The maximum number of frames that wait for one viewer, in addition to a group that it has just received."""

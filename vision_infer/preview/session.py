@@ -17,12 +17,12 @@ from aiortc.sdp import candidate_from_sdp
 from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
-from vision_infer.preview.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
 from vision_infer.preview.feed import Feed
-from vision_infer.preview.ice import with_credentials
 from vision_infer.preview.media import CLOCK_RATE
 from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer
 from vision_infer.preview.sender import Anchor, NoTrack, Viewer
+from vision_infer.preview.transport.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
+from vision_infer.preview.transport.ice import with_credentials
 
 CONNECT_NS = 20_000_000_000
 """The maximum time from a viewer's offer to its connection."""

@@ -8,9 +8,9 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from vision_infer.preview.ice import link_header
 from vision_infer.preview.preview import NoCodecError, NoPreviewError, UnknownSessionError
 from vision_infer.preview.session import Session
+from vision_infer.preview.transport.ice import link_header
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.api_models import ApiModel, shared_fields
 from vision_infer.service.http.auth import is_loopback

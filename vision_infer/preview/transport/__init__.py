@@ -1,0 +1,1 @@
+"""How packets reach viewers: ICE, sockets, and the parts of aiortc and aioice on which this depends."""
