@@ -14,6 +14,7 @@ from tests.support.fake_cuda import FakeCuda
 pytest.importorskip("cuda.bindings.driver")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "on_device"), [("device", BATCH), ("host", 0)])
 def test_the_null_device_makes_the_calls_of_the_driver(where: str, on_device: int, tmp_path: Path) -> None:
     fake = FakeCuda(tmp_path)

@@ -66,6 +66,7 @@ def test_a_sample_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         sample_clip(SMALL, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_each_stage_and_the_complete_pipeline_are_measured(tmp_path: Path) -> None:
     said: list[str] = []
     report = run_bench(REQUEST, said.append, threading.Event())

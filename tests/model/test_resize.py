@@ -94,6 +94,7 @@ def test_an_open_size_comes_from_the_metadata(tmp_path: Path) -> None:
     assert list(model_inputs("mine", tmp_path / "models")) == [WIDE]
 
 
+@pytest.mark.slow
 def test_a_wide_model_detects_the_same_objects_as_the_square_one(
     letterboxed: Callable[..., NDArray[np.uint8]], run: Any, tmp_path: Path
 ) -> None:

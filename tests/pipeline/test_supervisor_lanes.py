@@ -52,7 +52,7 @@ def test_lanes_can_change_while_statuses_are_read() -> None:
 
         def look() -> None:
             try:
-                while not stop.is_set():
+                while not stop.wait(0.001):  # without a pause, the readers would keep the interpreter busy
                     rig.supervisor.lane_statuses()
                     rig.supervisor.statuses()
             except BaseException as error:  # noqa: BLE001

@@ -92,6 +92,7 @@ def only_the_count(agreement: Agreement) -> bool:
     return steady.shortfall(BUDGET_POINTS) == ""
 
 
+@pytest.mark.slow
 @each_size
 def test_int8_detects_the_same_objects_as_fp32(fp32: Path) -> None:
     agreement = compare_int8(fp32, "onnxruntime", media.bikes(), FrameNeeds(10, 10, 60))

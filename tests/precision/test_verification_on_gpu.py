@@ -31,6 +31,7 @@ def frames(card: ModelCard) -> FrameSet:
     return FrameSet(pixels, (layout,) * COUNT, tuple(map(str, range(COUNT))))
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_measured_through_tensorrt(
     stand_in_gpu: StandInGpu, tmp_path: Path, card: ModelCard, frames: FrameSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

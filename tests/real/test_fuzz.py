@@ -9,7 +9,8 @@ from tests.support.fuzz import MAX_BYTES, fuzz
 COUNT = 1000
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_mutated_files_cause_no_crash(seed: int) -> None:
     outcome = fuzz(seed, COUNT)
     assert outcome.files == COUNT

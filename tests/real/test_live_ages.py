@@ -86,6 +86,7 @@ SLOW_S = 10.0
 """More than five key frame intervals of the slow camera."""
 
 
+@pytest.mark.slow
 def test_a_slow_decoder_builds_up_no_backlog(server: RtspServer) -> None:
     """Half of all frames must be skipped. The results at the end are as young as at the beginning."""
     with Running({"cam": camera(server.url("/slow"), stall_timeout_s=10)}, open_stream=_open_slow) as running:

@@ -51,6 +51,7 @@ def test_no_resources_are_left_open(hundreds: list[dict[str, Any]], what: str) -
     assert hundreds[0][what] == hundreds[1][what] == hundreds[2][what]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(hundreds: list[dict[str, Any]]) -> None:
     # Memory that the C library allocates once is not a leak; a leak grows every time.
     growth = min(after["rss"] - before["rss"] for before, after in itertools.pairwise(hundreds))

@@ -63,7 +63,7 @@ def _configuration(urls: dict[str, str], log_format: str) -> str:
     return f"model: clock\nservice: {{log_format: {log_format}}}\nstreams:\n{streams}"
 
 
-@pytest.fixture(scope="module", params=["human", "json"])
+@pytest.fixture(scope="module", params=[pytest.param("human", marks=pytest.mark.slow), "json"])
 def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Return all output of a service with cameras of every kind, by channel."""
     folder = tmp_path_factory.mktemp("secrets")

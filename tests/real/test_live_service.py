@@ -124,6 +124,7 @@ def edited(process: ServeProcess, text: str) -> None:
     new.replace(process.file)
 
 
+@pytest.mark.slow
 def test_a_changed_file_does_not_affect_other_streams(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     with ExitStack() as stack:

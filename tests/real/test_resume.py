@@ -89,7 +89,8 @@ def run_with_kills(options: list[str | Path], watched: Path, seed: int, most: in
     return kills
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_rows_continue_within_a_source(clips: list[Path], tmp_path: Path, seed: int) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
