@@ -36,15 +36,16 @@ demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the res
 	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json" && \
 	echo && echo "next: $(BIN)/vision-infer run VIDEO --confidence 0.45 --out results/    or: source $(BIN)/activate; vision-infer --help"
 
-# The system's packages that some tests need: the RTSP server of GStreamer, a browser, an MQTT broker, and the tools that validate
+# The system's packages that some tests need: the RTSP server of GStreamer, two browsers, an MQTT broker, and the tools that validate
 # the files of deploy/. Tests without them are skipped.
 CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
   gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0
 CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0"); gi.require_version("GstWebRTC", "1.0")' 2>/dev/null || echo $(CAMERA_PACKAGES)
-BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core
+BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core; command -v firefox-esr >/dev/null || echo firefox-esr
 BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
-NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light
+NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light; \
+  command -v nft >/dev/null || echo nftables; command -v ip >/dev/null || echo iproute2
 # With RUNLEVEL=1, packages do not start their servers.
 install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
@@ -54,7 +55,7 @@ install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 cameras: ## Install the RTSP server only.
 	$(call install_missing,$(CAMERAS_MISSING))
 
-browser: ## Install the browser only.
+browser: ## Install the browsers only.
 	$(call install_missing,$(BROWSER_MISSING))
 
 broker: ## Install the MQTT broker only.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.checked_page import NARROW, CheckedPage, checked_page
+from tests.browser.checked_page import CHROMIUM, FIREFOX, NARROW, CheckedPage, checked_page
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
 
+IN_BOTH = pytest.mark.parametrize("browser", [CHROMIUM, pytest.param(FIREFOX, marks=pytest.mark.slow)], indirect=True)
 SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s: 0.5, refused_s: 0.5}"
 
 
@@ -58,6 +59,7 @@ def plays(checked: CheckedPage, name: str) -> None:
     )
 
 
+@IN_BOTH
 def test_the_wall_plays_without_layout_shifts(browser: Browser, site: LiveSite) -> None:
     with checked_page(browser, site.address) as checked:
         page = checked.open()
@@ -166,6 +168,7 @@ def draw_a_zone(page: Page) -> None:
     page.mouse.up()
 
 
+@IN_BOTH
 def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, site: LiveSite) -> None:
     """The model reads the time code that the camera draws; the test reads the same code from the video element."""
     with checked_page(browser, site.address) as checked:
@@ -218,6 +221,7 @@ def test_without_webrtc_the_page_shows_snapshots_and_the_reason(browser: Browser
         checked.expect_quiet("503")
 
 
+@IN_BOTH
 def test_a_tile_recovers_after_its_camera_was_down(browser: Browser, site: LiveSite) -> None:
     """Must be the last test of the module: it stops the cameras for a while."""
     with checked_page(browser, site.address) as checked:
