@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -16,6 +16,14 @@ from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.gpu.ledger import MemoryLedger, gpu_memory_of, kept_for_a_build, ledger_of, ledger_of_gpu
 
 MB = 1_000_000
+
+
+def cuda_module() -> ModuleType:
+    """Return the module of CUDA's driver API; skip the test where its bindings are not installed."""
+    pytest.importorskip("cuda.bindings.driver")
+    from vision_infer.engine.gpu import cuda
+
+    return cuda
 
 
 def device_of(megabytes: int) -> HostDevice:
@@ -92,7 +100,7 @@ def test_threads_that_start_together_share_the_free_memory() -> None:
 
 
 def test_memory_is_kept_free_for_a_build_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda")
+    cuda = cuda_module()
     device = device_of(1000)
     monkeypatch.setattr(cuda, "cuda_device", lambda index: device)
     assert ledger_of_gpu(0) is ledger_of(device)
@@ -103,8 +111,28 @@ def test_memory_is_kept_free_for_a_build_in_another_process(monkeypatch: pytest.
     ledger_of(device).check(1000 * MB, "its decoder")
 
 
+def test_what_a_build_in_another_process_allocates_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, ledger = device_of(1000), None
+    monkeypatch.setattr(cuda_module(), "cuda_device", lambda index: device)
+    device.allocate(200 * MB)  # another program
+    with kept_for_a_build("cuda:0"):
+        ledger = ledger_of(device)
+        there = device.allocate(150 * MB)  # of the 200 MB that the build may use
+        memory = ledger.report()
+        assert (memory.free, memory.promised) == (650 * MB, 50 * MB)
+        assert (memory.used["builder"], memory.used["other"]) == (150 * MB, 200 * MB)
+        ledger.check(600 * MB, "its decoder")
+        with pytest.raises(DeviceMemoryError, match="builds 150, CUDA and other programs 200"):
+            ledger.check(601 * MB, "its decoder")
+        device.allocate(100 * MB)  # another program, at the same time
+        memory = ledger.report()
+        assert (memory.promised, memory.used["builder"], memory.used["other"]) == (0, 200 * MB, 250 * MB)
+        device.free(there)
+    assert ledger.report().promised == 0
+
+
 def test_without_a_gpu_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda")
+    cuda = cuda_module()
 
     def missing(index: int) -> HostDevice:
         raise EngineError("there is no NVIDIA driver")

@@ -57,6 +57,9 @@ class LedgerEntry:
     kind: Kind
     measure: Callable[[], tuple[int, bool]]
     """Returns its size, bytes, and whether it is allocated already, so that the device reports it as used."""
+    other: int | None = None
+    """For a build in another process: what the device reported as used by CUDA and other programs before, bytes. What is added
+    to that meanwhile belongs to the build, up to its size."""
 
 
 class MemoryLedger:
@@ -92,6 +95,19 @@ class MemoryLedger:
         entry = LedgerEntry(kind, measure)
         with self._lock:
             self._check(nbytes, what)
+            self._entries.append(entry)
+        return entry
+
+    def promise_build(self) -> LedgerEntry:
+        """Promise the memory of a build in another process, which no stream can take meanwhile: see :func:`build_bytes`.
+
+        Raises:
+            EngineError: The device has failed.
+        """
+        with self._lock:
+            now = self._report()
+            nbytes = build_bytes(now.free)
+            entry = LedgerEntry("builder", lambda: (nbytes, False), now.used["other"])
             self._entries.append(entry)
         return entry
 
@@ -136,6 +152,12 @@ class MemoryLedger:
             else:
                 promised += nbytes
         used["other"] = max(0, total - free - sum(used.values()))
+        for entry in self._entries:
+            if entry.other is not None:
+                allocated_there = min(entry.measure()[0], max(0, used["other"] - entry.other))
+                used["builder"] += allocated_there
+                used["other"] -= allocated_there
+                promised -= allocated_there
         return GpuMemory(self._name, total, free, promised, used)
 
 
@@ -179,8 +201,7 @@ def kept_for_a_build(device: str) -> Iterator[None]:
     entry = None
     if ledger is not None:
         with suppress(EngineError):
-            nbytes = build_bytes(ledger.report().free)
-            entry = ledger.add("builder", nbytes, "a build", lambda: (nbytes, False))
+            entry = ledger.promise_build()
     try:
         yield
     finally:
