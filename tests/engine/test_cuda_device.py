@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.engine.host_device import HostDevice, HostEvent
 from tests.support.gpu import missing_cuda
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
@@ -86,5 +87,30 @@ def test_a_device_without_kernels_has_no_reader_and_the_log_says_so_once(
     device._problem = "NVRTC is not installed"
     monkeypatch.setattr(cuda, "cuda_device", lambda _: device)
     monkeypatch.setattr(surface_reader, "_readers", {})
+    monkeypatch.setattr(surface_reader, "_logged", set())
     assert [surface_reader.surface_reader(0) for _ in range(3)] == [None] * 3
     assert caplog.messages == ["cuda:0: decoded frames are copied to host memory as a whole: NVRTC is not installed"]
+
+
+def test_a_gpu_that_was_full_for_a_while_gets_its_reader_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu, full = HostDevice(), True
+
+    def make_event(timed: bool = True) -> HostEvent:
+        if full and gpu.things > 4:
+            raise DeviceMemoryError("CUDA: out of memory (error 2)")
+        return HostDevice.make_event(gpu, timed)
+
+    monkeypatch.setattr(gpu, "make_event", make_event)
+    monkeypatch.setattr(cuda, "cuda_device", lambda _: gpu)
+    monkeypatch.setattr(surface_reader, "_readers", {})
+    monkeypatch.setattr(surface_reader, "_logged", set())
+    assert [surface_reader.surface_reader(0) for _ in range(3)] == [None] * 3
+    assert gpu.things == 0, "what was made before the failure is destroyed"
+    full = False
+    reader = surface_reader.surface_reader(0)
+    assert reader is not None
+    assert surface_reader.surface_reader(0) is reader
+    (line,) = caplog.messages
+    assert line.endswith("as a whole: CUDA: out of memory (error 2)")

@@ -23,8 +23,10 @@ MAX_READS = 8
 _MIN_BYTES = 1 << 16
 _log = logging.getLogger("vision_infer.cuda")
 
-_readers: dict[int, DeviceReader | None] = {}
-# Guards _readers. Held by surface_reader() in threads that open streams; the first one also compiles the kernels.
+_readers: dict[int, DeviceReader] = {}
+_logged: set[tuple[int, str]] = set()
+"""The problems of GPUs that have been logged."""
+# Guards _readers and _logged. Held by surface_reader() in threads that open streams; the first one also compiles the kernels.
 _lock = threading.Lock()
 
 
@@ -53,8 +55,17 @@ class DeviceReader:
         self._problems: set[str] = set()
         """What has been logged."""
         device.use()
-        for _ in range(MAX_READS):
-            self._free.put(_Copy(device.make_stream(), device.make_event(timed=False)))
+        made: list[Stream | Event] = []
+        try:
+            for _ in range(MAX_READS):
+                made.append(device.make_stream())
+                made.append(device.make_event(timed=False))
+        except EngineError:
+            with suppress(EngineError):
+                device.destroy(*made)
+            raise
+        for stream, event in zip(made[::2], made[1::2], strict=True):
+            self._free.put(_Copy(stream, event))
 
     def rgb(self, surface: Surface, size: Size) -> NDArray[np.uint8] | None:
         """Return the image in another size, uint8 [H, W, 3] RGB."""
@@ -119,19 +130,20 @@ class DeviceReader:
 
 
 def surface_reader(gpu: int) -> DeviceReader | None:
-    """Return the reader of a GPU as CUDA counts them; None if there cannot be one, which is logged once."""
+    """Return the reader of a GPU as CUDA counts them; None if there cannot be one now, whose reason is logged once."""
     with _lock:
-        if gpu not in _readers:
-            reader = None
-            try:
-                from vision_infer.engine.gpu.cuda import cuda_device
+        if gpu in _readers:
+            return _readers[gpu]
+        try:
+            from vision_infer.engine.gpu.cuda import cuda_device
 
-                device = cuda_device(gpu)
-                problem = device.surface_problem()
-                reader = None if problem else DeviceReader(device)
-            except EngineError as error:
-                problem = error.message
-            if problem:
-                _log.warning("cuda:%d: decoded frames are copied to host memory as a whole: %s", gpu, problem)
-            _readers[gpu] = reader
-        return _readers[gpu]
+            device = cuda_device(gpu)
+            problem = device.surface_problem()
+            if not problem:
+                _readers[gpu] = DeviceReader(device)
+        except EngineError as error:
+            problem = error.message
+        if problem and (gpu, problem) not in _logged:
+            _logged.add((gpu, problem))
+            _log.warning("cuda:%d: decoded frames are copied to host memory as a whole: %s", gpu, problem)
+        return _readers.get(gpu)
