@@ -20,7 +20,6 @@ from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice, HostStream
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.gpu import cuda
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.selection import candidates
 from vision_infer.engine.store.cache import EngineCache, OnMessage
@@ -32,6 +31,10 @@ from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan
 from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu
+
+pytest.importorskip("cuda.bindings.driver")
+
+from vision_infer.engine.gpu import cuda
 
 VERSION = "11.4.0"
 
@@ -76,6 +79,8 @@ class StandInGpu:
     """The GPU, and what its TensorRT was used for."""
 
     gpu: LocalGpu = field(default_factory=lambda: LocalGpu("NVIDIA Stand-In", "sm_89"))
+    count: int = 1
+    """The number of GPUs."""
     api_error: EngineError | None = None
     """Raised when TensorRT is loaded."""
     build_error: EngineError | None = None
@@ -86,8 +91,8 @@ class StandInGpu:
     """The workspace of each build, bytes."""
 
     def find(self, index: int = 0) -> LocalGpu | None:
-        """Return the GPU; there is one."""
-        return self.gpu if index == 0 else None
+        """Return a GPU; all of them are alike."""
+        return self.gpu if index < self.count else None
 
     def load_api(self, runtime: str) -> Api:
         """Return the API of TensorRT; TensorRT-RTX is not installed."""
@@ -145,7 +150,7 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
 
     def device(index: int) -> HostDevice:
         found = HostDevice()
-        found.index = index
+        found.index, found.name = index, f"cuda:{index}"
         found.compute_capability, found.title = one.gpu.capability, one.gpu.name  # type: ignore[attr-defined]
         return found
 

@@ -11,10 +11,13 @@ import os
 import subprocess
 import sys
 from ast import literal_eval
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice
@@ -22,13 +25,17 @@ from tests.support.constraints import pinned
 from tests.support.media import ROOT
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import DeviceLostError, EngineError, ModelError
-from vision_infer.engine.gpu import cuda
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError, NoGpuError
+from vision_infer.engine.gpu.ledger import gpu_memory_of, ledger_of
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.runtimes import onnxruntime_cuda
 from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 
 ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("cuda.bindings.driver")
+
+from vision_infer.engine.gpu import cuda
+
 TOO_OLD = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static onnxruntime::"
     "CUDAExecutionProviderInfo [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse option "
@@ -73,6 +80,8 @@ class OnCuda:
         self.refusal = ""
         self.largest = 1000
         self.error = FULL
+        self.weights: Callable[[], object] = lambda: None
+        """Allocates the weights of a session."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(ort, name)
@@ -98,6 +107,7 @@ class OnCuda:
             print("*************** EP Error ***************")
             return real
         self.sessions.append(values)
+        self.weights()
         return Session(real, self.largest, self.error)
 
 
@@ -114,6 +124,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch, gpu: HostDevice) -> OnCuda:
         found.devices.append(index)
         return gpu
 
+    monkeypatch.setattr("vision_infer.engine.runtimes.onnxruntime.has_driver", lambda: True)
     monkeypatch.setattr(cuda, "device_count", lambda: 1)
     monkeypatch.setattr(cuda, "cuda_device", cuda_device)
     monkeypatch.setitem(sys.modules, "onnxruntime", found)
@@ -232,6 +243,37 @@ def test_a_full_gpu_gets_smaller_batches(graph: Path, on_cuda: OnCuda, gpu: Host
     ]
     on_cuda.largest = 0
     assert falls_back(graph)[-1].startswith("falling back to the CPU")
+    assert gpu.used == 0
+
+
+def test_what_the_runtime_allocates_is_counted_until_the_engine_ends(graph: Path, on_cuda: OnCuda, gpu: HostDevice) -> None:
+    on_cuda.weights = lambda: gpu.allocate(3_000_000)
+    with open_engine(graph, EngineRequest()) as engine:
+        memory = gpu_memory_of(engine)
+        assert memory is not None
+        assert (memory.used["engine"], memory.used["other"]) == (3_000_000, 0)
+    assert ledger_of(gpu).report().used["engine"] == 0
+
+
+def test_a_model_that_does_not_fit_beside_what_was_promised_is_refused(graph: Path, on_cuda: OnCuda, gpu: HostDevice) -> None:
+    free = gpu.memory()[0]
+    ledger_of(gpu).add("decoder", free, "its decoder", lambda: (free, False))
+    with pytest.raises(DeviceMemoryError, match=r"MB are needed for x\.onnx, but host:0 has"):
+        open_engine(graph, EngineRequest(device="cuda:0"))
+    assert on_cuda.sessions == []
+
+
+def test_if_a_buffer_cannot_be_allocated_the_others_are_freed(
+    graph: Path, on_cuda: OnCuda, gpu: HostDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate_host(nbytes: int) -> NDArray[np.uint8]:
+        if gpu.used:
+            raise DeviceMemoryError("CUDA: out of memory (error 2)")
+        return HostDevice.allocate_host(gpu, nbytes)
+
+    monkeypatch.setattr(gpu, "allocate_host", allocate_host)
+    with pytest.raises(DeviceMemoryError):
+        open_engine(graph, EngineRequest(device="cuda:0"))
     assert gpu.used == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -51,6 +52,15 @@ def parse_device(device: str) -> tuple[str, int]:
     if match is None:
         raise UsageError(f"unknown device {device!r}", "Use cpu or cuda:N.")
     return "cuda", int(match[1] or 0)
+
+
+def has_driver() -> bool:
+    """Return whether NVIDIA's driver is installed: looking for it is much faster than importing its bindings."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def devices_of(devices: str, on_message: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:

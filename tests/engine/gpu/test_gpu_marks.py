@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from tests.support import gpu
 from tests.support.fake_cuda import FakeCuda
+from tests.support.media import ROOT
 
 
 def report() -> None:
@@ -29,3 +32,20 @@ def test_only_what_is_missing_skips_a_test(fake_cuda: FakeCuda, settings: dict[s
     found = json.loads(done.out)
     assert [text[: len(start)] for text, start in zip(found, missing, strict=True)] == list(missing)
     assert [bool(text) for text in found] == [bool(start) for start in missing]
+
+
+WITHOUT_BINDINGS = """
+import sys
+sys.modules["cuda"] = None
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_without_the_bindings_tests_of_cuda_are_skipped_and_no_module_fails() -> None:
+    files = ["tests/engine", "tests/pipeline", "tests/precision", "tests/service", "tests/stream", "--collect-only"]
+    for arguments in (files, ["tests/engine/test_memory_ledger.py"]):
+        command = [sys.executable, "-c", WITHOUT_BINDINGS, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stdout[-3000:]

@@ -129,10 +129,21 @@ def test_finding_the_gpu_of_this_machine_raises_no_error() -> None:
     assert find_gpu(63) is None
 
 
-def test_without_a_driver_the_bindings_are_not_imported(tmp_path: Path) -> None:
+CHOOSE_ONNX_RUNTIME = """
+import onnxruntime
+onnxruntime.get_available_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+from vision_infer.engine.runtimes.onnxruntime import RUNTIME
+found = RUNTIME.choose_device()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("from vision_infer.engine.tensorrt.target import find_gpu; found = find_gpu()", "None"), (CHOOSE_ONNX_RUNTIME, "cpu")],
+)
+def test_without_a_driver_the_bindings_are_not_imported(code: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # it is found first, also on a machine with a driver
-    load = "import sys; from vision_infer.engine.tensorrt.target import find_gpu"
-    code = f"{load}; print(find_gpu(), 'cuda.bindings' in sys.modules)"
+    code += "\nimport sys; print(found, 'cuda.bindings' in sys.modules)"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "None False\n"
+    assert done.stdout == f"{expected} False\n"

@@ -125,20 +125,12 @@ class CudaDevice:
     @property
     def compute_capability(self) -> str:
         """The compute capability, such as ``sm_89``."""
-        kinds = driver.CUdevice_attribute
-        major, minor = (
-            _done(driver.cuDeviceGetAttribute(kind, self._device))
-            for kind in (
-                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )
-        return f"sm_{major}{minor}"
+        return _capability(self._device)
 
     @property
     def title(self) -> str:
         """The name of the GPU, such as ``NVIDIA L4``."""
-        return str(_done(driver.cuDeviceGetName(256, self._device)).split(b"\0")[0].decode(errors="replace"))
+        return _title(self._device)
 
     def use(self) -> None:
         """Make it the device of the calling thread."""
@@ -309,6 +301,28 @@ def device_count() -> int:
 def device_uuid(index: int) -> str:
     """Return the UUID of a GPU, or of a MIG instance, as NVML writes it after ``GPU-`` or ``MIG-``."""
     return str(UUID(bytes=bytes(_done(driver.cuDeviceGetUuid(_done(driver.cuDeviceGet(index)))).bytes)))
+
+
+def device_kind(index: int) -> tuple[str, str]:
+    """Return the name and the compute capability of a GPU, without a context: ``NVIDIA L4``, ``sm_89``.
+
+    Raises:
+        EngineError: There is no driver, or no GPU with this number.
+    """
+    _done(driver.cuInit(0))
+    device = _done(driver.cuDeviceGet(index))
+    return _title(device), _capability(device)
+
+
+def _title(device: Any) -> str:
+    return str(_done(driver.cuDeviceGetName(256, device)).split(b"\0")[0].decode(errors="replace"))
+
+
+def _capability(device: Any) -> str:
+    kinds = driver.CUdevice_attribute
+    attributes = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+    major, minor = (_done(driver.cuDeviceGetAttribute(attribute, device)) for attribute in attributes)
+    return f"sm_{major}{minor}"
 
 
 def _done(result: tuple[Any, ...]) -> Any:

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.buffers import HostBuffer, zeroed
 from vision_infer.engine.contract import Port, check_contract
+from vision_infer.engine.device import has_driver
 from vision_infer.engine.engine import Engine, Loan, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, NoGpuError
+from vision_infer.engine.gpu.ledger import LedgerEntry, ledger_of
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.host_engine import HostEngine
 from vision_infer.engine.runtime import EngineSettings, Runtime
@@ -52,15 +55,21 @@ class OnnxRuntimeEngine(HostEngine):
         refuse_external_data_outside(path)
         facts = read_graph_facts(path)
         cuda = settings.device == "cuda"
-        self._device = device
+        self.device = device
+        self.device_name = f"cuda:{settings.device_index}" if cuda else "cpu"
+        self._host_memory: list[NDArray[np.uint8]] = []
+        self._memory: LedgerEntry | None = None
         sessions = 1 if settings.threads == 1 or cuda else settings.workers
         self._sessions = [_load(path, settings, optimized) for _ in range(sessions)]
         first = self._sessions[0]
         outputs = check_contract(_ports(first.get_inputs()), _ports(first.get_outputs()), facts.card, path)
         sizes = tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else range(1, settings.batch + 1)
         name = RUNTIME.engine_name(facts.precision, device=settings.device)
-        allocate = zeroed if device is None else device.allocate_host
-        super().__init__(name, facts.card, tuple(sizes), settings.workers, outputs, allocate)
+        try:
+            super().__init__(name, facts.card, tuple(sizes), settings.workers, outputs, self._allocate)
+        except BaseException:
+            self._free()
+            raise
         if cuda:  # the first batch of each size allocates memory and selects algorithms
             self._warm_up_sizes = self.batch_sizes
         self._session_of = {id(buffer): self._sessions[number % sessions] for number, buffer in enumerate(self._pool.buffers)}
@@ -83,24 +92,42 @@ class OnnxRuntimeEngine(HostEngine):
             raise self._failure(error, len(loan.slots)) from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 
+    def count_memory(self, nbytes: int) -> None:
+        """Count GPU memory, which the runtime has allocated, in the memory of its GPU until the engine is closed."""
+        if self.device is not None:
+            self._memory = ledger_of(self.device).note("engine", nbytes)
+
     def __exit__(self, *_: object) -> None:
         for buffer in self._pool.buffers:
             buffer.bindings.clear()
         self._session_of.clear()
         self._sessions.clear()
-        if self._device is not None:
-            with suppress(EngineError):  # a lost device frees nothing
-                self._device.use()
-                for buffer in self._pool.buffers:
-                    self._device.free_host(buffer.images.reshape(-1))
-            self._pool.buffers.clear()
+        self._pool.buffers.clear()
+        self._free()
+
+    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
+        if self.device is None:
+            return zeroed(nbytes)
+        self._host_memory.append(self.device.allocate_host(nbytes))
+        return self._host_memory[-1]
+
+    def _free(self) -> None:
+        """Free what was allocated on the GPU; a lost one frees nothing."""
+        if self.device is None:
+            return
+        with suppress(EngineError):
+            self.device.use()
+            while self._host_memory:
+                self.device.free_host(self._host_memory.pop())
+        if self._memory is not None:
+            ledger_of(self.device).remove(self._memory)
 
     def _failure(self, error: Exception, count: int) -> EngineError:
         """Return the error of a batch; raise DeviceLostError if the GPU cannot be used again."""
-        if self._device is not None:
-            self._device.use()
-            self._device.memory()  # fails after an error of CUDA that ends all work of this process
-            found = cuda_error(error, self._device.name, f"batches of {count}")
+        if self.device is not None:
+            self.device.use()
+            self.device.memory()  # fails after an error of CUDA that ends all work of this process
+            found = cuda_error(error, self.device.name, f"batches of {count}")
             if found is not None:
                 return found
         return EngineError(f"{self.name} failed on a batch of {count}: {summarize_error(error)}")
@@ -211,10 +238,13 @@ def _open_on_gpu(path: Path, settings: EngineSettings, on_message: OnMessage) ->
 
     # It creates the device's context with the flags that FFmpeg's decoder needs, before the runtime creates its own.
     device = cuda_device(settings.device_index)
+    ledger_of(device).check(path.stat().st_size, path.name)
     while True:
+        free = device.memory()[0]
         engine = OnnxRuntimeEngine(path, settings, device=device)
         try:
             engine.warm_up()
+            engine.count_memory(max(0, free - device.memory()[0]))
         except BaseException as error:
             engine.__exit__()
             if not isinstance(error, DeviceMemoryError) or settings.batch == 1:
@@ -227,8 +257,9 @@ def _open_on_gpu(path: Path, settings: EngineSettings, on_message: OnMessage) ->
 
 def _choose_device() -> str:
     """Return ``cuda`` if there is a GPU, also if its driver does not work: opening the engine then gives the reason."""
-    if PROVIDER not in load_onnxruntime().get_available_providers():
-        return "cpu"  # onnxruntime-gpu lists the provider on every machine
+    # onnxruntime-gpu lists the provider on every machine.
+    if PROVIDER not in load_onnxruntime().get_available_providers() or not has_driver():
+        return "cpu"
     try:
         from vision_infer.engine.gpu.cuda import device_count
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.engine.device import has_driver
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.plan_file import capability_number
 
@@ -50,29 +50,14 @@ FindGpu = Callable[[int], LocalGpu | None]
 
 def find_gpu(index: int = 0) -> LocalGpu | None:
     """Return a GPU of this machine, of those that CUDA reports; None if it does not exist, or there is no driver."""
-    try:
-        ctypes.CDLL("libcuda.so.1")  # without a driver: much faster than to import the bindings
-        from cuda.bindings import driver
-    except (OSError, ImportError):
+    if not has_driver():
         return None
-
-    def call(function: str, *arguments: object) -> object:
-        status, *values = getattr(driver, function)(*arguments)
-        if int(status) != 0:
-            raise RuntimeError(function)
-        return values[0] if values else None
-
-    attribute = driver.CUdevice_attribute
     try:
-        call("cuInit", 0)
-        device = call("cuDeviceGet", index)
-        name = call("cuDeviceGetName", 100, device)
-        major = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-        minor = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
-    except (RuntimeError, ImportError, OSError):  # the driver's library is missing, or the device does not exist
+        from vision_infer.engine.gpu.cuda import device_kind
+
+        return LocalGpu(*device_kind(index))
+    except (EngineError, RuntimeError):  # no bindings, no such GPU, or a library that is not the driver's
         return None
-    text = name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return LocalGpu(text, f"sm_{major}{minor}")
 
 
 def choose_target(
