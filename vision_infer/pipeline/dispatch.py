@@ -10,6 +10,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.pipeline.idle import Idle
 from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.schedule.batcher import Batch, Batcher, Entry
@@ -19,6 +20,8 @@ from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 
 REMOVE_AFTER = 3
 """The number of failures in a row after which a replica is removed from its lane, if the lane has another."""
+RETRY_S, MAX_RETRY_S = 10.0, 300.0
+"""The time after which a replica that was removed for a shortage of memory is used again, seconds; it doubles each time."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,10 @@ class ReplicaLoad:
     failures_in_a_row: int = 0
     removed: str = ""
     """Why it was removed from the lane; empty while it is in use."""
+    shortages: int = 0
+    """The number of times that it was removed for a shortage of memory since its last batch."""
+    again_at_ns: int = 0
+    """When it is used again, monotonic; 0: it is in use, or was removed for good."""
     rate: RollingRate = field(default_factory=lambda: RollingRate(1))
     """The engine time per second, nanoseconds."""
 
@@ -65,7 +72,7 @@ class LaneLoad:
         replica.batches += 1
         replica.frames += count
         replica.engine_ns += engine_ns
-        replica.failures_in_a_row = 0
+        replica.failures_in_a_row = replica.shortages = 0
         self.batches[count] = self.batches.get(count, 0) + 1
         self.frames += count
         self.padded += batch.padding
@@ -138,7 +145,8 @@ class Dispatch:
         with self._lock:
             load = self._loads[settings.name].replicas[replica]
             old = load.engine
-            load.engine, load.settings, load.removed, load.failures_in_a_row = engine, settings, "", 0
+            load.engine, load.settings, load.removed = engine, settings, ""
+            load.failures_in_a_row = load.shortages = load.again_at_ns = 0
             self._batcher.change_lane(settings, replica)
             self._idle.call_all()
             return self._freed.wait_for(lambda: not self._using.get(id(old)), timeout_s)
@@ -168,12 +176,25 @@ class Dispatch:
         with self._lock:
             return self._loads[lane].copy(), *self._batcher.lane_load(lane)
 
-    def sample(self, now_ns: int) -> None:
-        """Sample the engine time of each lane; call it about once a second."""
+    def sample(self, now_ns: int) -> Sequence[tuple[str, str]]:
+        """Sample the engine time of each lane; call it about once a second.
+
+        Returns:
+            The lane and the device of each replica that is used again after a shortage of memory.
+        """
+        again: list[tuple[str, str]] = []
         with self._lock:
-            for load in self._loads.values():
-                for replica in load.replicas:
+            for lane, load in self._loads.items():
+                for number, replica in enumerate(load.replicas):
                     replica.rate.sample(now_ns, replica.engine_ns)
+                    if 0 < replica.again_at_ns <= now_ns:
+                        # One more failure removes it again.
+                        replica.removed, replica.again_at_ns, replica.failures_in_a_row = "", 0, REMOVE_AFTER - 1
+                        self._batcher.change_lane(replica.settings, number)
+                        again.append((lane, replica.settings.device))
+            if again:
+                self._idle.call_all()
+        return again
 
     def join(self, stream: str, lane: str, window: int | None, weight: float, max_age_ns: int | None = None) -> None:
         """Add a stream to a lane.
@@ -293,7 +314,9 @@ class Dispatch:
         return removed
 
     def _failed(self, batch: Batch[Frame], engine: Engine, error: EngineError) -> Sequence[ReplicaRemoval] | None:
-        """Count a failure; remove the replica if its device is lost or it fails repeatedly, except the last of its lane."""
+        """Count a failure; remove the replica if its device is lost or it fails repeatedly, except the last of its lane.
+
+        If its device has too little memory, it is used again after some time."""
         load = self._loads[batch.lane]
         load.failures += 1
         load.error = str(error)
@@ -307,15 +330,21 @@ class Dispatch:
         lost = error.device_lost
         if not lost and replica.failures_in_a_row < REMOVE_AFTER:
             return None
+        reason, again_at_ns = load.error, 0
+        if isinstance(error, DeviceMemoryError):
+            wait_s = min(MAX_RETRY_S, RETRY_S * 2**replica.shortages)
+            reason = f"{reason.rstrip('.')}; it is used again in {wait_s:.0f} s"
+            again_at_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
         removed: list[ReplicaRemoval] = []
         for lane, other in self._loads.items():
             in_use = [one for one in other.replicas if one.settings.ready and not one.removed]
             for number, one in enumerate(other.replicas):
                 affected = one is replica or (lost and one.settings.device == replica.settings.device)
                 if affected and one in in_use and len(in_use) > 1:
-                    one.removed = load.error
+                    one.removed, one.again_at_ns = reason, again_at_ns
+                    one.shortages += again_at_ns > 0
                     self._batcher.change_lane(replace(one.settings, ready=False), number)
-                    removed.append(ReplicaRemoval(lane, one.settings.device, one.engine.name, load.error))
+                    removed.append(ReplicaRemoval(lane, one.settings.device, one.engine.name, reason))
         return removed if replica.removed else None
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ class SupervisorLifecycle:
         self._lanes = LaneTable(lanes, self._dispatch, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
         self._stage = ResultsStage(self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
-        numbers = range(in_flight * (devices or max(len(lane.engines) for lane in lanes)))
+        numbers = range(in_flight * (devices or max(len(lane.engines) + len(lane.next_gpus) for lane in lanes)))
         self._workers = [
             InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock) for number in numbers
         ]
@@ -242,7 +242,8 @@ class SupervisorLifecycle:
             self._fail(failed.error)
 
     def _sample(self, now_ns: int) -> None:
-        self._dispatch.sample(now_ns)
+        for lane, device in self._dispatch.sample(now_ns):
+            _log.warning("%s: %s is used again after a shortage of memory", lane, device)
         self._cpu.sample(now_ns, cpu_ns(), machine_cpu_ns())
 
     def _live_workers(self) -> list[LiveWorker]:
