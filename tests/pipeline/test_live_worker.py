@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_every_state_change_has_a_time_and_a_reason() -> None:
         times = [event.at_ns for event in rig.events]
         assert times == sorted(times)
         assert all(event.at_wall_ns > 10**18 for event in rig.events)
+
+
+def test_failures_of_the_gpu_decoder_add_up_over_connections() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        for number in range(2):
+            rig.give(camera)
+            camera.call(partial(fail_gpu_decoder, camera))
+            camera.end(StreamError("camera: the GPU decoder failed", "The next connection decodes on the CPU."))
+            wait_until(lambda count=number: rig.status().gpu_decoder_failures == count + 1)  # type: ignore[misc]
+        rig.give(camera)
+        assert rig.status().gpu_decoder_failures == 2
+
+
+def fail_gpu_decoder(camera: Camera) -> None:
+    camera.opened[-1].report.gpu_failures += 1
 
 
 def test_counts_add_up_over_connections() -> None:

@@ -94,6 +94,7 @@ def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: An
         size=(640, 480),
         codec="h264",
         reconnects=2,
+        gpu_decoder_failures=1,
         last_frame_ns=10**12 - 40_000_000,
         clock="arrival",
         lane="main",

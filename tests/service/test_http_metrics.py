@@ -44,6 +44,7 @@ def test_metrics_of_a_stream() -> None:
     assert (at_most["0.025"], at_most["0.075"], at_most["0.1"], at_most["+Inf"]) == (0, 1, 3, 4)
     assert value(samples, "vision_infer_stream_last_frame_seconds", stream="door") == pytest.approx(0.04)
     assert value(samples, "vision_infer_stream_reconnects_total", stream="door") == 2
+    assert value(samples, "vision_infer_stream_gpu_decoder_failures_total", stream="door") == 1
     assert value(samples, "vision_infer_stream_engine_seconds_total", stream="door") == 5
     assert value(samples, "vision_infer_zone_objects", stream="door", zone="yard") == 2
     assert value(samples, "vision_infer_line_crossings_total", stream="door", line="gate", direction="out") == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from tests.engine.host_device import HostDevice
 from tests.support import media
 from tests.support.device_frames import count_whole_frames, image_on, on_device
 from tests.support.gpu import needs_cuda, needs_driver
+from vision_infer.core.errors import DeviceLostError, StreamError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
@@ -165,12 +167,44 @@ def test_a_decoder_that_fails_at_once_is_not_used_again_for_the_source(on_gpu: N
     assert Decoding(spec_of(Path("b.mp4"), gpu=0), ReadReport()).hwaccel is not None
 
 
-def test_a_decoder_that_has_worked_stays_in_use(on_gpu: None, frame: av.VideoFrame) -> None:
-    decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), ReadReport())
+def test_a_decoder_that_fails_after_it_has_worked_is_not_used_again_for_the_source(on_gpu: None, frame: av.VideoFrame) -> None:
+    spec, report = spec_of(Path("a.mp4"), gpu=0), ReadReport()
+    decoding = Decoding(spec, report)
     decoding.opened(context())
     decoding.image(on_device(frame), UPRIGHT)
-    assert not decoding.failed("damaged")
-    assert decoding.where == "cuda:0"
+    assert decoding.failed("Generic error in an external library")
+    assert (decoding.where, report.gpu_failures) == ("cpu", 1)
+    assert report.warnings == ["is decoded on the CPU: the GPU decoder failed: Generic error in an external library"]
+    assert Decoding(spec, ReadReport()).where == "cpu"
+
+
+def test_a_gpu_that_is_lost_while_its_frames_are_read_ends_the_connection_and_is_not_used_again(
+    on_gpu: None, frame: av.VideoFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(HostDevice):
+        gone = False
+
+        def use(self) -> None:
+            if self.gone:
+                raise DeviceLostError("CUDA: illegal address (error 700)", "See dmesg.")
+
+    device = Lost()
+    monkeypatch.setattr(nvdec, "reader_of", lambda gpu: DeviceReader(device))
+    spec, report = spec_of(Path("a.mp4"), gpu=0), ReadReport()
+    decoding = Decoding(spec, report)
+    decoding.opened(context())
+    image = decoding.image(on_device(frame), UPRIGHT)
+    assert image.luma(160).any()
+    device.gone = True
+    for read in (lambda: image.luma(160), image.to_rgb, lambda: image.upright(Size(64, 48)), lambda: image.luma(40)):
+        with pytest.raises(StreamError, match=r"clip: the GPU decoder failed\. The next connection decodes on the CPU\."):
+            read()
+    with pytest.raises(StreamError):  # the stream's own thread notices it as well
+        decoding.image(on_device(frame), UPRIGHT)
+    assert (decoding.where, report.gpu_failures) == ("cpu", 1)
+    assert report.warnings == ["is decoded on the CPU: the GPU decoder failed: CUDA: illegal address (error 700)"]
+    again = Decoding(spec, ReadReport())
+    assert (again.where, type(again.image(frame, UPRIGHT))) == ("cpu", VideoImage)
 
 
 def test_the_number_of_remembered_failures_is_limited(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,23 +214,30 @@ def test_the_number_of_remembered_failures_is_limited(on_gpu: None, monkeypatch:
     assert len(nvdec._failed) == 3
 
 
-def test_a_file_restarts_on_the_cpu_if_the_gpu_fails(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = media.clip(media.H264)
+@pytest.mark.parametrize("before", [0, 20])
+@pytest.mark.parametrize("recipe", [media.H264, media.B_FRAMES])
+def test_a_file_restarts_on_the_cpu_if_the_gpu_fails(
+    on_gpu: None, monkeypatch: pytest.MonkeyPatch, before: int, recipe: media.Clip
+) -> None:
+    """Every frame is delivered once, also those before the failure."""
+    path = media.clip(recipe)
     expected, *_ = read_images(spec_of(path, "cpu"))
     opened: list[str] = []
     monkeypatch.setattr(nvdec, "_hwaccel", lambda gpu: None)
     monkeypatch.setattr(Decoding, "opened", lambda decoding, _: opened.append(decoding.where))
+    monkeypatch.setattr(Decoding, "image", lambda _, frame, orientation: VideoImage(frame, orientation))
     with open_source(spec_of(path, gpu=0)) as source:
-        real, fail = source._next_packet, [True]  # type: ignore[attr-defined]
+        real, numbers = source._next_packet, itertools.count()  # type: ignore[attr-defined]
 
         def next_packet() -> Any:
             packet = real()
-            return SimpleNamespace(size=1, is_corrupt=False, decode=_fails, pts=0) if fail and fail.pop() else packet
+            return SimpleNamespace(size=1, is_corrupt=False, decode=_fails, pts=0) if next(numbers) == before else packet
 
         monkeypatch.setattr(source, "_next_packet", next_packet)
         found = [frame.image.to_rgb() for frame in source.frames()]
         assert source.info.decoder == "cpu"
         assert source.report.warnings == ["is decoded on the CPU: the GPU decoder failed: Generic error in an external library"]
+        assert (source.report.gaps, source.report.gpu_failures) == (0, 1)
     assert opened == ["cuda:0", "cpu"]
     assert len(found) == len(expected)
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -110,6 +110,8 @@ class StreamStatus:
     """The decoder: ``cpu``, or ``cuda:0``; None before it is open."""
     decoder_bytes: int | None = None
     """The approximate GPU memory of the decoder; None if the stream is decoded on the CPU."""
+    gpu_decoder_failures: int = 0
+    """The number of failures of the GPU decoder; after one, the stream is decoded on the CPU."""
     warnings: tuple[str, ...] = ()
     """Warnings about the source, a line each."""
     reconnects: int = 0
@@ -166,7 +168,7 @@ class ReplicaStatus:
     """The status of one replica of a lane: its engine on one device."""
 
     device: str
-    """The device: ``cpu``, ``cuda:0``; ``auto`` if it was chosen by the runtime."""
+    """The device on which the engine runs now: ``cpu``, ``cuda:0``."""
     engine: str
     """The engine's name: runtime-device-precision."""
     batches: int

@@ -137,6 +137,7 @@ def status_of(record: StreamRecord) -> StreamStatus:
         results=record.results,
         detections=record.detections,
         gaps=record.report.gaps + record.unreadable,
+        gpu_decoder_failures=record.report.gpu_failures,
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
         image_bytes=record.image_bytes,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import av
 import av.codec
@@ -18,6 +19,7 @@ from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
+from vision_infer.core.errors import DeviceLostError, StreamError
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Slot, Surface, SurfaceReader
 from vision_infer.stream.ffmpeg_log import SourceLog
@@ -147,6 +149,37 @@ class NvdecImage(VideoImage):
         return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
+class _GuardedReader:
+    """The reader of one connection's frames; see :class:`vision_infer.core.image.SurfaceReader`.
+
+    Args:
+        reader: Reads them.
+        lost: Receives the error of a GPU that is lost, and returns the error to raise.
+    """
+
+    def __init__(self, reader: SurfaceReader, lost: Callable[[str], StreamError]) -> None:
+        self._reader = reader
+        self._lost = lost
+
+    def rgb(self, surface: Surface, size: Size) -> NDArray[np.uint8] | None:
+        """Return the image in another size."""
+        return self._read(partial(self._reader.rgb, surface, size))
+
+    def yuv420(self, surface: Surface, size: Size) -> NDArray[np.uint8] | None:
+        """Return the image in another size, as planes."""
+        return self._read(partial(self._reader.yuv420, surface, size))
+
+    def luma(self, surface: Surface, step: int) -> NDArray[np.uint8] | None:
+        """Return samples of its luma plane."""
+        return self._read(partial(self._reader.luma, surface, step))
+
+    def _read(self, read: Callable[[], NDArray[np.uint8] | None]) -> NDArray[np.uint8] | None:
+        try:
+            return read()
+        except DeviceLostError as error:
+            raise self._lost(error.message) from error
+
+
 class _CapturingLog(SourceLog):
     """Keeps FFmpeg's log to itself: it is not an error of the source."""
 
@@ -167,7 +200,7 @@ class Decoding:
         self._spec = spec
         self._report = report
         self._gpu = wanted_gpu(spec)
-        self._decoded = False
+        self._lost = False
         self._reader: SurfaceReader | None = None
         self.hwaccel: HWAccel | None = None
         """The hardware decoder with which FFmpeg opens the source; None to decode on the CPU."""
@@ -193,30 +226,42 @@ class Decoding:
             self._use_cpu(f"this build of FFmpeg has no GPU decoder for {context.name}")
             return
         context.thread_count = 1  # more threads would need more surfaces, and have nothing to do
-        self._reader = reader_of(self._gpu)
+        reader = reader_of(self._gpu)
+        self._reader = None if reader is None else _GuardedReader(reader, self.lost)
         self.bytes = decoder_bytes(context.width, context.height, "10" in f"{context.profile}")
         megabytes = round(self.bytes / 1e6)
         _log.info("%s: decoded on %s, using about %d MB of its memory", self._spec.name, self.where, megabytes)
 
     def image(self, frame: av.VideoFrame, orientation: Orientation) -> VideoImage:
-        """Return a decoded frame as an image."""
+        """Return a decoded frame as an image; raise StreamError if its GPU was lost after it was decoded."""
         if frame.format.name == "cuda":
-            self._decoded = True
+            if self._lost:
+                raise self._failure()
             return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0, self._reader)
         if self._gpu is not None:
             self._use_cpu("the GPU does not support its codec, profile or size, or has no memory left")
         return VideoImage(frame, orientation)
 
     def failed(self, reason: str) -> bool:
-        """Handle a decoding failure. Returns whether the source must be opened again, because it is decoded on the CPU from now
-        on."""
-        if self._gpu is None or self._decoded:
+        """Handle a failure that is not an error in the data. Returns whether the source must be opened again, because it is
+        decoded on the CPU from now on."""
+        if self._gpu is None:
             return False
+        self._report.gpu_failures += 1
         self._use_cpu(f"the GPU decoder failed: {reason}")
         _failed[_key(self._spec)] = f"the GPU decoder failed before: {reason}"
         if len(_failed) > _MAX_FAILED:
             _failed.popitem(last=False)
         return True
+
+    def lost(self, reason: str) -> StreamError:
+        """Handle a GPU that is lost, as any thread notices that reads a frame; returns the error that ends the connection."""
+        self._lost = True
+        self.failed(reason)
+        return self._failure()
+
+    def _failure(self) -> StreamError:
+        return StreamError(f"{self._spec.name}: the GPU decoder failed", "The next connection decodes on the CPU.")
 
     def _use_cpu(self, problem: str) -> None:
         self._gpu = self.hwaccel = self.bytes = None

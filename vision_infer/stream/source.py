@@ -132,6 +132,8 @@ class ReadReport:
     """The start and end of the first 100 gaps, presentation time in seconds; None if unknown."""
     damaged: int = 0
     """The number of frames that the decoder returned and marked as damaged."""
+    gpu_failures: int = 0
+    """The number of failures of the GPU decoder; after one, the source is decoded on the CPU."""
     warnings: list[str] = field(default_factory=list)
     """The warnings, one line each, without the source's name; at most 20."""
     dropped: dict[DropReason, int] = field(default_factory=dict)

@@ -249,6 +249,7 @@ class _ConnectionCounts:
             gaps=self._before.gaps,
             gap_times=self._before.gap_times,
             damaged=self._before.damaged,
+            gpu_failures=self._before.gpu_failures,
             warnings=self._before.warnings,
         )
         self._gaps, self._damaged = self._before.gaps, self._before.damaged
@@ -272,6 +273,7 @@ class _ConnectionCounts:
         record, report = self._record, source.report
         record.report.gaps = self._gaps + report.gaps
         record.report.damaged = self._damaged + report.damaged
+        record.report.gpu_failures = self._before.gpu_failures + report.gpu_failures
         for text in report.warnings:
             if text not in record.report.warnings:
                 record.report.warn(text)

@@ -26,6 +26,7 @@ AGE_BOUNDS_MS = (25, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 500
 FIRST_LOST = ("queue_full", "spool_full", "disk_error")
 """The drop reasons that all sinks have."""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
+_GPU_DECODER = "Number of failures of the GPU decoder, after which the stream is decoded on the CPU."
 _STEPS = {step.word: int(step) for step in DegradationStep}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
@@ -189,6 +190,7 @@ def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
         ("decoded_frames", "Number of decoded frames.", [status.decoded for status in statuses]),
         ("detections", "Number of detections in results.", [status.detections for status in statuses]),
         ("gaps", "Number of frames that could not be decoded.", [status.gaps for status in statuses]),
+        ("gpu_decoder_failures", _GPU_DECODER, [status.gpu_decoder_failures for status in statuses]),
         ("reconnects", "Number of reconnections.", [status.reconnects for status in statuses]),
         ("engine_seconds", "Engine time used by the stream.", [status.engine_ns / 1e9 for status in statuses]),
     ):

@@ -152,8 +152,8 @@ class VideoFileSource:
         first = self._seek() if read.start_s else None
         since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
         watch = GapWatch(self.report, self._interval_s, None if first else self._origin_s, since_s)
-        # AVI has no presentation times: they are restored from the order of the frames.
-        times = OrderedTimes() if self._container.format.name == "avi" and self._stream.codec_context.has_b_frames else None
+        times = self._ordered_times()
+        count = skip = 0  # the number of frames so far, and of those that are not yielded again after a restart
         while True:
             # 2. Read a packet. The last one is empty: it makes the decoder return the frames that it still holds.
             packet, first = (first or self._next_packet()), None
@@ -163,7 +163,7 @@ class VideoFileSource:
             if read.keyframes_only and packet.size and not packet.is_keyframe:
                 continue
             if packet.size:
-                self._marked += packet.is_corrupt
+                self._marked += packet.is_corrupt and not skip
                 self._last_is_partial = packet.is_corrupt
                 if times is not None:
                     times.sent(packet.pts)
@@ -174,7 +174,8 @@ class VideoFileSource:
             except av.error.InvalidDataError:
                 if self._log.contains("max pixel count"):
                     raise too_many_pixels("later images", read, self._shown) from None
-                watch.lost(packet_s(packet))
+                if not skip:
+                    watch.lost(packet_s(packet))
                 if times is not None:
                     times.lost(packet.pts)
                 continue
@@ -183,17 +184,26 @@ class VideoFileSource:
                 return
             except av.error.FFmpegError as error:
                 first = self._restart_on_cpu(error)
+                times, count, skip = self._ordered_times(), 0, count
                 continue
             # 4. Yield the frames with their times; gaps between them are counted once there are signs of damage.
             for frame in decoded:
                 self._seen = True
                 if times is not None:
                     frame.pts = times.of(frame.pts, frame.key_frame)
+                count += 1
+                if skip:
+                    skip -= 1
+                    continue
                 pts_s = frame_s(frame)
                 next_s = self._next_s(frame, pts_s)
                 self._marked += frame.is_corrupt
                 watch.frame(pts_s, next_s, self._log.errors + self._marked)
                 yield frame, pts_s, next_s
+
+    def _ordered_times(self) -> OrderedTimes | None:
+        """AVI has no presentation times: they are restored from the order of the frames."""
+        return OrderedTimes() if self._container.format.name == "avi" and self._stream.codec_context.has_b_frames else None
 
     def _next_s(self, frame: av.VideoFrame, pts_s: float | None) -> float | None:
         if pts_s is None:
