@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from vision_infer.service.processes.worker_client import WorkerClient
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import HubClosedError, Message
+
+_log = logging.getLogger("vision_infer.service")
 
 RETRY_S = 0.1
 """The time after which a reader looks for a worker again that it lost, seconds."""
@@ -42,8 +45,8 @@ class MergedSubscription:
     def begin(self, workers: Mapping[str, Callable[[], WorkerClient | None]]) -> None:
         """Start to read from the workers; their functions return None while they cannot be reached."""
         target = f"/api/v1/results?{urlencode(_query(self.wanted, self.states))}"
-        for client in workers.values():
-            self._run(self._read(client, target))
+        for name, client in workers.items():
+            self._run(self._read(name, client, target))
 
     async def next(self, timeout_s: float) -> Message | None:
         """Return the next message, or None after a timeout.
@@ -77,19 +80,29 @@ class MergedSubscription:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read(self, client: Callable[[], WorkerClient | None], target: str) -> None:
+    async def _read(self, worker: str, client: Callable[[], WorkerClient | None], target: str) -> None:
+        logged: set[str] = set()
         while True:
             reachable = client()
             if reachable is not None:
-                with suppress(httpx.HTTPError):  # it has ended; it starts again
-                    response = await reachable.send("GET", target)
-                    try:
-                        if response.status_code == httpx.codes.OK:
-                            async for message in messages_of(response.aiter_bytes()):
-                                await self._messages.put(message)
-                    finally:
-                        await response.aclose()
+                try:
+                    await self._read_once(reachable, target)
+                except httpx.HTTPError:
+                    pass  # the worker has ended; it starts again
+                except Exception as error:  # noqa: BLE001 - the boundary of a task: the next process has results again
+                    if str(error) not in logged:
+                        logged.add(str(error))
+                        _log.error("the results of worker %s cannot be read, trying again: %r", worker, error)
             await asyncio.sleep(RETRY_S)
+
+    async def _read_once(self, client: WorkerClient, target: str) -> None:
+        response = await client.send("GET", target)
+        try:
+            if response.status_code == httpx.codes.OK:
+                async for message in messages_of(response.aiter_bytes()):
+                    await self._messages.put(message)
+        finally:
+            await response.aclose()
 
 
 class MergedHub:
