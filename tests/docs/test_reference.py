@@ -45,7 +45,8 @@ def test_every_metric_is_on_the_page() -> None:
     assert len(found) > 40
     for name in found:
         assert f"`{name}`" in page
-    source = (ROOT / "vision_infer" / "service" / "operations" / "metrics.py").read_text(encoding="utf-8")
+    files = [ROOT / "vision_infer" / "service" / file for file in ("operations/metrics.py", "processes/merge.py")]
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     for name in re.findall(r'"(vision_infer_\w+)"', source):
         assert any(f"`{name}{suffix}`" in page for suffix in ("", "_total", "_info")), name
 

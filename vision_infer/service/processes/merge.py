@@ -88,15 +88,18 @@ def merge_metrics(texts: Mapping[str, str], starts: Mapping[str, int], up: Mappi
         for found in text_string_to_metric_families(text):
             family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
             family.samples += [sample._replace(labels={**sample.labels, "worker": worker}) for sample in found.samples]
-    reachable = GaugeMetricFamily(
-        "vision_infer_worker_up", "Whether the worker process can be reached (1) or not (0).", labels=("worker",)
-    )
-    restarts = CounterMetricFamily(
-        "vision_infer_worker_restarts", "Number of times the worker process was started again.", labels=("worker",)
-    )
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families([*families.values(), *worker_metrics(starts, up)]))
+    return generate_latest(registry)
+
+
+def worker_metrics(starts: Mapping[str, int], up: Mapping[str, bool]) -> Sequence[Metric]:
+    """Return the metrics of the worker processes; the arguments are those of :func:`merge_metrics`."""
+    text = "Whether the worker process can be reached (1) or not (0)."
+    reachable = GaugeMetricFamily("vision_infer_worker_up", text, labels=("worker",))
+    text = "Number of times the worker process was started again."
+    restarts = CounterMetricFamily("vision_infer_worker_restarts", text, labels=("worker",))
     for worker, count in starts.items():
         reachable.add_metric((worker,), int(up[worker]))
         restarts.add_metric((worker,), max(0, count - 1))
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*families.values(), reachable, restarts]))
-    return generate_latest(registry)
+    return reachable, restarts
