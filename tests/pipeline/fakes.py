@@ -130,6 +130,7 @@ class EchoEngine:
     """
 
     name = "echo-cpu-none"
+    device_name = "cpu"
     card = CARD
     input_size = Size(SIDE, SIDE)
 

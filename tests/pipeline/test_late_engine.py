@@ -120,6 +120,7 @@ def test_an_engine_without_images_is_not_opened() -> None:
 
 def test_a_late_engine_is_opened_on_each_device() -> None:
     first, second = SizedEngine(WIDE), SizedEngine(WIDE)
+    first.device_name, second.device_name = "cuda:0", "cuda:1"
     first._run = lambda _: wait_until(lambda: bool(second.batches), "a batch on the second device")
     engines = iter([first, second])
 

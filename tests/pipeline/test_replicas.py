@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_lane, wait_for
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage, FakeSink, FakeSource, add, close, finish, make_lane, wait_for
 from tests.pipeline.live_fakes import lane_of
+from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import DeviceLostError, EngineError
+from vision_infer.core.frame import Frame
+from vision_infer.core.trace import Trace
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.dispatch import REMOVE_AFTER
+from vision_infer.pipeline.dispatch import REMOVE_AFTER, Dispatch
 from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.schedule.batcher import Batcher
 from vision_infer.stream.source import Source, SourceSpec
 
 FRAMES = 200
@@ -26,9 +32,9 @@ Batch = list[tuple[int, int]]
 
 
 def two_devices(first: EchoEngine, second: EchoEngine, name: str = "main") -> Lane:
+    first.device_name, second.device_name = "cuda:0", "cuda:1"
     lane = make_lane(first) if name == "main" else lane_of(name, first)
-    lane.set_device("cuda:0")
-    lane.add_engine(second, "cuda:1")
+    lane.add_engine(second)
     return lane
 
 
@@ -133,6 +139,72 @@ def test_a_device_that_fails_repeatedly_is_removed() -> None:
     assert len(shared.results()) == FRAMES - REMOVE_AFTER
     (record,) = supervisor.records()
     assert record.dropped == {DropReason.FAILED: REMOVE_AFTER}
+
+
+class TwoDevices:
+    """A lane on two devices whose batches are run one by one; the first device fails on request."""
+
+    def __init__(self) -> None:
+        self.clock, self.failing, self.count = HandClock(), True, 0
+        self.error: EngineError = DeviceMemoryError("cuda:0 is out of memory", "Close other programs.")
+        self.first = EchoEngine()
+        self.dispatch = Dispatch(Batcher(1), self.clock)
+        LaneTable([two_devices(self.first, EchoEngine())], self.dispatch, self.clock)
+        self.dispatch.join("s0", "main", 100, 1.0)
+
+    @property
+    def removed(self) -> str:
+        """Why the first device is not used."""
+        return self.dispatch.load("main")[0].replicas[0].removed
+
+    def run(self) -> None:
+        """Run a batch on each device in use."""
+        works = []
+        for _ in range(1 if self.removed else 2):
+            self.dispatch.offer("s0", "main", self.count, Frame("s0", self.count, None, FakeImage(0, 0), Trace()))
+            works.append(self.dispatch.take())
+            self.count += 1
+        for work in works:
+            assert work is not None
+            assert work.batch is not None
+            assert work.engine is not None
+            failed = self.failing and work.engine is self.first
+            self.dispatch.done(work.batch, work.engine, 0 if failed else 1000, self.error if failed else None)
+
+
+def test_a_device_that_was_short_of_memory_is_used_again_after_some_time() -> None:
+    """The time doubles, up to a limit, until a batch succeeds."""
+    two = TwoDevices()
+    for _ in range(REMOVE_AFTER):
+        assert two.removed == ""
+        two.run()
+    for wait_s in (10, 20, 40, 80, 160, 300, 300):
+        assert two.removed == f"cuda:0 is out of memory. Close other programs; it is used again in {wait_s} s"
+        two.clock.move(wait_s - 0.1)
+        assert two.dispatch.sample(two.clock.now) == []
+        two.clock.move(0.1)
+        assert two.dispatch.sample(two.clock.now) == [("main", "cuda:0")]
+        assert two.removed == ""
+        two.run()
+    two.failing = False
+    two.clock.move(300)
+    assert two.dispatch.sample(two.clock.now) == [("main", "cuda:0")]
+    two.run()
+    two.failing = True
+    for _ in range(REMOVE_AFTER):
+        assert two.removed == ""
+        two.run()
+    assert two.removed.endswith("it is used again in 10 s")
+
+
+def test_a_device_that_fails_for_another_reason_is_not_used_again() -> None:
+    two = TwoDevices()
+    two.error = EngineError("bad", "worse")
+    for _ in range(REMOVE_AFTER):
+        two.run()
+    two.clock.move(10_000)
+    assert two.dispatch.sample(two.clock.now) == []
+    assert two.removed == "bad: worse"
 
 
 def test_single_failures_do_not_remove_a_device() -> None:

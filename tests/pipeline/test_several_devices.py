@@ -6,8 +6,9 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,12 +19,14 @@ from vision_infer.analyze.select import Selector
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import DeviceLostError, EngineError, ModelError
-from vision_infer.engine.engine import Engine, Loan, Ticket
+from vision_infer.engine.engine import Engine, Loan, Ticket, device_of
 from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.selection.candidates import EngineCandidate
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.replicas import make_replicated, open_replicas
+from vision_infer.pipeline.lanes.upgrade import upgrades_of
 from vision_infer.pipeline.runs.offline import run
 
 FRAMES = 60
@@ -48,17 +51,79 @@ class Opener:
         if error is not None:
             raise error
         self.made[request.device] = Closable()
+        self.made[request.device].device_name = request.device
         return self.made[request.device], None
 
 
 def opened_on(devices: str, opener: Opener) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     opened = open_replicas(Path("x.onnx"), EngineRequest(device=devices), opener, lines.append)
-    return [one.request.device for one in opened], lines
+    return [device_of(one.engine) for one in opened], lines
 
 
 def test_an_engine_is_opened_on_each_device() -> None:
     assert opened_on("cuda:0,cuda:1,cpu", Opener()) == (["cuda:0", "cuda:1", "cpu"], [])
+
+
+class UntilThePlan(Opener):
+    """On a GPU without a plan it opens an engine on the CPU, and says what to build."""
+
+    def __init__(self, planned: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.planned = planned
+        self.opened: list[Closable] = []
+        self.samples = BytesIO()
+
+    def __call__(self, path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:  # type: ignore[override]
+        self.opened.append(Closable())
+        if request.device == "cpu":
+            return self.opened[-1], None
+        if request.device in self.planned:
+            self.opened[-1].device_name = request.device
+            return self.opened[-1], None
+        first = EngineCandidate(path, cast("Any", None), "onnxruntime-cuda-fp32", device=request.device)
+        return self.opened[-1], WarmStart(first, None, self.samples if len(self.opened) == 1 else BytesIO())
+
+
+def upgrades_for(devices: str, opener: UntilThePlan) -> tuple[list[str], list[tuple[str, int | None]], set[int], list[str]]:
+    """Return the devices of a lane, the device and the replica of each upgrade, the GPUs that will decode, and the messages."""
+    lines: list[str] = []
+    request = EngineRequest(device=devices)
+    opened = open_replicas(Path("x.onnx"), request, opener, lines.append)
+    lane = make_replicated(opened, lambda engine: Lane("main", engine, Selector(confidence=0.1, iou=None)))
+    assert [engine.closed for engine in opener.opened] == [engine not in lane.engines for engine in opener.opened]
+    upgrades = upgrades_of(lane, Path("x.onnx"), request, opened)
+    assert all(one.quick.samples is opener.samples for one in upgrades)
+    places = [(one.quick.device, one.replica) for one in upgrades]
+    return [one.device for one in lane.replicas], places, lane.next_gpus, lines
+
+
+def test_until_their_plans_are_built_all_gpus_share_one_engine_on_the_cpu() -> None:
+    """Its place is taken last: the other plans are verified on the frames that it keeps."""
+    found = upgrades_for("cuda:0,cuda:1,cuda:2", UntilThePlan())
+    assert found == (["cpu"], [("cuda:1", None), ("cuda:2", None), ("cuda:0", 0)], {0, 1, 2}, [])
+
+
+def test_a_gpu_with_a_plan_runs_beside_the_engine_on_the_cpu() -> None:
+    found = upgrades_for("cuda:0,cuda:1,cuda:2", UntilThePlan(planned=("cuda:1",)))
+    assert found == (["cpu", "cuda:1"], [("cuda:2", None), ("cuda:0", 0)], {0, 2}, [])
+
+
+def test_an_engine_on_the_cpu_that_gets_no_plan_is_no_second_replica() -> None:
+    opener = Opener()
+    opened = open_replicas(Path("x.onnx"), EngineRequest(device="cpu,cuda:1"), OnCpu(opener), (lines := list[str]()).append)
+    assert [device_of(one.engine) for one in opened] == ["cpu"]
+    assert lines == ["cuda:1 is not used: the lane runs on the CPU already"]
+
+
+class OnCpu:
+    """It opens every engine on the CPU."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+
+    def __call__(self, path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, None]:
+        return self._opener(path, replace(request, device="cpu"), on_message)
 
 
 @pytest.mark.parametrize("bad", ["cuda:0", "cuda:1"])
@@ -92,10 +157,11 @@ def test_engines_of_different_models_are_not_put_in_one_lane() -> None:
 
 
 class Wrapped:
-    """A real engine."""
+    """A real engine that stands for one on a GPU."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, device: str) -> None:
         self._engine = engine
+        self.device_name = device
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -111,7 +177,7 @@ class Dying(Wrapped):
     """Its device is lost after some batches."""
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+        super().__init__(engine, "cuda:1")
         self._left = 5
         self.lost = 0
         self.died = threading.Event()
@@ -130,7 +196,7 @@ class Busy(Wrapped):
     """It keeps its second batch until another device has died: that gets the other frames."""
 
     def __init__(self, engine: Engine, dying: list[Dying]) -> None:
-        super().__init__(engine)
+        super().__init__(engine, "cuda:0")
         self._dying = dying
         self._count = 0
 

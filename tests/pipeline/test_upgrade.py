@@ -145,10 +145,10 @@ def test_an_unused_lane_is_not_upgraded(wanted: Upgrade, opened: list[Better], m
 
 
 def test_the_engine_of_one_device_is_upgraded(wanted: Upgrade, opened: list[Better]) -> None:
-    swapped: list[tuple[str, int]] = []
+    swapped: list[tuple[str, int | None]] = []
     done = threading.Event()
 
-    def swap(name: str, engine: object, *, replica: int = 0) -> None:
+    def swap(name: str, engine: object, *, replica: int | None) -> None:
         swapped.append((name, replica))
 
     with upgrading(swap, lambda _: done.set(), lambda *_: None) as upgrade:
@@ -179,7 +179,7 @@ def test_a_refused_engine_is_closed(wanted: Upgrade, opened: list[Better], error
     reported: list[str] = []
     done = threading.Event()
 
-    def swap(name: str, engine: object, *, replica: int = 0) -> None:
+    def swap(name: str, engine: object, *, replica: int | None) -> None:
         raise error
 
     def on_message(line: str) -> None:

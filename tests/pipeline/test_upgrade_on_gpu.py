@@ -16,7 +16,7 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.stand_in_gpu import StandInGpu, half_graph, stand_in_gpu
-from tests.pipeline.fakes import LONG_S, wait_for
+from tests.pipeline.fakes import LONG_S, EchoEngine, wait_for
 from tests.support import media
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.card import ModelCard
@@ -30,6 +30,7 @@ from vision_infer.engine.store.cache import EngineCache
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes import upgrade as upgrades
 from vision_infer.pipeline.lanes.engine_child import autotune
+from vision_infer.pipeline.lanes.replicas import OpenedReplica
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.precision import autotune_with_accuracy
@@ -239,9 +240,10 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
         said.set()
 
     with upgrades.EngineUpgrade(lambda *_, **__: None, on_message, runner=fail, autotune_after_s=0.0) as upgrade:
-        upgrade.add(upgrades.upgrade_of(lanes[0], path, request, quick))  # type: ignore[arg-type]
+        opened = [OpenedReplica(EchoEngine(), quick)]
+        upgrade.add(*upgrades.upgrades_of(lanes[0], path, request, opened))  # type: ignore[arg-type]
         wait_for(said)
-        later = upgrades.upgrade_of(lanes[1], path, request, quick)  # type: ignore[arg-type]
+        (later,) = upgrades.upgrades_of(lanes[1], path, request, opened)  # type: ignore[arg-type]
         assert lanes[1].next_gpus == {0}
         upgrade.add(later)
     assert lines == ["first: keeps onnxruntime-cuda-fp32: the process ended with status -9"]

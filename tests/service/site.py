@@ -70,12 +70,14 @@ class Engines:
         return Path(model)
 
     def open(self, path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> CountedEngine:
-        del request, on_message
+        del on_message
         self.before_open(path.name)
         if path.name == "broken":
             raise EngineError("broken: cannot be loaded", "choose another")
         self.opened.append(path.name)
-        return CountedEngine(path.name, self)
+        engine = CountedEngine(path.name, self)
+        engine.device_name = "cpu" if request.device == "auto" else request.device
+        return engine
 
 
 class Keeper:

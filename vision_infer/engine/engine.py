@@ -71,6 +71,11 @@ def gpu_of(engine: object) -> int | None:
     return getattr(engine, "gpu", None)
 
 
+def device_of(engine: object) -> str:
+    """Return the device on which an engine runs: ``cpu``, or ``cuda:N``."""
+    return getattr(engine, "device_name", "cpu")
+
+
 class Engine(Protocol):
     """A deployment graph loaded by a runtime.
 

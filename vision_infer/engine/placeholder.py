@@ -7,7 +7,7 @@ from typing import NoReturn
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
-from vision_infer.engine.engine import Engine, Loan, RawResults, Ticket
+from vision_infer.engine.engine import Engine, Loan, RawResults, Ticket, device_of
 
 
 class PlaceholderEngine:
@@ -26,6 +26,7 @@ class PlaceholderEngine:
         self.in_flight = like.in_flight
         self.buffer_bytes = 0
         self.failure = failure
+        self.device_name = device_of(like)
 
     @property
     def input_size(self) -> Size:

@@ -41,7 +41,7 @@ class Supervisor(SupervisorStatistics):
         keep_going: Whether a failure of an engine costs only its batch. Otherwise it ends all streams, unless the engine is
             removed from its lane and the lane has others.
         on_event: Called with each state change of a stream. It must be quick, and must not call the supervisor.
-        devices: The number of devices. None: the maximum number of a lane's engines.
+        devices: The number of devices. None: the maximum number of a lane's engines, also those that are being built.
         on_removed: Called when a replica is removed from its lane because of failures. It must be quick.
     """
 
@@ -61,30 +61,17 @@ class Supervisor(SupervisorStatistics):
         """
         self._lanes.remove(name)
 
-    def add_replica(self, name: str, engine: Engine, device: str) -> None:
-        """Add an engine of the same model on another device to a lane; it takes batches at once.
-
-        Args:
-            name: The name of the lane.
-            engine: The engine: for images of the same size, fitted in the same way, and with the same classes.
-            device: The device, such as ``cuda:1``.
-
-        Raises:
-            ValueError: The engine does not fit the lane.
-        """
-        self._lanes.add_replica(name, engine, device)
-
-    def swap_engine(self, name: str, engine: Engine, timeout_s: float = SWAP_TIMEOUT_S, replica: int = 0) -> Engine | None:
+    def swap_engine(self, name: str, engine: Engine, timeout_s: float = SWAP_TIMEOUT_S, replica: int | None = 0) -> Engine | None:
         """Replace an engine of a lane between two batches: no frame is lost or waits.
 
         Args:
             name: The name of the lane.
             engine: The new engine: for images of the same size, fitted in the same way, and with the same classes.
             timeout_s: The maximum time for the last batch in the old engine, seconds.
-            replica: The number of the lane's replica.
+            replica: The number of the lane's replica; None: the engine is added as another one, and takes batches at once.
 
         Returns:
-            The old engine, which its owner has to close; None if it is still running a batch after this time.
+            The old engine, which its owner has to close; None if there is none, or it is still running a batch after this time.
 
         Raises:
             ValueError: The new engine does not fit the lane.

@@ -12,7 +12,7 @@ from vision_infer.pipeline.status import StreamEvent
 from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.stream.redact import redact
 
-EngineChange = Literal["swapped", "hanging", "removed"]
+EngineChange = Literal["swapped", "added", "hanging", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class EngineEvent:
 
     lane: str
     change: EngineChange
-    """``swapped``: the lane now uses this engine; ``hanging``: the engine does not return a batch; ``removed``: the engine
-    failed, and the lane continues on other devices."""
+    """``swapped``: the lane now uses this engine; ``added``: it uses this one as well; ``hanging``: the engine does not return a
+    batch; ``removed``: the engine failed, and the lane continues on other devices."""
     engine: str
     """The engine's name: runtime-device-precision."""
     at_ns: int

@@ -92,6 +92,11 @@ class DeviceEngine:
         return self.card.input_size
 
     @property
+    def device_name(self) -> str:
+        """The name of the device, such as ``cuda:0``."""
+        return self.device.name
+
+    @property
     def gpu(self) -> int | None:
         """The GPU whose decoded frames can be written into a slot; None if the device cannot read them."""
         return None if self.device.surface_problem() else self.device.index

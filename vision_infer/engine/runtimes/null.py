@@ -27,6 +27,7 @@ class NullEngine(HostEngine):
         boxes: float32 [N, 4] xyxy in input pixels, N ≤ 300.
         scores: float32 [N].
         class_ids: int32 [N].
+        device_name: The device that it stands for.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class NullEngine(HostEngine):
         batch_sizes: tuple[int, ...] = (1,),
         in_flight: int = 1,
         clock: Clock = SYSTEM_CLOCK,
+        device_name: str = "cpu",
     ) -> None:
+        self.device_name = device_name
         super().__init__("null-cpu-none", card, batch_sizes, in_flight, {})
         self._clock = clock
         count = 0 if boxes is None else len(boxes)
@@ -70,7 +73,8 @@ class NullEngine(HostEngine):
 
 def _open(path: Path, settings: EngineSettings, _: EngineCache | None, on_message: OnMessage) -> Engine:  # noqa: ARG001
     sizes = tuple(range(1, settings.batch + 1))
-    return NullEngine(read_graph_facts(path).card, batch_sizes=sizes, in_flight=settings.workers)
+    device = "cpu" if settings.device == "cpu" else f"cuda:{settings.device_index}"
+    return NullEngine(read_graph_facts(path).card, batch_sizes=sizes, in_flight=settings.workers, device_name=device)
 
 
 RUNTIME = Runtime("null", "the null engine", _open, devices=("cpu", "cuda"), smoke_tested=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
@@ -15,7 +14,7 @@ from vision_infer.config.validation_errors import SettingsError, ValidationProbl
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
-from vision_infer.engine.engine import Engine, gpu_of
+from vision_infer.engine.engine import Engine, device_of, gpu_of
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.schedule.lane_state import LaneSettings
 
@@ -51,7 +50,7 @@ class Lane:
         self.selector = selector
         self.describer = None if engine.card.task == "detect" else Describer(engine.card, top)
         self._max_wait_ns = max_wait_ns
-        self.replicas = [self._settings_for(engine, "auto")]
+        self.replicas = [self._settings_for(engine)]
         """What the scheduler knows about each engine."""
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 
@@ -65,11 +64,7 @@ class Lane:
         """What the scheduler knows about the first engine."""
         return self.replicas[0]
 
-    def set_device(self, device: str) -> None:
-        """Name the device of the first engine: ``cpu``, ``cuda:N``, or ``auto``."""
-        self.replicas[0] = replace(self.replicas[0], device=device)
-
-    def add_engine(self, engine: Engine, device: str) -> LaneSettings:
+    def add_engine(self, engine: Engine) -> LaneSettings:
         """Add a replica.
 
         Raises:
@@ -77,7 +72,7 @@ class Lane:
         """
         self._check(engine)
         self.engines.append(engine)
-        self.replicas.append(self._settings_for(engine, device))
+        self.replicas.append(self._settings_for(engine))
         return self.replicas[-1]
 
     def change_engine(self, engine: Engine, replica: int = 0) -> LaneSettings:
@@ -88,7 +83,7 @@ class Lane:
         """
         self._check(engine)
         self.engines[replica] = engine
-        self.replicas[replica] = self._settings_for(engine, self.replicas[replica].device)
+        self.replicas[replica] = self._settings_for(engine)
         return self.replicas[replica]
 
     def close(self) -> None:
@@ -97,9 +92,9 @@ class Lane:
             for engine in self.engines:
                 engines.push(engine)
 
-    def _settings_for(self, engine: Engine, device: str) -> LaneSettings:
+    def _settings_for(self, engine: Engine) -> LaneSettings:
         sizes, in_flight, ready = engine.batch_sizes, engine.in_flight, is_there(engine)
-        return LaneSettings(self.name, sizes, in_flight, self._max_wait_ns, ready, device, gpu_of(engine))
+        return LaneSettings(self.name, sizes, in_flight, self._max_wait_ns, ready, device_of(engine), gpu_of(engine))
 
     def _check(self, engine: Engine) -> None:
         old, new = self.engine.card, engine.card

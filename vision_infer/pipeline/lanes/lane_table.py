@@ -40,14 +40,6 @@ class LaneTable:
             self._dispatch.add_replica(settings, engine)
         self.by_name[lane.name] = lane
 
-    def add_replica(self, name: str, engine: Engine, device: str) -> None:
-        """Add a replica to a lane.
-
-        Raises:
-            ValueError: The engine does not fit.
-        """
-        self._dispatch.add_replica(self.by_name[name].add_engine(engine, device), engine)
-
     def remove(self, name: str) -> None:
         """Close a lane.
 
@@ -57,13 +49,16 @@ class LaneTable:
         self._dispatch.remove_lane(name)
         del self.by_name[name]
 
-    def swap(self, name: str, engine: Engine, timeout_s: float, replica: int = 0) -> Engine | None:
-        """Replace the engine of a replica; return the old one once it is free, or None if it is not free in this time.
+    def swap(self, name: str, engine: Engine, timeout_s: float, replica: int | None) -> Engine | None:
+        """Replace the engine of a replica, or add a replica (None); see :meth:`Supervisor.swap_engine`.
 
         Raises:
             ValueError: The new engine does not fit.
         """
         lane = self.by_name[name]
+        if replica is None:
+            self._dispatch.add_replica(lane.add_engine(engine), engine)
+            return None
         old = lane.engines[replica]
         settings = lane.change_engine(engine, replica)
         return old if self._dispatch.swap_engine(settings, engine, timeout_s, replica) else None

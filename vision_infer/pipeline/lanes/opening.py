@@ -24,7 +24,7 @@ from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.replicas import OpenedReplica, make_replicated, open_replicas, put_in
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate, upgrade_of
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate, upgrades_of
 from vision_infer.pipeline.supervisor import Supervisor
 
 MAX_VIDEOS = 8
@@ -105,26 +105,24 @@ class LaneOpening:
         opened = open_replicas(path, request, open_quickly, self._says(path))
         lane = make_replicated(opened, make)
         self._engines.callback(lane.close)
-        self._upgrades += self._upgrades_of(lane, path, opened)
+        self._upgrades += self._upgrades_of(lane, path, request, opened)
         return lane
 
-    def _upgrades_of(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> list[Upgrade]:
-        """Return the upgrades of a lane's engines; a plan only if the run lasts longer than its build."""
-        upgrades: list[Upgrade] = []
-        for replica, (request, quick) in enumerate((one.request, one.quick) for one in opened):
-            if quick is None:
-                continue
+    def _upgrades_of(self, lane: Lane, path: Path, request: EngineRequest, opened: Sequence[OpenedReplica]) -> Iterator[Upgrade]:
+        """Yield the upgrades of a lane's engines; a plan only if the run lasts longer than its build."""
+        for upgrade in upgrades_of(lane, path, request, opened, self._videos):
+            quick = upgrade.quick
             if quick.device != "cpu" and request.engine_dir is not None:
                 seconds = expected_build_s(path, request.engine_dir, quick.device)
                 if not self._lasts(seconds):
                     why = f"building plans for {quick.device} takes about {seconds:.0f} s, longer than the clips"
                     hint = f"Build them once with: vision-infer engine choose MODEL --device {quick.device} --data VIDEO"
                     self._on_message(f"{lane.name}: keeps {quick.first.engine}: {why}. {hint}")
+                    upgrade.on_kept()
                     if quick.samples is not None:
                         quick.samples.close()  # the engine then keeps no frames
                     continue
-            upgrades.append(upgrade_of(lane, path, request, quick, self._videos, replica))
-        return upgrades
+            yield upgrade
 
     def _says(self, path: Path) -> OnMessage:
         """Return a receiver of lines about a graph, which adds its input size if the model has several."""
@@ -176,7 +174,7 @@ class LaneOpening:
     ) -> LateEngine:
         def use(opened: Sequence[OpenedReplica]) -> None:
             put_in(supervisor, lane, opened)
-            for item in self._upgrades_of(lane, path, opened):
+            for item in self._upgrades_of(lane, path, request, opened):
                 upgrade.add(item)
 
         late = LateEngine(path, request, open_quickly, use, partial(supervisor.give_up, lane.name), self._says(path))

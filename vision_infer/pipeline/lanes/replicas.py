@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.device import devices_of
-from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine import Engine, device_of
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
@@ -27,15 +27,17 @@ OpenEngine = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, WarmStart 
 class OpenedReplica:
     """An open engine on one device."""
 
-    request: EngineRequest
-    """The request for this device."""
     engine: Engine
     quick: WarmStart | None
-    """What to do to get a better engine; None: nothing."""
+    """What to do to get a better engine in its place; None: nothing."""
+    others: list[WarmStart] = field(default_factory=list)
+    """What to do to get engines on further devices, for which this one on the CPU runs until then."""
 
 
 def open_replicas(path: Path, request: EngineRequest, open_it: OpenEngine, on_message: OnMessage) -> list[OpenedReplica]:
     """Open a model on each device of a request, at least one. A device on which it cannot be opened is reported and left out.
+
+    An engine that opens on the CPU until one for its GPU is built is kept once: it runs for all of these GPUs.
 
     Args:
         path: The deployment graph.
@@ -51,14 +53,22 @@ def open_replicas(path: Path, request: EngineRequest, open_it: OpenEngine, on_me
     failed: list[tuple[str, EngineError]] = []
     with ExitStack() as engines:
         for device in devices_of(request.device, on_message):
-            on_device = replace(request, device=device)
             try:
-                engine, quick = open_it(path, on_device, on_message)
+                engine, quick = open_it(path, replace(request, device=device), on_message)
             except EngineError as error:
                 failed.append((device, error))
                 continue
-            engines.push(engine)
-            opened.append(OpenedReplica(on_device, engine, quick))
+            on_cpu = None if device == "cpu" else _on_cpu(engine, opened)
+            if on_cpu is None:
+                engines.push(engine)
+                opened.append(OpenedReplica(engine, quick))
+                continue
+            engine.__exit__(None, None, None)
+            if quick is None:
+                failed.append((device, EngineError("the lane runs on the CPU already")))
+            else:
+                samples = None if on_cpu.quick is None else on_cpu.quick.samples
+                on_cpu.others.append(replace(quick, samples=samples))
         if not opened:
             raise failed[0][1]
         engines.pop_all()
@@ -67,24 +77,27 @@ def open_replicas(path: Path, request: EngineRequest, open_it: OpenEngine, on_me
     return opened
 
 
+def _on_cpu(engine: Engine, opened: Sequence[OpenedReplica]) -> OpenedReplica | None:
+    """Return the open engine on the CPU, if this one is there too."""
+    if device_of(engine) != "cpu":
+        return None
+    return next((one for one in opened if device_of(one.engine) == "cpu"), None)
+
+
 def make_replicated(opened: Sequence[OpenedReplica], make: Callable[[Engine], Lane]) -> Lane:
     """Make a lane of open engines, which are closed if that fails."""
     with ExitStack() as engines:
         for replica in opened:
             engines.push(replica.engine)
-        first, *others = opened
-        lane = make(first.engine)
-        lane.set_device(first.request.device)
-        for replica in others:
-            lane.add_engine(replica.engine, replica.request.device)
+        lane = make(opened[0].engine)
+        for replica in opened[1:]:
+            lane.add_engine(replica.engine)
         engines.pop_all()
     return lane
 
 
 def put_in(supervisor: Supervisor, lane: Lane, opened: Sequence[OpenedReplica]) -> None:
     """Give engines to a running lane that has none."""
-    first, *others = opened
-    lane.set_device(first.request.device)
-    supervisor.swap_engine(lane.name, first.engine)
-    for replica in others:
-        supervisor.add_replica(lane.name, replica.engine, replica.request.device)
+    supervisor.swap_engine(lane.name, opened[0].engine)
+    for replica in opened[1:]:
+        supervisor.swap_engine(lane.name, replica.engine, replica=None)

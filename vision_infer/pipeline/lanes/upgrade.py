@@ -24,6 +24,7 @@ from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.child_process import run_child
 from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.replicas import OpenedReplica
 from vision_infer.pipeline.status import LaneStatus
 from vision_infer.stream.redact import redact
 
@@ -46,7 +47,7 @@ Runner = Callable[[Sequence[str], int, Callable[[], bool], OnMessage, BinaryIO |
 class Swap(Protocol):
     """Puts an engine into a lane; returns the old one once it is free, as :meth:`Supervisor.swap_engine` does."""
 
-    def __call__(self, name: str, engine: Engine, *, replica: int = 0) -> Engine | None: ...
+    def __call__(self, name: str, engine: Engine, *, replica: int | None) -> Engine | None: ...
 
 
 Statuses = Callable[[], Sequence[LaneStatus]]
@@ -66,8 +67,8 @@ class Upgrade:
     """Videos on which autotuning can judge accuracy on the CPU."""
     on_kept: Callable[[], None] = lambda: None
     """Called if the lane keeps the engine that it has."""
-    replica: int = 0
-    """The number of the lane's replica."""
+    replica: int | None = 0
+    """The number of the lane's replica that gets the engine; None: the lane has none on that device yet."""
 
 
 class EngineUpgrade:
@@ -167,37 +168,42 @@ class EngineUpgrade:
         return self._ended or self._stopping.is_set()
 
     def _carry_out(self, upgrade: Upgrade) -> None:
-        autotune = upgrade.quick.better is None
+        quick = upgrade.quick
         with self._changed:
-            self._changed.wait_for(self._stopped, self._autotune_after_s if autotune else self._build_after_s)
+            self._changed.wait_for(self._stopped, self._autotune_after_s if quick.better is None else self._build_after_s)
         if self._stopped():
             return
-        samples = upgrade.quick.samples
-        if samples is not None and samples.closed:  # with its lane, which may be opened again: this is not a failure
+        # On a GPU, the upgrade of another replica may have decided meanwhile.
+        better = None if quick.device == "cpu" else _choice_of(upgrade)
+        if better is None:
+            if quick.samples is not None and quick.samples.closed:  # with its lane, which may open again: this is not a failure
+                upgrade.on_kept()
+                return
+            failure = self._run_child(upgrade)
+            if self._stopped():
+                return
+            if failure is not None:
+                self._keeps(upgrade, failure)
+                return
+            better = quick.better or _choice_of(upgrade)
+        if better is None or better.candidate == quick.first:
             upgrade.on_kept()
+            self._on_message(f"{upgrade.lane}: keeps {quick.first.engine if better is None else better.reason}")
             return
-        if autotune:
+        self._put_in(upgrade, better)
+
+    def _run_child(self, upgrade: Upgrade) -> str | None:
+        """Let a child process compile the better engine, or find it; return what failed."""
+        if upgrade.quick.better is None:
             command, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
         else:
             command, nice = build_command(upgrade), BUILD_NICE
-        prefix = f"{upgrade.lane}: "
+
+        def on_line(line: str) -> None:
+            self._on_message(redact(f"{upgrade.lane}: {line}"))
+
         with kept_for_a_build(upgrade.quick.device):
-            failure = self._runner(command, nice, self._stopped, lambda line: self._on_message(redact(prefix + line)), samples)
-        if self._stopped():
-            return
-        if failure is not None:
-            self._keeps(upgrade, failure)
-            return
-        folder = upgrade.request.engine_dir
-        better = upgrade.quick.better
-        if better is None and folder is not None:
-            batch = plan_batch(upgrade.path, upgrade.request)
-            better = find_choice(upgrade.path, folder, device=upgrade.quick.device, batch=batch)
-        if better is None or better.candidate == upgrade.quick.first:
-            upgrade.on_kept()
-            self._on_message(f"{upgrade.lane}: keeps {upgrade.quick.first.engine if better is None else better.reason}")
-            return
-        self._put_in(upgrade, better)
+            return self._runner(command, nice, self._stopped, on_line, upgrade.quick.samples)
 
     def _keeps(self, upgrade: Upgrade, reason: str) -> None:
         with self._changed:
@@ -221,22 +227,37 @@ class EngineUpgrade:
             old.__exit__(None, None, None)
 
 
-def upgrade_of(
-    lane: Lane, path: Path, request: EngineRequest, quick: WarmStart, data: tuple[str, ...] = (), replica: int = 0
-) -> Upgrade:
-    """Return the upgrade of a replica. While an engine for a GPU is being made, sources that open are decoded on that GPU.
+def upgrades_of(
+    lane: Lane, path: Path, request: EngineRequest, opened: Sequence[OpenedReplica], data: tuple[str, ...] = ()
+) -> list[Upgrade]:
+    """Return the upgrades of a lane. While an engine for a GPU is being made, sources that open are decoded on that GPU.
 
     Args:
-        lane: The lane, which runs the quick engine.
+        lane: The lane, which runs the opened engines.
         path: The model's deployment graph.
+        request: How the engines are used; its device does not matter.
+        opened: The engines, in the order of the lane.
         data: Videos on which autotuning can judge accuracy on the CPU.
-        replica: The number of the replica.
     """
-    if quick.device == "cpu":
-        return Upgrade(lane.name, path, request, quick, data, replica=replica)
-    gpu = parse_device(quick.device)[1]
-    lane.next_gpus.add(gpu)
-    return Upgrade(lane.name, path, request, quick, data, partial(lane.next_gpus.discard, gpu), replica)
+    upgrades: list[Upgrade] = []
+    for replica, one in enumerate(opened):
+        # Those on further devices first: they need the frames that this engine keeps, and it ends when it is replaced.
+        for quick, number in (*((other, None) for other in one.others), (one.quick, replica)):
+            if quick is not None and quick.device == "cpu":
+                upgrades.append(Upgrade(lane.name, path, request, quick, data, replica=number))
+            elif quick is not None:
+                gpu = parse_device(quick.device)[1]
+                lane.next_gpus.add(gpu)
+                upgrades.append(Upgrade(lane.name, path, request, quick, data, partial(lane.next_gpus.discard, gpu), number))
+    return upgrades
+
+
+def _choice_of(upgrade: Upgrade) -> EngineChoice | None:
+    """Return what was decided for an upgrade's device."""
+    folder = upgrade.request.engine_dir
+    if folder is None:
+        return None
+    return find_choice(upgrade.path, folder, device=upgrade.quick.device, batch=plan_batch(upgrade.path, upgrade.request))
 
 
 def build_command(upgrade: Upgrade) -> list[str]:

@@ -163,8 +163,8 @@ class EngineEventAnswer(ApiModel):
     type: Literal["engine"] = "engine"
     lane: str
     change: EngineChange = Field(
-        description="`swapped`: the lane now uses this engine; `hanging`: the engine does not return a batch; `removed`: the "
-        "engine failed, and the lane continues on other devices."
+        description="`swapped`: the lane now uses this engine; `added`: it uses this one as well; `hanging`: the engine does not "
+        "return a batch; `removed`: the engine failed, and the lane continues on other devices."
     )
     engine: str = Field(description="The engine's name: runtime-device-precision.")
     at: str = Field(description="The time of the change (UTC).")

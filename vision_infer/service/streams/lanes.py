@@ -13,7 +13,7 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
 from vision_infer.engine.device import available_cpus
-from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine import Engine, device_of
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.placeholder import PlaceholderEngine
@@ -26,7 +26,7 @@ from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
 from vision_infer.pipeline.lanes.replicas import OpenedReplica, make_replicated, open_replicas, put_in
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, upgrade_of
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, upgrades_of
 from vision_infer.pipeline.runs.run_factories import SECONDARY_BATCH, engine_request
 from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.pipeline.supervisor import Supervisor
@@ -118,7 +118,7 @@ class Lanes:
         request = self._request(self._settings.batch)
         other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
-        use = partial(self._use_engines, other, path)
+        use = partial(self._use_engines, other, path, request)
         late = LateEngine(path, request, self._load, use, partial(self._give_up, other), _log.info)
         other.want = late.want
         with self._lock:
@@ -127,19 +127,18 @@ class Lanes:
             self._supervisor.add_lane(other)
             self._others.setdefault(lane.group, []).append(other)
 
-    def _use_engines(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> None:
+    def _use_engines(self, lane: Lane, path: Path, request: EngineRequest, opened: Sequence[OpenedReplica]) -> None:
         """Give a lane its loaded engines."""
         with self._lock:
             if not self._has(lane):  # closed while the engine was loading
                 raise UnavailableError(f"{lane.name} was closed while its engine was loading", "this is not an error")
             put_in(self._supervisor, lane, opened)
-        self._upgrade_all(lane, path, opened)
+        self._upgrade_all(lane, path, request, opened)
 
-    def _upgrade_all(self, lane: Lane, path: Path, opened: Sequence[OpenedReplica]) -> None:
+    def _upgrade_all(self, lane: Lane, path: Path, request: EngineRequest, opened: Sequence[OpenedReplica]) -> None:
         """Make better engines for a lane where that is possible."""
-        for replica, one in enumerate(opened):
-            if one.quick is not None:
-                self._upgrade.add(upgrade_of(lane, path, one.request, one.quick, replica=replica))
+        for upgrade in upgrades_of(lane, path, request, opened):
+            self._upgrade.add(upgrade)
 
     def _give_up(self, lane: Lane, error: VisionInferError) -> None:
         """Fail a lane whose engine cannot be loaded."""
@@ -184,7 +183,7 @@ class Lanes:
         except BaseException:
             lane.close()
             raise
-        self._upgrade_all(lane, path, opened)
+        self._upgrade_all(lane, path, request, opened)
         return lane
 
     def requests(self, model: str) -> Requests:
@@ -251,8 +250,8 @@ class Lanes:
                 if isinstance(lane.engine, PlaceholderEngine):
                     self._supervisor.give_up(lane.name, stopping)
 
-    def _swap(self, name: str, engine: Engine, *, replica: int = 0) -> Engine | None:
-        """Replace an engine of a lane; the lane is not closed meanwhile.
+    def _swap(self, name: str, engine: Engine, *, replica: int | None = 0) -> Engine | None:
+        """Replace an engine of a lane, or add one (None); the lane is not closed meanwhile.
 
         Raises:
             UnavailableError: The lane is closed.
@@ -262,8 +261,11 @@ class Lanes:
             replicas = {status.name: status.replicas for status in self._supervisor.lane_statuses()}.get(name)
             if self._closed or replicas is None:
                 raise UnavailableError(f"{name} was closed while its engine was loading", "this is not an error")
-            before = replicas[replica].engine
             old = self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S, replica)
+        if replica is None:
+            self._on_event(EngineEvent(name, "added", engine.name, self._clock.monotonic_ns(), f"on {device_of(engine)}"))
+            return None
+        before = replicas[replica].engine
         self._on_event(EngineEvent(name, "swapped", engine.name, self._clock.monotonic_ns(), f"replaces {before}"))
         if old is None:
             self.report_hanging(name, before, SWAP_TIMEOUT_S, "the engine is abandoned")
