@@ -47,11 +47,11 @@ def test_errors_that_no_later_call_survives_have_their_own_error(status: int) ->
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
+def device() -> CudaDevice:
     """A device that does not exist, without its constructor."""
     made: CudaDevice = CudaDevice.__new__(CudaDevice)
     made.index, made.name, made._kernels, made._problem, made._lock = 0, "cuda:0", {}, None, threading.Lock()
-    monkeypatch.setattr(CudaDevice, "compute_capability", "sm_89")
+    made.compute_capability = "sm_89"
     surface_kernel.compiled.cache_clear()
     return made
 

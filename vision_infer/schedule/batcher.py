@@ -110,10 +110,8 @@ class Batcher(Generic[T]):
 
     def change_lane(self, settings: LaneSettings, replica: int = 0) -> None:
         """Give a replica of a lane other batch sizes and limits, from its next batch on; its frames continue to wait."""
-        device = self._devices.setdefault(settings.device, DeviceState())
-        self._lanes[settings.name].replicas[replica].change(settings, device)
-        used = {one.settings.device for lane in self._lanes.values() for one in lane.replicas}
-        self._devices = {name: state for name, state in self._devices.items() if name in used}
+        self._lanes[settings.name].replicas[replica].change(settings, self._devices.setdefault(settings.device, DeviceState()))
+        self._devices = {one.settings.device: one.device for lane in self._lanes.values() for one in lane.replicas}
 
     def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[T]]:
         """Remove a stream from one of its lanes, not the last; return the frames that waited there, which are lost."""

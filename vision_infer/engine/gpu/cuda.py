@@ -91,6 +91,8 @@ class CudaDevice:
             raise EngineError(f"cuda:{index} does not exist: CUDA finds {count} GPUs", "Use --device cuda:0, or cpu.")
         self.index = index
         self.name = f"cuda:{index}"
+        self.title, self.compute_capability = device_kind(index)
+        """The name of the GPU, such as ``NVIDIA L4``, and its compute capability, such as ``sm_89``."""
         self._kernels: dict[str, Any] = {}
         self._problem: str | None = None
         # Guards _kernels, _problem and the use of _decoded. Held by the threads that read decoded frames, for queueing only, and
@@ -121,16 +123,6 @@ class CudaDevice:
                 *(self.name, flags, _CONTEXT_FLAGS),
             )
         return context
-
-    @property
-    def compute_capability(self) -> str:
-        """The compute capability, such as ``sm_89``."""
-        return _capability(self._device)
-
-    @property
-    def title(self) -> str:
-        """The name of the GPU, such as ``NVIDIA L4``."""
-        return _title(self._device)
 
     def use(self) -> None:
         """Make it the device of the calling thread."""
@@ -311,18 +303,10 @@ def device_kind(index: int) -> tuple[str, str]:
     """
     _done(driver.cuInit(0))
     device = _done(driver.cuDeviceGet(index))
-    return _title(device), _capability(device)
-
-
-def _title(device: Any) -> str:
-    return str(_done(driver.cuDeviceGetName(256, device)).split(b"\0")[0].decode(errors="replace"))
-
-
-def _capability(device: Any) -> str:
-    kinds = driver.CUdevice_attribute
-    attributes = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
-    major, minor = (_done(driver.cuDeviceGetAttribute(attribute, device)) for attribute in attributes)
-    return f"sm_{major}{minor}"
+    name = _done(driver.cuDeviceGetName(256, device)).split(b"\0")[0].decode(errors="replace")
+    parts = (f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}" for part in ("MAJOR", "MINOR"))
+    major, minor = (_done(driver.cuDeviceGetAttribute(getattr(driver.CUdevice_attribute, part), device)) for part in parts)
+    return name, f"sm_{major}{minor}"
 
 
 def _done(result: tuple[Any, ...]) -> Any:

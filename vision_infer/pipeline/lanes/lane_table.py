@@ -11,8 +11,9 @@ from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.ledger import gpu_memory_of
 from vision_infer.engine.placeholder import PlaceholderEngine
-from vision_infer.pipeline.dispatch import Dispatch, LaneLoad, ReplicaLoad
+from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.loads import LaneLoad, ReplicaLoad
 from vision_infer.pipeline.status import LaneStatus, ReplicaStatus
 
 FAILING = 5
