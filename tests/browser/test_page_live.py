@@ -110,7 +110,7 @@ def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: Liv
         page.get_by_label("URL", exact=True).fill(site.cameras.url("/front"))
         page.get_by_role("button", name="Test this URL").click()
         expect(page.get_by_text("The camera works.")).to_be_visible()
-        expect(page.get_by_text("passthrough, no transcoding")).to_be_visible()
+        expect(page.get_by_text("passthrough for every browser")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
         page.get_by_label("Infer only during motion").check()
         page.get_by_label("Record a clip of each").check()

@@ -85,13 +85,14 @@ def test_an_invalid_url_is_reported_without_its_password(url: str, expected: str
 def seen(**other: Any) -> Probe:
     values: dict[str, Any] = {"url": "rtsp://c/x", "kind": "rtsp", "codec": "h264", "size": Size(1920, 1080), "frame_rate": 25.0}
     values |= {"opened_ms": 50.0, "first_frame_ms": 300.0, "frames": 75, "passthrough_problem": "", "key_interval_s": 2.0}
+    values |= {"passthrough_players": "every browser"}
     return Probe(**(values | other))
 
 
 @pytest.mark.parametrize(
     ("other", "severity", "expected"),
     [
-        ({}, "ok", "first frame after 300 ms, a key frame every 2 s; browsers can play it unmodified"),
+        ({}, "ok", "first frame after 300 ms, a key frame every 2 s; every browser can play it unmodified"),
         ({"b_frames": True}, "warning", "it sends B-frames"),
         ({"key_interval_s": 10.0}, "warning", "its key frames are 10 s apart"),
         ({"key_interval_s": None, "since_key_s": 7.0}, "warning", "its key frames are at least 7 s apart"),
@@ -103,7 +104,7 @@ def seen(**other: Any) -> Probe:
         ({"size": Size(3840, 2160)}, "note", "3840x2160 is larger than detection models use"),
         ({"interlaced": True}, "note", "it is interlaced"),
         (
-            {"passthrough_problem": "browsers do not play JPEG over WebRTC"},
+            {"passthrough_problem": "browsers do not play JPEG over WebRTC", "passthrough_players": ""},
             "note",
             "the preview must transcode it: browsers do not play JPEG",
         ),

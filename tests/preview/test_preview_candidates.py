@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.hand_clock import HandClock
-from vision_infer.preview.offer import Codec, Offer
+from vision_infer.preview.codecs.matching import Codec
+from vision_infer.preview.offer import Offer
 from vision_infer.preview.transport.candidates import MAX_CANDIDATES, MAX_PEERS, CheckRate, too_many_peers, usable
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.preview import datagrams as datagrams_module
+from vision_infer.preview.transport import datagrams as datagrams_module
 from vision_infer.preview.transport.datagrams import BURST, Datagrams, bursts
 
 SENT = [bytes([number]) * 1200 for number in range(12)] + [b"short"]

@@ -10,9 +10,11 @@ from aiortc.codecs.h264 import h264_depayload
 
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
-from vision_infer.preview import h264
-from vision_infer.preview.feed import H264Packets
-from vision_infer.preview.offer import plain_profile
+from vision_infer.preview.codecs import h264
+from vision_infer.preview.codecs.h264 import H264Packets
+from vision_infer.preview.codecs.matching import profile_level_id
+from vision_infer.preview.codecs.nal_units import units
+from vision_infer.stream.browser import VideoFacts, passthrough
 
 SEI = 6
 
@@ -38,37 +40,39 @@ def encoded(
 
 
 def sps_of(packet: bytes) -> bytes:
-    return next(unit for unit in h264.units(packet) if unit[0] & 31 == h264.SPS)
+    return next(unit for unit in units(packet) if unit[0] & 31 == h264.SPS)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "options", "profile", "interlaced"),
     [
-        (640, 360, {"profile": "baseline"}, "42c0", False),
-        (1920, 1080, {"preset": "veryfast", "profile": "main"}, "4d40", False),
-        (1280, 720, {"preset": "veryfast", "profile": "high"}, "6400", False),
-        (322, 242, {"preset": "veryfast", "profile": "high"}, "6400", False),
-        (720, 576, {"preset": "veryfast", "profile": "high", "x264-params": "interlaced=1"}, "6400", True),
+        (640, 360, {"profile": "baseline"}, "Constrained Baseline", False),
+        (1920, 1080, {"preset": "veryfast", "profile": "main"}, "Main", False),
+        (1280, 720, {"preset": "veryfast", "profile": "high"}, "High", False),
+        (322, 242, {"preset": "veryfast", "profile": "high"}, "High", False),
+        (720, 576, {"preset": "veryfast", "profile": "high", "x264-params": "interlaced=1"}, "High", True),
     ],
 )
 def test_facts_of_a_parameter_set(width: int, height: int, options: dict[str, str], profile: str, interlaced: bool) -> None:
     facts = h264.sps_facts(sps_of(encoded(width, height, options)[1][0]))
     assert facts.size == Size(width, height)
-    assert facts.profile_level_id[:4] == profile
+    assert facts.profile == profile
     assert facts.interlaced is interlaced
-    assert facts.eight_bits_420
+    assert (facts.bits, facts.chroma) == (8, "4:2:0")
 
 
 def test_ten_bits_and_other_chroma_formats_are_detected() -> None:
     for pix_fmt in ("yuv420p10le", "yuv422p", "yuv444p"):
-        assert not h264.sps_facts(sps_of(encoded(320, 240, {}, pix_fmt)[1][0])).eight_bits_420
+        facts = h264.sps_facts(sps_of(encoded(320, 240, {}, pix_fmt)[1][0]))
+        assert (facts.bits, facts.chroma) != (8, "4:2:0")
+        assert passthrough(facts, False, 2160).problem.startswith(f"browsers do not play H.264 {facts.profile}")
 
 
 def test_a_damaged_parameter_set_is_an_error_and_not_a_crash() -> None:
     sps = sps_of(encoded(640, 360, {})[1][0])
     whole = h264.sps_facts(sps)
 
-    def facts(unit: bytes) -> h264.SpsFacts | None:
+    def facts(unit: bytes) -> VideoFacts | None:
         try:
             return h264.sps_facts(unit)
         except ValueError:
@@ -83,41 +87,41 @@ def test_a_damaged_parameter_set_is_an_error_and_not_a_crash() -> None:
 
 def test_lengths_and_start_codes_give_the_same_units() -> None:
     packet = encoded(320, 240, {})[1][0]
-    units = list(h264.units(packet))
-    assert len(units) > 2
-    with_lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
-    assert list(h264.units(with_lengths, 4)) == units
+    found = list(units(packet))
+    assert len(found) > 2
+    with_lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in found)
+    assert list(units(with_lengths, 4)) == found
 
 
 def test_parameter_sets_from_the_extradata_precede_each_key_frame() -> None:
     extradata, packets = encoded(320, 240, {"x264-params": "keyint=2:repeat-headers=0", "flags": "+global_header"}, frames=4)
-    assert {unit[0] & 31 for unit in h264.units(packets[0])} <= {SEI, 5}
+    assert {unit[0] & 31 for unit in units(packets[0])} <= {SEI, 5}
     converter = H264Packets(VideoFormat("h264", extradata))
     assert converter.facts is not None
     for number, packet in enumerate(packets):
         key = number % 2 == 0
-        units = converter.units(EncodedPacket(memoryview(packet), number, key, None))
-        kinds = dict.fromkeys(unit[0] & 31 for unit in units if unit[0] & 31 != SEI)  # a frame may have several slices
+        found = converter.units(EncodedPacket(memoryview(packet), number, key, None))
+        kinds = dict.fromkeys(unit[0] & 31 for unit in found if unit[0] & 31 != SEI)  # a frame may have several slices
         assert list(kinds) == ([7, 8, 5] if key else [1])
 
 
 def test_avcc_extradata_is_parsed() -> None:
     extradata, packets = encoded(320, 240, {"flags": "+global_header"})
-    sps, pps = (next(u for u in h264.units(extradata) if u[0] & 31 == kind) for kind in (7, 8))
+    sps, pps = (next(u for u in units(extradata) if u[0] & 31 == kind) for kind in (7, 8))
     avcc = bytes([1, *sps[1:4], 0xFF, 0xE1]) + len(sps).to_bytes(2, "big") + sps + b"\x01" + len(pps).to_bytes(2, "big") + pps
-    assert h264.parameter_sets(avcc) == (4, [sps, pps])
+    assert H264Packets.parameter_sets(avcc) == (4, [sps, pps])
     for cut in range(len(avcc)):
-        h264.parameter_sets(avcc[:cut])
+        H264Packets.parameter_sets(avcc[:cut])
     assert packets
 
 
 def test_joined_payloads_give_the_original_frame() -> None:
     packet = encoded(1280, 720, {"x264-params": "bitrate=20000:vbv-maxrate=20000:vbv-bufsize=20000"})[1][0]
-    units = list(h264.units(packet))
-    big = [*units[:-1], units[-1] + bytes(range(1, 256)) * 40]  # larger than the maximum packet size
+    found = list(units(packet))
+    big = [*found[:-1], found[-1] + bytes(range(1, 256)) * 40]  # larger than the maximum packet size
     payloads = h264.payloads(big)
     assert max(map(len, payloads)) <= 1300
-    assert list(h264.units(b"".join(map(h264_depayload, payloads)))) == big
+    assert list(units(b"".join(map(h264_depayload, payloads)))) == big
 
 
 @pytest.mark.parametrize("length", [1300, 1301, 1299 + 1298, 1 + 3 * 1298, 2 + 3 * 1298])
@@ -142,4 +146,6 @@ def test_a_large_unit_fills_each_packet_but_its_last(length: int) -> None:
     ],
 )
 def test_additional_profile_flags_of_cameras_are_ignored(camera: str, plain: str) -> None:
-    assert plain_profile(camera) == plain
+    number, flags, level = bytes.fromhex(camera)
+    facts = VideoFacts("h264", h264.profile_name(number, flags), level)
+    assert profile_level_id(facts) == plain

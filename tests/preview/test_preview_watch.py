@@ -108,6 +108,28 @@ def test_gstreamer_plays_with_its_rsa_certificate(cameras: RtspServer, caps: str
     asyncio.run(run())
 
 
+def test_h265_is_passed_through_while_one_encoder_serves_all_other_players(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings(encode_height=180, encode_fps=15))
+        with Stream(preview, cameras.url("/h265")):
+            without = [await arrived(preview), await watch(preview)]
+            caps = RTP % (100, "H265") + ",profile-id=(string)1,level-id=(string)120"
+            session, frames = await watch_with_gstreamer(preview, caps, 30)
+            assert (session.facts.codec, session.facts.mode, session.facts.profile, frames) == ("H265", "passthrough", "Main", 30)
+            assert "a=rtpmap:100 H265/90000" in session.answer
+            assert "sprop-vps=" in session.answer
+            for watcher in without:
+                await watcher.has(5)
+                assert watcher.session.facts.mode == "encoded"
+                assert watcher.session.facts.reason.startswith("the player does not support H.265 Main level ")
+            assert preview.counts().encoders == 1
+            await session.end("done")
+            for watcher in without:
+                await gone(watcher)
+
+    asyncio.run(run())
+
+
 def test_a_failed_dtls_handshake_is_logged(cameras: RtspServer, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         preview = Preview(PreviewSettings())
@@ -132,7 +154,7 @@ def test_a_failed_dtls_handshake_is_logged(cameras: RtspServer, caplog: pytest.L
 @pytest.mark.parametrize(
     ("source", "reason", "size"),
     [
-        ("/h265", "the stream is H.265", (320, 180)),
+        ("/h265", "the player does not support H.265 Main level", (320, 180)),
         ("/b", "", (320, 180)),
         ("test://?size=640x360&fps=20", "the stream is uncompressed (the test pattern)", (320, 180)),
         ("mjpeg", "the stream is MJPEG", (128, 96)),

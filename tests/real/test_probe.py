@@ -65,7 +65,7 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     assert clock.nominal_rate == 30
     assert clock.key_interval_frames == 10
     assert 0 < clock.opened_ms < clock.first_frame_ms
-    assert (clock.b_frames, clock.damaged, clock.passthrough, clock.audio_codec) == (False, 0, True, "")
+    assert (clock.b_frames, clock.damaged, clock.passthrough_players, clock.audio_codec) == (False, 0, "every browser", "")
     assert clock.bit_rate
     assert clock.decode_ms
     assert clock.jitter_ms is not None
@@ -73,7 +73,7 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
 
 def test_reasons_against_passthrough(seen: dict[str, Probe]) -> None:
     assert seen["/h265"].codec == "hevc"
-    assert seen["/h265"].passthrough_problem == "not every browser plays H.265"
+    assert (seen["/h265"].passthrough_problem, seen["/h265"].passthrough_players) == ("", "browsers that play H.265 Main")
     assert seen["/b"].b_frames
     assert "B-frames" in seen["/b"].passthrough_problem
 

@@ -20,7 +20,11 @@ gi.require_version("GstSdp", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 
 LIMIT_S = 20
-DECODERS = {"H264": "rtph264depay ! h264parse ! openh264dec", "VP8": "rtpvp8depay ! vp8dec"}
+DECODERS = {
+    "H264": "rtph264depay ! h264parse ! openh264dec",
+    "H265": "rtph265depay ! h265parse ! libde265dec",
+    "VP8": "rtpvp8depay ! vp8dec",
+}
 
 
 def main(caps, wanted):

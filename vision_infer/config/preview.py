@@ -51,7 +51,7 @@ class PreviewSettings(SettingsBase):
         default=4, ge=0, le=256, description="The maximum number of videos encoded at the same time. 0: no encoding."
     )
     max_height: int = Field(
-        default=2160, ge=16, le=8192, description="H.264 video higher than this is encoded at a smaller size instead, in pixels."
+        default=2160, ge=16, le=8192, description="Video higher than this is encoded at a smaller size instead, in pixels."
     )
     encode_height: int = Field(default=540, ge=16, le=2160, description="The maximum height of encoded video, in pixels.")
     encode_fps: float = Field(default=25.0, gt=0, le=120, description="The maximum frame rate of encoded video.")

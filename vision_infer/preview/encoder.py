@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Literal
 
 import av
-from aiortc.codecs.vpx import Vp8Encoder
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -18,22 +17,23 @@ from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
-from vision_infer.preview import h264
+from vision_infer.preview.codecs import h264, vp8
+from vision_infer.preview.codecs.nal_units import units
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.transport.datagrams import bursts
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.sink.files.shrink import shrunk_to
+from vision_infer.stream.browser import VideoFacts
 from vision_infer.stream.image import VideoImage
 
 CodecName = Literal["H264", "VP8"]
-PROFILE = "42e01f"
-"""The H.264 profile-level-id of encoded video: constrained baseline."""
+ENCODED: dict[CodecName, VideoFacts] = {"H264": VideoFacts("h264", "Constrained Baseline", 31), "VP8": VideoFacts("vp8")}
+"""The encoded video by its codec."""
 GROUP_S = 2
 """The interval of key frames in seconds. A viewer that joins receives the frames since the last one."""
 _SECOND = 1_000_000_000
-_PICTURE_IDS = 1 << 15
 _X264 = {
     "preset": "veryfast",
     "tune": "zerolatency",
@@ -67,7 +67,6 @@ class EncodedFeed(Feed):
         self._settings = settings
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._picture_id = 0
         self._ending = threading.Event()
         self._frame: Frame | None = None
         self._came = threading.Condition()  # guards _frame: the stream's thread puts it there, the encoder's thread takes it
@@ -127,11 +126,7 @@ class EncodedFeed(Feed):
         if ending.is_set():
             return
         self.size = coded.size
-        if self.codec == "H264":
-            payloads = h264.payloads(list(h264.units(coded.data)))
-        else:
-            payloads = tuple(Vp8Encoder._packetize(coded.data, self._picture_id))
-            self._picture_id = (self._picture_id + 1) % _PICTURE_IDS
+        payloads = h264.payloads(list(units(coded.data))) if self.codec == "H264" else vp8.payloads(coded.data)
         if payloads:
             total = sum(map(len, payloads))
             self.accept(MediaImage(bursts(payloads), coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))

@@ -9,21 +9,24 @@ from collections.abc import Callable
 from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
-from vision_infer.preview import h264
+from vision_infer.preview.codecs.payloads import Packets
+from vision_infer.preview.codecs.registry import packets_of
 from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import MAX_GROUP_BYTES, MAX_GROUP_PACKETS, ConnectionOpened, Relay
 from vision_infer.preview.sender import Viewer
 from vision_infer.preview.transport.datagrams import bursts
+from vision_infer.stream.browser import VideoFacts
 
 _MAX_WAITING = 256
 """The maximum number of packets that wait for the event loop. Beyond it, the feed skips to the next key frame."""
 
 
 class Feed:
-    """One encoded video (``H264`` or ``VP8``) and its viewers. It is used on the event loop only."""
+    """One encoded video and its viewers. It is used on the event loop only."""
 
     def __init__(self, codec: str, by: By) -> None:
         self.codec = codec
+        """The name of the codec in SDP, for example ``H264``."""
         self.by = by
         self.viewers: list[Viewer] = []
         self.size: Size | None = None
@@ -88,55 +91,25 @@ class Feed:
         self.group_too_long = False
 
 
-class H264Packets:
-    """Splits a stream's packets into NAL units, with parameter sets before each key frame."""
-
-    def __init__(self, video: VideoFormat) -> None:
-        self._length_size, units = h264.parameter_sets(video.extradata)
-        self._sets: dict[int, list[bytes]] = {}
-        self.facts: h264.SpsFacts | None = None
-        """The facts of the current sequence parameter set; None if there was none yet, or it was damaged."""
-        self._note(units)
-
-    def units(self, packet: EncodedPacket) -> list[bytes]:
-        """Return the NAL units of a packet; a key frame gets the parameter sets that it lacks."""
-        units = list(h264.units(bytes(packet.data), self._length_size))
-        kinds = {unit[0] & 31 for unit in units}
-        if kinds & {h264.SPS, h264.PPS}:
-            self._note(units)
-        if packet.key and h264.SPS not in kinds:
-            units[:0] = [*self._sets.get(h264.SPS, ()), *self._sets.get(h264.PPS, ())]
-        return units
-
-    def _note(self, units: list[bytes]) -> None:
-        for kind in (h264.SPS, h264.PPS):
-            found = [unit for unit in units if unit[0] & 31 == kind]
-            if found and found != self._sets.get(kind):
-                self._sets[kind] = found
-                if kind == h264.SPS:
-                    try:
-                        self.facts = h264.sps_facts(found[0])
-                    except ValueError:
-                        self.facts = None
-
-
 class PassthroughFeed(Feed):
-    """A stream's own H.264, passed through unmodified.
+    """A stream's own packets, passed through unmodified.
 
     Args:
+        codec: The name of the codec in SDP.
         check: Returns why browsers cannot play video with these facts; empty if they can.
         give_up: Called once with the reason when browsers can no longer play the video.
     """
 
     def __init__(
         self,
+        codec: str,
         relay: Relay,
         by: By,
-        check: Callable[[Relay, VideoFormat, h264.SpsFacts | None], str],
+        check: Callable[[Relay, VideoFormat, VideoFacts | None], str],
         give_up: Callable[[PassthroughFeed, str], None],
         clock: Clock,
     ) -> None:
-        super().__init__("H264", by)
+        super().__init__(codec, by)
         self._relay = relay
         self._check = check
         self._give_up = give_up
@@ -146,8 +119,8 @@ class PassthroughFeed(Feed):
         self._awaited = False
         self._lost = False
         self._video: VideoFormat | None = None
-        self._packets: H264Packets | None = None
-        self._checked: tuple[h264.SpsFacts | None, bool] | None = None
+        self._packets: Packets | None = None
+        self._checked: tuple[VideoFacts | None, bool] | None = None
         self.over = False
         """Whether it has given up."""
 
@@ -197,13 +170,13 @@ class PassthroughFeed(Feed):
 
     def _open(self, video: VideoFormat) -> None:
         self.reset()
+        self._packets = packets_of(video) if self._video is None or self._video.codec == video.codec else None
         self._video = video
-        self._packets = H264Packets(video) if video.codec == "h264" else None
         self._checked = None
         facts = None if self._packets is None else self._packets.facts
         self.size = None if facts is None else facts.size
         if self._packets is None:
-            self._end(self._check(self._relay, video, None))
+            self._end(self._check(self._relay, video, None) or "the codec of the stream has changed")
 
     def _image(self, packet: EncodedPacket) -> MediaImage | None:
         """Pack a packet for RTP. Returns None if it is not to be sent."""
@@ -215,7 +188,7 @@ class PassthroughFeed(Feed):
                 self.behind += 1
                 return None
             self._lost = False
-        units = packets.units(packet)
+        payloads = packets.payloads(packet)
         facts = packets.facts
         state = (facts, self._relay.reordered)
         if state != self._checked:
@@ -225,7 +198,6 @@ class PassthroughFeed(Feed):
             if reason:
                 self._end(reason)
                 return None
-        payloads = h264.payloads(units)
         if not payloads:
             return None
         pts, by = packet.pts_ns, self.by

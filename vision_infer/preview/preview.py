@@ -147,12 +147,12 @@ class Preview:
             await preview.ready()
             choice = preview.choose(offer)
             mode = "encoded" if choice.reason else "passthrough"
-            facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile_level_id)
+            facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile)
             servers = self.settings.ice_servers
             session = Session(facts, principal, choice.feed, servers, self._clock, self._checks, local, self._ended)
             self._sessions[session.id] = session
             try:
-                await session.accept(offer, choice.codec, choice.profile_level_id)
+                await session.accept(offer, choice.codec, choice.parameters)
             except BaseException:
                 session.end("the offer could not be answered")
                 raise
@@ -246,7 +246,7 @@ class Preview:
                 try:
                     if preview is None:
                         raise NoPreviewError(f"{stream}: the stream was removed")
-                    session.move(preview.encoded("H264"), "encoded", reason)
+                    session.move(preview.instead_of(feed, reason), "encoded", reason)
                 except NoPreviewError as error:
                     session.end(str(error))
 

@@ -17,9 +17,10 @@ from aiortc.sdp import candidate_from_sdp
 from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
+from vision_infer.preview.codecs.matching import Codec
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import CLOCK_RATE
-from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer
+from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Offer, finish_answer
 from vision_infer.preview.sender import Anchor, NoTrack, Viewer
 from vision_infer.preview.transport.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
 from vision_infer.preview.transport.ice import with_credentials
@@ -94,8 +95,8 @@ class Session:
         servers = [_rtc_server(with_credentials(server, clock.wall_ns())) for server in ice]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
 
-    async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> None:
-        """Create the answer, and start sending.
+    async def accept(self, offer: Offer, codec: Codec, parameters: str) -> None:
+        """Create the answer with a codec and its format parameters, and start sending.
 
         Raises:
             UsageError: aiortc cannot process the offer.
@@ -124,7 +125,7 @@ class Session:
         media = offer.sections[offer.video]
         session = offer.sections[0]
         self._ufrag = next((line[12:] for line in (*media, *session) if line.startswith("a=ice-ufrag:")), "")
-        self.answer = finish_answer(peer.localDescription.sdp, profile_level_id, offer.mid, delay)
+        self.answer = finish_answer(peer.localDescription.sdp, codec, parameters, offer.mid, delay)
         self.feed.join(self.viewer)
 
     async def trickle(self, fragment: str) -> bool:

@@ -10,26 +10,21 @@ from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import VideoFormat
-from vision_infer.preview import h264
-from vision_infer.preview.encoder import PROFILE, CodecName, EncodedFeed
-from vision_infer.preview.feed import Feed, H264Packets, PassthroughFeed
+from vision_infer.preview.codecs.matching import Codec, answer_parameters, matching
+from vision_infer.preview.codecs.payloads import Packets
+from vision_infer.preview.codecs.registry import packets_of
+from vision_infer.preview.encoder import ENCODED, CodecName, EncodedFeed
+from vision_infer.preview.feed import Feed, PassthroughFeed
 from vision_infer.preview.media import By
-from vision_infer.preview.offer import Codec, Offer
+from vision_infer.preview.offer import Offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.view_reader import ViewReader
+from vision_infer.stream.browser import VideoFacts, passthrough
 from vision_infer.stream.source import SourceSpec
 
 FIRST_FRAME_S = 3.0
 """The time in which a stream must deliver its format, in seconds."""
 _LOOK_S = 0.03
-_PLAYED_PROFILES = (66, 77, 100)
-_CODEC_NAMES = {
-    "h264": "H.264",
-    "hevc": "H.265",
-    "mjpeg": "MJPEG",
-    "mpeg4": "MPEG-4",
-    "rawvideo": "uncompressed (the test pattern)",
-}
 
 
 class NoPreviewError(VisionInferError):
@@ -46,8 +41,10 @@ class VideoChoice:
 
     feed: Feed
     codec: Codec
-    profile_level_id: str
-    """The H.264 profile for the answer; empty for other codecs."""
+    profile: str
+    """The name of the profile, for example ``Main 10``; empty if the codec has none."""
+    parameters: str
+    """The format parameters for the answer."""
     reason: str
     """The reason for encoding; empty for passthrough."""
 
@@ -113,8 +110,10 @@ class StreamPreview:
         while True:
             relay, reader = self._source(), self._reader
             video = relay.video
-            if video is not None and (video.codec != "h264" or facts_of(relay, video) is not None):
-                return
+            if video is not None:
+                packets = read_key(relay, video)
+                if packets is None or packets.facts is not None:
+                    return
             if video is None and reader is None:
                 raise NoPreviewError(f"{self.name}: the stream has no video now", "Check the state of the stream.")
             if reader is not None and reader.problem:
@@ -134,19 +133,19 @@ class StreamPreview:
         video = relay.video
         if video is None:
             raise NoPreviewError(f"{self.name}: the stream has no video now", "Check the state of the stream.")
-        facts = facts_of(relay, video)
+        packets = read_key(relay, video)
+        facts = None if packets is None else packets.facts
         reason = self.why_encoded(relay, video, facts)
-        if not reason and facts is not None:
-            codec = offer.h264(facts.profile_level_id)
+        if not reason and packets is not None and facts is not None:
+            codec = matching(offer.codecs, facts)
             if codec is not None:
-                return VideoChoice(self._passthrough(), codec, offer.profile_for(codec, facts.profile_level_id), "")
-            reason = f"the player does not support H.264 profile {facts.profile_level_id}"
+                return _choice(self._passthrough(codec.name), codec, facts, packets.sprop(), "")
+            reason = f"the player does not support {facts}"
         running = {feed.codec for feed in self.encoders}
-        found: dict[CodecName, Codec | None] = {"H264": offer.h264(PROFILE), "VP8": offer.vp8()}
-        for name, codec in sorted(found.items(), key=lambda item: item[0] not in running):
+        for name, facts in sorted(ENCODED.items(), key=lambda item: item[0] not in running):
+            codec = matching(offer.codecs, facts)
             if codec is not None:
-                profile = offer.profile_for(codec, PROFILE) if name == "H264" else ""
-                return VideoChoice(self.encoded(name), codec, profile, reason)
+                return _choice(self.encoded(name), codec, facts, "", reason)
         raise NoCodecError(
             f"{self.name}: the player offers neither H.264 with packetization-mode=1 nor VP8",
             "Offer one of them: a=fmtp:NUMBER packetization-mode=1;profile-level-id=42e01f",
@@ -181,21 +180,20 @@ class StreamPreview:
         self._passed = None
         self._encoded = {}
 
-    def why_encoded(self, relay: Relay, video: VideoFormat, facts: h264.SpsFacts | None) -> str:
-        """Return why the video cannot be passed through; empty if it can."""
-        if video.codec != "h264":
-            return f"the stream is {_CODEC_NAMES.get(video.codec, video.codec)}"
-        if relay.reordered:
-            return "the stream has B-frames"
-        if facts is None:
-            return ""  # the parameter sets are not known yet
-        if int(facts.profile_level_id[:2], 16) not in _PLAYED_PROFILES or not facts.eight_bits_420:
-            return f"browsers do not play H.264 profile {facts.profile_level_id}"
-        if facts.interlaced:
-            return "the stream is interlaced"
-        if facts.size.height > self._settings.max_height:
-            return f"its height of {facts.size.height} pixels exceeds preview.max_height"
-        return ""
+    def instead_of(self, feed: Feed, reason: str) -> EncodedFeed:
+        """Return the encoder for viewers of a feed that can no longer be passed through.
+
+        Raises:
+            NoPreviewError: The limit of encoders is reached, or the viewers have negotiated a codec without an encoder.
+        """
+        for name in ENCODED:
+            if name == feed.codec:
+                return self.encoded(name)
+        raise NoPreviewError(f"{self.name}: {reason}", "A new offer gets encoded video.")
+
+    def why_encoded(self, relay: Relay, video: VideoFormat, facts: VideoFacts | None) -> str:
+        """Return why the video cannot be passed through; empty if it can. ``facts`` is None if they are not known yet."""
+        return passthrough(facts or VideoFacts(video.codec), relay.reordered, self._settings.max_height).problem
 
     @property
     def _by(self) -> By:
@@ -204,9 +202,10 @@ class StreamPreview:
     def _source(self) -> Relay:
         return self.relay if self._reader is None else self._reader.relay
 
-    def _passthrough(self) -> PassthroughFeed:
-        if self._passed is None or self._passed.over:
+    def _passthrough(self, codec: str) -> PassthroughFeed:
+        if self._passed is None or self._passed.over or self._passed.codec != codec:
             self._passed = PassthroughFeed(
+                codec,
                 self._source(),
                 self._by,
                 self.why_encoded,
@@ -216,12 +215,13 @@ class StreamPreview:
         return self._passed
 
 
-def facts_of(relay: Relay, video: VideoFormat) -> h264.SpsFacts | None:
-    """Return the facts of a stream's parameter sets; None if there are none yet, or it is not H.264."""
-    if video.codec != "h264":
-        return None
-    packets = H264Packets(video)
-    key = relay.key
-    if key is not None:
-        packets.units(key)
-    return packets.facts
+def read_key(relay: Relay, video: VideoFormat) -> Packets | None:
+    """Return what converts a stream's packets after it has read the newest key frame; None if they cannot be passed through."""
+    packets, key = packets_of(video), relay.key
+    if packets is not None and key is not None:
+        packets.payloads(key)
+    return packets
+
+
+def _choice(feed: Feed, codec: Codec, facts: VideoFacts, sprop: str, reason: str) -> VideoChoice:
+    return VideoChoice(feed, codec, facts.profile, answer_parameters(codec, facts, sprop), reason)

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 
 import av
 import av.container
+from av.video.codeccontext import VideoCodecContext
 
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
-from vision_infer.stream.browser import passthrough_problem
+from vision_infer.stream.browser import VideoFacts, passthrough
 from vision_infer.stream.discovery.packet_watch import PacketWatch
 from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, failed_while_opening, find_host
 from vision_infer.stream.ffmpeg_log import SourceLog
@@ -92,12 +94,9 @@ class Probe:
     camera_clock: bool = False
     """Whether it sends the time of its clock."""
     passthrough_problem: str
-    """The reason why browsers cannot play the packets unmodified; empty if they can."""
-
-    @property
-    def passthrough(self) -> bool:
-        """Whether browsers can play the packets unmodified, so that the preview needs no encoder."""
-        return not self.passthrough_problem
+    """The reason why the preview encodes the video for all browsers; empty if some get the packets unmodified."""
+    passthrough_players: str = ""
+    """The browsers that get the packets unmodified; empty if none do."""
 
 
 def probe(
@@ -108,6 +107,7 @@ def probe(
     limit_s: float = LIMIT_S,
     stopping: threading.Event | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    max_height: int = PreviewSettings().max_height,
 ) -> Probe:
     """Open a source, watch it until a second key frame arrives, for ``watch_s`` to ``limit_s`` seconds, and close it.
 
@@ -121,11 +121,12 @@ def probe(
         limit_s: The time limit of the whole probe, seconds.
         stopping: Stops the reads when it is set.
         clock: The monotonic and wall clock.
+        max_height: The maximum height that the preview passes through, pixels: ``preview.max_height``.
 
     Raises:
         ProbeError: No frame arrived; its ``step`` says where the probe failed.
     """
-    run = _ProbeRun(url, live, watch_s, limit_s, stopping or threading.Event(), clock)
+    run = _ProbeRun(url, live, watch_s, limit_s, stopping or threading.Event(), clock, max_height)
     thread = threading.Thread(target=run, name="probe", daemon=True)
     thread.start()
     thread.join(limit_s + _GRACE_S)
@@ -143,7 +144,14 @@ class _ProbeRun:
     """One probe, which runs on its own thread."""
 
     def __init__(
-        self, url: str, live: LiveOptions, watch_s: float, limit_s: float, stopping: threading.Event, clock: Clock
+        self,
+        url: str,
+        live: LiveOptions,
+        watch_s: float,
+        limit_s: float,
+        stopping: threading.Event,
+        clock: Clock,
+        max_height: int,
     ) -> None:
         self.shown = redact(url)
         self.abandoned = threading.Event()
@@ -160,6 +168,7 @@ class _ProbeRun:
         self._spec = SourceSpec("probe", "live", (url,), read=ReadOptions(max_pixels=MAX_LIVE_PIXELS), live=live)
         self._stopping = stopping
         self._clock = clock
+        self._max_height = max_height
         self._began_ns = clock.monotonic_ns()
         self._until_ns = self._began_ns + round(limit_s * SECOND)
         self._watch_ns = round(watch_s * SECOND)
@@ -232,11 +241,12 @@ class _ProbeRun:
         opened, context = packets.opened, packets.opened.stream.codec_context
         nominal = opened.stream.average_rate or opened.stream.base_rate
         b_frames = watch.b_frames or bool(context.has_b_frames)
+        shown = passthrough(_video_facts(context, first), b_frames, self._max_height)
         return Probe(
             url=self.shown,
             kind=opened.kind,
             format=opened.container.format.name,
-            codec=context.name,
+            codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,
             size=Size(first.width, first.height),
@@ -257,7 +267,8 @@ class _ProbeRun:
             decode_ms=decode_ms,
             audio_codec=_audio_codec(opened.container),
             camera_clock=watch.camera_clock,
-            passthrough_problem=passthrough_problem(context.name, str(context.profile or ""), first.format.name, b_frames),
+            passthrough_problem=shown.problem,
+            passthrough_players=shown.players,
         )
 
     def _pattern(self) -> Probe:
@@ -277,11 +288,23 @@ class _ProbeRun:
                 opened_ms=opened_ns / 1e6,
                 first_frame_ms=self._since_ns() / 1e6,
                 frames=1,
-                passthrough_problem="it is generated here and has no packets",
+                passthrough_problem=passthrough(VideoFacts("rawvideo"), False, self._max_height).problem,
             )
 
     def _since_ns(self) -> int:
         return self._clock.monotonic_ns() - self._began_ns
+
+
+def _video_facts(context: VideoCodecContext, frame: av.VideoFrame) -> VideoFacts:
+    """Return the facts of decoded video."""
+    form, profile = frame.format, str(context.profile or "")
+    chroma = "4:0:0"
+    if len(form.components) > 1:
+        across, down = form.chroma_width(2), form.chroma_height(2)
+        chroma = {(1, 1): "4:2:0", (1, 2): "4:2:2", (2, 2): "4:4:4"}.get((across, down), "4:4:0")
+    size = Size(frame.width, frame.height)
+    codec, bits = context.codec.canonical_name, form.components[0].bits
+    return VideoFacts(codec, profile, bits=bits, chroma=chroma, size=size, interlaced=frame.interlaced_frame)
 
 
 def _audio_codec(container: av.container.InputContainer) -> str:

@@ -38,14 +38,15 @@ def _summary(found: Probe) -> str:
     jitter = "" if found.jitter_ms is None else f", jitter {found.jitter_ms:.0f} ms"
     decode = "" if found.decode_ms is None else f", {found.decode_ms:.2g} ms of CPU time to decode a frame"
     codec = " ".join(filter(None, (found.codec, found.profile)))
-    browser = "browsers can play it unmodified" if found.passthrough else "it must be transcoded for browsers"
+    players = found.passthrough_players
+    browser = f"{players} can play it unmodified" if players else "it must be transcoded for browsers"
     first = f"first frame after {found.first_frame_ms:.0f} ms"
     return f"{found.url}: {codec} {found.size}, {rate}{bits}; {first}{key}{jitter}{decode}; {browser}"
 
 
 def _problems(found: Probe) -> list[Finding]:
     problems: list[tuple[Severity, str, str]] = []
-    if not found.passthrough and found.kind != "test":
+    if not found.passthrough_players and found.kind != "test":
         text = f"the preview must transcode it: {found.passthrough_problem}"
         problems.append(("note", text, "Set the camera to H.264 without B-frames."))
     if found.b_frames:

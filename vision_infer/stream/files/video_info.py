@@ -29,7 +29,7 @@ def video_info(container: av.container.InputContainer, stream: VideoStream, spec
         duration_s=duration,
         frame_rate=rate,
         time_base=stream.time_base,
-        codec=context.name,
+        codec=context.codec.canonical_name,
         has_audio=bool(container.streams.audio) and whole and can_open_again(spec.paths[0]),
         interlaced=context.field_order > PROGRESSIVE,
         bytes_per_pixel=context.format.padded_bits_per_pixel / 8 if context.format is not None else None,

@@ -84,7 +84,7 @@ class LiveSource:
         self._age_limit = AgeLimit(spec, self.report, self._now)
         self._backlog = Backlog(self._age_limit.max_age_ns)
         self._orientations = Orientations()
-        self._codec = opened.stream.codec_context.name
+        self._codec = opened.stream.codec_context.codec.canonical_name
         self._index = 0
         self._reads: dict[int | None, int] = {}
         """The time at which the packet of each expected frame was read, by PTS."""
@@ -291,7 +291,7 @@ def _info(stream: VideoStream) -> StreamInfo:
         duration_s=None,
         frame_rate=stream.average_rate or stream.base_rate,
         time_base=stream.time_base,
-        codec=context.name,
+        codec=context.codec.canonical_name,
         has_audio=False,
         interlaced=context.field_order > PROGRESSIVE,
     )

@@ -32,8 +32,8 @@ class PreviewSession(ApiModel):
     mode: Literal["passthrough", "encoded"] = Field(
         description="`passthrough`: the stream's packets are forwarded; `encoded`: the video is re-encoded."
     )
-    codec: str = Field(description="`H264` or `VP8`.")
-    profile: str = Field(description="The H.264 profile-level-id; empty for VP8.")
+    codec: str = Field(description="`H264`, `H265`, `VP8`, `VP9` or `AV1`.")
+    profile: str = Field(description="The profile of the codec, for example `High`; empty for VP8.")
     reason: str = Field(description="The reason for re-encoding; empty for `passthrough`.")
     width: int | None = Field(description="The frame width in pixels; null until it is known.")
     height: int | None = Field(description="The frame height in pixels; null until it is known.")

@@ -61,9 +61,12 @@ class ProbeAnswer(ApiModel):
     key_interval_s: float | None = Field(default=None, description="The time between two key frames.")
     b_frames: bool | None = Field(default=None, description="Whether the video contains B-frames.")
     untouched: bool | None = Field(
-        default=None, description="Whether browsers can play the packets unmodified, so that the preview needs no encoding."
+        default=None, description="Whether at least some browsers can play the packets unmodified; see `players`."
     )
-    untouched_reason: str = Field(default="", description="The reason if the packets cannot be played unmodified.")
+    players: str = Field(
+        default="", description="The browsers that get the packets unmodified; for others, the preview encodes the video."
+    )
+    untouched_reason: str = Field(default="", description="The reason if the preview encodes the video for all browsers.")
 
 
 @router.post("/probe", responses=problems(403, 415, 422, 503))
@@ -75,8 +78,8 @@ async def probe_url(wanted: ProbeRequest, context: Shared) -> ProbeAnswer:
     settings = _checked(wanted, context)
     networks = context.backend.settings.service.allow_networks
     live = live_source("probe", settings.detect, settings, networks).live
-    stopping = threading.Event()
-    look = partial(probe, settings.detect, live, watch_s=WATCH_S, limit_s=LIMIT_S, stopping=stopping)
+    stopping, height = threading.Event(), context.backend.settings.preview.max_height
+    look = partial(probe, settings.detect, live, watch_s=WATCH_S, limit_s=LIMIT_S, stopping=stopping, max_height=height)
     limiter = context.probes
     async with limiter.slot():
         try:
@@ -85,7 +88,7 @@ async def probe_url(wanted: ProbeRequest, context: Shared) -> ProbeAnswer:
             return ProbeAnswer(works=False, reason=redact(str(error)))
         finally:
             stopping.set()  # the client is no longer waiting
-    return _answer(found, context.backend.settings.preview.max_height)
+    return _answer(found)
 
 
 def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
@@ -107,10 +110,7 @@ def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
     return from_api(data, None if before is None else before.settings, service)
 
 
-def _answer(found: Probe, max_height: int) -> ProbeAnswer:
-    why = found.passthrough_problem
-    if not why and found.size.height > max_height:
-        why = f"the frame height {found.size.height} exceeds preview.max_height"
+def _answer(found: Probe) -> ProbeAnswer:
     return ProbeAnswer.model_validate(
         shared_fields(ProbeAnswer, found)
         | {
@@ -120,7 +120,8 @@ def _answer(found: Probe, max_height: int) -> ProbeAnswer:
             "size": ImageSize(width=found.size.width, height=found.size.height),
             "opened_ms": round(found.opened_ms, 1),
             "first_frame_ms": round(found.first_frame_ms, 1),
-            "untouched": not why,
-            "untouched_reason": why,
+            "untouched": bool(found.passthrough_players),
+            "players": found.passthrough_players,
+            "untouched_reason": found.passthrough_problem,
         }
     )

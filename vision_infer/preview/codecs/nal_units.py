@@ -1,0 +1,122 @@
+"""What H.264 and H.265 have in common: NAL units, and parameter sets that have to precede each key frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.stream.browser import VideoFacts
+
+_START = re.compile(rb"\x00\x00\x01")
+_MAX_SET = 4096
+"""The size of a parameter set in bytes up to which it is read; what follows is not needed."""
+
+
+def units(data: bytes, length_size: int = 0) -> Iterator[bytes]:
+    """Yield the NAL units of an access unit.
+
+    Args:
+        data: The access unit.
+        length_size: The size of the length field before each unit in bytes (avcC, hvcC); 0 for start codes (Annex B).
+    """
+    return filter(None, _lengths(data, length_size) if length_size else _starts(data))
+
+
+def _starts(data: bytes) -> Iterator[bytes]:
+    begin: int | None = None
+    for match in _START.finditer(data):
+        if begin is not None:
+            yield data[begin : match.start()].rstrip(b"\0")
+        begin = match.end()
+    if begin is not None:
+        yield data[begin:].rstrip(b"\0")
+
+
+def _lengths(data: bytes, size: int) -> Iterator[bytes]:
+    at = 0
+    while at + size < len(data):
+        length = int.from_bytes(data[at : at + size], "big")
+        yield data[at + size : at + size + length]
+        at += size + length
+
+
+class NalPackets:
+    """Splits a stream's packets into NAL units, with the parameter sets that a key frame lacks before it."""
+
+    sets: tuple[int, ...]
+    """The types of parameter sets in the order in which they are sent. The last but one is the sequence parameter set."""
+    dropped: frozenset[int]
+    """The types of units without meaning for a player: delimiters and filler data."""
+
+    def __init__(self, video: VideoFormat) -> None:
+        self.facts: VideoFacts | None = None
+        self._sets: dict[int, list[bytes]] = {}
+        self._length_size, found = self.parameter_sets(video.extradata)
+        self._note(found)
+
+    @staticmethod
+    def kind(unit: bytes) -> int:
+        """Return the type of a unit."""
+        raise NotImplementedError
+
+    @staticmethod
+    def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
+        """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
+        raise NotImplementedError
+
+    @staticmethod
+    def sps_facts(unit: bytes) -> VideoFacts:
+        """Parse a sequence parameter set.
+
+        Raises:
+            ValueError: The parameter set is damaged.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def packed(units: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return the RTP payloads of units."""
+        raise NotImplementedError
+
+    def payloads(self, packet: EncodedPacket) -> tuple[bytes, ...]:
+        """Return the RTP payloads of a packet; empty if it contains nothing to send."""
+        return self.packed(self.units(packet))
+
+    def sprop(self) -> str:
+        """Return the SDP parameters that describe the stream itself; empty if the codec needs none."""
+        return ""
+
+    def units(self, packet: EncodedPacket) -> list[bytes]:
+        """Return the units of a packet that are sent."""
+        found = [unit for unit in units(bytes(packet.data), self._length_size) if self.kind(unit) not in self.dropped]
+        kinds = {self.kind(unit) for unit in found}
+        if not kinds.isdisjoint(self.sets):
+            self._note(found)
+        if packet.key and not kinds.issuperset(self.sets):
+            found = [unit for unit in found if self.kind(unit) not in self.sets]
+            found[:0] = [unit for kind in self.sets for unit in self._sets.get(kind, ())]
+        return found
+
+    def _note(self, units: Sequence[bytes]) -> None:
+        for kind in self.sets:
+            found = [unit for unit in units if self.kind(unit) == kind]
+            if found and found != self._sets.get(kind):
+                self._sets[kind] = found
+                if kind == self.sets[-2]:
+                    try:
+                        self.facts = self.sps_facts(found[0][:_MAX_SET])
+                    except ValueError:
+                        self.facts = None
+
+
+def listed_sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
+    """Return ``count`` units from a position of avcC or hvcC data, each after its length in two bytes, and the next position."""
+    found: list[bytes] = []
+    for _ in range(count):
+        length = int.from_bytes(data[at : at + 2], "big")
+        found.append(data[at + 2 : at + 2 + length])
+        at += 2 + length
+        if at >= len(data):
+            break
+    return [unit for unit in found if unit], at
