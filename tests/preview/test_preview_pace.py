@@ -43,11 +43,12 @@ def test_a_group_is_sent_in_parts_and_a_single_frame_at_once(packets: int, monke
             sent.append(0)
             await sleep(0)
 
-        viewer = Viewer(rtp_sender(sent), [], list, lambda _: None, HandClock())
+        sender = rtp_sender(sent)
+        viewer = Viewer(sender, [], list, lambda _: None, HandClock())
         group = [image(number, packets) for number in range(20)]
         viewer.restart(group)
         monkeypatch.setattr("vision_infer.preview.sender.asyncio.sleep", pause)
-        running = asyncio.create_task(viewer._run(SimpleNamespace(payloadType=96)))
+        running = asyncio.create_task(sender._run_rtp(SimpleNamespace(payloadType=96)))
         while viewer.packets < 20 * packets:
             await sleep(0)
         for number in range(20, 23):  # each arrives long after the previous one was sent

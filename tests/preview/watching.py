@@ -81,6 +81,14 @@ class Watcher:
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The anchors."""
     channels: list[str] = field(default_factory=list)
+    channel: Any = None
+    """The service's data channel."""
+    heard: list[Any] = field(default_factory=list)
+    """The decoded frames of sound."""
+    payloads: list[bytes] = field(default_factory=list)
+    """The payloads of sound as they were received."""
+    sound_times: list[int] = field(default_factory=list)
+    """The RTP times of these payloads."""
     last: Any = None
     """The newest decoded frame."""
 
@@ -124,11 +132,18 @@ async def watch_with_gstreamer(preview: Preview, caps: str, frames: int, stream:
 
 
 async def watch(
-    preview: Preview, stream: str = "door", data: bool = True, decode: bool = True, change: Callable[[str], str] = str
+    preview: Preview,
+    stream: str = "door",
+    data: bool = True,
+    decode: bool = True,
+    change: Callable[[str], str] = str,
+    sound: bool = False,
 ) -> Watcher:
-    """Start watching, without waiting for the first frame; ``change`` changes the offer."""
+    """Start watching, without waiting for the first frame; ``change`` changes the offer, ``sound`` also requests sound."""
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.addTransceiver("video", direction="recvonly")
+    if sound:
+        peer.addTransceiver("audio", direction="recvonly")
     if data:
         peer.createDataChannel("not used")
     await peer.setLocalDescription(await peer.createOffer())
@@ -145,16 +160,34 @@ async def watch(
             with suppress(MediaStreamError):
                 while True:
                     frame = await track.recv()
+                    if track.kind == "audio":
+                        watcher.heard.append(frame)
+                        continue
                     watcher.frames.append((frame.width, frame.height, frame.pts))
                     watcher.last = frame
 
-        if decode:
+        if decode or track.kind == "audio":
             watcher.reading = asyncio.ensure_future(read())  # type: ignore[attr-defined]
 
     @peer.on("datachannel")
     def channel(channel: Any) -> None:
         watcher.channels.append(channel.label)
+        watcher.channel = channel
         channel.on("message", lambda text: watcher.messages.append(json.loads(text)))
 
+    for transceiver in peer.getTransceivers():
+        if transceiver.kind == "audio":
+            _record(transceiver.receiver, watcher)
     await peer.setRemoteDescription(RTCSessionDescription(session.answer, "answer"))
     return watcher
+
+
+def _record(receiver: Any, watcher: Watcher) -> None:
+    handle = receiver._handle_rtp_packet
+
+    async def record(packet: Any, arrival_time_ms: int) -> None:
+        watcher.payloads.append(bytes(packet.payload))
+        watcher.sound_times.append(packet.timestamp)
+        await handle(packet, arrival_time_ms=arrival_time_ms)
+
+    receiver._handle_rtp_packet = record

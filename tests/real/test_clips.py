@@ -70,6 +70,12 @@ class Recorder:
     def frame(self, frame: object) -> None:
         pass
 
+    def sound(self, packet: object) -> None:
+        pass
+
+    def wants_sound(self) -> bool:
+        return False
+
     def closed(self) -> None:
         pass
 

@@ -34,6 +34,8 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 READY_S = 30.0
 """The time limit until a server listens, seconds."""
 Codec = Literal["h264", "h265"]
+Sound = Literal["", "pcmu", "pcma", "opus", "aac"]
+"""The codec of a second track with a tone; empty for none."""
 ENCODERS = {"h264": "libx264", "h265": "libx265"}
 
 
@@ -66,6 +68,8 @@ class ClockMount:
     user: str = ""
     """The user name; empty if no password is required."""
     password: str = ""
+    sound: Sound = ""
+    tone_hz: int = 1000
 
     def to_json(self) -> dict[str, object]:
         """Return the mount in the format of the script."""
@@ -82,11 +86,14 @@ class ReplayMount:
     video: Encoded
     user: str = ""
     password: str = ""
+    sound: Sound = ""
+    tone_hz: int = 1000
 
     def to_json(self) -> dict[str, object]:
         """Return the mount in the format of the script."""
         fps, codec = self.video.fps, self.video.codec
         mount = {"path": self.path, "user": self.user, "password": self.password, "codec": codec, "fps": fps}
+        mount |= {"sound": self.sound, "tone_hz": self.tone_hz}
         return {**mount, "kind": "replay", "file": str(self.video.file())}
 
 
@@ -169,7 +176,7 @@ def missing() -> str:
     probe = (
         "import gi; [gi.require_version(n, '1.0') for n in ('Gst', 'GstRtspServer')];"
         "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
-        "e = 'x264enc x265enc h264parse h265parse appsrc rtph264pay alawenc'.split();"
+        "e = 'x264enc x265enc h264parse h265parse appsrc rtph264pay alawenc mulawenc opusenc voaacenc'.split();"
         "print(*[n for n in e if Gst.ElementFactory.find(n) is None])"
     )
     ran = subprocess.run([python, "-c", probe], capture_output=True, text=True, timeout=120, check=False)

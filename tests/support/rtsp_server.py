@@ -173,13 +173,30 @@ PAY = {
 SOUND = "( audiotestsrc is-live=true wave=sine ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay0 pt=8 )"
 
 
+SOUND_ENCODERS = {
+    "pcmu": (8000, "mulawenc ! rtppcmupay name=pay1 pt=0"),
+    "pcma": (8000, "alawenc ! rtppcmapay name=pay1 pt=8"),
+    "opus": (48000, "opusenc frame-size=20 ! rtpopuspay name=pay1 pt=97"),
+    "aac": (44100, "voaacenc ! aacparse ! rtpmp4gpay name=pay1 pt=97"),
+}
+
+
+def sound_line(mount):
+    """Return the second track of a mount: a tone in packets of 20 ms; empty without sound."""
+    if not mount.get("sound"):
+        return ""
+    rate, encoder = SOUND_ENCODERS[mount["sound"]]
+    source = f"audiotestsrc name=tone is-live=true wave=sine freq={mount['tone_hz']} samplesperbuffer={rate // 50}"
+    return f"{source} ! audio/x-raw,rate={rate},channels=1 ! {encoder}"
+
+
 def launch_line(mount):
     if mount["kind"] == "sound":
         return SOUND
     codec = mount["codec"]
     if mount["kind"] == "replay":
         caps = f'caps="video/x-{codec},stream-format=byte-stream,alignment=au"'
-        return f"( {APPSRC} {caps} ! {PAY[codec]} )"
+        return f"( {APPSRC} {caps} ! {PAY[codec]} {sound_line(mount)} )"
     common = f"speed-preset=ultrafast key-int-max={mount['key_interval']} bitrate={mount['kbit_s']}"
     quick = f"tune=zerolatency {common}"
     if codec == "h265":
@@ -189,7 +206,19 @@ def launch_line(mount):
         encoder = f"x264enc {common} {own} ! video/x-h264,profile=main"
     else:
         encoder = f"x264enc {quick} b-adapt=false bframes=0"
-    return f"( {APPSRC} ! {encoder} ! {PAY[codec]} )"
+    return f"( {APPSRC} ! {encoder} ! {PAY[codec]} {sound_line(mount)} )"
+
+
+def no_seek(media):
+    """Make a tone as little seekable as the video: otherwise the server seeks when a client plays, which the video refuses."""
+    tone = media.get_element().get_child_by_name("tone")
+    if tone is not None:
+
+        def answer(_, info):
+            seeking = info.get_query().type == Gst.QueryType.SEEKING
+            return Gst.PadProbeReturn.DROP if seeking else Gst.PadProbeReturn.OK
+
+        tone.get_static_pad("src").add_probe(Gst.PadProbeType.QUERY_UPSTREAM, answer)
 
 
 FEEDS = {"replay": ReplayFeed, "clock": ClockFeed}
@@ -203,7 +232,7 @@ def add_mount(server, mount):
         factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     feed = FEEDS.get(mount["kind"])
     if feed is not None:
-        factory.connect("media-configure", lambda _, media: feed(mount, media))
+        factory.connect("media-configure", lambda _, media: (no_seek(media), feed(mount, media)))
     permissions = GstRtspServer.RTSPPermissions()
     permissions.add_permission_for_role(mount["user"] or "anonymous", "media.factory.construct", True)
     for role in (

@@ -128,6 +128,10 @@ class StreamDefaults(StreamPolicy):
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
     transport: Literal["tcp", "udp"] = Field(default="tcp", description="The transport of RTSP.")
+    audio: bool = Field(
+        default=True,
+        description="Whether the camera's sound is available in the preview and in clips. It is read only while it is used.",
+    )
     open_timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time for a server's answer, in seconds.")
     stall_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="The time without a frame after which the stream reconnects, in seconds."

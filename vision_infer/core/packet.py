@@ -10,6 +10,20 @@ from vision_infer.core.geometry import Size
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """The format of the sound next to a video, as far as it is known when the source is opened."""
+
+    codec: str
+    """The codec by FFmpeg's name: ``aac``, ``opus``, ``pcm_mulaw``, ``pcm_alaw``."""
+    rate: int
+    """The sample rate, Hz; 0 if it is not known yet."""
+    channels: int
+    """The number of channels; 0 if it is not known yet."""
+    extradata: bytes = b""
+    """What a decoder needs besides the packets, for example the AudioSpecificConfig of AAC."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFormat:
     """The video format of a source, as far as it is known when the source is opened."""
 
@@ -19,6 +33,8 @@ class VideoFormat:
     """The parameter sets outside the packets: Annex B, or avcC/hvcC."""
     size: Size | None = None
     """The coded size, pixels; None if it is not known yet."""
+    sound: SoundFormat | None = None
+    """The sound next to the video; None if there is none, or it is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,16 @@ class EncodedPacket:
     """The decoding time, nanoseconds from the zero of the stream; None if there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class SoundPacket:
+    """A packet of sound."""
+
+    data: memoryview
+    """The bytes, uint8; they do not change while a reference to the packet exists."""
+    pts_ns: int
+    """The presentation time, nanoseconds from the zero of the stream, as that of frames."""
+
+
 class PacketTap(Protocol):
     """Receives what a source reads, on the thread that reads it. No method may block or raise."""
 
@@ -50,6 +76,14 @@ class PacketTap(Protocol):
 
     def frame(self, frame: Frame) -> None:
         """Handle a decoded frame, in presentation order and of any age. It may be kept, but not changed."""
+        ...
+
+    def sound(self, packet: SoundPacket) -> None:
+        """Handle a packet of sound. It arrives while :meth:`wants_sound` returns True."""
+        ...
+
+    def wants_sound(self) -> bool:
+        """Return whether sound is wanted now; called with each video packet. While no tap wants it, the demuxer drops it."""
         ...
 
     def closed(self) -> None:
@@ -77,6 +111,15 @@ class Taps:
         """Pass it on; see :class:`PacketTap`."""
         for tap in self._taps:
             tap.frame(frame)
+
+    def sound(self, packet: SoundPacket) -> None:
+        """Pass it on; see :class:`PacketTap`."""
+        for tap in self._taps:
+            tap.sound(packet)
+
+    def wants_sound(self) -> bool:
+        """Return whether one of the taps wants sound."""
+        return any(tap.wants_sound() for tap in self._taps)
 
     def closed(self) -> None:
         """Pass it on; see :class:`PacketTap`."""

@@ -42,7 +42,7 @@ class PreviewCounts:
     restarts: int
     """The number of groups of pictures that were sent again after a viewer had lost one."""
     drops: Mapping[str, int]
-    """The number of skipped frames and refused offers by reason."""
+    """The number of skipped frames, dropped packets of sound and refused offers by reason."""
 
 
 class Preview:
@@ -72,7 +72,7 @@ class Preview:
         self._checks = CheckRate(clock)
         self._opened = 0
         self._packets = self._resent = self._restarts = 0
-        self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "refused": 0}
+        self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "sound": 0, "refused": 0}
         self._looking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -105,6 +105,7 @@ class Preview:
         drops["slow_viewer"] += sum(viewer.dropped for viewer in now)
         drops["slow_loop"] += sum(preview.behind for preview in previews)
         drops["slow_encoder"] += sum(preview.superseded for preview in previews)
+        drops["sound"] += sum(preview.dropped_sound for preview in previews)
         return PreviewCounts(
             viewers,
             sum(len(preview.encoders) for preview in previews),
@@ -147,12 +148,13 @@ class Preview:
             await preview.ready()
             choice = preview.choose(offer)
             mode = "encoded" if choice.reason else "passthrough"
-            facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile)
+            sound, audio = preview.choose_sound(offer) or (None, None)
+            facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile, audio)
             servers = self.settings.ice_servers
             session = Session(facts, principal, choice.feed, servers, self._clock, self._checks, local, self._ended)
             self._sessions[session.id] = session
             try:
-                await session.accept(offer, choice.codec, choice.parameters)
+                await session.accept(offer, choice.codec, choice.parameters, sound)
             except BaseException:
                 session.end("the offer could not be answered")
                 raise
@@ -269,6 +271,7 @@ class Preview:
         if preview is not None:
             self._drops["slow_loop"] += preview.behind
             self._drops["slow_encoder"] += preview.superseded
+            self._drops["sound"] += preview.dropped_sound
             preview.release()
 
     def _check(self, stream: str) -> None:

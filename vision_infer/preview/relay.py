@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vision_infer.core.frame import Frame
-from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.core.packet import EncodedPacket, SoundPacket, VideoFormat
 
 MAX_GROUP_BYTES = 8_000_000
 MAX_GROUP_PACKETS = 600
@@ -23,6 +23,7 @@ class ConnectionOpened:
 
 PacketWatcher = Callable[[ConnectionOpened | EncodedPacket], None]
 FrameWatcher = Callable[[Frame], None]
+SoundWatcher = Callable[[ConnectionOpened | SoundPacket], None]
 
 
 class Relay:
@@ -36,6 +37,7 @@ class Relay:
         self._lock = threading.Lock()  # guards all fields; held for a list operation only, never while watchers run
         self._packet_watchers: tuple[PacketWatcher, ...] = ()
         self._frame_watchers: tuple[FrameWatcher, ...] = ()
+        self._sound_watchers: tuple[SoundWatcher, ...] = ()
         self._group: list[EncodedPacket] = []
         self._group_bytes = 0
         self._latest_pts: int | None = None
@@ -55,7 +57,7 @@ class Relay:
             self._forget()
             self.key = None
             self.reordered, self._latest_pts = False, None
-            watchers = self._packet_watchers
+            watchers = (*self._packet_watchers, *self._sound_watchers)
         for watch in watchers:
             watch(ConnectionOpened(video))
 
@@ -78,6 +80,15 @@ class Relay:
         for watch in self._frame_watchers:
             watch(frame)
 
+    def sound(self, packet: SoundPacket) -> None:
+        """Forward a packet of sound."""
+        for watch in self._sound_watchers:
+            watch(packet)
+
+    def wants_sound(self) -> bool:
+        """Return whether there is a watcher of sound."""
+        return bool(self._sound_watchers)
+
     def closed(self) -> None:
         """Take note of the end of the connection."""
         with self._lock:
@@ -97,15 +108,22 @@ class Relay:
         with self._lock:
             self._frame_watchers = (*self._frame_watchers, watcher)
 
+    def watch_sound(self, watcher: SoundWatcher) -> VideoFormat | None:
+        """Forward each packet of sound to a watcher; return the format of the open connection."""
+        with self._lock:
+            self._sound_watchers = (*self._sound_watchers, watcher)
+            return self.video
+
     def frames_wanted(self) -> bool:
         """Whether there is a watcher of frames."""
         return bool(self._frame_watchers)
 
-    def forget(self, watcher: PacketWatcher | FrameWatcher) -> None:
+    def forget(self, watcher: PacketWatcher | FrameWatcher | SoundWatcher) -> None:
         """Remove a watcher. One call to it may still be in progress."""
         with self._lock:
             self._packet_watchers = tuple(known for known in self._packet_watchers if known != watcher)
             self._frame_watchers = tuple(known for known in self._frame_watchers if known != watcher)
+            self._sound_watchers = tuple(known for known in self._sound_watchers if known != watcher)
 
     def _keep(self, packet: EncodedPacket) -> None:
         if packet.key:

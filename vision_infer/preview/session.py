@@ -21,7 +21,11 @@ from vision_infer.preview.codecs.matching import Codec
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import CLOCK_RATE
 from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Offer, finish_answer
-from vision_infer.preview.sender import Anchor, NoTrack, Viewer
+from vision_infer.preview.rtp_out import NoTrack, join_stream
+from vision_infer.preview.sender import Anchor, Viewer
+from vision_infer.preview.sound.sound_feed import SoundFeed
+from vision_infer.preview.sound.sound_offer import SoundOffer, read_sound, with_sound
+from vision_infer.preview.sound.sound_sender import SoundSender
 from vision_infer.preview.transport.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
 from vision_infer.preview.transport.ice import with_credentials
 
@@ -51,6 +55,8 @@ class SessionFacts:
     reason: str
     """The reason for encoding; empty for passthrough."""
     profile: str = ""
+    audio: str | None = None
+    """The codec of the sound: ``opus``, ``PCMU`` or ``PCMA``; None without sound."""
 
 
 class Session:
@@ -80,6 +86,7 @@ class Session:
         self.principal = principal
         self.feed = feed
         self.viewer: Viewer | None = None
+        self.sound: SoundSender | None = None
         self.answer = ""
         self._clock = clock
         self._checks = checks
@@ -95,14 +102,17 @@ class Session:
         servers = [_rtc_server(with_credentials(server, clock.wall_ns())) for server in ice]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
 
-    async def accept(self, offer: Offer, codec: Codec, parameters: str) -> None:
+    async def accept(self, offer: Offer, codec: Codec, parameters: str, sound: SoundFeed | None = None) -> None:
         """Create the answer with a codec and its format parameters, and start sending.
+
+        Args:
+            sound: The sound that the player may listen to; None if the stream has none that it plays.
 
         Raises:
             UsageError: aiortc cannot process the offer.
         """
         peer = self._peer
-        transceiver = peer.addTransceiver(NoTrack(), direction="sendonly")
+        transceiver = peer.addTransceiver(NoTrack("video"), direction="sendonly")
         extensions = [(offer.extensions[MID_URI], offer.mid.encode()[:16])] if _short(offer.extensions.get(MID_URI)) else []
         delay = offer.extensions.get(PLAYOUT_DELAY_URI)
         delay = delay if _short(delay) else None
@@ -111,13 +121,18 @@ class Session:
         if not offer.mid:
             extensions = extensions[-1:] if delay is not None else []
         self.viewer = Viewer(transceiver.sender, extensions, lambda: self.feed.group, self._anchored, self._clock)
-        reduced = offer.only(codec, self._local)
+        heard = None if sound is None else read_sound(offer.sections)
+        if sound is not None and heard is not None:
+            self.sound = self._sound_sender(sound, heard, self.viewer)
+        reduced = with_sound(offer.only(codec, self._local), () if heard is None else heard.payload_types.values())
         self._candidates = reduced.count("\na=candidate:")
         try:
             await peer.setRemoteDescription(RTCSessionDescription(reduced, "offer"))
             if offer.data:
                 self._channel = peer.createDataChannel("anchor")
                 self._channel.on("open", self._send_anchor)
+                if self.sound is not None:
+                    self._channel.on("message", self.sound.request)
             await peer.setLocalDescription(await peer.createAnswer())
         except _DAMAGED as error:
             raise UsageError("the offer cannot be answered", f"The offer is damaged: {type(error).__name__}.") from error
@@ -127,6 +142,15 @@ class Session:
         self._ufrag = next((line[12:] for line in (*media, *session) if line.startswith("a=ice-ufrag:")), "")
         self.answer = finish_answer(peer.localDescription.sdp, codec, parameters, offer.mid, delay)
         self.feed.join(self.viewer)
+        if self.sound is not None and self._channel is None:
+            self.sound.listen(True)  # a player without a data channel cannot request sound
+
+    def _sound_sender(self, sound: SoundFeed, offer: SoundOffer, viewer: Viewer) -> SoundSender:
+        sender = self._peer.addTransceiver(NoTrack("audio"), direction="sendonly").sender
+        join_stream(sender, self._peer.getSenders()[0])
+        mid = offer.extensions.get(MID_URI)
+        extensions = [(mid, offer.mid.encode()[:16])] if mid is not None and _short(mid) and offer.mid else []
+        return SoundSender(sender, extensions, offer.payload_types, sound, lambda: viewer.synced, self._clock)
 
     async def trickle(self, fragment: str) -> bool:
         """Add candidates of the viewer (RFC 8840); return False if it requests an ICE restart, which is not supported."""
@@ -184,6 +208,8 @@ class Session:
         if self.viewer is not None:
             self.feed.leave(self.viewer)
             self.viewer.close()
+        if self.sound is not None:
+            self.sound.listen(False)
         self._on_end(self)
         try:
             async with asyncio.timeout(_CLOSE_S):

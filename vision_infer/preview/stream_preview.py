@@ -18,6 +18,8 @@ from vision_infer.preview.feed import Feed, PassthroughFeed
 from vision_infer.preview.media import By
 from vision_infer.preview.offer import Offer
 from vision_infer.preview.relay import Relay
+from vision_infer.preview.sound.sound_feed import SoundFeed, StreamSound
+from vision_infer.preview.sound.sound_offer import read_sound
 from vision_infer.preview.view_reader import ViewReader
 from vision_infer.stream.browser import VideoFacts, passthrough
 from vision_infer.stream.source import SourceSpec
@@ -78,6 +80,7 @@ class StreamPreview:
         self._reader: ViewReader | None = None
         self._passed: PassthroughFeed | None = None
         self._encoded: dict[CodecName, EncodedFeed] = {}
+        self._sound = StreamSound(name)
 
     @property
     def encoders(self) -> list[EncodedFeed]:
@@ -93,6 +96,11 @@ class StreamPreview:
     def superseded(self) -> int:
         """The number of frames for which an encoder was too slow."""
         return sum(feed.superseded for feed in self._encoded.values())
+
+    @property
+    def dropped_sound(self) -> int:
+        """The number of packets of sound for which the event loop or an encoder was too slow."""
+        return self._sound.dropped
 
     async def ready(self) -> None:
         """Wait until the format of the video is known. This opens the main URL, if there is one.
@@ -151,6 +159,11 @@ class StreamPreview:
             "Offer one of them: a=fmtp:NUMBER packetization-mode=1;profile-level-id=42e01f",
         )
 
+    def choose_sound(self, offer: Offer) -> tuple[SoundFeed, str] | None:
+        """Choose the sound for an offer, and the name of its codec; None if the stream has no sound that the player plays."""
+        wanted = read_sound(offer.sections)
+        return None if wanted is None else self._sound.choose(self._source(), wanted.payload_types)
+
     def encoded(self, codec: CodecName) -> EncodedFeed:
         """Return the encoder for a codec. It starts with its first viewer.
 
@@ -179,6 +192,7 @@ class StreamPreview:
             self._reader = None
         self._passed = None
         self._encoded = {}
+        self._sound = StreamSound(self.name)
 
     def instead_of(self, feed: Feed, reason: str) -> EncodedFeed:
         """Return the encoder for viewers of a feed that can no longer be passed through.

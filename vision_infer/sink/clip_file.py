@@ -1,4 +1,4 @@
-"""Writes an MP4 of packets without decoding or encoding them."""
+"""Writes an MP4 of packets; the video is neither decoded nor encoded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import av
 from av.packet import Packet
 
 from vision_infer.core.errors import OutputError
-from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.core.packet import EncodedPacket, SoundPacket, VideoFormat
 from vision_infer.sink.clip_ring import length_size, outside_sets, with_start_codes
+from vision_infer.sink.sound import SoundTrack
 
 CODECS = frozenset({"h264", "hevc"})
 """The codecs that can be written, by FFmpeg's names."""
@@ -65,6 +66,25 @@ class ClipFile:
         except (OSError, av.error.FFmpegError, IndexError) as error:
             self.discard()
             raise clip_failure(path.parent, error) from error
+        self._sound: SoundTrack | None = None
+        if video.sound is not None:
+            with suppress(av.error.FFmpegError, ValueError):  # sound that cannot be decoded is left out
+                self._sound = SoundTrack(video.sound, self._container)
+
+    def add_sound(self, packet: SoundPacket) -> None:
+        """Write the next packet of sound. Sound that cannot be written is left out.
+
+        Raises:
+            OutputError: The file cannot be written; discard the clip.
+        """
+        if self._sound is None or self._zero_ns is None:
+            return
+        try:
+            self._sound.add(packet, self._zero_ns)
+        except ValueError:
+            self._sound = None
+        except (OSError, av.error.FFmpegError) as error:
+            raise clip_failure(self.path.parent, error) from error
 
     def add(self, packet: EncodedPacket) -> None:
         """Write the next packet.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vision_infer.core.packet import EncodedPacket
+from vision_infer.core.packet import EncodedPacket, SoundPacket
 
 _START = re.compile(rb"\x00\x00\x01")
 _SETS = {"h264": ((31, 0), frozenset({7})), "hevc": ((63, 1), frozenset({32, 33}))}
@@ -20,7 +20,12 @@ class TimedPacket:
 
     at_ns: int
     """The monotonic capture time, nanoseconds; the arrival time of the packet if it is unknown."""
-    packet: EncodedPacket
+    packet: EncodedPacket | SoundPacket
+
+    @property
+    def key(self) -> bool:
+        """Whether a decoder of the video can begin here."""
+        return isinstance(self.packet, EncodedPacket) and self.packet.key
 
 
 class PacketRing:
@@ -46,7 +51,7 @@ class PacketRing:
 
     def add(self, timed: TimedPacket) -> None:
         """Add a packet; packets before the first key frame are ignored."""
-        if timed.packet.key:
+        if timed.key:
             self._groups.append([])
             self._sizes.append(0)
         elif not self._groups:

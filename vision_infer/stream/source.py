@@ -55,6 +55,8 @@ class LiveOptions:
     """Whether frames that no other frame references are skipped."""
     assemble: bool = False
     """Whether RTSP payloads of H.264 and H.265 are assembled here, a frame interval earlier than by libavformat's parser."""
+    audio: bool = True
+    """Whether its sound may be read."""
     loop: bool = False
     """Whether a file restarts at its end."""
     allow_networks: tuple[str, ...] = ()

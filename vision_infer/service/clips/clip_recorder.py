@@ -1,4 +1,4 @@
-"""Recording of event clips: cut from the camera's packets without re-encoding, written by one thread."""
+"""Recording of event clips: cut from the camera's packets without re-encoding the video, written by one thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
+from vision_infer.core.packet import SoundPacket
 from vision_infer.core.result import Result
 from vision_infer.service.clips.clip_folder import ClipFolder, log_removed
 from vision_infer.service.clips.clip_tap import CUT, JUMPED, ClipTap, OpenClip
@@ -196,6 +197,10 @@ class Clips:
 
     def _add(self, clip: OpenClip, timed: TimedPacket) -> None:
         file = self._files.get(id(clip))
+        if isinstance(timed.packet, SoundPacket):
+            if file is not None:
+                file.add_sound(timed.packet)
+            return
         if file is None:
             self.folder.check_space()
             file = self._files[id(clip)] = ClipFile(self._path(clip), clip.video, timed.packet)

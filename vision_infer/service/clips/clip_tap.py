@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vision_infer.config.clips import ClipSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
-from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.core.packet import EncodedPacket, SoundPacket, VideoFormat
 from vision_infer.service.clips.event_log import EventRecord
 from vision_infer.sink.clip_file import CODECS
 from vision_infer.sink.clip_ring import PacketRing, TimedPacket, length_size, parameter_sets
@@ -87,6 +87,8 @@ class ClipTap:
         self._settings: ClipSettings | None = None
         self._ring = PacketRing(0, max_bytes)
         self._video: VideoFormat | None = None
+        self._newest: TimedPacket | None = None
+        """The newest packet of the video."""
         self._sets = b""
         self._closed = True
         self._clip: OpenClip | None = None
@@ -118,7 +120,7 @@ class ClipTap:
         with self.lock:
             self._end(CLOSED)
             self._ring.clear()
-            self._video, self._sets, self._closed = video, b"", False
+            self._video, self._newest, self._sets, self._closed = video, None, b"", False
 
     def packet(self, packet: EncodedPacket) -> None:
         """Buffer a packet and pass it to the open clip."""
@@ -135,8 +137,22 @@ class ClipTap:
                     self._end(CHANGED)
                     self._ring.clear()
                 self._sets = sets or self._sets
+            self._newest = timed
             self._ring.add(timed)
             self._pass_on(timed)
+
+    def sound(self, packet: SoundPacket) -> None:
+        """Buffer a packet of sound next to the video of the same time, and pass it to the open clip."""
+        with self.lock:
+            newest = self._newest
+            if self._settings is not None and newest is not None and newest.packet.pts_ns is not None:
+                timed = TimedPacket(newest.at_ns + packet.pts_ns - newest.packet.pts_ns, packet)
+                self._ring.add(timed)
+                self._pass_on(timed)
+
+    def wants_sound(self) -> bool:
+        """Return whether clips are recorded."""
+        return self._settings is not None
 
     def frame(self, frame: Frame) -> None:
         """Ignore decoded frames."""
@@ -197,7 +213,8 @@ class ClipTap:
         if clip is None:
             return
         if timed.at_ns > clip.until_ns:
-            self._end(ENDED)
+            if isinstance(timed.packet, EncodedPacket):
+                self._end(ENDED)
             return
         clip.add(timed, 2 * self._max_bytes)
         if clip.ended is not None:

@@ -44,6 +44,7 @@ def live_source(name: str, url: str, settings: StreamSettings, allow_networks: t
         clock=settings.clock,
         keyframes_only=settings.keyframes_only,
         skip_nonref=settings.skip_nonref,
+        audio=settings.audio,
         loop=settings.loop,
         assemble=settings.assemble,
         allow_networks=allow_networks,

@@ -11,6 +11,8 @@ import av
 import av.container
 from av.audio.stream import AudioStream
 
+from vision_infer.sink.sound import aac_rate
+
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """The codecs that MP4 players support; any other is encoded as AAC."""
 
@@ -68,7 +70,7 @@ class SoundCopy:
         if audio.codec_context.codec.canonical_name in MP4_AUDIO:  # the decoder of mp3 has another name: mp3float
             stream = self._output.add_stream_from_template(audio)
             return self._as_it_is(audio, stream)
-        encoder = self._output.add_stream("aac", rate=_aac_rate(audio.codec_context.sample_rate))
+        encoder = self._output.add_stream("aac", rate=aac_rate(audio.codec_context.sample_rate))
         return self._encoded(audio, encoder)
 
     def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
@@ -91,9 +93,3 @@ class SoundCopy:
             for resampled in resampler.resample(frame):
                 yield from encoder.encode(resampled)
         yield from encoder.encode(None)
-
-
-def _aac_rate(rate: int) -> int:
-    """Return the sample rate of AAC for this one: the same, or the nearest."""
-    rates = av.Codec("aac", "w").audio_rates or [48_000]
-    return rate if rate in rates else min(rates, key=lambda other: abs(other - rate))

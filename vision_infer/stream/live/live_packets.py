@@ -2,8 +2,8 @@
 
 FFmpeg does not report most failures. When a server is killed, the packets end without an error. When a server freezes, a read
 blocks for the whole timeout and then returns the frame that the parser held back, which is as old as the timeout; the error
-comes only at the second timeout. When audio continues while the video has stopped, no read blocks at all. So the reads are timed
-here, and all tracks are read.
+comes only at the second timeout. When sound continues while the video has stopped, no read blocks at all. So the reads are timed
+here, and only video counts as progress.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -28,6 +28,7 @@ from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.connection_guard import ConnectionGuard
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.open_live import OpenedStream, open_live
+from vision_infer.stream.live.sound_reader import SoundReader
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec
 
@@ -70,13 +71,16 @@ class LivePackets:
             raise
         self._guard.opened(self.opened.container.format.name)
         self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
+        self.sound = self._sound_reader()
+        self.on_sound: Callable[[], None] = lambda: None
+        """Called when the sound reader has a further packet."""
         self.shift_ns = 0
         """The time that is added to the times of packets and frames, so that they continue when a file restarts, nanoseconds."""
         self._stopping = stopping
         self._clock = clock
         self._log = log
         self._stall_ns = round(spec.live.stall_timeout_s * SECOND)
-        self._progress_ns = clock.monotonic_ns()
+        self._progress_ns = self._video_ns = clock.monotonic_ns()
         self._latest_ns = 0
         self._frames = 0
 
@@ -98,16 +102,15 @@ class LivePackets:
             StreamError: No data arrives, or packets arrive but no frame is decoded.
         """
         now = self._clock.monotonic_ns
-        index = self.opened.stream.index
         packets = self.opened.container.demux()
         while not self._stopping.is_set():
-            before = now()
+            waiting = now()
             self._log.use_thread()
             if self.opened.web is not None:
                 self.opened.web.allow(self.spec.live.stall_timeout_s)
             self._guard.allow(self.spec.live.stall_timeout_s + _GRACE_S)
             try:
-                packet = next(packets, None)
+                packet, before = self._next_video(packets)
             except (av.error.FFmpegError, OSError) as error:
                 self._read_failed(error)
                 return
@@ -120,19 +123,32 @@ class LivePackets:
             after = now()
             if packet.size and after - before >= _STALLED * self._stall_ns:
                 raise self._no_data()  # the packet that the parser held back is as old as the timeout
-            if after - self._progress_ns > self._stall_ns:
-                raise StreamError(
-                    f"{self._shown}: packets arrive, but no frame could be decoded for {self.spec.live.stall_timeout_s:g} s",
-                    "the packets are damaged, or the camera has changed its codec",
-                )
-            if packet.stream_index == index:
-                video: Packet[VideoStream] = packet  # type: ignore[assignment]
-                times = self._times(video, before, after)
-                if self._assembler is None:
-                    yield video, times
-                else:
-                    yield from self._assembled(self._assembler, video, times)
-                self._progress_ns += now() - after  # the watchdog measures the source, not the time that the caller takes
+            self._check_progress(after)
+            times = self._times(packet, waiting, after)
+            if self._assembler is None:
+                yield packet, times
+            else:
+                yield from self._assembled(self._assembler, packet, times)
+            self._video_ns = now()
+            self._progress_ns += self._video_ns - after  # the watchdog measures the source, not the time that the caller takes
+
+    def _next_video(self, packets: Iterator[Packet[Any]]) -> tuple[Packet[VideoStream] | None, int]:
+        """Return the next video packet, or None at the end, and the time at which its read began. Sound is passed on meanwhile.
+
+        Not each packet of sound goes through :meth:`read`: there are more of them than of video, and no frame depends on them.
+        """
+        video, now = self.opened.stream.index, self._clock.monotonic_ns
+        while True:
+            before = now()
+            packet = next(packets, None)
+            if packet is None or packet.stream_index == video:
+                return packet, before
+            if packet.stream_index == self.sound.index:
+                self.sound.read(packet, self._ns(packet.time_base, packet.pts))
+                self.on_sound()
+            if self._stopping.is_set():
+                return None, before
+            self._check_progress(before)
 
     def restart_file(self) -> bool:
         """Read a file from its beginning again after its end. Returns False if it is not a file, or must not loop.
@@ -148,6 +164,7 @@ class LivePackets:
         end_ns = self._latest_ns + (self.interval_ns or SECOND // 25)
         self.close()
         self.opened = open_live(self.spec, self._log, self._hwaccel)
+        self.sound = self._sound_reader()
         stream = self.opened.stream
         self.shift_ns = 0
         self.shift_ns = end_ns - (self._ns(stream.time_base, stream.start_time) or 0)
@@ -159,6 +176,9 @@ class LivePackets:
         # Stop the decoder's threads before PyAV frees it: see ffmpeg_log.
         self.opened.stream.codec_context.flush_buffers()
         self.opened.close()
+
+    def _sound_reader(self) -> SoundReader:
+        return SoundReader(self.opened.container, self.opened.stream.index, self.spec.live.audio)
 
     def _assembled(
         self, assembler: Assembler, packet: Packet[VideoStream], times: PacketTimes
@@ -211,6 +231,16 @@ class LivePackets:
             raise self._no_data() from None
         raise_live_error(error, self._shown, self._log, self.spec.live, doing="reading stopped")
 
-    def _no_data(self) -> StreamError:
+    def _check_progress(self, now_ns: int) -> None:
+        if now_ns - self._progress_ns <= self._stall_ns:
+            return
+        if now_ns - self._video_ns > self._stall_ns:
+            raise self._no_data("sound arrives, but no video")
+        raise StreamError(
+            f"{self._shown}: packets arrive, but no frame could be decoded for {self.spec.live.stall_timeout_s:g} s",
+            "the packets are damaged, or the camera has changed its codec",
+        )
+
+    def _no_data(self, missing: str = "no data") -> StreamError:
         limit_s = self.spec.live.stall_timeout_s
-        return StreamError(f"{self._shown}: no data for {limit_s:g} s", "Check the camera and the network.")
+        return StreamError(f"{self._shown}: {missing} for {limit_s:g} s", "Check the camera and the network.")

@@ -99,6 +99,8 @@ class LiveSource:
     def show(self, tap: PacketTap) -> None:
         """Also pass packets and frames to a tap."""
         self._tap = tap
+        if self._playout is None:
+            self._packets.on_sound = self._pass_sound
         self._show_format()
 
     def frames(self) -> Iterator[Frame]:
@@ -126,8 +128,14 @@ class LiveSource:
 
     def _show_format(self) -> None:
         if self._tap is not None:
-            context = self._packets.opened.stream.codec_context
-            self._tap.opened(VideoFormat(self._codec, bytes(context.extradata or b""), self.info.size))
+            extradata = bytes(self._packets.opened.stream.codec_context.extradata or b"")
+            self._tap.opened(VideoFormat(self._codec, extradata, self.info.size, self._packets.sound.format))
+
+    def _pass_sound(self, until_ns: int | None = None) -> None:
+        """Pass sound on at once; that of a paced source, together with the video of the same time."""
+        if self._tap is not None:
+            for packet in self._packets.sound.take(until_ns):
+                self._tap.sound(packet)
 
     def _set_decoder(self) -> None:
         context, live = self._packets.opened.stream.codec_context, self.spec.live
@@ -152,6 +160,9 @@ class LiveSource:
         if self._tap is not None:
             captured = None if age_ns is None else self._now() - age_ns
             self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured, times.dts_ns))
+            self._packets.sound.listen(self._tap.wants_sound())
+            if self._playout is not None:
+                self._pass_sound(times.pts_ns if times.dts_ns is None else times.dts_ns)
         if self._stopping.is_set():
             return
         # 4. Ages may be known from this packet on: yield or drop the frames that waited for that.

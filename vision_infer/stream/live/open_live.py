@@ -189,6 +189,8 @@ def _open(
     if kind == "rtsp":
         # Over UDP, the answer of the server chooses the address that packets are sent to (RFC 2326, section 12.39).
         options["rtsp_transport"] = "tcp" if live.allow_networks else live.transport
+        if not live.audio:
+            options["allowed_media_types"] = "video"  # the camera does not send the sound
     elif kind == "http":
         options["format_whitelist"] = _FORMATS
     if web is not None:

@@ -35,6 +35,9 @@ class PreviewSession(ApiModel):
     codec: str = Field(description="`H264`, `H265`, `VP8`, `VP9` or `AV1`.")
     profile: str = Field(description="The profile of the codec, for example `High`; empty for VP8.")
     reason: str = Field(description="The reason for re-encoding; empty for `passthrough`.")
+    audio: Literal["opus", "PCMU", "PCMA"] | None = Field(
+        description="The codec of the sound; null if the stream has no sound, or the player requests none."
+    )
     width: int | None = Field(description="The frame width in pixels; null until it is known.")
     height: int | None = Field(description="The frame height in pixels; null until it is known.")
     connection: str = Field(description="`new`, `connecting`, `connected`, `failed` or `closed`.")
