@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
 from tests.support.hand_clock import HandClock
-from vision_infer.service.http.limits import BodyMemory, RequestLimiter, TokenBuckets, address_of, limited
+from vision_infer.service.http.limits import BodyMemory, RequestLimiter, TokenBuckets, address_of, client_of, limited
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.security import MAX_JSON_BYTES
 
@@ -65,6 +65,37 @@ def test_buckets_are_bounded() -> None:
 def test_addresses_of_clients(host: str, address: str) -> None:
     assert address_of({"type": "http", "client": (host, 1)}) == address
     assert address_of({"type": "http", "client": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["192.0.2.1"], "192.0.2.1"),
+        ("::ffff:127.0.0.1", [" 2001:db8::7 "], "2001:db8::7"),
+        ("127.0.0.1", ["192.0.2.66, 192.0.2.1"], "192.0.2.1"),  # the client has sent the first entry
+        ("127.0.0.1", ["192.0.2.66", "192.0.2.1"], "192.0.2.1"),
+        ("127.0.0.1", ["192.0.2.66, 192.0.2.1, 10.1.2.3"], "192.0.2.1"),  # two proxies
+        ("127.0.0.1", ["10.0.0.1, 10.1.2.3"], "10.0.0.1"),
+        ("127.0.0.1", ["192.0.2.1, unknown"], "127.0.0.1"),
+        ("127.0.0.1", [""], "127.0.0.1"),
+        ("192.0.2.5", ["192.0.2.66"], "192.0.2.5"),  # not a proxy
+        ("", ["192.0.2.66"], ""),  # a Unix socket
+    ],
+)
+def test_only_trusted_proxies_name_the_client(peer: str, forwarded: list[str], client: str) -> None:
+    assert client_of(peer, forwarded, ["127.0.0.1/32", "10.0.0.0/8"]) == client
+
+
+def test_clients_of_a_trusted_proxy_have_separate_limits() -> None:
+    for proxies, expected in (((), 429), (("192.0.2.1/32",), 200)):
+        backend = FakeBackend(requests_per_second=2, trusted_proxies=proxies)
+        api = Api(backend, tokens=TOKENS, address="192.0.2.1")
+        for _ in range(4):
+            assert api.get("/api/v1/version", token=ADMIN, headers={"X-Forwarded-For": "192.0.2.7"}).status_code == 200
+        problem(api.get("/api/v1/version", token=ADMIN, headers={"X-Forwarded-For": "192.0.2.7"}), 429, "too-many-requests")
+        other = api.get("/api/v1/version", token=ADMIN, headers={"X-Forwarded-For": "192.0.2.8"})
+        assert other.status_code == expected
 
 
 def test_too_many_requests() -> None:

@@ -21,6 +21,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.config.preview import IceServer, PreviewSettings
 from vision_infer.config.serve import StreamSettings
 from vision_infer.preview.preview import Preview
+from vision_infer.preview.session import Session
 from vision_infer.preview.transport.ice import with_credentials
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
@@ -112,6 +113,23 @@ def test_a_session_from_its_offer_to_its_end() -> None:
             problem(await player.ask("DELETE", where, VIEW), 404, "not-found")
             problem(await player.ask("GET", where, VIEW), 404, "not-found")
             assert player.backend.preview.counts().viewers == {"door": 0}
+
+    run(test)
+
+
+def test_a_viewer_behind_a_proxy_is_not_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with playing(TOKENS) as player:
+            offer, local = player.backend.preview.offer, []
+
+            async def recorded(stream: str, sdp: str, principal: str, is_local: bool) -> Session:
+                local.append(is_local)
+                return await offer(stream, sdp, principal, is_local)
+
+            monkeypatch.setattr(player.backend.preview, "offer", recorded)
+            for header in ({}, {"X-Forwarded-For": "192.0.2.7"}, {"X-Real-IP": "192.0.2.7"}):
+                assert (await player.offer(token=VIEW, **header)).status_code == 201
+            assert local == [True, False, False]
 
     run(test)
 

@@ -213,6 +213,11 @@ class ServiceSettings(SettingsBase):
     view_token: Token | None = Field(default=None, description="The token of the role view, which is read-only.")
     tls: TlsSettings | None = Field(default=None, description="The certificate and key. null: HTTP without TLS.")
     allow_hosts: tuple[Host, ...] = Field(default=(), description="Host names of the service, besides its address.")
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        max_length=64,
+        description="The networks (CIDR) of proxies whose `X-Forwarded-For` header names the client, such as 127.0.0.1/32.",
+    )
     allow_origins: tuple[Origin, ...] = Field(
         default=(),
         max_length=64,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -51,6 +51,30 @@ class TokenBuckets:
     def _level(self, address: str) -> float:
         level, at_ns = self._buckets.get(address, (self._burst, 0))
         return min(self._burst, level + (self._clock.monotonic_ns() - at_ns) / 1e9 * self._per_second)
+
+
+def client_of(peer: str, forwarded: Sequence[str], proxies: Sequence[str]) -> str:
+    """Return the address of the client that sent a request, possibly through proxies.
+
+    A client can put anything at the beginning of ``X-Forwarded-For``: only the entries of trusted proxies count, from the end.
+
+    Args:
+        peer: The address that the connection comes from.
+        forwarded: The values of the ``X-Forwarded-For`` headers.
+        proxies: The networks of trusted proxies (CIDR).
+    """
+    trusted = [ipaddress.ip_network(network) for network in proxies]
+    for entry in reversed(",".join(forwarded).split(",")):
+        try:
+            address = ipaddress.ip_address(peer)
+            ipaddress.ip_address(entry.strip())
+        except ValueError:
+            break
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not any(address in network for network in trusted):
+            break
+        peer = entry.strip()
+    return peer
 
 
 def address_of(scope: Scope) -> str:

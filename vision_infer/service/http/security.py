@@ -21,7 +21,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.clock import Clock
 from vision_infer.service.http.auth import Role, Sessions, Tokens, is_loopback
-from vision_infer.service.http.limits import TokenBuckets, address_of, limited
+from vision_infer.service.http.limits import TokenBuckets, address_of, client_of, limited
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.page import is_page
 from vision_infer.service.http.token_file import digest_of
@@ -43,7 +43,8 @@ _FAILURES_PER_S = 0.2
 _IMAGE_PATH = re.compile(r"/api/v1/streams/[^/]+/(snapshot\.jpg|video\.mjpeg)")
 """The paths of images, for which simple clients may send the token as the password of HTTP Basic."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/?#\s]+)(?::[0-9]{0,5})?")
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+"""The headers by which a proxy names the client."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -191,6 +192,10 @@ class SecurityMiddleware:
         path = scope["path"]
         method = scope.get("method", "GET")
         headers = Headers(scope=scope)
+        client = scope.get("client")
+        if security.settings.trusted_proxies and client is not None:
+            forwarded = headers.getlist("x-forwarded-for")
+            scope["client"] = (client_of(client[0], forwarded, security.settings.trusted_proxies), client[1])
         is_open = path in OPEN_PATHS
         _check_framing(headers, takes_body=not is_open)
         if not is_open:
@@ -211,7 +216,7 @@ class SecurityMiddleware:
         role: Role | None = "admin"
         by_token = False
         principal = ""
-        if not security.tokens.needed and any(name in headers for name in _PROXY_HEADERS):
+        if not security.tokens.needed and any(name in headers for name in PROXY_HEADERS):
             raise Problem("behind-proxy", "set service.token: requests through a proxy come from other machines")
         if security.tokens.needed:
             token = bearer_of(headers)

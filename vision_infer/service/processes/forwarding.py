@@ -15,10 +15,11 @@ from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.results import until_gone
+from vision_infer.service.http.security import PROXY_HEADERS
 from vision_infer.service.processes.worker_process import WorkerProcess
 from vision_infer.service.processes.workers import Workers
 
-_SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range")
+_SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range", *PROXY_HEADERS)
 """The request headers that concern a worker; the cookie ends previews at the end of a session."""
 _NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")
 

@@ -17,6 +17,7 @@ from vision_infer.service.http.auth import is_loopback
 from vision_infer.service.http.context import Context, Shared, StreamName
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
+from vision_infer.service.http.security import PROXY_HEADERS
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
@@ -123,7 +124,9 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
 
 def _is_local(request: Request, context: Context) -> bool:
     """Return whether the service and this viewer use loopback addresses, so that video may be sent there."""
-    return request.client is not None and is_loopback(request.client.host) and is_loopback(context.backend.settings.service.host)
+    if request.client is None or any(name in request.headers for name in PROXY_HEADERS):
+        return False  # a proxy on this machine, but the viewer may be anywhere
+    return is_loopback(request.client.host) and is_loopback(context.backend.settings.service.host)
 
 
 @router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))
