@@ -45,7 +45,7 @@ BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-
 BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
 NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light; \
-  command -v nft >/dev/null || echo nftables; command -v ip >/dev/null || echo iproute2
+  command -v caddy >/dev/null || echo caddy; command -v nft >/dev/null || echo nftables; command -v ip >/dev/null || echo iproute2
 # With RUNLEVEL=1, packages do not start their servers.
 install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \

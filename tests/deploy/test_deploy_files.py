@@ -211,3 +211,22 @@ def test_the_environment_file_sets_the_variables_of_the_unit() -> None:
     set_there = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
     assert set_there == sorted(set(re.findall(r"\$\{(\w+)\}", unit()["ExecStart"][0])))
     assert unit()["EnvironmentFile"] == ["-/etc/vision-infer/vision-infer.env"]
+
+
+def test_the_example_for_traefik_is_complete() -> None:
+    """Traefik is not a package of Debian, so that only the form is checked: each reference has its target."""
+    example: dict[str, Any] = yaml.safe_load((DEPLOY / "proxy" / "traefik.yml").read_text(encoding="utf-8"))
+    assert set(example) == {"http", "tls"}
+    http = example["http"]
+    (router,) = http["routers"].values()
+    assert set(router) == {"rule", "entryPoints", "middlewares", "service", "tls"}
+    assert router["rule"] == "Host(`cameras.example.org`) && (Path(`/vision`) || PathPrefix(`/vision/`))"
+    slash, path = (http["middlewares"][name] for name in router["middlewares"])
+    assert re.sub(slash["redirectRegex"]["regex"], r"\1/", "https://cameras.example.org/vision").endswith("/vision/")
+    assert slash["redirectRegex"]["replacement"] == "${1}/"
+    assert path == {"stripPrefix": {"prefixes": ["/vision"]}}
+    balancer = http["services"][router["service"]]["loadBalancer"]
+    assert balancer["servers"] == [{"url": "http://127.0.0.1:8080"}]
+    assert balancer["responseForwarding"] == {"flushInterval": "-1ms"}
+    assert balancer["passHostHeader"] is True
+    assert [set(pair) for pair in example["tls"]["certificates"]] == [{"certFile", "keyFile"}]

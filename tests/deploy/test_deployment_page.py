@@ -31,8 +31,8 @@ def test_a_configuration_is_valid(number: int, tmp_path: Path) -> None:
 
 
 def test_the_page_has_configurations_and_a_health_check() -> None:
-    assert len(CONFIGURATIONS) == 4
-    assert len(BLOCKS) == 5
+    assert len(CONFIGURATIONS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_all_mentioned_files_exist() -> None:
