@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -21,8 +22,10 @@ from benchmarks.verdict import Check, quantile, slope
 from tests.support.cameras import Encoded, ReplayMount, RtspServer
 
 COUNTS = (1, 5, 20)
-MAX_OF_A_CORE = 0.05
-"""The maximum cost of a further viewer of 1080p, in cores."""
+FIRST_PERCENT = 5.0
+"""The maximum cost of the first viewer of a 1080p stream, in % of a core."""
+FURTHER_PERCENT = 1.0
+"""The maximum cost of each further viewer of the stream, in % of a core."""
 VANISHING = 100
 MAX_GROWTH_MB = 3.0
 """The maximum growth between the second and the last round."""
@@ -131,14 +134,15 @@ def viewers(length: Length) -> Rows:
                     time.sleep(1.0)
                     loads.append(_load(service, length.seconds, watching, count))
     checks = []
-    none = statistics.median(load.cores for load in loads if not load.viewers)
-    for count in COUNTS:
+    cores = {count: statistics.median(load.cores for load in loads if load.viewers == count) for count in (0, *COUNTS)}
+    for fewer, count in pairwise((0, *COUNTS)):
         watched = [load for load in loads if load.viewers == count]
-        each = statistics.median((load.cores - none) / count for load in watched)
-        cost_us = statistics.median((load.cores - none) / load.packets_per_s * 1e6 for load in watched)
+        cost_us = statistics.median((load.cores - cores[0]) / load.packets_per_s * 1e6 for load in watched)
         rate = statistics.median(load.packets_per_s / count for load in watched)
-        what = f"cores per viewer, {count} viewers ({cost_us:.0f} µs per packet, {rate:.0f}/s)"
-        checks.append(Check(what, each, MAX_OF_A_CORE, "cores"))
+        which = "the first viewer" if not fewer else f"each further viewer, from {fewer} to {count}"
+        each = 100 * (cores[count] - cores[fewer]) / (count - fewer)
+        what = f"CPU of {which} ({cost_us:.0f} µs per packet, {rate:.0f}/s)"
+        checks.append(Check(what, each, FURTHER_PERCENT if fewer else FIRST_PERCENT, "% of a core"))
     return checks, [asdict(load) for load in loads]
 
 
