@@ -22,7 +22,7 @@ MISSING = "emulation.setMediaFeaturesOverride"
 
 
 async def main(program: str, *arguments: str) -> int:
-    """Run Firefox; return its exit status. Its standard error names the relay's URL in place of its own."""
+    """Run Firefox; return its exit status. Its standard error has the URL of the relay in place of that of Firefox."""
     firefox = await asyncio.create_subprocess_exec(program, *arguments, stderr=PIPE)
     assert firefox.stderr is not None
     own = ""
