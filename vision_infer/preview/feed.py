@@ -96,6 +96,7 @@ class PassthroughFeed(Feed):
 
     Args:
         codec: The name of the codec in SDP.
+        facts: The facts that the viewers have agreed to.
         check: Returns why browsers cannot play video with these facts; empty if they can.
         give_up: Called once with the reason when browsers can no longer play the video.
     """
@@ -103,6 +104,7 @@ class PassthroughFeed(Feed):
     def __init__(
         self,
         codec: str,
+        facts: VideoFacts,
         relay: Relay,
         by: By,
         check: Callable[[Relay, VideoFormat, VideoFacts | None], str],
@@ -110,6 +112,8 @@ class PassthroughFeed(Feed):
         clock: Clock,
     ) -> None:
         super().__init__(codec, by)
+        self.agreed = facts.codec, facts.profile
+        """The codec and the profile that the viewers have agreed to."""
         self._relay = relay
         self._check = check
         self._give_up = give_up
@@ -170,13 +174,13 @@ class PassthroughFeed(Feed):
 
     def _open(self, video: VideoFormat) -> None:
         self.reset()
-        self._packets = packets_of(video) if self._video is None or self._video.codec == video.codec else None
+        self._packets = packets_of(video)
         self._video = video
         self._checked = None
         facts = None if self._packets is None else self._packets.facts
         self.size = None if facts is None else facts.size
         if self._packets is None:
-            self._end(self._check(self._relay, video, None) or "the codec of the stream has changed")
+            self._end(self._check(self._relay, video, None))
 
     def _image(self, packet: EncodedPacket) -> MediaImage | None:
         """Pack a packet for RTP. Returns None if it is not to be sent."""
@@ -195,6 +199,8 @@ class PassthroughFeed(Feed):
             self._checked = state
             self.size = None if facts is None else facts.size
             reason = self._check(self._relay, video, facts)
+            if not reason and facts is not None and (facts.codec, facts.profile) != self.agreed:
+                reason = f"the stream is now {facts}"
             if reason:
                 self._end(reason)
                 return None

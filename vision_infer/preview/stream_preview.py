@@ -147,7 +147,7 @@ class StreamPreview:
         if not reason and packets is not None and facts is not None:
             codec = matching(offer.codecs, facts)
             if codec is not None:
-                return _choice(self._passthrough(codec.name), codec, facts, packets.sprop(), "")
+                return _choice(self._passthrough(codec.name, facts), codec, facts, packets.sprop(), "")
             reason = f"the player does not support {facts}"
         running = {feed.codec for feed in self.encoders}
         for name, facts in sorted(ENCODED.items(), key=lambda item: item[0] not in running):
@@ -216,10 +216,11 @@ class StreamPreview:
     def _source(self) -> Relay:
         return self.relay if self._reader is None else self._reader.relay
 
-    def _passthrough(self, codec: str) -> PassthroughFeed:
-        if self._passed is None or self._passed.over or self._passed.codec != codec:
+    def _passthrough(self, codec: str, facts: VideoFacts) -> PassthroughFeed:
+        if self._passed is None or self._passed.over or self._passed.agreed != (facts.codec, facts.profile):
             self._passed = PassthroughFeed(
                 codec,
+                facts,
                 self._source(),
                 self._by,
                 self.why_encoded,

@@ -23,40 +23,19 @@ MAX_SIDE = 16384
 """The maximum width and height that are considered undamaged, in pixels."""
 
 
-class H264Packets(NalPackets):
-    """H.264 of one connection."""
+def kind(unit: bytes) -> int:
+    """Return the type of a unit."""
+    return unit[0] & 31
 
-    sets = (SPS, PPS)
-    dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
 
-    @staticmethod
-    def kind(unit: bytes) -> int:
-        """Return the type of a unit."""
-        return unit[0] & 31
-
-    @staticmethod
-    def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-        """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
-        if len(extradata) < 7 or extradata[0] != _AVCC_VERSION:
-            return 0, list(units(extradata))
-        found, at = listed_sets(extradata, 6, extradata[5] & 31)
-        if at < len(extradata):
-            found += listed_sets(extradata, at + 1, extradata[at])[0]
-        return (extradata[4] & 3) + 1, found
-
-    @staticmethod
-    def sps_facts(unit: bytes) -> VideoFacts:
-        """Parse a sequence parameter set (H.264, 7.3.2.1.1).
-
-        Raises:
-            ValueError: The parameter set is damaged.
-        """
-        return sps_facts(unit)
-
-    @staticmethod
-    def packed(units: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return the RTP payloads of units."""
-        return payloads(units)
+def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
+    """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
+    if len(extradata) < 7 or extradata[0] != _AVCC_VERSION:
+        return 0, list(units(extradata))
+    found, at = listed_sets(extradata, 6, extradata[5] & 31)
+    if at < len(extradata):
+        found += listed_sets(extradata, at + 1, extradata[at])[0]
+    return (extradata[4] & 3) + 1, found
 
 
 def payloads(units: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -72,10 +51,10 @@ def _stap_a(units: Sequence[bytes]) -> bytes:
 
 def _fragments(unit: bytes) -> Iterator[bytes]:
     """Split a unit that is too large for a payload (RFC 6184, 5.8)."""
-    indicator, kind, size = unit[0] & 0xE0 | _FU_A, unit[0] & 31, MAX_PAYLOAD - 2
+    indicator, size = unit[0] & 0xE0 | _FU_A, MAX_PAYLOAD - 2
     for at in range(1, len(unit), size):
         first, last = at == 1, at + size >= len(unit)
-        yield bytes((indicator, kind | first << 7 | last << 6)) + unit[at : at + size]
+        yield bytes((indicator, kind(unit) | first << 7 | last << 6)) + unit[at : at + size]
 
 
 def sps_facts(unit: bytes) -> VideoFacts:
@@ -84,7 +63,7 @@ def sps_facts(unit: bytes) -> VideoFacts:
     Raises:
         ValueError: The parameter set is damaged.
     """
-    if len(unit) < 5 or unit[0] & 31 != SPS:
+    if len(unit) < 5 or kind(unit) != SPS:
         raise ValueError("this is not a sequence parameter set")
     profile = unit[1]
     read = Bits(without_emulation(unit[4:]))
@@ -144,3 +123,14 @@ def _skip_scaling(read: Bits, lists: int) -> None:
             if following:
                 following = (last + read.signed()) % 256
             last = following or last
+
+
+class H264Packets(NalPackets):
+    """H.264 of one connection."""
+
+    sets = (SPS, PPS)
+    dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
+    kind = staticmethod(kind)
+    parameter_sets = staticmethod(parameter_sets)
+    sps_facts = staticmethod(sps_facts)
+    packed = staticmethod(payloads)

@@ -19,50 +19,23 @@ _HVCC_VERSION, _HVCC_HEADER = 1, 23
 _PROFILES = {1: "Main", 2: "Main 10", 3: "Main Still Picture", 4: "Rext"}
 
 
-class H265Packets(NalPackets):
-    """H.265 of one connection."""
+def kind(unit: bytes) -> int:
+    """Return the type of a unit."""
+    return unit[0] >> 1 & 63
 
-    sets = (VPS, SPS, PPS)
-    dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
 
-    @staticmethod
-    def kind(unit: bytes) -> int:
-        """Return the type of a unit."""
-        return unit[0] >> 1 & 63
-
-    @staticmethod
-    def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-        """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
-        if len(extradata) < _HVCC_HEADER or extradata[0] != _HVCC_VERSION:
-            return 0, list(units(extradata))
-        found: list[bytes] = []
-        at = _HVCC_HEADER
-        for _ in range(extradata[22]):
-            if at + 3 > len(extradata):
-                break
-            listed, at = listed_sets(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
-            found += listed
-        return (extradata[21] & 3) + 1, found
-
-    @staticmethod
-    def sps_facts(unit: bytes) -> VideoFacts:
-        """Parse a sequence parameter set (H.265, 7.3.2.2).
-
-        Raises:
-            ValueError: The parameter set is damaged.
-        """
-        return sps_facts(unit)
-
-    @staticmethod
-    def packed(units: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return the RTP payloads of units."""
-        return payloads(units)
-
-    def sprop(self) -> str:
-        """Return the parameter sets as SDP parameters (RFC 7798, section 7.1)."""
-        named = zip(("vps", "sps", "pps"), self.sets, strict=True)
-        values = ((name, b",".join(map(base64.b64encode, self._sets.get(kind, ())))) for name, kind in named)
-        return ";".join(f"sprop-{name}={value.decode()}" for name, value in values if value)
+def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
+    """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
+    if len(extradata) < _HVCC_HEADER or extradata[0] != _HVCC_VERSION:
+        return 0, list(units(extradata))
+    found: list[bytes] = []
+    at = _HVCC_HEADER
+    for _ in range(extradata[22]):
+        if at + 3 > len(extradata):
+            break
+        listed, at = listed_sets(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
+        found += listed
+    return (extradata[21] & 3) + 1, found
 
 
 def payloads(units: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -79,11 +52,10 @@ def _aggregation(units: Sequence[bytes]) -> bytes:
 
 def _fragments(unit: bytes) -> Iterator[bytes]:
     """Split a unit that is too large for a payload (RFC 7798, section 4.4.3)."""
-    header, kind = bytes([unit[0] & 0x81 | _FRAGMENTATION << 1, unit[1]]), unit[0] >> 1 & 63
-    size = MAX_PAYLOAD - 3
+    header, size = bytes([unit[0] & 0x81 | _FRAGMENTATION << 1, unit[1]]), MAX_PAYLOAD - 3
     for at in range(2, len(unit), size):
         first, last = at == 2, at + size >= len(unit)
-        yield header + bytes([first << 7 | last << 6 | kind]) + unit[at : at + size]
+        yield header + bytes([first << 7 | last << 6 | kind(unit)]) + unit[at : at + size]
 
 
 def sps_facts(unit: bytes) -> VideoFacts:
@@ -92,7 +64,7 @@ def sps_facts(unit: bytes) -> VideoFacts:
     Raises:
         ValueError: The parameter set is damaged.
     """
-    if len(unit) < 4 or unit[0] >> 1 & 63 != SPS:
+    if len(unit) < 4 or kind(unit) != SPS:
         raise ValueError("this is not a sequence parameter set")
     read = Bits(without_emulation(unit[2:]))
     read.bits(4)
@@ -125,3 +97,20 @@ def sps_facts(unit: bytes) -> VideoFacts:
     shown = _PROFILES.get(profile, f"profile {profile}")
     fields = bool(interlaced and not progressive)
     return VideoFacts("hevc", shown, level, bool(high_tier), bits, CHROMA[chroma], Size(width, height), fields)
+
+
+class H265Packets(NalPackets):
+    """H.265 of one connection."""
+
+    sets = (VPS, SPS, PPS)
+    dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
+    kind = staticmethod(kind)
+    parameter_sets = staticmethod(parameter_sets)
+    sps_facts = staticmethod(sps_facts)
+    packed = staticmethod(payloads)
+
+    def sprop(self) -> str:
+        """Return the parameter sets as SDP parameters (RFC 7798, section 7.1)."""
+        named = zip(("vps", "sps", "pps"), self.sets, strict=True)
+        values = ((name, b",".join(map(base64.b64encode, self._sets.get(kind, ())))) for name, kind in named)
+        return ";".join(f"sprop-{name}={value.decode()}" for name, value in values if value)
