@@ -19,9 +19,7 @@ def __getattr__(name: str) -> Any:
     # Heavy libraries are imported when first used, not by `import vision_infer`.
     if name in __all__:
         from vision_infer.pipeline.runs import api
-        from vision_infer.precision import AUTOTUNE_MODULE
 
-        api.Pipeline._autotune_module = AUTOTUNE_MODULE  # as on the command line; a pipeline must not import precision
         return getattr(api, name)
     raise AttributeError(f"module 'vision_infer' has no attribute {name!r}")
 

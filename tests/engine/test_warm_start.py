@@ -9,10 +9,10 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.selection.candidates import candidates
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
-from vision_infer.engine.selection.warm_start import compile_engine, find_warm_start
+from vision_infer.engine.selection.warm_start import find_warm_start
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -44,7 +44,8 @@ def test_a_run_begins_with_another_engine_until_the_best_is_compiled(
     assert start is not None
     assert start.first.engine == "onnxruntime-cpu-fp32"
     assert start.better == best
-    compile_engine(str(graph), best.candidate.engine, str(tmp_path / "engines"), "0", "1", "0")
+    with open_engine(graph, replace(request_here, engine=best.candidate.engine)):
+        pass
     assert find_warm_start(graph, request_here) is None
     assert find_warm_start(graph, replace(request_here, batch=4)) is not None  # another engine
 

@@ -17,9 +17,6 @@ from tests.support import media
 from vision_infer import Detector, Pipeline
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, StreamError, UsageError, VisionInferError
-from vision_infer.pipeline.lanes.opening import LaneOpening
-from vision_infer.pipeline.runs import wiring
-from vision_infer.precision import AUTOTUNE_MODULE
 
 pytest.importorskip("onnxruntime")
 
@@ -195,19 +192,6 @@ def test_pipeline_gives_what_the_detector_gives(detector: Detector) -> None:
     assert first.engine.split("-")[1] == "cpu"
     assert first.model == "nanodet-416"
     assert any(result.detections.labels for result in found)
-
-
-def test_pipeline_autotunes_with_accuracy_as_the_command_line_does(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules: list[str | None] = []
-
-    class Opening(LaneOpening):
-        def __init__(self, engines: Any, on_message: Any, videos: Any, autotune_module: str | None = None, *more: Any) -> None:
-            modules.append(autotune_module)
-            super().__init__(engines, on_message, videos, autotune_module, *more)
-
-    monkeypatch.setattr(wiring, "LaneOpening", Opening)
-    assert len(list(Pipeline(detector, every=10).run(media.excerpt(20, 10, 640, 272)))) == 1
-    assert modules == [AUTOTUNE_MODULE]
 
 
 def test_pipeline_every_and_tracks(detector: Detector) -> None:

@@ -36,7 +36,6 @@ from vision_infer.pipeline.lanes.child_process import run_child
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, autotune_command, build_command
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.precision import AUTOTUNE_MODULE
 
 if find_spec("openvino") is not None:
     import_module("openvino")  # it starts a thread that never ends
@@ -321,11 +320,10 @@ def test_a_run_continues_with_the_engine_that_was_built_meanwhile(
 
 
 @needs_both
-@pytest.mark.parametrize("module", [upgrades.CHILD, AUTOTUNE_MODULE])
-def test_the_child_process_autotunes_and_stores_the_choice(wanted: Upgrade, module: str) -> None:
+def test_the_child_process_autotunes_and_stores_the_choice(wanted: Upgrade) -> None:
     assert wanted.request.engine_dir is not None
     assert find_choice(wanted.path, wanted.request.engine_dir) is None
-    assert run_child(autotune_command(wanted, module), 0, lambda: False) is None
+    assert run_child(autotune_command(wanted), 0, lambda: False) is None
     assert find_choice(wanted.path, wanted.request.engine_dir) is not None
 
 

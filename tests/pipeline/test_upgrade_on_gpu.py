@@ -29,12 +29,11 @@ from vision_infer.engine.selection.kept_plans import find_kept
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes import upgrade as upgrades
-from vision_infer.pipeline.lanes.engine_child import autotune
 from vision_infer.pipeline.lanes.replicas import OpenedReplica
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.precision import autotune_with_accuracy
-from vision_infer.precision.autotune_with_accuracy import choose_engine
+from vision_infer.precision.autotune_with_accuracy import autotune
 from vision_infer.stream.find import last_at_least
 from vision_infer.stream.source import SourceSpec
 
@@ -61,7 +60,7 @@ class ChildHere:
         sys.stdin = SimpleNamespace(buffer=stdin)
         sys.stdout, before = Lines(on_line), sys.stdout
         try:
-            autotune(command[4:], choose_engine)
+            autotune(command[4:])
         except VisionInferError as error:
             return str(error)
         finally:
@@ -147,7 +146,7 @@ def test_a_run_continues_with_the_plan_that_was_built_and_compared_meanwhile(
 
     monkeypatch.setattr(Supervisor, "swap_engine", noted)
     held(monkeypatch, swapped)
-    summary = run(settings, threading.Event(), autotune_module="not used: it runs here")
+    summary = run(settings, threading.Event())
     assert (summary.frames, summary.exit_status) == (150 * CLIPS, 0)
     found = rows(tmp_path)
     for number in range(CLIPS):

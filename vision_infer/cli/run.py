@@ -66,12 +66,11 @@ def _run(
     from vision_infer.cli.progress import open_progress
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.runs.offline import run
-    from vision_infer.precision import AUTOTUNE_MODULE
 
     if settings.hook is not None:
         _show_warnings()
     with StopSignals() as signals, open_progress(quiet) as progress:
-        result = run(settings, signals.stopping, progress, AUTOTUNE_MODULE)
+        result = run(settings, signals.stopping, progress)
     _report(result, summary, json_summary, quiet, settings.overwrite)
     return signals.exit_status or result.exit_status
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +22,7 @@ from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.samples import MAX_SAMPLES, count_samples, read_samples
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.passport import MeasuredAccuracy
-from vision_infer.pipeline.lanes.engine_child import autotune, run_main
+from vision_infer.pipeline.lanes.engine_child import parse_words, run_main
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
 from vision_infer.precision.verification.agreement import MIN_FRAMES_TO_JUDGE, Judge
 from vision_infer.stream.redact import redact
@@ -102,5 +104,18 @@ def _wait_for_samples(file: BinaryIO, size: Size) -> tuple[Sequence[NDArray[np.u
     return read_samples(file, size)
 
 
-if __name__ == "__main__":  # the child process of a run or of the service, see pipeline/lanes/upgrade.py
-    run_main(lambda words: autotune(words, choose_engine))
+def autotune(words: Sequence[str]) -> None:
+    """Do the work of the child process of a lane: on a GPU, its frames come from standard input, and the progress is printed.
+
+    Raises:
+        VisionInferError: The work failed.
+    """
+    path, request, data = parse_words(words)
+    if request.device == "cpu":
+        choose_engine(path, request, data)
+    else:
+        choose_engine(path, request, samples=sys.stdin.buffer, on_message=partial(print, flush=True))
+
+
+if __name__ == "__main__":
+    run_main(autotune)

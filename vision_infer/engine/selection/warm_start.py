@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.open import EngineRequest, auto_device, open_engine, plan_batch
+from vision_infer.engine.open import EngineRequest, auto_device, plan_batch
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_passports, with_passports
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.lookup import find_choice, find_passports
@@ -66,18 +66,6 @@ def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
     if not better.candidate.runtime.slow_start or not _is_missing(better.candidate, request):
         return None
     return WarmStart(_fastest_to_load(possible, request.engine_dir), better)
-
-
-def compile_engine(graph: str, engine: str, folder: str, batch: str, workers: str, threads: str) -> None:
-    """Compile an engine into the cache, in a child process; the arguments are those of a command line, 0 for the default.
-
-    Raises:
-        EngineError: It cannot be compiled.
-        ModelError: The graph cannot be loaded.
-    """
-    profile = (int(workers) or None, int(threads) or None, int(batch) or None)
-    with open_engine(Path(graph), EngineRequest(engine, "cpu", *profile, engine_dir=Path(folder))):
-        pass
 
 
 def _is_missing(candidate: EngineCandidate, request: EngineRequest) -> bool:

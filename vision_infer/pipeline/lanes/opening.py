@@ -71,7 +71,6 @@ class LaneOpening:
         engines: Closes the engine that each lane has at the end.
         on_message: Receives lines of text: why an engine was chosen, and what replaced it.
         videos: Videos of the run, on which autotuning can judge accuracy.
-        autotune_module: The module that autotunes in a child process. None: one that judges no accuracy.
         inputs: The input size of each graph of a model with several sizes, which messages name.
         lasts: Returns whether the run lasts at least some seconds; otherwise no plan that takes as long to build is built.
     """
@@ -81,7 +80,6 @@ class LaneOpening:
         engines: ExitStack,
         on_message: OnMessage,
         videos: tuple[str, ...],
-        autotune_module: str | None = None,
         inputs: Mapping[Path, Size] = MappingProxyType({}),
         lasts: Callable[[float], bool] = lambda _: True,
     ) -> None:
@@ -90,7 +88,6 @@ class LaneOpening:
         self._engines = engines
         self._on_message = on_message
         self._videos = videos[:MAX_VIDEOS]
-        self._autotune_module = autotune_module
         self._upgrades: list[Upgrade] = []
         self._late: list[tuple[Lane, Path, EngineRequest]] = []
 
@@ -149,13 +146,7 @@ class LaneOpening:
     @contextmanager
     def upgrading(self, supervisor: Supervisor, stopping: threading.Event) -> Iterator[None]:
         """Upgrade the engines of lanes in use, and open late engines when they are needed, until the context ends."""
-        with EngineUpgrade(
-            supervisor.swap_engine,
-            self._on_message,
-            stopping,
-            statuses=supervisor.lane_statuses,
-            autotune_module=self._autotune_module,
-        ) as upgrade:
+        with EngineUpgrade(supervisor.swap_engine, self._on_message, stopping, statuses=supervisor.lane_statuses) as upgrade:
             for item in self._upgrades:
                 upgrade.add(item)
             late = [self._late_engine(supervisor, upgrade, *lane) for lane in self._late]

@@ -37,8 +37,9 @@ LOOK_AGAIN_S = 1.0
 BUILD_NICE = 5
 """The niceness of a build. A run keeps all cores busy: at 19, a build of 1.1 s of CPU time was not done after 22 s, two cores."""
 AUTOTUNE_NICE = 10
-CHILD = "vision_infer.pipeline.lanes.engine_child"
-"""The module that builds, and that autotunes where no other module is given."""
+COMPILE = "vision_infer.pipeline.lanes.engine_child"
+AUTOTUNE = "vision_infer.precision.autotune_with_accuracy"
+"""The modules that run in a child process; a pipeline must not import the second one."""
 
 Runner = Callable[[Sequence[str], int, Callable[[], bool], OnMessage, BinaryIO | None], str | None]
 """Runs a command until it ends or has to stop; returns what failed, as a line, or None: see :func:`run_child`."""
@@ -85,7 +86,6 @@ class EngineUpgrade:
         build_after_s: The age of a lane before an engine is built for it, seconds.
         autotune_after_s: The age of a lane before its engines are autotuned, seconds.
         statuses: Returns the status of the lanes: a lane without frames is not upgraded until it gets some. None: all are in use.
-        autotune_module: The module that autotunes in a child process. None: one that judges no accuracy.
     """
 
     def __init__(
@@ -97,10 +97,8 @@ class EngineUpgrade:
         build_after_s: float = BUILD_AFTER_S,
         autotune_after_s: float = AUTOTUNE_AFTER_S,
         statuses: Statuses | None = None,
-        autotune_module: str | None = None,
     ) -> None:
         self._statuses = statuses
-        self._autotune_module = autotune_module
         self._swap = swap
         self._on_message = on_message
         self._stopping = stopping or threading.Event()
@@ -195,7 +193,7 @@ class EngineUpgrade:
     def _run_child(self, upgrade: Upgrade) -> str | None:
         """Let a child process compile the better engine, or find it; return what failed."""
         if upgrade.quick.better is None:
-            command, nice = autotune_command(upgrade, self._autotune_module), AUTOTUNE_NICE
+            command, nice = autotune_command(upgrade), AUTOTUNE_NICE
         else:
             command, nice = build_command(upgrade), BUILD_NICE
 
@@ -264,19 +262,13 @@ def build_command(upgrade: Upgrade) -> list[str]:
     """Return the command that compiles the better engine into the cache. It times nothing, because the machine is busy."""
     assert upgrade.quick.better is not None
     candidate = upgrade.quick.better.candidate
-    arguments = ["compile", str(candidate.graph), candidate.engine, *_profile(upgrade.request)]
-    return [sys.executable, "-P", "-m", CHILD, *arguments]
+    return [sys.executable, "-P", "-m", COMPILE, str(candidate.graph), candidate.engine, "cpu", *_profile(upgrade.request)]
 
 
-def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
-    """Return the command that times all engines in turns and stores which one is best.
-
-    Args:
-        upgrade: The lane.
-        module: The module to run; None: one that judges no accuracy.
-    """
-    arguments = [str(upgrade.path), upgrade.quick.device, *_profile(upgrade.request), *upgrade.data]
-    return [sys.executable, "-P", "-m", module or CHILD, *arguments]
+def autotune_command(upgrade: Upgrade) -> list[str]:
+    """Return the command that times all engines in turns and stores which one is best."""
+    arguments = [str(upgrade.path), "auto", upgrade.quick.device, *_profile(upgrade.request), *upgrade.data]
+    return [sys.executable, "-P", "-m", AUTOTUNE, *arguments]
 
 
 def _profile(request: EngineRequest) -> list[str]:

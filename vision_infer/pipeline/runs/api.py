@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -213,8 +213,6 @@ class Pipeline:
         VisionInferError: A setting is invalid, or the secondary model does not exist or is a detector.
     """
 
-    _autotune_module: ClassVar[str | None] = None
-
     def __init__(
         self,
         detector: Detector,
@@ -281,7 +279,7 @@ class Pipeline:
         return Results(self._results(found, settings, shapes, channel), channel)
 
     def _results(self, found: FoundSources, settings: RunSettings, shapes: Shapes, channel: ResultChannel) -> Generator[Result]:
-        with open_lanes(settings, resolve_models(settings), found.specs, _log.info, self._autotune_module) as lanes:
+        with open_lanes(settings, resolve_models(settings), found.specs, _log.info) as lanes:
             on_event = _log_lost if found.specs[0].kind == "live" else None
             with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event(), on_event) as supervisor:
                 for spec in found.specs:

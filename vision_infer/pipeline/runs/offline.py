@@ -34,16 +34,13 @@ Progress = Callable[[Sequence[StreamStatus]], None]
 PROGRESS_INTERVAL_S = 0.2
 
 
-def run(
-    settings: RunSettings, stopping: threading.Event, progress: Progress | None = None, autotune_module: str | None = None
-) -> RunSummary:
+def run(settings: RunSettings, stopping: threading.Event, progress: Progress | None = None) -> RunSummary:
     """Read all sources and write all results.
 
     Args:
         settings: What to do.
         stopping: Stops the run early when it is set; frames that are decoded already are still finished and written.
         progress: Called a few times a second with the status of every stream.
-        autotune_module: The module that autotunes engines in a child process. None: one that judges no accuracy.
 
     Raises:
         VisionInferError: The run could not start (usage, model, engine, outputs), or something failed that all sources share.
@@ -65,7 +62,7 @@ def run(
     def check(engine: Engine) -> None:
         check_task(job.outputs, engine.card, job.models.secondary is not None)
 
-    with open_lanes(settings, job.models, job.specs, reasons.append, autotune_module, check) as lanes:
+    with open_lanes(settings, job.models, job.specs, reasons.append, check) as lanes:
         commands = [
             replace(
                 source_command(spec, lanes.lanes[0], settings, shapes, job.outputs.by_stream[spec.name]),

@@ -95,7 +95,6 @@ def open_lanes(
     models: RunModels,
     specs: Sequence[SourceSpec],
     on_message: OnMessage,
-    autotune_module: str | None = None,
     check: Callable[[Engine], None] = lambda _: None,
 ) -> Iterator[RunLanes]:
     """Open the lanes of a run. Their engines are warm, and closed at the end.
@@ -108,7 +107,6 @@ def open_lanes(
         models: The deployment graphs.
         specs: The sources.
         on_message: Receives lines of text: why an engine was chosen, and what replaced it.
-        autotune_module: The module that autotunes engines in a child process, see :class:`LaneOpening`.
         check: Called with the engine of the model before that of the secondary model is opened; it may raise.
 
     Raises:
@@ -117,7 +115,7 @@ def open_lanes(
     with ExitStack() as engines:
         videos = tuple(spec.paths[0] for spec in specs if spec.kind == "video")
         inputs = {path: size for size, path in models.graphs.items()} if len(models.graphs) > 1 else {}
-        opening = LaneOpening(engines, on_message, videos, autotune_module, inputs, partial(last_at_least, specs))
+        opening = LaneOpening(engines, on_message, videos, inputs, partial(last_at_least, specs))
         lanes = _model_lanes(settings, models.graphs, specs, opening)
         check(lanes[0].engine)
         if models.secondary is not None:

@@ -30,7 +30,6 @@ from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, upgrades_of
 from vision_infer.pipeline.runs.run_factories import SECONDARY_BATCH, engine_request
 from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.precision import AUTOTUNE_MODULE
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import EngineEvent
 from vision_infer.service.results.requests import PREFIX, Requests
@@ -86,7 +85,7 @@ class Lanes:
         # held while a lane is added, swapped or removed, never while an engine loads.
         self._lock = threading.Lock()
         self._closed = False
-        self._upgrade = EngineUpgrade(self._swap, _log.info, statuses=supervisor.lane_statuses, autotune_module=AUTOTUNE_MODULE)
+        self._upgrade = EngineUpgrade(self._swap, _log.info, statuses=supervisor.lane_statuses)
 
     def get(self, model: str) -> Lane | None:
         """Return the lane of a model if it is open."""
