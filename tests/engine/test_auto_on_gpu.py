@@ -14,7 +14,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Engine, gpu_of
 from vision_infer.engine.open import EngineRequest, auto_device, open_engine
 from vision_infer.engine.selection.candidates import candidates
-from vision_infer.engine.selection.kept_plans import expected_build_s, find_kept, store_accuracy
+from vision_infer.engine.selection.lookup import expected_build_s, find_choices, store_accuracy
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.selection.warm_start import find_warm_start
 from vision_infer.engine.store.passport import MeasuredAccuracy
@@ -134,13 +134,13 @@ def test_autotuning_decides_between_cached_plans(
     stand_in_gpu.keep(half_graph(graph.with_name("model.fp16.onnx"), card), folder)
     stand_in_gpu.keep(graph, folder)
     proven(loss(0.2, 0.5), graph, request_here)
-    assert [choice.candidate.engine for choice in find_kept(graph, folder, "cuda:0")] == [
+    assert [choice.candidate.engine for choice in find_choices(graph, folder, "cuda:0")] == [
         "tensorrt-cuda-fp16",
         "tensorrt-cuda-fp32",
     ]
     possible = candidates(graph, "cuda:0")
     TuningStore(folder, 1.0).save_choice(possible, EngineChoice(possible[-1], "tensorrt-cuda-fp32: 2.0× as fast"))
-    assert find_kept(graph, folder, "cuda:0")[0].reason == "tensorrt-cuda-fp32: 2.0× as fast"
+    assert find_choices(graph, folder, "cuda:0")[0].reason == "tensorrt-cuda-fp32: 2.0× as fast"
     TuningStore(folder, 1.0).save_choice(possible, EngineChoice(possible[0], "ONNX Runtime is fastest"))
     with open_engine(graph, request_here) as engine:
         assert engine.name.startswith("onnxruntime")
@@ -151,7 +151,7 @@ def test_a_plan_for_smaller_batches_is_not_taken(
     stand_in_gpu: StandInGpu, graph: Path, request_here: EngineRequest, said: list[str]
 ) -> None:
     stand_in_gpu.keep(graph, folder_of(request_here))
-    assert find_kept(graph, folder_of(request_here), "cuda:0", 16, on_message=said.append) == []
+    assert find_choices(graph, folder_of(request_here), "cuda:0", 16, on_message=said.append) == []
     assert said == ["the cached plan tensorrt-cuda-fp32 is not used: it runs batches of up to 8, not 16"]
 
 

@@ -109,17 +109,6 @@ def test_float32_with_wrong_results_is_not_chosen(possible: list[EngineCandidate
     assert chosen.candidate == possible[0]
 
 
-def test_a_latency_target(possible: list[EngineCandidate]) -> None:
-    given = [passport(possible[1], 1.3, p95_ms=15), passport(possible[3], 2.6, loss(0.4, 0.9), p95_ms=30)]
-    for target, expected in ((None, INT8), (31, INT8), (20, OPENVINO), (10, ORT)):
-        chosen = by_passports(possible, *given, latency_ms=target)
-        assert chosen is not None
-        assert chosen.candidate.engine == expected
-    none = by_passports(possible, *given, latency_ms=10)
-    assert none is not None
-    assert "nothing faster is within the budget and the 10 ms" in none.reason
-
-
 def test_passports_of_other_devices_graphs_and_versions_do_not_count(possible: list[EngineCandidate]) -> None:
     one = possible[1]
     device = this_device()

@@ -33,7 +33,7 @@ from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import upgrade as upgrades
 from vision_infer.pipeline.lanes.child_process import run_child
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, autotune_command, build_command
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, autotune_command, build_command
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 
@@ -71,18 +71,19 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
     """The better engines that were opened."""
     made: list[Better] = []
 
-    def open_engine(path: Path, request: EngineRequest, on_message: object) -> Better:
+    def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: object) -> Better:
         made.append(Better())
         return made[-1]
 
-    monkeypatch.setattr(upgrades, "open_engine", open_engine)
+    monkeypatch.setattr(upgrades, "open_candidate", open_candidate)
     return made
 
 
-def upgrading(
-    swap: upgrades.Swap, on_message: Callable[[str], None], runner: Runner, autotune_after_s: float = 0.0
-) -> EngineUpgrade:
-    return EngineUpgrade(swap, on_message, runner=runner, build_after_s=0.0, autotune_after_s=autotune_after_s)
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upgrade lanes of any age."""
+    monkeypatch.setattr(upgrades, "BUILD_AFTER_S", 0.0)
+    monkeypatch.setattr(upgrades, "AUTOTUNE_AFTER_S", 0.0)
 
 
 def test_rows_are_written_while_the_better_engine_is_built(wanted: Upgrade, opened: list[Better]) -> None:
@@ -105,7 +106,7 @@ def test_rows_are_written_while_the_better_engine_is_built(wanted: Upgrade, open
 
     source = FakeSource(0, 200, before=before)
     supervisor = make_supervisor(first, [source], shared=[shared])
-    with upgrading(supervisor.swap_engine, on_message, build) as upgrade:
+    with EngineUpgrade(supervisor.swap_engine, on_message, runner=build) as upgrade:
         upgrade.add(wanted)
         supervisor.add(add(source))
         finish(supervisor)
@@ -132,9 +133,7 @@ def test_an_unused_lane_is_not_upgraded(wanted: Upgrade, opened: list[Better], m
     source = FakeSource(0, 60, before=before)
     supervisor = make_supervisor(EchoEngine(), [source])
     idle = replace(wanted, lane="main@32x64")  # it was added first
-    with EngineUpgrade(
-        supervisor.swap_engine, on_message, runner=lambda *_: None, build_after_s=0.0, statuses=supervisor.lane_statuses
-    ) as upgrade:
+    with EngineUpgrade(supervisor.swap_engine, on_message, runner=lambda *_: None, statuses=supervisor.lane_statuses) as upgrade:
         upgrade.add(idle)
         upgrade.add(wanted)
         supervisor.add(add(source))
@@ -150,7 +149,7 @@ def test_the_engine_of_one_device_is_upgraded(wanted: Upgrade, opened: list[Bett
     def swap(name: str, engine: object, *, replica: int | None) -> None:
         swapped.append((name, replica))
 
-    with upgrading(swap, lambda _: done.set(), lambda *_: None) as upgrade:
+    with EngineUpgrade(swap, lambda _: done.set(), runner=lambda *_: None) as upgrade:
         upgrade.add(replace(wanted, replica=1))
         wait_for(done)
     assert swapped == [("main", 1)]
@@ -165,7 +164,7 @@ def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
         done.set()
 
     supervisor = make_supervisor(EchoEngine(), [])
-    with upgrading(supervisor.swap_engine, on_message, lambda *_: "error: no space") as upgrade:
+    with EngineUpgrade(supervisor.swap_engine, on_message, runner=lambda *_: "error: no space") as upgrade:
         upgrade.add(wanted)
         wait_for(done)
     close(supervisor)
@@ -185,7 +184,7 @@ def test_a_refused_engine_is_closed(wanted: Upgrade, opened: list[Better], error
         reported.append(line)
         done.set()
 
-    with upgrading(swap, on_message, lambda *_: None) as upgrade:
+    with EngineUpgrade(swap, on_message, runner=lambda *_: None) as upgrade:
         upgrade.add(wanted)
         wait_for(done)
     assert len(reported) == 1
@@ -204,7 +203,7 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
             time.sleep(0.01)
         return "it was stopped"
 
-    upgrade = upgrading(lambda *_, **__: None, reported.append, build)
+    upgrade = EngineUpgrade(lambda *_, **__: None, reported.append, runner=build)
     upgrade.add(wanted)
     upgrade.add(wanted)
     wait_for(running)
@@ -213,13 +212,14 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
     assert (reported, opened) == ([], [])
 
 
-def test_a_short_run_does_not_autotune(wanted: Upgrade) -> None:
+def test_a_short_run_does_not_autotune(wanted: Upgrade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrades, "AUTOTUNE_AFTER_S", LONG_S * 10)
     called: list[str] = []
 
     def choose(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> None:
         called.append(words[0])
 
-    with upgrading(lambda *_, **__: None, called.append, choose, LONG_S * 10) as upgrade:
+    with EngineUpgrade(lambda *_, **__: None, called.append, runner=choose) as upgrade:
         upgrade.add(replace(wanted, quick=replace(wanted.quick, better=None)))
     assert not called
 
@@ -239,7 +239,7 @@ def test_a_lane_that_is_closed_before_its_upgrade_gets_one_when_it_is_opened_aga
 
     with (tmp_path / "old").open("w+b") as old, (tmp_path / "new").open("w+b") as new:
         old.close()  # as the engine of a closed lane does
-        with upgrading(lambda *_, **__: None, lambda _: None, build) as upgrade:
+        with EngineUpgrade(lambda *_, **__: None, lambda _: None, runner=build) as upgrade:
             upgrade.add(of_lane(old, kept.set))
             wait_for(kept)
             upgrade.add(of_lane(new, lambda: None))
@@ -264,7 +264,7 @@ def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better
         reported.append(line)
         swapped.set()
 
-    with upgrading(lambda *_, **__: None, on_message, choose) as upgrade:
+    with EngineUpgrade(lambda *_, **__: None, on_message, runner=choose) as upgrade:
         upgrade.add(unknown)
         wait_for(swapped)
     assert commands == [autotune_command(unknown)]

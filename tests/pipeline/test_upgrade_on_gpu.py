@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -24,10 +23,10 @@ from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import SpeedRounds
-from vision_infer.engine.selection import auto, kept_plans, samples
-from vision_infer.engine.selection.kept_plans import find_kept
+from vision_infer.engine.selection import auto, lookup
+from vision_infer.engine.selection.lookup import find_choices
 from vision_infer.engine.store.cache import EngineCache
-from vision_infer.pipeline.lanes import opening
+from vision_infer.pipeline.lanes import samples
 from vision_infer.pipeline.lanes import upgrade as upgrades
 from vision_infer.pipeline.lanes.replicas import OpenedReplica
 from vision_infer.pipeline.runs.offline import run
@@ -87,8 +86,8 @@ def child(monkeypatch: pytest.MonkeyPatch) -> ChildHere:
     """Run child processes here and at once; a plan is measured to be three times as fast as the first engine."""
     here = ChildHere()
     monkeypatch.setattr(upgrades, "run_child", here)
-    monkeypatch.setattr(opening, "EngineUpgrade", partial(upgrades.EngineUpgrade, autotune_after_s=0.0))
-    monkeypatch.setattr(kept_plans, "ASSUMED_BUILD_S", 1.0)
+    monkeypatch.setattr(upgrades, "AUTOTUNE_AFTER_S", 0.0)
+    monkeypatch.setattr(lookup, "ASSUMED_BUILD_S", 1.0)
     monkeypatch.setattr(samples, "SAMPLE_EVERY_S", 0.0)
     monkeypatch.setattr(autotune_with_accuracy, "SAMPLES_WAIT_S", LONG_S)
 
@@ -188,7 +187,7 @@ def test_fp16_that_loses_too_much_is_left_out(
     assert summary.engine == "tensorrt-cuda-fp32"
     (why,) = [line for line in summary.engine_reasons if "tensorrt-cuda-fp16 is left out" in line]
     assert "points lost" in why
-    assert [choice.candidate.engine for choice in find_kept(tmp_path / "model.onnx", tmp_path / "engines", "cuda:0")] == [
+    assert [choice.candidate.engine for choice in find_choices(tmp_path / "model.onnx", tmp_path / "engines", "cuda:0")] == [
         "tensorrt-cuda-fp32"
     ]
 
@@ -212,11 +211,11 @@ def test_a_build_that_fails_is_one_line_and_the_run_goes_on(
         "main: keeps onnxruntime-cpu-fp32: no plan can be used: TensorRT cannot build it: OutOfMemory. "
         "See: vision-infer engine choose MODEL --device cuda:0"
     ]
-    assert find_kept(tmp_path / "model.onnx", tmp_path / "engines", "cuda:0") == []  # the next process tries again
+    assert find_choices(tmp_path / "model.onnx", tmp_path / "engines", "cuda:0") == []  # the next process tries again
 
 
 def test_a_failed_upgrade_is_not_tried_again_in_this_process(
-    stand_in_gpu: StandInGpu, settings: RunSettings, tmp_path: Path
+    stand_in_gpu: StandInGpu, child: ChildHere, settings: RunSettings, tmp_path: Path
 ) -> None:
     from vision_infer.engine.open import EngineRequest
     from vision_infer.engine.selection.warm_start import find_warm_start
@@ -238,7 +237,7 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
         lines.append(line)
         said.set()
 
-    with upgrades.EngineUpgrade(lambda *_, **__: None, on_message, runner=fail, autotune_after_s=0.0) as upgrade:
+    with upgrades.EngineUpgrade(lambda *_, **__: None, on_message, runner=fail) as upgrade:
         opened = [OpenedReplica(EchoEngine(), quick)]
         upgrade.add(*upgrades.upgrades_of(lanes[0], path, request, opened))  # type: ignore[arg-type]
         wait_for(said)
@@ -254,7 +253,7 @@ def test_a_failed_upgrade_is_not_tried_again_in_this_process(
 def test_a_run_on_a_short_clip_builds_no_plan(
     stand_in_gpu: StandInGpu, child: ChildHere, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_plans, "ASSUMED_BUILD_S", 60.0)
+    monkeypatch.setattr(lookup, "ASSUMED_BUILD_S", 60.0)
     settings = settings.model_copy(update={"hook": None})
     written: list[int] = []
 

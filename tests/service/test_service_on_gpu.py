@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,8 @@ from tests.pipeline.live_fakes import Camera
 from tests.pipeline.test_upgrade_on_gpu import ChildHere, child
 from tests.service.site import Site, settings, wanted
 from vision_infer.core.card import ModelCard
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade
 from vision_infer.precision import autotune_with_accuracy
 from vision_infer.service.events import EngineEvent
-from vision_infer.service.streams import lanes
 
 __all__ = ["child", "stand_in_gpu"]
 
@@ -24,7 +21,6 @@ __all__ = ["child", "stand_in_gpu"]
 def test_a_service_continues_with_a_plan_in_fp32_if_too_few_frames_were_seen(
     stand_in_gpu: StandInGpu, child: ChildHere, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "EngineUpgrade", partial(EngineUpgrade, autotune_after_s=0.0))
     monkeypatch.setattr(autotune_with_accuracy, "SAMPLES_WAIT_S", 0.0)
     graph = tiny_graph(tmp_path / "model.onnx", card)
     camera = Camera(0)
@@ -48,7 +44,6 @@ def test_two_gpus_share_one_engine_on_the_cpu_until_their_plan_is_built_once(
     stand_in_gpu: StandInGpu, child: ChildHere, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in_gpu.count = 2
-    monkeypatch.setattr(lanes, "EngineUpgrade", partial(EngineUpgrade, autotune_after_s=0.0))
     monkeypatch.setattr(autotune_with_accuracy, "SAMPLES_WAIT_S", 0.0)
     graph = tiny_graph(tmp_path / "model.onnx", card)
     camera = Camera(0)

@@ -13,9 +13,8 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import SpeedRounds, estimate, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.by_passport import verified_passport
+from vision_infer.engine.selection.by_passport import find_passports, verified_passport
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
-from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.passport import DeviceFacts, Passport
 
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -12,9 +12,8 @@ from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.graph_facts import read_graph_facts, variants
 from vision_infer.engine.registry import auto_runtimes, no_runtime, parse_engine_name
 from vision_infer.engine.runtime import Compute, EngineSettings, Runtime
-from vision_infer.engine.selection.candidates import plan_runtime
-from vision_infer.engine.selection.kept_plans import find_kept
-from vision_infer.engine.selection.lookup import find_choice
+from vision_infer.engine.selection.candidates import EngineCandidate, plan_runtime
+from vision_infer.engine.selection.lookup import find_choices
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 
 COMPUTES = ("auto", "f32", "bf16")
@@ -58,13 +57,8 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
         UsageError: The name of the device or of the type of arithmetic is wrong.
     """
     auto = auto_device(request, on_message)
-    if auto is not None and auto != "cpu":
-        return _open_on_gpu(path, request, auto, on_message)
-    if auto is not None and request.engine_dir is not None:
-        choice = find_choice(path, request.engine_dir)
-        if choice is not None:  # passports or autotuning chose for this CPU
-            on_message(choice.reason)
-            path, request = choice.candidate.graph, replace(request, engine=choice.candidate.engine, device="cpu")
+    if auto is not None:
+        return _open_auto(path, request, auto, on_message)
     runtime, named_device, precision = _parse_engine(request.engine)
     compute = _choose_compute(runtime, precision, request)
     device = _merge_devices(named_device, request)
@@ -80,28 +74,39 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
         return _fall_back(path, request, f"cuda:{index}", error, on_message)
 
 
-def _open_on_gpu(path: Path, request: EngineRequest, device: str, on_message: OnMessage) -> Engine:
-    """Open the best cached plan that works, else ONNX Runtime on the GPU, else on the CPU."""
-    batch = plan_batch(path, request)
-    kept = [] if request.engine_dir is None else find_kept(path, request.engine_dir, device, batch, on_message=on_message)
-    for choice in kept:
+def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: OnMessage, may_build: bool = False) -> Engine:
+    """Open one certain engine as a request says; arguments and errors are those of :func:`open_engine`.
+
+    Args:
+        may_build: Whether a plan that is not cached is built.
+    """
+    wanted = replace(request, engine=candidate.engine, compute="auto", device=candidate.device, may_build=may_build)
+    return open_engine(candidate.graph, wanted, on_message)
+
+
+def _open_auto(path: Path, request: EngineRequest, device: str, on_message: OnMessage) -> Engine:
+    """Open what passports or autotuning chose; else the first runtime, on a GPU if it works there."""
+    batch, on_gpu = largest_batch(path, request), device != "cpu"
+    choices = [] if request.engine_dir is None else find_choices(path, request.engine_dir, device, batch, on_message=on_message)
+    for choice in choices:
         one = choice.candidate
-        if not one.is_plan:  # autotuning found no plan that is faster
+        if not one.is_plan:
             on_message(choice.reason)
-            break
+            if on_gpu:  # autotuning found no plan that is faster
+                break
+            return open_candidate(one, request, on_message)
         try:
-            wanted = replace(request, engine=one.engine, device=device, may_build=False)
-            engine = open_engine(one.graph, wanted, on_message)
+            engine = open_candidate(one, request, on_message)
         except (EngineError, ModelError) as error:
             on_message(f"{one.engine} is not used: {error.message}")
             continue
         on_message(choice.reason)
         return engine
-    runtime, index = _parse_engine("auto")[0], parse_device(device)[1]
+    kind, index = parse_device(device)
     try:
-        return _open(path, request, runtime, ("cuda", index), "f32", "", on_message)
+        return _open(path, request, _parse_engine("auto")[0], (kind, index), "f32", "", on_message)
     except (EngineError, ModelError) as error:
-        if request.device != "auto" and plan_runtime(index) is None:
+        if not on_gpu or (request.device != "auto" and plan_runtime(index) is None):
             raise
         return _fall_back(path, request, device, error, on_message)
 
@@ -131,9 +136,9 @@ def auto_device(request: EngineRequest, on_message: OnMessage = lambda _: None) 
     return "cpu" if kind == "cpu" else f"cuda:{index}"
 
 
-def plan_batch(path: Path, request: EngineRequest) -> int:
-    """Return the largest batch size that a plan has to run for a request."""
-    batch = request.batch or CUDA_BATCH
+def largest_batch(path: Path, request: EngineRequest, kind: str = "cuda") -> int:
+    """Return the largest batch size of an engine for a request, on the CPU or on a GPU."""
+    batch = request.batch or (CUDA_BATCH if kind == "cuda" else 1)
     return min(batch, read_graph_facts(path).card.max_batch or batch)
 
 
@@ -148,11 +153,8 @@ def _open(
 ) -> Engine:
     kind, index = device
     threads = request.threads or 1
-    if kind == "cuda":
-        workers, batch = request.workers or CUDA_WORKERS, request.batch or CUDA_BATCH
-    else:
-        workers, batch = request.workers or max(1, available_cpus() // threads), request.batch or 1
-    batch = min(batch, read_graph_facts(path).card.max_batch or batch)
+    workers = request.workers or (CUDA_WORKERS if kind == "cuda" else max(1, available_cpus() // threads))
+    batch = largest_batch(path, request, kind)
     settings = EngineSettings(kind, index, workers, threads, batch, compute, precision, request.may_build)
     cache = _open_cache(request, on_message) if kind in runtime.cached_on else None
     engine = runtime.open(path, settings, cache, on_message)

@@ -19,10 +19,10 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.auto import AUTOTUNE_S, AutotuneOptions, autotune_model
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
-from vision_infer.engine.selection.samples import MAX_SAMPLES, count_samples, read_samples
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.passport import MeasuredAccuracy
 from vision_infer.pipeline.lanes.engine_child import parse_words, run_main
+from vision_infer.pipeline.lanes.samples import MAX_SAMPLES, count_samples, read_samples
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
 from vision_infer.precision.verification.agreement import MIN_FRAMES_TO_JUDGE, Judge
 from vision_infer.stream.redact import redact
@@ -56,7 +56,7 @@ def choose_engine(
         seconds: The duration of the timing.
         on_message: Receives which engine is tried, and why one is skipped.
         again: Whether to retry engines that failed before.
-        samples: Instead of ``data``: frames of a running lane, see :func:`vision_infer.engine.selection.samples.read_samples`.
+        samples: Instead of ``data``: frames of a running lane, see :func:`vision_infer.pipeline.lanes.samples.read_samples`.
 
     Raises:
         EngineError: No runtime is installed, or FP32 fails.

@@ -43,8 +43,8 @@ def list_command(
     json_output: options.Json = False,
 ) -> None:
     """List the engines of a model on this machine, their measurements, and the one that 'auto' selects."""
-    from vision_infer.engine.selection.by_passport import BUDGET_POINTS
-    from vision_infer.engine.selection.lookup import find_choice, find_passports
+    from vision_infer.engine.selection.by_passport import BUDGET_POINTS, find_passports
+    from vision_infer.engine.selection.lookup import find_choice
     from vision_infer.engine.selection.tuning_store import TuningStore
 
     graphs = _graphs(model, model_dir)
@@ -55,7 +55,7 @@ def list_command(
     rows, reasons = [], {}
     for path, possible in graphs:
         known = find_passports(possible, folder)
-        choice = find_choice(path, folder, allowed)
+        choice = find_choice(path, folder, budget=allowed)
         reasons[path.name] = None if choice is None else choice.reason
         lines = []
         for candidate in possible:
@@ -99,7 +99,7 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show the passports of a model's engines."""
-    from vision_infer.engine.selection.lookup import find_passports
+    from vision_infer.engine.selection.by_passport import find_passports
 
     graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)

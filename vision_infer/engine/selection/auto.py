@@ -19,12 +19,11 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
-from vision_infer.engine.open import EngineRequest, auto_device, open_engine
+from vision_infer.engine.open import EngineRequest, auto_device, open_candidate, open_engine
 from vision_infer.engine.registry import no_runtime
-from vision_infer.engine.selection.by_passport import BUDGET_POINTS, CLEARLY_FASTER, verified_passport
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS, CLEARLY_FASTER, find_passports, verified_passport
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
-from vision_infer.engine.selection.kept_plans import store_accuracy
-from vision_infer.engine.selection.lookup import find_passports
+from vision_infer.engine.selection.lookup import store_accuracy
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.store.passport import MeasuredAccuracy, Passport
@@ -74,8 +73,6 @@ class AutotuneRequest:
     clock: Clock = SYSTEM_CLOCK
     cpu_ns: Callable[[], int] = time.process_time_ns
     """Returns the CPU time of this process so far, ns."""
-    measured: Callable[[EngineCandidate, MeasuredAccuracy], None] = lambda *_: None
-    """Receives the accuracy of an engine as soon as it is measured."""
 
 
 def autotune_model(
@@ -102,26 +99,20 @@ def autotune_model(
         for candidate in possible:
             store.end(candidate)
 
-    def open_candidate(candidate: EngineCandidate) -> Engine:
-        wanted = replace(request, engine=candidate.engine, compute="auto", device=device)
+    def open_it(candidate: EngineCandidate) -> Engine:
         if device != "cpu" and candidate == possible[0]:  # what a run starts with, which is the CPU if the GPU lacks CUDA
-            wanted = replace(wanted, engine="auto", engine_dir=None)
-        return open_engine(candidate.graph, wanted, on_message)
-
-    def keep_accuracy(candidate: EngineCandidate, accuracy: MeasuredAccuracy) -> None:
-        if candidate.is_plan and store is not None:
-            store_accuracy(candidate, accuracy, store.engine_dir)
+            return open_engine(path, replace(request, engine="auto", compute="auto", device=device, engine_dir=None), on_message)
+        return open_candidate(candidate, request, on_message, may_build=True)
 
     choice = autotune(
         AutotuneRequest(
             possible,
-            open_candidate,
+            open_it,
             options,
             lambda candidate: verified_passport(candidate, passports, facts),
             request.threads or 1,
             on_message,
             store,
-            measured=keep_accuracy,
         )
     )
     if store is not None:
@@ -238,7 +229,8 @@ def _compare(first: Engine, engine: Engine, candidate: EngineCandidate, request:
     if options.compare is None:
         return ""
     loss = options.compare(first, engine)
-    request.measured(candidate, loss)
+    if candidate.is_plan and request.store is not None:
+        store_accuracy(candidate, loss, request.store.engine_dir)
     if loss.judged == "not proven" and not candidate.lossless:
         return f"{loss.frames} frames are too few to measure its loss of accuracy"
     if candidate.lossless:

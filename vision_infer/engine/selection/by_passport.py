@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from vision_infer.core.errors import EngineError
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.selection.tuning_store import EngineChoice
-from vision_infer.engine.store.passport import DeviceFacts, MeasuredSpeed, Passport
+from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.passport import DeviceFacts, MeasuredSpeed, Passport, passports_beside
 
 REFERENCE = "onnxruntime-cpu-fp32"
 """The engine to which the ratios of passports refer, installed or not."""
@@ -26,16 +30,25 @@ class MeasuredCandidate:
     speed: MeasuredSpeed
     """The passport's speed with the highest ratio to FP32."""
 
-    def within(self, budget: float) -> bool:
-        """Return whether its loss is verified to be within the budget, or accepted; float32 counts unless a passport objects."""
-        return within_budget(self.candidate, self.passport, budget)
-
 
 def within_budget(candidate: EngineCandidate, passport: Passport | None, budget: float) -> bool:
     """Return whether a loss is verified to be within the budget, or accepted; float32 counts unless a passport objects."""
     if passport is None or not (passport.accepted or passport.loss() is not None):
         return candidate.lossless
     return not passport.shortfall(budget)
+
+
+def find_passports(possible: Sequence[EngineCandidate], engine_dir: Path) -> list[Passport]:
+    """Return all passports of some engines, those of the cache first; skips those that cannot be read or are not trusted."""
+    found: list[Passport] = []
+    if engine_dir.is_dir():
+        with suppress(EngineError):  # other users could have written there
+            cache = EngineCache(engine_dir)
+            cached = (cache.passport(candidate.key()) for candidate in possible)
+            found += [passport for passport in cached if passport is not None]
+    for graph in dict.fromkeys(candidate.graph for candidate in possible):
+        found += passports_beside(graph)
+    return found
 
 
 def with_passports(
@@ -66,21 +79,17 @@ def verified_passport(candidate: EngineCandidate, passports: Sequence[Passport],
 
 
 def choose_by_passports(
-    reference: EngineCandidate,
-    measured: Sequence[MeasuredCandidate],
-    budget: float = BUDGET_POINTS,
-    latency_ms: float | None = None,
+    reference: EngineCandidate, measured: Sequence[MeasuredCandidate], budget: float = BUDGET_POINTS
 ) -> EngineChoice | None:
     """Return the fastest engine within the budget; None if no passport has a speed.
 
     Args:
         reference: FP32, which is chosen if nothing is better.
         budget: The accepted loss of accuracy, points; the upper end of the loss's interval has to be within it.
-        latency_ms: The maximum duration of a batch (95th percentile), milliseconds.
     """
     if not measured:
         return None
-    good = [entry for entry in measured if entry.within(budget) and (latency_ms is None or entry.speed.p95_ms <= latency_ms)]
+    good = [entry for entry in measured if within_budget(entry.candidate, entry.passport, budget)]
     best = max(good, key=lambda entry: _ratio(entry.speed), default=None)
     if best is None or best.candidate == reference or _ratio(best.speed) < CLEARLY_FASTER:
         others = [entry for entry in measured if entry.candidate != reference]
@@ -88,9 +97,8 @@ def choose_by_passports(
         texts = ", ".join(f"{entry.candidate.engine} {entry.speed.fp32_ratio:.1f}×" for entry in faster or others)
         if not faster:
             return EngineChoice(reference, f"{reference.engine}: FP32 is fastest here ({texts or 'nothing else'}, by passports)")
-        limits = "the budget" if latency_ms is None else f"the budget and the {latency_ms:g} ms"
         where = f"'vision-infer engine list {reference.facts.card.name}' has the reasons"
-        why = f"nothing faster is within {limits} ({texts}); {where}"
+        why = f"nothing faster is within the budget ({texts}); {where}"
         return EngineChoice(reference, f"{reference.engine}: {why}")
     passport, loss = best.passport, best.passport.loss()
     details = ""

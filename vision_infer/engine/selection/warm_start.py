@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.open import EngineRequest, auto_device, plan_batch
-from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_passports, with_passports
+from vision_infer.engine.open import EngineRequest, auto_device, largest_batch
+from vision_infer.engine.selection.by_passport import choose_by_passports, find_passports, with_passports
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
-from vision_infer.engine.selection.lookup import find_choice, find_passports
+from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.cache import EngineCache
 
@@ -57,10 +57,9 @@ def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
     possible = candidates(path, device)
     if len(possible) < 2 or possible[0].runtime.slow_start:
         return None
+    better = find_choice(path, request.engine_dir, device, largest_batch(path, request))
     if device != "cpu":
-        kept = find_choice(path, request.engine_dir, device=device, batch=plan_batch(path, request))
-        return WarmStart(possible[0], None) if kept is None else None
-    better = find_choice(path, request.engine_dir)
+        return WarmStart(possible[0], None) if better is None else None
     if better is None or better.estimated:
         return WarmStart(possible[0] if better is None else _fastest_to_load(possible, request.engine_dir), None)
     if not better.candidate.runtime.slow_start or not _is_missing(better.candidate, request):
@@ -87,5 +86,5 @@ def _fastest_to_load(possible: Sequence[EngineCandidate], engine_dir: Path) -> E
         and entry.passport.build_seconds is not None
         and entry.passport.build_seconds <= MAX_BUILD_S
     ]
-    choice = choose_by_passports(possible[0], measured, BUDGET_POINTS)
+    choice = choose_by_passports(possible[0], measured)
     return possible[0] if choice is None else choice.candidate

@@ -15,16 +15,16 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest, open_candidate, open_engine
 from vision_infer.engine.placeholder import PlaceholderEngine
-from vision_infer.engine.selection.kept_plans import expected_build_s
-from vision_infer.engine.selection.samples import SampledEngine
+from vision_infer.engine.selection.lookup import expected_build_s
 from vision_infer.engine.selection.warm_start import WarmStart, find_warm_start
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late_engine import LateEngine
 from vision_infer.pipeline.lanes.replicas import OpenedReplica, make_replicated, open_replicas, put_in
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate, upgrades_of
+from vision_infer.pipeline.lanes.samples import SampledEngine
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, upgrades_of
 from vision_infer.pipeline.supervisor import Supervisor
 
 MAX_VIDEOS = 8

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,7 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.ledger import kept_for_a_build
-from vision_infer.engine.open import EngineRequest, open_engine, plan_batch
-from vision_infer.engine.selection.candidates import EngineCandidate
+from vision_infer.engine.open import EngineRequest, largest_batch, open_candidate
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.selection.warm_start import WarmStart
@@ -83,8 +82,6 @@ class EngineUpgrade:
         on_message: Receives a line for each engine that was swapped in, and for each failure.
         stopping: Ends the child process at once when it is set.
         runner: Runs the child processes; tests pass their own.
-        build_after_s: The age of a lane before an engine is built for it, seconds.
-        autotune_after_s: The age of a lane before its engines are autotuned, seconds.
         statuses: Returns the status of the lanes: a lane without frames is not upgraded until it gets some. None: all are in use.
     """
 
@@ -94,8 +91,6 @@ class EngineUpgrade:
         on_message: OnMessage,
         stopping: threading.Event | None = None,
         runner: Runner | None = None,
-        build_after_s: float = BUILD_AFTER_S,
-        autotune_after_s: float = AUTOTUNE_AFTER_S,
         statuses: Statuses | None = None,
     ) -> None:
         self._statuses = statuses
@@ -103,8 +98,6 @@ class EngineUpgrade:
         self._on_message = on_message
         self._stopping = stopping or threading.Event()
         self._runner = runner or run_child
-        self._build_after_s = build_after_s
-        self._autotune_after_s = autotune_after_s
         self._waiting: deque[Upgrade] = deque()
         self._failed: set[tuple[Path, str]] = set()
         # Guards the queue, the failures and the end. The callers of add() and close() hold it, and the thread while it picks an
@@ -168,7 +161,7 @@ class EngineUpgrade:
     def _carry_out(self, upgrade: Upgrade) -> None:
         quick = upgrade.quick
         with self._changed:
-            self._changed.wait_for(self._stopped, self._autotune_after_s if quick.better is None else self._build_after_s)
+            self._changed.wait_for(self._stopped, AUTOTUNE_AFTER_S if quick.better is None else BUILD_AFTER_S)
         if self._stopped():
             return
         # On a GPU, the upgrade of another replica may have decided meanwhile.
@@ -255,7 +248,7 @@ def _choice_of(upgrade: Upgrade) -> EngineChoice | None:
     folder = upgrade.request.engine_dir
     if folder is None:
         return None
-    return find_choice(upgrade.path, folder, device=upgrade.quick.device, batch=plan_batch(upgrade.path, upgrade.request))
+    return find_choice(upgrade.path, folder, upgrade.quick.device, largest_batch(upgrade.path, upgrade.request))
 
 
 def build_command(upgrade: Upgrade) -> list[str]:
@@ -275,9 +268,3 @@ def _profile(request: EngineRequest) -> list[str]:
     """Return the engine folder, and the batch size, workers and threads; 0 for a default."""
     assert request.engine_dir is not None, "a warm start needs an engine folder"
     return [str(request.engine_dir), *(str(number or 0) for number in (request.batch, request.workers, request.threads))]
-
-
-def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: OnMessage) -> Engine:
-    """Open one certain engine, whose plan has to be cached; raise what opening an engine raises."""
-    wanted = replace(request, engine=candidate.engine, compute="auto", device=candidate.device, may_build=False)
-    return open_engine(candidate.graph, wanted, on_message)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.selection.by_passport import find_passports
 from vision_infer.engine.selection.candidates import candidates, this_device
-from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.cache import engine_dir
 from vision_infer.engine.store.passport import Passport
 from vision_infer.model.catalog import model_inputs

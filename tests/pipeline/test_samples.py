@@ -13,7 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.samples import MAX_SAMPLES, SAMPLE_EVERY_S, SampledEngine, count_samples, read_samples
+from vision_infer.pipeline.lanes.samples import MAX_SAMPLES, SAMPLE_EVERY_S, SampledEngine, count_samples, read_samples
 
 WIDE = Size(64, 48)
 
