@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.checked_page import CHROMIUM, FIREFOX, NARROW, CheckedPage, checked_page
+from tests.browser.checked_page import NARROW, CheckedPage, checked_page, read_time_codes
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
-from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
 
-IN_BOTH = pytest.mark.parametrize("browser", [CHROMIUM, pytest.param(FIREFOX, marks=pytest.mark.slow)], indirect=True)
 SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s: 0.5, refused_s: 0.5}"
 
 
@@ -59,7 +57,6 @@ def plays(checked: CheckedPage, name: str) -> None:
     )
 
 
-@IN_BOTH
 def test_the_wall_plays_without_layout_shifts(browser: Browser, site: LiveSite) -> None:
     with checked_page(browser, site.address) as checked:
         page = checked.open()
@@ -110,7 +107,7 @@ def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: Liv
         page.get_by_label("URL", exact=True).fill(site.cameras.url("/front"))
         page.get_by_role("button", name="Test this URL").click()
         expect(page.get_by_text("The camera works.")).to_be_visible()
-        expect(page.get_by_text("passthrough for every browser")).to_be_visible()
+        expect(page.get_by_text("passthrough, no transcoding")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
         page.get_by_label("Infer only during motion").check()
         page.get_by_label("Record a clip of each").check()
@@ -168,60 +165,16 @@ def draw_a_zone(page: Page) -> None:
     page.mouse.up()
 
 
-@IN_BOTH
 def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, site: LiveSite) -> None:
     """The model reads the time code that the camera draws; the test reads the same code from the video element."""
     with checked_page(browser, site.address) as checked:
-        page = checked.open("stream/back")
-        page.locator(".stage").wait_for()
-        page.evaluate(_READ_EVERY_FRAME, [ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS])
-        checked.wait("window.read.length >= 25")
-        right = [tuple(cells) == cells_of(moment) for moment, cells in page.evaluate("window.read")]
+        checked.open("stream/back")
+        right = read_time_codes(checked, "webrtc", 25)
         assert sum(right) >= 0.9 * len(right), f"{sum(right)} of {len(right)} frames had their own result"
         checked.shot("stream")
         checked.expect_quiet()
 
 
-_READ_EVERY_FRAME = """
-([rows, columns, across, down, margin]) => {
-  window.read = [];
-  const stage = document.querySelector('.stage');
-  const canvas = new OffscreenCanvas(across * 16, down * 16);
-  const context = canvas.getContext('2d', { willReadFrequently: true });
-  stage.addEventListener('drawn', ({ detail }) => {
-    if (stage.dataset.mode !== 'webrtc' || !detail.exact || detail.found.length !== 1) return;
-    context.drawImage(stage.querySelector('video'), 0, 0, canvas.width, canvas.height);
-    const cells = [];
-    for (let row = 0; row < rows; row++) {
-      for (let column = 0; column < columns; column++) {
-        const { data } = context.getImageData((margin + column) * 16 + 6, (margin + row) * 16 + 6, 4, 4);
-        let sum = 0;
-        for (let index = 0; index < data.length; index += 4) sum += data[index];
-        cells.push(sum / (data.length / 4) > 127 ? 1 : 0);
-      }
-    }
-    window.read.push([detail.found[0].class_id, cells]);
-  });
-}
-"""
-
-
-def test_without_webrtc_the_page_shows_snapshots_and_the_reason(browser: Browser, site: LiveSite) -> None:
-    with checked_page(browser, site.address) as checked:
-        problem = {"type": "urn:x", "title": "Unavailable", "status": 503, "detail": "the maximum number of viewers is reached"}
-        checked.page.route(
-            "**/whep", lambda route: route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
-        )
-        page = checked.open("stream/front")
-        expect(page.get_by_text("Snapshots: WebRTC request rejected: the maximum number of viewers is reached")).to_be_visible()
-        checked.wait(
-            "document.querySelector('.stage').dataset.mode === 'snapshots' && !document.querySelector('canvas.image').hidden"
-        )
-        checked.shot("snapshots")
-        checked.expect_quiet("503")
-
-
-@IN_BOTH
 def test_a_tile_recovers_after_its_camera_was_down(browser: Browser, site: LiveSite) -> None:
     """Must be the last test of the module: it stops the cameras for a while."""
     with checked_page(browser, site.address) as checked:

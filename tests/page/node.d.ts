@@ -1,7 +1,7 @@
 // The part of Node's API that the tests use. @types/node would change the types of browser functions such as setTimeout.
 
 declare module "node:test" {
-  export function test(name: string, run: () => void): void;
+  export function test(name: string, run: () => void | Promise<void>): void;
 }
 
 declare module "node:assert/strict" {
@@ -10,6 +10,8 @@ declare module "node:assert/strict" {
     equal(actual: unknown, expected: unknown, message?: string): void;
     deepEqual(actual: unknown, expected: unknown, message?: string): void;
     match(text: string, pattern: RegExp): void;
+    doesNotMatch(text: string, pattern: RegExp): void;
+    rejects(promise: Promise<unknown>, error: RegExp): Promise<void>;
   };
   export default assert;
 }

@@ -4,7 +4,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { reasonOf, withoutWait } from "../../vision_infer/service/page/views/words.js";
+import {
+  fallbackWords,
+  noFrameWords,
+  reasonOf,
+  sessionWords,
+  transportWord,
+  withoutWait,
+} from "../../vision_infer/service/page/views/words.js";
 
 /** @import { Status } from "../../vision_infer/service/page/transport/api.js" */
 
@@ -21,4 +28,41 @@ test("the time until the next attempt counts down", () => {
   assert.equal(reasonOf(null), "");
   assert.equal(withoutWait("wrong user or password; next attempt in 60.0 s"), "wrong user or password");
   assert.equal(withoutWait("Check that it is on. Next attempt in 0.5 s."), "Check that it is on.");
+});
+
+test("how the video arrives, and why it is not WebRTC", () => {
+  const facts = { mode: "passthrough", codec: "H264", transport: "udp", packets: 0 };
+  assert.equal(sessionWords(null), "WebRTC");
+  assert.equal(sessionWords(facts), "WebRTC, H264 passthrough");
+  assert.equal(
+    sessionWords({ ...facts, mode: "encoded", reason: "the stream is MJPEG" }),
+    "WebRTC, H264 transcoded: the stream is MJPEG",
+  );
+  assert.match(sessionWords({ ...facts, transport: "tcp" }), /^WebRTC over TCP, H264 passthrough: UDP does not reach/);
+  const words = [
+    ["webrtc", facts],
+    ["webrtc", { ...facts, transport: "tcp" }],
+    ["mjpeg", null],
+    ["snapshots", null],
+    ["none", null],
+  ];
+  assert.deepEqual(
+    words.map(([mode, one]) => transportWord(/** @type {string} */ (mode), /** @type {typeof facts} */ (one))),
+    ["WebRTC", "WebRTC over TCP", "MJPEG", "snapshots", ""],
+  );
+  assert.equal(fallbackWords("mjpeg", "no way"), "MJPEG: no way");
+  assert.equal(
+    fallbackWords("snapshots", "no way", "the limit is reached."),
+    "Snapshots (no MJPEG: the limit is reached): no way",
+  );
+  assert.equal(fallbackWords(null, "no way"), "No image yet: no way");
+  assert.match(
+    noFrameWords({ mime: "video/H264", received: 3 }, null),
+    /could decode none of the 3 received frames \(video\/H264\)/,
+  );
+  assert.match(noFrameWords(null, facts), /waits for a key frame/);
+  assert.match(
+    noFrameWords(null, { ...facts, packets: 9 }),
+    /no frame arrived from the 9 packets that the service sent: check the/,
+  );
 });

@@ -30,10 +30,16 @@
  */
 /** @typedef {{ name: string, origin: string, settings: Settings, status: Status | null }} Stream */
 /** @typedef {{ role: string, expires_s: number | null }} Session */
-/** @typedef {{ mode: string, codec?: string, reason?: string, why?: string }} SessionFacts */
 /**
- * @typedef {{ mode: string, detail: string, facts?: SessionFacts }} Transport
- *   how the video arrives: webrtc, snapshots or none
+ * @typedef {{
+ *   mode: string, codec?: string, reason?: string, transport?: string | null, checks?: number, ice?: string, dtls?: string,
+ *   packets?: number
+ * }} SessionFacts
+ *   checks: the number of connectivity checks that reached the service; transport: udp, tcp, or null until it is known
+ */
+/**
+ * @typedef {{ mode: "webrtc" | "mjpeg" | "snapshots" | "none", detail: string, facts?: SessionFacts | null }} Transport
+ *   how the video arrives
  */
 /** @typedef {{ kind: string, name: string, points: number[][], settings: Settings }} Shape a zone or a line */
 /** @typedef {{ look: number[][][], ignore: number[][][] }} Region */

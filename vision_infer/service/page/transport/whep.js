@@ -1,7 +1,7 @@
 // @ts-check
 // A WebRTC viewer of one stream (WHEP): offer, answer, candidates, and the anchors of its RTP timestamps.
 
-import { iceServersOf, progressOf } from "./ice.js";
+import { candidatesOf, iceServersOf, whyUnconnected } from "./ice.js";
 import { ApiError, getJson, messageOf, send, streamPath } from "./http.js";
 
 /** @import { Anchor, SessionFacts } from "./api.js" */
@@ -14,6 +14,7 @@ import { ApiError, getJson, messageOf, send, streamPath } from "./http.js";
 
 const GATHER_MS = 250; // enough for local candidates; later ones are sent by PATCH
 const CONNECT_MS = 8000;
+const STATUS_MS = 2000;
 
 export class Whep {
   /** @param {string} name @param {Handlers} handlers */
@@ -26,6 +27,9 @@ export class Whep {
     this.pc = null;
     /** @type {RTCRtpReceiver | null} */
     this.receiver = null;
+    /** @type {RTCIceServer[]} */
+    this.servers = [];
+    this.answer = "";
     this.connected = false;
     this.closed = false;
     this.leaving = new AbortController();
@@ -58,6 +62,11 @@ export class Whep {
       .finally(() => pc?.close());
   }
 
+  /** What the service knows of the session; null if it does not say. @returns {Promise<SessionFacts | null>} */
+  async status() {
+    return this.session ? getJson(this.session, { timeoutMs: STATUS_MS }).catch(() => null) : null;
+  }
+
   // the browser's counters; null before it receives frames
   async codec() {
     const stats = await this.pc?.getStats();
@@ -76,9 +85,9 @@ export class Whep {
 
   async #negotiate() {
     if (typeof RTCPeerConnection !== "function") throw new ApiError(0, "this browser does not support WebRTC");
-    const iceServers = await this.#iceServers();
+    this.servers = await this.#iceServers();
     if (this.closed) return;
-    const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers }));
+    const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: this.servers }));
     /** @type {RTCIceCandidate[]} */
     const late = [];
     pc.onicecandidate = ({ candidate }) => {
@@ -108,13 +117,13 @@ export class Whep {
     // A proxy that serves the service under another path leaves Location unchanged: only its last part is used.
     const id = answer.headers.get("Location")?.split("/").pop();
     this.session = id ? `${streamPath(this.name)}/whep/${id}` : null;
-    const sdp = await answer.text();
+    this.answer = await answer.text();
     if (this.closed) {
       this.closed = false;
       this.close();
       return;
     }
-    await pc.setRemoteDescription({ type: "answer", sdp });
+    await pc.setRemoteDescription({ type: "answer", sdp: this.answer });
     for (const candidate of late) this.#trickle(candidate);
     this.timer = setTimeout(() => this.#unconnected(pc), CONNECT_MS);
   }
@@ -128,8 +137,11 @@ export class Whep {
 
   /** @param {RTCPeerConnection} pc */
   async #unconnected(pc) {
+    clearTimeout(this.timer);
+    const [stats, session] = await Promise.all([pc.getStats(), this.status()]);
     if (this.connected) return;
-    this.#fail(progressOf(pc.iceConnectionState, [...(await pc.getStats()).values()]));
+    const facts = { session, reports: [...stats.values()], announced: candidatesOf(this.answer), servers: this.servers };
+    this.#fail(whyUnconnected({ iceState: pc.iceConnectionState, host: location.hostname, ...facts }));
   }
 
   /** @param {RTCPeerConnection} pc */
@@ -139,7 +151,7 @@ export class Whep {
       clearTimeout(this.timer);
       if (!this.connected) this.handlers.connected();
       this.connected = true;
-      if (this.session) getJson(this.session).then(this.handlers.session, () => {});
+      this.status().then((facts) => facts && this.handlers.session(facts));
     } else if (pc.connectionState === "failed" && !this.connected) {
       this.#unconnected(pc);
     } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
@@ -173,6 +185,7 @@ export class Whep {
 function refused(error) {
   if (error.unreachable) return error.message;
   if (error.status === 404 && !error.problem.type?.endsWith("unknown-stream")) return "this service does not offer WebRTC";
+  if (error.status === 406) return `this browser and the service have no codec in common: ${error.message}`;
   return `WebRTC request rejected: ${error.message}`;
 }
 

@@ -1,21 +1,23 @@
 // @ts-check
-// The video of one stream with its overlay: over WebRTC, or as snapshots if WebRTC fails, with the reason.
+// The video of one stream with its overlay: over WebRTC, or as MJPEG or snapshots while WebRTC fails, with the reason.
 
 import { Matching } from "../state/matching.js";
 import { regionOf, shapesOf } from "../state/shapes.js";
 import { preferences } from "../state/preferences.js";
 import { VideoDelay } from "../state/video_delay.js";
 import { Anchors } from "../state/timing.js";
-import { Snapshots } from "../transport/snapshots.js";
+import { Images } from "../transport/images.js";
 import { Whep } from "../transport/whep.js";
 import { flag, h, setText } from "./dom.js";
 import { drawOverlay } from "./overlay.js";
-import { stateOf, withoutWait } from "./words.js";
+import { fallbackWords, noFrameWords, sessionWords, stateOf, withoutWait } from "./words.js";
 
+/** @import { Mode } from "../transport/images.js" */
 /** @import { Row, SessionFacts, Size, Stream, Transport, FrameTime, Region, Shape } from "../transport/api.js" */
 
 const SHOWN = new Set(["live", "running", "stalled"]);
 const FIRST_FRAME_MS = 5000;
+const SLOW_MS = 3000; // images are shown if WebRTC takes longer
 const RETRY_MS = 5000;
 const MAX_RETRY_MS = 120000;
 
@@ -37,8 +39,11 @@ export class Player {
     this.wanted = false;
     /** @type {Whep | null} */
     this.whep = null;
-    /** @type {Snapshots | null} */
-    this.snapshots = null;
+    /** @type {Images | null} */
+    this.images = null;
+    /** @type {SessionFacts | null} */
+    this.facts = null;
+    this.reason = ""; // why the video does not come over WebRTC
     this.retryMs = RETRY_MS;
     /** @type {FrameTime | null} the time of the displayed frame */
     this.time = null;
@@ -109,7 +114,7 @@ export class Player {
   /** @param {Row} row */
   push(row) {
     this.matching.push(row);
-    if (this.snapshots && this.time) this.draw(); // the result may arrive after the snapshot
+    if (this.images && this.time) this.draw(); // the result may arrive after the image
   }
 
   draw() {
@@ -142,13 +147,15 @@ export class Player {
       if (state && !shown) this.#note([state.word, withoutWait(this.stream?.status?.reason ?? "")].filter(Boolean).join(": "));
       return;
     }
-    if (this.whep || this.snapshots) return;
+    if (this.whep || this.images) return;
     this.#note("connecting…");
     this.#webrtc();
+    if (!this.small) this.slow = setTimeout(() => this.#showImages("WebRTC is still connecting"), SLOW_MS);
   }
 
   #webrtc() {
     clearTimeout(this.retry);
+    this.facts = null;
     const anchors = new Anchors();
     const whep = (this.whep = new Whep(this.name, {
       track: (media, receiver) => {
@@ -162,7 +169,9 @@ export class Player {
       },
       anchor: (anchor) => anchors.add(anchor),
       session: (facts) => {
-        if (this.whep === whep) this.onTransport({ mode: "webrtc", detail: sessionWords(facts), facts });
+        if (this.whep !== whep) return;
+        this.facts = facts;
+        if (this.mode === "webrtc") this.#arrives("webrtc");
       },
       failed: (reason) => {
         if (this.whep === whep) this.#fallBack(reason);
@@ -177,7 +186,7 @@ export class Player {
     /** @param {number} _ @param {VideoFrameCallbackMetadata} frame */
     const onFrame = (_, frame) => {
       if (this.whep !== whep) return;
-      if (this.mode !== "webrtc") this.#firstFrame(whep);
+      if (this.mode !== "webrtc") this.#firstFrame();
       this.size = { width: frame.width, height: frame.height };
       this.time = frame.rtpTimestamp === undefined ? null : anchors.timeOf(frame.rtpTimestamp);
       if (this.time) delay.frame(this.matching.behind(this.time), preferences.delayVideo, performance.now());
@@ -185,58 +194,76 @@ export class Player {
       video.requestVideoFrameCallback(onFrame);
     };
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(onFrame);
-    else video.addEventListener("playing", () => this.whep === whep && this.#firstFrame(whep), { once: true });
+    else video.addEventListener("playing", () => this.whep === whep && this.#firstFrame(), { once: true });
   }
 
-  /** @param {Whep} whep */
-  #firstFrame(whep) {
+  #firstFrame() {
     clearTimeout(this.firstFrame);
-    this.snapshots?.close();
-    this.snapshots = null;
-    this.mode = "webrtc";
+    clearTimeout(this.slow);
+    this.images?.close();
+    this.images = null;
     this.retryMs = RETRY_MS;
     this.video.hidden = false;
     this.image.hidden = true;
     this.#note("");
-    this.element.dataset.mode = "webrtc";
-    if (!whep.session) this.onTransport({ mode: "webrtc", detail: "WebRTC" });
+    this.#arrives("webrtc");
+  }
+
+  /** @param {Transport["mode"]} mode */
+  #arrives(mode) {
+    this.mode = this.element.dataset.mode = mode;
+    this.#tell();
+  }
+
+  #tell() {
+    const facts = this.mode === "webrtc" ? this.facts : null;
+    const detail =
+      this.mode === "webrtc" ? sessionWords(facts) : fallbackWords(this.mode, this.reason, this.images?.videoProblem);
+    this.onTransport({ mode: this.mode ?? "none", detail, facts });
   }
 
   /** @param {Whep} whep */
   async #noFrame(whep) {
-    const codec = await whep.codec().catch(() => null);
+    const [codec, session] = await Promise.all([whep.codec().catch(() => null), whep.status()]);
     if (this.whep !== whep || this.mode === "webrtc") return;
-    const received = codec?.received
-      ? `none of the ${codec.received} received frames (${codec.mime}) could be decoded`
-      : "no frames arrived";
     whep.close();
-    this.#fallBack(`WebRTC is connected, but ${received}`);
+    this.#fallBack(noFrameWords(codec, session));
   }
 
   /** @param {string} reason */
   #fallBack(reason) {
     this.whep = null;
     clearTimeout(this.firstFrame);
+    clearTimeout(this.slow);
     this.retry = setTimeout(() => this.wanted && this.#webrtc(), this.retryMs);
     this.retryMs = Math.min(this.retryMs * 2, MAX_RETRY_MS);
-    this.onTransport({ mode: "snapshots", detail: `Snapshots: ${reason}` });
-    if (this.snapshots) return;
-    this.mode = "snapshots";
-    this.element.dataset.mode = "snapshots";
-    /** @type {Snapshots} */
-    const snapshots = (this.snapshots = new Snapshots(this.name, this.small ? 1000 : 300, {
-      image: (bitmap, captured) => this.snapshots === snapshots && this.#show(bitmap, captured),
-      failed: (message) => this.snapshots === snapshots && this.#note(message),
-    }));
-    snapshots.open();
+    this.#showImages(reason);
   }
 
-  /** @param {ImageBitmap} bitmap @param {number} captured */
-  #show(bitmap, captured) {
+  /** @param {string} reason */
+  #showImages(reason) {
+    this.reason = reason;
+    if (this.mode === "webrtc") {
+      this.mode = null;
+      delete this.element.dataset.mode;
+    }
+    this.#tell();
+    if (this.images) return;
+    /** @type {Images} */
+    const images = (this.images = new Images(this.name, this.small, {
+      image: (bitmap, captured, mode) => (this.images === images ? this.#show(bitmap, captured, mode) : bitmap.close()),
+      failed: (message) => this.images === images && this.#note(message),
+    }));
+    images.open();
+  }
+
+  /** @param {ImageBitmap} bitmap @param {number} captured @param {Mode} mode */
+  #show(bitmap, captured, mode) {
     const { width, height } = bitmap;
     Object.assign(this.image, { width, height, hidden: false });
     this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
+    if (this.mode !== mode) this.#arrives(mode);
     this.video.hidden = true;
     this.size = { width, height };
     this.time = Number.isNaN(captured) ? null : { ms: captured, by: "captured" };
@@ -248,10 +275,11 @@ export class Player {
   #leave(ended = false) {
     clearTimeout(this.retry);
     clearTimeout(this.firstFrame);
-    const was = this.whep || this.snapshots;
+    clearTimeout(this.slow);
+    const was = this.whep || this.images;
     this.whep?.close({ ended });
-    this.snapshots?.close();
-    this.whep = this.snapshots = this.mode = this.time = null;
+    this.images?.close();
+    this.whep = this.images = this.mode = this.time = null;
     delete this.element.dataset.mode;
     if (was) {
       this.draw();
@@ -264,11 +292,4 @@ export class Player {
     setText(this.note, text);
     this.note.hidden = !text;
   }
-}
-
-/** @param {SessionFacts} facts */
-function sessionWords({ mode, codec, reason, why }) {
-  const treatment = mode === "passthrough" ? "passthrough" : "transcoded";
-  const cause = reason || why;
-  return [`WebRTC, ${codec ?? ""} ${treatment}`.replace(/ +/g, " "), cause].filter(Boolean).join(": ");
 }

@@ -8,7 +8,7 @@ import { Results } from "../transport/results.js";
 import { check, h, setText, flag, saveNote } from "./dom.js";
 import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
-import { drops, milliseconds, moment, rates, reasonOf, since, stateOf, degradationOf } from "./words.js";
+import { drops, milliseconds, moment, rates, reasonOf, since, stateOf, degradationOf, transportWord } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Row, Stream, Transport, View } from "../transport/api.js" */
@@ -172,8 +172,9 @@ class Tile {
     this.name = name;
     this.visible = false;
     this.history = new History(1000, SPARK_S + 5);
-    const onTransport = (/** @type {Transport} */ { mode, detail }) => {
-      setText(this.transport, mode === "snapshots" ? "snapshots" : "");
+    const onTransport = (/** @type {Transport} */ { mode, detail, facts }) => {
+      setText(this.transport, transportWord(mode, facts));
+      this.transport.dataset.mode = mode;
       this.transport.title = detail;
     };
     this.player = new Player(name, onTransport, true);

@@ -3,7 +3,7 @@
 
 import { kindOf } from "../state/timeline.js";
 
-/** @import { Quantiles, Status, Stream } from "../transport/api.js" */
+/** @import { Quantiles, SessionFacts, Status, Stream } from "../transport/api.js" */
 
 /** @type {Record<string, string>} */
 const STATES = {
@@ -136,4 +136,46 @@ export function drops(dropped) {
   const skipped = ([reason]) => kindOf(reason) === "skipped";
   all.sort((a, b) => Number(skipped(a)) - Number(skipped(b)) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
+}
+
+/** How the video of a stream arrives, for its tile. @param {string} mode @param {SessionFacts | null | undefined} facts */
+export function transportWord(mode, facts) {
+  if (mode === "webrtc") return facts?.transport === "tcp" ? "WebRTC over TCP" : "WebRTC";
+  return { mjpeg: "MJPEG", snapshots: "snapshots" }[mode] ?? "";
+}
+
+/** A WebRTC session. @param {SessionFacts | null} facts null until they are known */
+export function sessionWords(facts) {
+  const head = transportWord("webrtc", facts);
+  if (!facts) return head;
+  const { mode, codec = "", reason, transport } = facts;
+  const words = `${head}, ${codec} ${mode === "passthrough" ? "passthrough" : "transcoded"}`.replace(/ +/g, " ");
+  const slow =
+    transport === "tcp" ? "UDP does not reach the service, so lost packets delay the video; open preview.port for UDP" : "";
+  return [words, reason, slow].filter(Boolean).join(": ");
+}
+
+/**
+ * Images that are shown because WebRTC does not work.
+ * @param {string | null | undefined} mode
+ * @param {string} reason why WebRTC does not work
+ * @param {string} [problem] why the images are snapshots
+ */
+export function fallbackWords(mode, reason, problem) {
+  if (mode === "mjpeg") return `MJPEG: ${reason}`;
+  if (mode === "snapshots") return `Snapshots${problem ? ` (no MJPEG: ${problem.replace(/\.$/, "")})` : ""}: ${reason}`;
+  return `No image yet: ${reason}`;
+}
+
+/**
+ * Why a connected session shows no frame.
+ * @param {{ mime: string, received: number } | null} codec what the browser has received
+ * @param {SessionFacts | null} session
+ */
+export function noFrameWords(codec, session) {
+  if (codec?.received)
+    return `WebRTC is connected, but this browser could decode none of the ${codec.received} received frames (${codec.mime})`;
+  if (session?.packets === 0) return "WebRTC is connected, but the service has no frame to send yet: it waits for a key frame";
+  const sent = session?.packets ? ` from the ${session.packets} packets that the service sent` : "";
+  return `WebRTC is connected, but no frame arrived${sent}: check the firewall, and the MTU of a VPN or tunnel`;
 }
