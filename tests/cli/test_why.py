@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from tests.support.serve_process import ServeProcess
-from vision_infer.cli.why import TOKEN, _table, _time_of, why_command
+from vision_infer.cli.service_client import TOKEN
+from vision_infer.cli.why import _table, _time_of, why_command
 from vision_infer.core.errors import UsageError, VisionInferError
 
 NOW = datetime(2026, 11, 25, 3, 15, tzinfo=UTC)

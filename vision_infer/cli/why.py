@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +12,13 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.service_client import TOKEN, ServiceClient, read_token
 from vision_infer.core.errors import UsageError, VisionInferError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 FRAMES_SHOWN = 40
-MAX_ANSWER = 8 << 20
-TIMEOUT_S = 10.0
-TOKEN = "VISION_INFER_SERVICE__TOKEN"
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|min|h)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -44,7 +41,9 @@ def why_command(
     now = datetime.now(UTC)
     at = _time_of(time, ago, now)
     path = f"/api/v1/streams/{quote(name, safe='')}/why?at={quote(at.isoformat())}"
-    answer = _ask(url, path, _token(token_file))
+    answer = ServiceClient(url, read_token(token_file), "--url").ask(path)
+    if not isinstance(answer, dict) or "explanation" not in answer:
+        raise VisionInferError(f"{url}: is not a vision-infer service", "Check --url.")
     if json_output:
         typer.echo(json.dumps(answer, indent=2))
         return 0
@@ -69,59 +68,6 @@ def _time_of(time: str, ago: str | None, now: datetime) -> datetime:
         if moment > now and "T" not in time and " " not in time:
             moment -= timedelta(days=1)
     return moment.astimezone(UTC)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN)
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: is not a readable token file", getattr(error, "strerror", None) or str(error)) from None
-
-
-def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
-    """Send the question to the service and return its answer.
-
-    Raises:
-        UsageError: The URL is invalid, or the service rejects the question.
-        VisionInferError: The service cannot be reached.
-    """
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-    from urllib.parse import urlsplit
-    from urllib.request import Request, urlopen
-
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise UsageError("--url: is not the URL of a service", "Write http://HOST:PORT, without a user name or password.")
-    request = Request(url.rstrip("/") + path, headers={"Accept": "application/json"})
-    if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    try:
-        with urlopen(request, timeout=TIMEOUT_S) as response:
-            answer = json.loads(response.read(MAX_ANSWER))
-    except HTTPError as error:
-        with error:
-            raise _problem(error.read(MAX_ANSWER), error.code) from None
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        cause = getattr(error, "reason", None) or error
-        reason = getattr(cause, "strerror", None) or cause
-        raise VisionInferError(
-            f"{url}: the service does not respond: {reason}", "Check that vision-infer serve is running, or set --url."
-        ) from None
-    if not isinstance(answer, dict) or "explanation" not in answer:
-        raise VisionInferError(f"{url}: is not a vision-infer service", "Check --url.")
-    return answer
-
-
-def _problem(body: bytes, status: int) -> Exception:
-    try:
-        detail = str(json.loads(body)["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"the service responded with status {status}"
-    hint = f"Set the token with --token-file or ${TOKEN}." if status == 401 else ""
-    return UsageError(detail, hint)
 
 
 def _show(answer: dict[str, Any]) -> None:
