@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 from playwright.sync_api import TimeoutError as WaitTimeoutError
 
 from tests.support.media import ROOT
 from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
 
 CHROMIUM = "chromium"
+FIREFOX = "firefox-esr"
+RELAY = Path(__file__).with_name("firefox_relay.py")
 ARTIFACTS = ROOT / "tests" / ".artifacts"
 """The folder for screenshots, for inspection by people."""
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
+SCREENSHOT_STYLE = "sha256-YjaKGiklmzC6wjXA513HAMmzus8VE61XCOT+SmwNZWA="
+"""The hash of the style ``body {}``, which Playwright inserts for each screenshot; in Firefox, the page's policy rejects it."""
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 360, "height": 740}
 OUTSIDE = """[...document.querySelectorAll("body *")]
@@ -75,13 +82,17 @@ class CheckedPage:
         self.foreign: list[str] = []
         page.set_default_timeout(WAIT_MS)
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", self._on_error)
         page.on("request", self._on_request)
         page.add_init_script(_WATCH)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _on_error(self, error: Error) -> None:
+        if SCREENSHOT_STYLE not in str(error):
+            self.errors.append(str(error))
 
     def _on_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
@@ -142,16 +153,22 @@ def read_time_codes(checked: CheckedPage, mode: str, count: int) -> list[bool]:
 
 
 @contextmanager
-def opened_browser() -> Iterator[Browser]:
-    """Start Debian's chromium in headless mode; skip the test if it is not installed."""
-    path = shutil.which(CHROMIUM)
+def opened_browser(name: str = CHROMIUM) -> Iterator[Browser]:
+    """Start Debian's ``chromium`` or ``firefox-esr`` in headless mode; skip the test if it is not installed."""
+    path = shutil.which(name)
     if path is None:
-        pytest.skip("chromium is not installed; run: make browser")
-    with sync_playwright() as playwright:
-        # Root has no sandbox in a container. The pages are trusted: they are part of this project.
-        opened = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
+        pytest.skip(f"{name} is not installed; run: make browser")
+    with sync_playwright() as playwright, TemporaryDirectory(prefix="browser-") as folder:
+        if name == CHROMIUM:
+            # Root has no sandbox in a container. The pages are trusted: they are part of this project.
+            options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+            opened = playwright.chromium.launch(executable_path=path, args=options)
+        else:
+            program = Path(folder) / "firefox"
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{RELAY}" "{path}" "$@"\n', encoding="utf-8")
+            program.chmod(0o700)
+            # The channel selects WebDriver BiDi. Without it, Playwright expects its own build of Firefox.
+            opened = playwright.firefox.launch(executable_path=program, channel="moz-firefox")
         yield opened
         opened.close()
 

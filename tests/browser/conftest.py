@@ -21,12 +21,15 @@ LIMIT_S = 240.0
 """The longest test, with starting the browser, in seconds; less than the time limit of pytest."""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return headless chromium. One per module: Playwright runs an event loop in this thread while the browser is open."""
+@pytest.fixture(scope="module", params=[pytest.param("chromium", id=pytest.HIDDEN_PARAM)])
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Return a headless browser: chromium, except in tests that are parametrized with others.
+
+    One per module: Playwright runs an event loop in this thread while the browser is open.
+    """
     from tests.browser.checked_page import opened_browser
 
-    with opened_browser() as opened:
+    with opened_browser(request.param) as opened:
         yield opened
 
 

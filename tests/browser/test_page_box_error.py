@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.box_error import STEP_PX, measure_box_errors
-from tests.browser.checked_page import checked_page
+from tests.browser.checked_page import CHROMIUM, FIREFOX, checked_page
 from tests.browser.square_model import write_square_model
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
@@ -20,7 +20,7 @@ FRAMES = 150
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fps", [None, 5])
+@pytest.mark.parametrize(("browser", "fps"), [(CHROMIUM, None), (CHROMIUM, 5), (FIREFOX, None)], indirect=["browser"])
 def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: int | None) -> None:
     model = tmp_path / "square.onnx"
     write_square_model(model)

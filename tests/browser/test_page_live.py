@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.checked_page import NARROW, CheckedPage, checked_page, read_time_codes
+from tests.browser.checked_page import CHROMIUM, FIREFOX, NARROW, CheckedPage, checked_page, read_time_codes
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 
+IN_BOTH = pytest.mark.parametrize("browser", [CHROMIUM, pytest.param(FIREFOX, marks=pytest.mark.slow)], indirect=True)
 SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s: 0.5, refused_s: 0.5}"
 
 
@@ -57,6 +58,7 @@ def plays(checked: CheckedPage, name: str) -> None:
     )
 
 
+@IN_BOTH
 def test_the_wall_plays_without_layout_shifts(browser: Browser, site: LiveSite) -> None:
     with checked_page(browser, site.address) as checked:
         page = checked.open()
@@ -107,7 +109,7 @@ def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: Liv
         page.get_by_label("URL", exact=True).fill(site.cameras.url("/front"))
         page.get_by_role("button", name="Test this URL").click()
         expect(page.get_by_text("The camera works.")).to_be_visible()
-        expect(page.get_by_text("passthrough, no transcoding")).to_be_visible()
+        expect(page.get_by_text("passthrough for every browser")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
         page.get_by_label("Infer only during motion").check()
         page.get_by_label("Record a clip of each").check()
@@ -165,6 +167,7 @@ def draw_a_zone(page: Page) -> None:
     page.mouse.up()
 
 
+@IN_BOTH
 def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, site: LiveSite) -> None:
     """The model reads the time code that the camera draws; the test reads the same code from the video element."""
     with checked_page(browser, site.address) as checked:
@@ -175,6 +178,7 @@ def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, site: Liv
         checked.expect_quiet()
 
 
+@IN_BOTH
 def test_a_tile_recovers_after_its_camera_was_down(browser: Browser, site: LiveSite) -> None:
     """Must be the last test of the module: it stops the cameras for a while."""
     with checked_page(browser, site.address) as checked:

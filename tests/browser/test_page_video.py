@@ -28,7 +28,7 @@ CAMERAS = (
     ClockMount("/b-frames", 320, 180, 15, b_frames=2),
     ClockMount("/sizes", 320, 180, 25, next_size=(480, 270), frames_per_size=30),
 )
-ENCODED = {"h265": ": the stream is H.265", "b-frames": "", "mjpeg": ": the stream is MJPEG", "file": ""}
+ENCODED = {"h265": ": the player does not support H.265 Main", "b-frames": "", "mjpeg": ": the stream is MJPEG", "file": ""}
 """Streams that browsers cannot play directly, and the reason that the page shows."""
 _COUNT = """
 () => {
