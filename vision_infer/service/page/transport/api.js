@@ -33,7 +33,7 @@
 /**
  * @typedef {{
  *   mode: string, codec?: string, reason?: string, transport?: string | null, checks?: number, ice?: string, dtls?: string,
- *   packets?: number
+ *   packets?: number, audio?: string | null
  * }} SessionFacts
  *   checks: the number of connectivity checks that reached the service; transport: udp, tcp, or null until it is known
  */

@@ -30,6 +30,9 @@ export class Whep {
     /** @type {RTCIceServer[]} */
     this.servers = [];
     this.answer = "";
+    /** @type {RTCDataChannel | null} */
+    this.channel = null;
+    this.listening = false;
     this.connected = false;
     this.closed = false;
     this.leaving = new AbortController();
@@ -67,6 +70,12 @@ export class Whep {
     return this.session ? getJson(this.session, { timeoutMs: STATUS_MS }).catch(() => null) : null;
   }
 
+  /** Request sound, or no more. @param {boolean} on */
+  listen(on) {
+    this.listening = on;
+    if (this.channel?.readyState === "open") this.channel.send(JSON.stringify({ sound: on }));
+  }
+
   // the browser's counters; null before it receives frames
   async codec() {
     const stats = await this.pc?.getStats();
@@ -95,15 +104,19 @@ export class Whep {
       else if (candidate?.candidate) late.push(candidate);
     };
     pc.ontrack = ({ streams, track, receiver }) => {
+      if (track.kind !== "video") return; // sound is a track of the same stream
       this.receiver = receiver;
       this.handlers.track(streams[0] ?? new MediaStream([track]), receiver);
     };
     pc.ondatachannel = ({ channel }) => {
       if (channel.label !== "anchor") return;
+      this.channel = channel;
+      channel.onopen = () => this.listening && this.listen(true);
       channel.onmessage = ({ data }) => this.handlers.anchor(JSON.parse(data));
     };
     pc.onconnectionstatechange = () => this.#connection(pc);
     pc.addTransceiver("video", { direction: "recvonly" });
+    pc.addTransceiver("audio", { direction: "recvonly" });
     pc.createDataChannel("page"); // an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
     await gathered(pc);

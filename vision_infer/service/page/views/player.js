@@ -10,6 +10,7 @@ import { Images } from "../transport/images.js";
 import { Whep } from "../transport/whep.js";
 import { flag, h, setText } from "./dom.js";
 import { drawOverlay } from "./overlay.js";
+import { SoundButton } from "./sound_button.js";
 import { fallbackWords, noFrameWords, sessionWords, stateOf, withoutWait } from "./words.js";
 
 /** @import { Mode } from "../transport/images.js" */
@@ -57,6 +58,7 @@ export class Player {
     this.source = undefined;
     this.hidden = false; // hides the overlay while shapes are edited
     this.video = h("video", { muted: true, playsInline: true, autoplay: true, disablePictureInPicture: true, tabIndex: -1 });
+    this.sound = new SoundButton(name, this.video);
     this.image = h("canvas.image", { hidden: true });
     this.overlay = h("canvas.overlay", { "aria-hidden": "true" });
     this.note = h("p.note", { role: "status" });
@@ -171,12 +173,14 @@ export class Player {
       session: (facts) => {
         if (this.whep !== whep) return;
         this.facts = facts;
+        this.sound.update(facts.audio);
         if (this.mode === "webrtc") this.#arrives("webrtc");
       },
       failed: (reason) => {
         if (this.whep === whep) this.#fallBack(reason);
       },
     }));
+    this.sound.follow(whep);
     whep.open();
   }
 
@@ -233,6 +237,7 @@ export class Player {
   /** @param {string} reason */
   #fallBack(reason) {
     this.whep = null;
+    this.sound.follow(null);
     clearTimeout(this.firstFrame);
     clearTimeout(this.slow);
     this.retry = setTimeout(() => this.wanted && this.#webrtc(), this.retryMs);
@@ -280,6 +285,7 @@ export class Player {
     this.whep?.close({ ended });
     this.images?.close();
     this.whep = this.images = this.mode = this.time = null;
+    this.sound.follow(null);
     delete this.element.dataset.mode;
     if (was) {
       this.draw();

@@ -62,7 +62,7 @@ class StreamView {
     this.errorText = h("p.error", { role: "alert" });
     this.keep = saveNote();
     this.facts = h("dl.facts");
-    this.under = h("div.under", null, this.#switches(), this.transport);
+    this.under = h("div.under", null, h("div.switches", null, this.#switches(), this.player.sound.element), this.transport);
     this.screen = h("div.screen", null, this.player.element, this.under);
     this.missing = h("p.empty", { hidden: true }, "There is no camera with this name.");
     this.body = h(

@@ -196,6 +196,7 @@ class Tile {
         null,
         h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name),
         this.transport,
+        this.player.sound.element,
         this.state,
       ),
       h("div.line.why", null, this.reason, this.spoken, this.since),
