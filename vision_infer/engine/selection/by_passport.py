@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.cache import EngineCache
-from vision_infer.engine.store.passport import DeviceFacts, MeasuredSpeed, Passport, passports_beside
+from vision_infer.engine.store.passport import DeviceFacts, Passport, passports_beside
 
 REFERENCE = "onnxruntime-cpu-fp32"
 """The engine to which the ratios of passports refer, installed or not."""
@@ -21,14 +20,8 @@ CLEARLY_FASTER = 1.05
 """The speed ratio that justifies another engine than FP32 in the first runtime (at the lower end of a measured interval)."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredCandidate:
-    """A candidate with the passport that counts for it on this machine."""
-
-    candidate: EngineCandidate
-    passport: Passport
-    speed: MeasuredSpeed
-    """The passport's speed with the highest ratio to FP32."""
+MeasuredCandidate = tuple[EngineCandidate, Passport]
+"""A candidate with the passport that counts for it on this machine."""
 
 
 def within_budget(candidate: EngineCandidate, passport: Passport | None, budget: float) -> bool:
@@ -63,11 +56,8 @@ def with_passports(
     found = []
     for candidate in candidates:
         for passport in _passports_of(candidate, passports, device):
-            if here and not passport.measured_here(device, candidate.key().runtime_version):
-                continue
-            speed = max((speed for speed in passport.speed if speed.fp32_ratio), key=_ratio, default=None)
-            if speed is not None:
-                found.append(MeasuredCandidate(candidate, passport, speed))
+            if _ratio(passport) and (not here or passport.measured_here(device, candidate.key().runtime_version)):
+                found.append((candidate, passport))
                 break
     return found
 
@@ -89,28 +79,26 @@ def choose_by_passports(
     """
     if not measured:
         return None
-    good = [entry for entry in measured if within_budget(entry.candidate, entry.passport, budget)]
-    best = max(good, key=lambda entry: _ratio(entry.speed), default=None)
-    if best is None or best.candidate == reference or _ratio(best.speed) < CLEARLY_FASTER:
-        others = [entry for entry in measured if entry.candidate != reference]
-        faster = [entry for entry in others if _ratio(entry.speed) >= CLEARLY_FASTER]
-        texts = ", ".join(f"{entry.candidate.engine} {entry.speed.fp32_ratio:.1f}×" for entry in faster or others)
+    ratios = [(candidate, passport, _ratio(passport)) for candidate, passport in measured]
+    good = [one for one in ratios if within_budget(one[0], one[1], budget)]
+    candidate, passport, ratio = max(good, key=lambda one: one[2], default=(reference, measured[0][1], 0.0))
+    if candidate == reference or ratio < CLEARLY_FASTER:
+        others = [one for one in ratios if one[0] != reference]
+        faster = [one for one in others if one[2] >= CLEARLY_FASTER]
+        texts = ", ".join(f"{other.engine} {times:.1f}×" for other, _, times in faster or others)
         if not faster:
             return EngineChoice(reference, f"{reference.engine}: FP32 is fastest here ({texts or 'nothing else'}, by passports)")
         where = f"'vision-infer engine list {reference.facts.card.name}' has the reasons"
-        why = f"nothing faster is within the budget ({texts}); {where}"
-        return EngineChoice(reference, f"{reference.engine}: {why}")
-    passport, loss = best.passport, best.passport.loss()
-    details = ""
+        return EngineChoice(reference, f"{reference.engine}: nothing faster is within the budget ({texts}); {where}")
+    loss, details = passport.loss(), ""
     if loss is not None:
         change = f"{0 - loss.value:+.2f}".replace("-", "−")
         details = f", {change} points on {loss.frames} frames of {loss.data}"
     if passport.accepted:
         details += ", loss accepted"
-    if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
+    if not passport.measured_here(this_device(), candidate.key().runtime_version):
         details += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
-    reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× as fast as {REFERENCE}{details}"
-    return EngineChoice(best.candidate, reason)
+    return EngineChoice(candidate, f"{candidate.engine}: {ratio:.1f}× as fast as {REFERENCE}{details}")
 
 
 def _passports_of(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> list[Passport]:
@@ -119,5 +107,6 @@ def _passports_of(candidate: EngineCandidate, passports: Sequence[Passport], dev
     return [entry for entry in passports if (entry.engine, entry.compute) == wanted and entry.holds_for(sha256, device)]
 
 
-def _ratio(speed: MeasuredSpeed) -> float:
-    return speed.fp32_ratio or 0
+def _ratio(passport: Passport) -> float:
+    """Return the highest measured ratio to the speed of FP32; 0 if there is none."""
+    return max((speed.fp32_ratio or 0.0 for speed in passport.speed), default=0.0)

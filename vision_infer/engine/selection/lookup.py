@@ -83,7 +83,7 @@ def _choice_on_cpu(
     passports, facts = find_passports(possible, engine_dir), this_device()
     here = with_passports(possible, passports, facts)
     # The latest measurement counts: autotuning after the passports were written, or passports after autotuning.
-    if tuned is not None and not any(entry.passport.date.timestamp() > tuned.made_s for entry in here):
+    if tuned is not None and not any(passport.date.timestamp() > tuned.made_s for _, passport in here):
         return tuned
     measured = choose_by_passports(possible[0], here, budget) or tuned
     if measured is not None:

@@ -5,6 +5,7 @@ On a GPU that is ONNX Runtime, until plans of TensorRT are built and compared wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from vision_infer.engine.selection.candidates import EngineCandidate, candidates
 from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.passport import Passport
 
 MAX_BUILD_S = 0.5
 """The maximum build time, by the passport, of an engine that a run begins with, seconds."""
@@ -76,15 +78,13 @@ def _is_missing(candidate: EngineCandidate, request: EngineRequest) -> bool:
         return False
 
 
+def _build_s(passport: Passport) -> float:
+    return math.inf if passport.build_seconds is None else passport.build_seconds
+
+
 def _fastest_to_load(possible: Sequence[EngineCandidate], engine_dir: Path) -> EngineCandidate:
     """Return the fastest engine within the budget, by passports, among those that load at once; else FP32."""
-    passports = find_passports(possible, engine_dir)
-    measured = [
-        entry
-        for entry in with_passports(possible, passports, this_device(), here=False)
-        if not entry.candidate.runtime.slow_start
-        and entry.passport.build_seconds is not None
-        and entry.passport.build_seconds <= MAX_BUILD_S
-    ]
-    choice = choose_by_passports(possible[0], measured)
+    known = with_passports(possible, find_passports(possible, engine_dir), this_device(), here=False)
+    quick = [one for one in known if not one[0].runtime.slow_start and _build_s(one[1]) <= MAX_BUILD_S]
+    choice = choose_by_passports(possible[0], quick)
     return possible[0] if choice is None else choice.candidate
