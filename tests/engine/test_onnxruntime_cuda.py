@@ -255,7 +255,7 @@ def test_what_the_runtime_allocates_is_counted_until_the_engine_ends(graph: Path
     assert ledger_of(gpu).report().used["engine"] == 0
 
 
-def test_a_model_that_does_not_fit_beside_what_was_promised_is_refused(graph: Path, on_cuda: OnCuda, gpu: HostDevice) -> None:
+def test_a_model_that_does_not_fit_with_what_was_promised_is_refused(graph: Path, on_cuda: OnCuda, gpu: HostDevice) -> None:
     free = gpu.memory()[0]
     ledger_of(gpu).add("decoder", free, "its decoder", lambda: (free, False))
     with pytest.raises(DeviceMemoryError, match=r"MB are needed for x\.onnx, but host:0 has"):

@@ -142,7 +142,7 @@ def test_a_device_that_fails_repeatedly_is_removed() -> None:
 
 
 class TwoDevices:
-    """A lane on two devices whose batches are run one by one; the first device fails on request."""
+    """A lane on two devices whose batches are run in order; the first device fails on request."""
 
     def __init__(self) -> None:
         self.clock, self.failing, self.count = HandClock(), True, 0

@@ -104,12 +104,12 @@ def test_until_their_plans_are_built_all_gpus_share_one_engine_on_the_cpu() -> N
     assert found == (["cpu"], [("cuda:1", None), ("cuda:2", None), ("cuda:0", 0)], {0, 1, 2}, [])
 
 
-def test_a_gpu_with_a_plan_runs_beside_the_engine_on_the_cpu() -> None:
+def test_a_gpu_with_a_plan_runs_together_with_the_engine_on_the_cpu() -> None:
     found = upgrades_for("cuda:0,cuda:1,cuda:2", UntilThePlan(planned=("cuda:1",)))
     assert found == (["cpu", "cuda:1"], [("cuda:2", None), ("cuda:0", 0)], {0, 2}, [])
 
 
-def test_an_engine_on_the_cpu_that_gets_no_plan_is_no_second_replica() -> None:
+def test_an_engine_on_the_cpu_that_gets_no_plan_is_not_a_second_replica() -> None:
     opener = Opener()
     opened = open_replicas(Path("x.onnx"), EngineRequest(device="cpu,cuda:1"), OnCpu(opener), (lines := list[str]()).append)
     assert [device_of(one.engine) for one in opened] == ["cpu"]
@@ -157,7 +157,7 @@ def test_engines_of_different_models_are_not_put_in_one_lane() -> None:
 
 
 class Wrapped:
-    """A real engine that stands for one on a GPU."""
+    """A real engine in place of one on a GPU."""
 
     def __init__(self, engine: Engine, device: str) -> None:
         self._engine = engine

@@ -51,7 +51,7 @@ DEATHS = {
     "in a message": HEADERS + chunk(event(1)) + chunk(event(2)[:11]),
     "with a number that is cut": HEADERS + chunk(b"id: \ndata: {}\n\n"),
     "with damaged text": HEADERS + chunk(b"id: 7\ndata: \xff\xfe\n\n"),
-    "with an answer that is no HTTP": b"Segmentation fault\r\n\r\n",
+    "with an answer that is not HTTP": b"Segmentation fault\r\n\r\n",
 }
 
 

@@ -27,7 +27,7 @@ class NullEngine(HostEngine):
         boxes: float32 [N, 4] xyxy in input pixels, N ≤ 300.
         scores: float32 [N].
         class_ids: int32 [N].
-        device_name: The device that it stands for.
+        device_name: The device that it replaces.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class StreamAnswer(ApiModel):
 class ReplicaAnswer(ApiModel):
     """A loaded engine on one device."""
 
-    device: str = Field(description="The device: `cpu`, `cuda:0`; `auto` if the setting is `auto`.")
+    device: str = Field(description="The device on which its engine runs now: `cpu`, `cuda:0`.")
     engine: str = Field(description="The engine's name: runtime-device-precision.")
     batches: int
     frames: int
