@@ -32,6 +32,14 @@ RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
 };
 """
 """Replaces the addresses of the service in answers by one that belongs to no network."""
+GATHERING = """
+const send = window.fetch;
+window.fetch = (url, options) => {
+  if (options?.method === 'POST' && String(url).endsWith('/whep')) window.gathering = window.peers.at(-1).iceGatheringState;
+  return send(url, options);
+};
+"""
+"""Records the state of ICE at the time of an offer."""
 OFFER = (ROOT / "tests/preview/chromium_offer.sdp").read_text(encoding="ascii")
 FRAGMENT = (
     "a=ice-ufrag:{}\r\na=ice-pwd:x\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
@@ -91,9 +99,12 @@ def ask(
 
 def test_the_page_plays_behind_a_proxy(browser: Browser, proxy: ReverseProxy) -> None:
     with checked_page(browser, proxy.url, ignore_https_errors=True) as checked:
+        checked.page.add_init_script(GATHERING)
         page = checked.open()
         answers: list[tuple[int, str]] = []
+        methods: list[str] = []
         page.on("response", lambda answer: answers.append((answer.status, answer.url)))
+        page.on("request", lambda request: methods.append(request.method))
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("link", name="Open cam").click()
@@ -101,6 +112,8 @@ def test_the_page_plays_behind_a_proxy(browser: Browser, proxy: ReverseProxy) ->
         checked.wait("document.querySelector('.stage video').getVideoPlaybackQuality().totalVideoFrames > 10")
         expect(page.locator(".via")).to_contain_text("WebRTC, ")  # read from the session
         checked.wait("document.querySelector('.plot .u-legend .u-value')?.textContent !== '--'")  # over the WebSocket
+        assert page.evaluate("window.gathering") != "complete"  # the first frame does not wait for it
+        assert methods.count("OPTIONS") == 1  # the overview has asked for the ICE servers already
         (cookie,) = page.context.cookies()
         assert (cookie["path"], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (f"{PATH}/", True, True, "Strict")
         for view in ("engines", "cost", "try", "add"):

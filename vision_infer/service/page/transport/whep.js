@@ -12,9 +12,12 @@ import { ApiError, getJson, messageOf, send, streamPath } from "./http.js";
  * }} Handlers
  */
 
-const GATHER_MS = 250; // enough for local candidates; later ones are sent by PATCH
 const CONNECT_MS = 8000;
 const STATUS_MS = 2000;
+const SERVERS_MS = 600000; // the credentials of a TURN server are valid for hours
+
+/** @type {{ at: number, servers: Promise<RTCIceServer[]> } | null} the ICE servers of the service */
+let known = null;
 
 export class Whep {
   /** @param {string} name @param {Handlers} handlers */
@@ -100,8 +103,9 @@ export class Whep {
     /** @type {RTCIceCandidate[]} */
     const late = [];
     pc.onicecandidate = ({ candidate }) => {
-      if (candidate?.candidate && this.session) this.#trickle(candidate);
-      else if (candidate?.candidate) late.push(candidate);
+      if (!candidate?.candidate || candidate.candidate.includes(".local ")) return; // the service does not resolve such names
+      if (this.session) this.#trickle(candidate);
+      else late.push(candidate);
     };
     pc.ontrack = ({ streams, track, receiver }) => {
       if (track.kind !== "video") return; // sound is a track of the same stream
@@ -119,8 +123,7 @@ export class Whep {
     pc.addTransceiver("audio", { direction: "recvonly" });
     pc.createDataChannel("page"); // an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
-    await gathered(pc);
-    late.length = 0; // the offer contains these
+    late.length = 0; // the offer contains these; the others, which can take a second, are sent by PATCH
     const answer = await send("POST", `${streamPath(this.name)}/whep`, {
       body: pc.localDescription?.sdp,
       type: "application/sdp",
@@ -142,10 +145,19 @@ export class Whep {
   }
 
   // The service's STUN and TURN servers. Without them, viewers in the same network can still connect.
-  async #iceServers() {
-    const options = { timeoutMs: CONNECT_MS, signal: this.leaving.signal };
-    const answer = await send("OPTIONS", `${streamPath(this.name)}/whep`, options).catch(() => null);
-    return iceServersOf(answer?.headers.get("Link") ?? "");
+  #iceServers() {
+    if (!known || performance.now() - known.at > SERVERS_MS) {
+      const answer = send("OPTIONS", `${streamPath(this.name)}/whep`, { timeoutMs: CONNECT_MS });
+      const servers = answer.then(
+        ({ headers }) => iceServersOf(headers.get("Link") ?? ""),
+        () => {
+          known = null;
+          return [];
+        },
+      );
+      known = { at: performance.now(), servers };
+    }
+    return known.servers;
   }
 
   /** @param {RTCPeerConnection} pc */
@@ -205,18 +217,4 @@ function refused(error) {
 /** @param {string} sdp @param {string} name */
 function attribute(sdp, name) {
   return sdp.match(new RegExp(`^a=${name}:(.*)$`, "m"))?.[1].trim() ?? "";
-}
-
-/** @param {RTCPeerConnection} pc @returns {Promise<void>} */
-function gathered(pc) {
-  if (pc.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, GATHER_MS);
-    pc.addEventListener("icegatheringstatechange", () => {
-      if (pc.iceGatheringState === "complete") {
-        clearTimeout(timer);
-        resolve();
-      }
-    });
-  });
 }
