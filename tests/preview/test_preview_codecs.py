@@ -18,7 +18,7 @@ from vision_infer.preview.codecs.payloads import MAX_PAYLOAD, Packets
 from vision_infer.preview.codecs.registry import packets_of
 from vision_infer.stream.browser import VideoFacts, passthrough
 
-LARGE = {name: Recipe(name, 640, 360, frames=6) for name in ("libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1")}
+LARGE = {name: Recipe(name) for name in ("libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1")}
 LEVEL_5_1 = (("x265-params", "log-level=none:level-idc=51"),)
 RFC = {"libx265": "H265", "libvpx": "VP8", "libvpx-vp9": "VP9"}
 
