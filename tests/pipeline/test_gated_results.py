@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -188,6 +189,17 @@ def test_images_of_another_size_or_without_luma_are_inferred() -> None:
     assert [wants(256) for _ in range(5)] == [True, True, False, False, False]
     assert wants()
     assert [wants(512) for _ in range(4)] == [True, True, False, False]
+
+
+def test_a_frame_between_two_comparisons_costs_two_calls() -> None:
+    gate, image, calls = StreamGate(100.0, None), SceneImage(Scene(), 0, 0), []
+    gate.wants(image, 0)
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        gate.wants(image, 1)
+    finally:
+        sys.setprofile(None)
+    assert calls == ["wants", "__eq__"], "of the size; isinstance() with a Protocol makes many"
 
 
 def test_a_change_outside_the_region_does_not_count() -> None:

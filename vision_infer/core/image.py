@@ -103,16 +103,3 @@ class CroppableImage(Protocol):
     def crop(self, left: int, top: int, size: Size) -> Image | None:
         """Return a part inside the whole image, in pixels as displayed; None if it cannot be cut out."""
         ...
-
-
-@runtime_checkable
-class LumaImage(Protocol):
-    """An image whose brightness is available at almost no cost."""
-
-    def luma(self, max_width: int) -> NDArray[np.uint8]:
-        """Return evenly spaced samples of the brightness, uint8 [H, W], not averaged.
-
-        Args:
-            max_width: The maximum width of the samples.
-        """
-        ...
