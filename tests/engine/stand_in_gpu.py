@@ -160,7 +160,7 @@ def stand_in_gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
     monkeypatch.setattr(plans, "compile_plan", one.compile)
     for user in (candidates, cached_plans, plans):
         monkeypatch.setattr(user, "find_gpu", one.find)
-    for user in (candidates, apis, plans, plan_engine):
+    for user in (apis, plans, plan_engine):
         monkeypatch.setattr(user, "load_api", one.load_api)
     return one
 

@@ -67,6 +67,11 @@ def test_full_names_lead_to_their_runtime() -> None:
 
 def test_descriptors_import_no_runtime() -> None:
     heavy = ("torch", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx")
-    code = f"import sys, vision_infer.engine.open; print([name for name in {heavy} if name in sys.modules])"
+    light = ("vision_infer.engine.tensorrt", "vision_infer.engine.tensorrt.names", "vision_infer.engine.tensorrt.target")
+    code = (
+        "import sys, vision_infer.pipeline.lanes.opening as opening;"
+        f"print([name for name in {heavy} if name in sys.modules],"
+        f" [name for name in sys.modules if name.startswith({light[0]!r}) and name not in {light}])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] []"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
+from vision_infer.engine import graph_facts
+from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.selection.candidates import candidates
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
@@ -48,6 +52,18 @@ def test_a_run_begins_with_another_engine_until_the_best_is_compiled(
         pass
     assert find_warm_start(graph, request_here) is None
     assert find_warm_start(graph, replace(request_here, batch=4)) is not None  # another engine
+
+
+def test_each_graph_is_read_once(graph: Path, request_here: EngineRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = graph_facts._read, itertools.count()
+    monkeypatch.setattr(graph_facts, "_read", lambda content: (read(content), next(reads))[0])
+    shutil.copy(graph, graph.with_name("model.copy.onnx"))
+    for _ in range(2):
+        assert find_warm_start(graph, request_here) is not None
+    assert next(reads) == 2
+    card = read_graph_facts(graph).card
+    tiny_graph(graph, card.model_copy(update={"name": "other"}))
+    assert read_graph_facts(graph).card.name == "other", "the file was written again"
 
 
 def test_an_engine_that_opens_at_once_needs_no_warm_start(graph: Path, request_here: EngineRequest, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -41,21 +42,27 @@ class GraphFacts:
 
 
 def read_graph_facts(path: Path) -> GraphFacts:
-    """Read a deployment graph's card, and determine its precision.
+    """Read a deployment graph's card, and determine its precision; the file is read again only if it changed.
 
     Raises:
         ModelError: The file cannot be read, is not an ONNX file, or carries no card.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            text, precision = _read(content)
+        return _facts(path, file_version(path))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "Give an ONNX file or the name of a model.") from error
     except (ValueError, IndexError, TypeError) as error:  # empty, truncated, or in another format
         raise ModelError(f"{path} is not an ONNX file", "Give an ONNX file or the name of a model.") from error
-    if text is None:
-        raise not_deployment_graph(path, "it carries no card")
-    return GraphFacts(parse_card_json(text, str(path)), precision)
+
+
+def file_version(path: Path) -> tuple[int, int, int]:
+    """Return what shows that a file was written again: its inode, size and time.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def not_deployment_graph(path: Path, why: str) -> ModelError:
@@ -80,6 +87,15 @@ def variants(path: Path) -> list[Path]:
         if (variant.name, variant.task, variant.input) == (card.name, card.task, card.input):
             found.append(other)
     return found
+
+
+@lru_cache(maxsize=64)
+def _facts(path: Path, _: tuple[int, int, int]) -> GraphFacts:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        text, precision = _read(content)
+    if text is None:
+        raise not_deployment_graph(path, "it carries no card")
+    return GraphFacts(parse_card_json(text, str(path)), precision)
 
 
 def _read(content: mmap.mmap) -> tuple[str | None, Precision]:

@@ -14,7 +14,6 @@ from vision_infer.engine.runtime import Compute, Runtime
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts
-from vision_infer.engine.tensorrt.api import load_api
 from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 from vision_infer.engine.tensorrt.target import choose_target, find_gpu
 
@@ -97,7 +96,11 @@ def plan_runtime(index: int, on_message: OnMessage = lambda _: None) -> Runtime 
     """
     installed = [runtime for name in PLAN_RUNTIMES if (runtime := find_runtime(name)).is_installed()]
     gpu = find_gpu(index) if installed else None
-    for runtime in installed if gpu is not None else ():
+    if gpu is None:
+        return None
+    from vision_infer.engine.tensorrt.api import load_api  # a machine without a GPU does not need it
+
+    for runtime in installed:
         try:
             choose_target(load_api(runtime.name), (), index=index, find=lambda _: gpu)  # type: ignore[arg-type]
         except EngineError as error:

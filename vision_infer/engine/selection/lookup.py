@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.device import parse_device
@@ -20,7 +21,9 @@ from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import MeasuredAccuracy, Passport, passports_beside
-from vision_infer.engine.tensorrt.cached_plans import CachedPlan, list_cached_plans
+
+if TYPE_CHECKING:
+    from vision_infer.engine.tensorrt.cached_plans import CachedPlan
 
 ASSUMED_BUILD_S = 60.0
 """The assumed duration of a build that was never measured, seconds."""
@@ -116,6 +119,8 @@ def _plans_of(candidate: EngineCandidate, engine_dir: Path) -> list[CachedPlan]:
     """Return the cached plans of an engine, the most recently used first; empty if the cache is not trusted."""
     if not engine_dir.is_dir():
         return []
+    from vision_infer.engine.tensorrt.cached_plans import list_cached_plans  # a machine without a GPU does not need it
+
     try:
         plans = list_cached_plans(EngineCache(engine_dir), candidate.graph, parse_device(candidate.device)[1])
     except EngineError:  # opening an engine reports the reason

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vision_infer.engine.external_data import external_files
+from vision_infer.engine.graph_facts import file_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,12 @@ def graph_sha256(path: Path) -> str:
     Raises:
         ModelError: The graph refers to data outside its folder.
     """
-    own = _sha256(path.resolve(), _version(path))
-    others = [other for other in _others(path.resolve(), _version(path)) if other.is_file()]
+    own = _sha256(path.resolve(), file_version(path))
+    others = [other for other in _others(path.resolve(), file_version(path)) if other.is_file()]
     if not others:
         return own
-    checksums = {other.name: _sha256(other, _version(other)) for other in others}
+    checksums = {other.name: _sha256(other, file_version(other)) for other in others}
     return hashlib.sha256(json.dumps([own, checksums]).encode()).hexdigest()
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @lru_cache(maxsize=64)

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from vision_infer.core.errors import EngineError
 from vision_infer.core.packages import install
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
-from vision_infer.engine.tensorrt.names import MODULES, PLAN_RUNTIMES, TITLES, PlanRuntime
-from vision_infer.engine.tensorrt.plan_file import capability_number
+from vision_infer.engine.tensorrt.names import MODULES, PLAN_RUNTIMES, TITLES, PlanRuntime, capability_number
 
 MAX_MESSAGES = 50
 _NOISE = ("global log stream",)

@@ -13,8 +13,8 @@ from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import Passport
 from vision_infer.engine.tensorrt.api import installed_versions
 from vision_infer.engine.tensorrt.compile import is_built_alike
-from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
-from vision_infer.engine.tensorrt.plan_file import capability_number, runs_on
+from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES, capability_number
+from vision_infer.engine.tensorrt.plan_file import runs_on
 from vision_infer.engine.tensorrt.target import LocalGpu, find_gpu
 
 

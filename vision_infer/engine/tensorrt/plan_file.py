@@ -25,7 +25,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.field_problem import field_problem
 from vision_infer.engine.contract import DTYPES, OutputShapes
 from vision_infer.engine.graph_facts import Precision
-from vision_infer.engine.tensorrt.names import PlanRuntime
+from vision_infer.engine.tensorrt.names import PlanRuntime, capability_number
 
 MAGIC = b"VIPLAN\r\n"
 """Its line end detects programs that copy files as text and convert line ends."""
@@ -163,8 +163,3 @@ def runs_on(capability: str, built_for: tuple[str, ...], and_later: bool) -> boo
     if capability in built_for:
         return True
     return and_later and capability_number(capability) > min(map(capability_number, built_for))
-
-
-def capability_number(capability: str) -> int:
-    """Return the number of a compute capability: 89 for ``sm_89``."""
-    return int(capability.removeprefix("sm_"))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.device import has_driver
-from vision_infer.engine.tensorrt.api import Api
-from vision_infer.engine.tensorrt.plan_file import capability_number
+from vision_infer.engine.tensorrt.names import capability_number
+
+if TYPE_CHECKING:
+    from vision_infer.engine.tensorrt.api import Api
 
 
 @dataclass(frozen=True, slots=True)
