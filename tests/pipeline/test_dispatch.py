@@ -164,9 +164,9 @@ def test_frames_of_one_batch_wake_up_one_worker() -> None:
 class OneByOne(Batcher[Frame]):
     """Leaves slots of its batches empty, as if a stream would get ahead of another lane."""
 
-    def _fill(self, lane: Any, free: Any, stream: str, others_ns: float) -> Batch[Frame]:
+    def _fill(self, lane: Any, free: Any, others_ns: float) -> Batch[Frame]:
         del others_ns
-        return super()._fill(lane, free, stream, -math.inf)
+        return super()._fill(lane, free, -math.inf)
 
 
 def test_a_worker_that_leaves_frames_wakes_up_the_next() -> None:

@@ -119,6 +119,16 @@ def test_replicas_of_two_lanes_share_the_capacity_of_their_device() -> None:
     assert (batcher.take(0), batcher.due, batcher.room) == (None, 0, False)
 
 
+def test_a_device_without_a_replica_has_no_capacity() -> None:
+    batcher = batcher_of(replace(ONE, device="cpu", gpu=None), TWO)
+    batcher.change_lane(ONE)
+    batcher.add_lane(LaneSettings("other", (1,), 1, device="cuda:2"))
+    batcher.remove_lane("other")
+    offer(batcher, "a", 8)
+    assert [taken(batcher).replica for _ in range(2)] == [0, 1]
+    assert (batcher.take(0), batcher.room) == (None, False)
+
+
 @pytest.mark.parametrize(("frames", "due"), [(0, 0), (1, 1), (2, 1), (3, 2), (9, 2)])
 def test_one_frame_is_due_once_although_two_devices_are_free(frames: int, due: int) -> None:
     batcher = batcher_of(ONE, TWO)

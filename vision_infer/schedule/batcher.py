@@ -21,8 +21,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
-from operator import itemgetter
+from heapq import heappop, heapreplace
 from typing import Generic, TypeVar
 
 from vision_infer.schedule.lane_state import UNKNOWN_NS, DeviceState, LaneSettings, LaneState, ReplicaState, choose_replica
@@ -107,11 +106,12 @@ class Batcher(Generic[T]):
         if lane.queues or lane.flying:
             raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches in the engine")
         del self._lanes[name]
+        self._forget_devices()
 
     def change_lane(self, settings: LaneSettings, replica: int = 0) -> None:
         """Give a replica of a lane other batch sizes and limits, from its next batch on; its frames continue to wait."""
         self._lanes[settings.name].replicas[replica].change(settings, self._devices.setdefault(settings.device, DeviceState()))
-        self._devices = {one.settings.device: one.device for lane in self._lanes.values() for one in lane.replicas}
+        self._forget_devices()
 
     def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[T]]:
         """Remove a stream from one of its lanes, not the last; return the frames that waited there, which are lost."""
@@ -176,22 +176,23 @@ class Batcher(Generic[T]):
 
     def take(self, now_ns: int) -> Batch[T] | None:
         """Return the next batch; None when there is no capacity, no frame waits, or the lane still waits for more frames."""
-        ready: list[tuple[tuple[float, int, str], str, list[ReplicaState]]] = []
+        ready: list[tuple[str, LaneState[T], list[ReplicaState]]] = []
         held: list[LaneState[T]] = []
         for name, lane in self._lanes.items():
             if not lane.waiting:
                 continue
             free = lane.free(self._in_flight)
             if free and lane.is_due(free, now_ns):
-                ready.append((self._next_stream(lane), name, free))
+                ready.append((name, lane, free))
             else:
                 held.append(lane)
         if not ready:
             return None
+        others_ns = math.inf
         if len(ready) > 1:
-            ready.sort(key=itemgetter(0, 1))
-        due, name, free = ready[0]
-        batch = self._fill(self._lanes[name], free, due[2], ready[1][0][0] if len(ready) > 1 else math.inf)
+            ready.sort(key=lambda one: (self._next_stream(one[1]), one[0]))
+            others_ns = self._next_stream(ready[1][1])[0]
+        batch = self._fill(ready[0][1], ready[0][2], others_ns)
         for lane in held:
             self._bound_lag(lane)
         return batch
@@ -269,56 +270,53 @@ class Batcher(Generic[T]):
         """The number of frames that wait now."""
         return sum(lane.waiting for lane in self._lanes.values())
 
+    def _forget_devices(self) -> None:
+        """Forget the devices that no replica uses any longer: they have no capacity."""
+        self._devices = {one.settings.device: one.device for lane in self._lanes.values() for one in lane.replicas}
+
     def _next_stream(self, lane: LaneState[T]) -> tuple[float, int, str]:
         return self.shares.next_of(lane.since_ns)
-
-    def _standing(self, lane: LaneState[T]) -> list[tuple[float, int, str]]:
-        """Return the rank of each waiting stream: the smallest is next."""
-        virtual_ns = self.shares.virtual_ns
-        return [(virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items()]
 
     def _wake(self, stream: str, lane: LaneState[T]) -> None:
         # A lane that is alone on the device cannot be behind the others: skip the search.
         behind = len(self._lanes) > 1 and lane.since_ns
         self.shares.wake(stream, self._next_stream(lane)[0] if behind else math.inf)
 
-    def _fill(self, lane: LaneState[T], free: list[ReplicaState], stream: str, others_ns: float) -> Batch[T]:
+    def _fill(self, lane: LaneState[T], free: list[ReplicaState], others_ns: float) -> Batch[T]:
         """Fill a batch of a lane.
 
         Args:
             lane: The lane.
             free: Its replicas that can take the batch.
-            stream: The stream that is due.
             others_ns: The smallest virtual time of the streams in other lanes that could go now.
         """
+        # One heap serves the whole batch: only the stream that was just charged changes its rank. A batch of one needs no heap.
+        many = lane.waiting > 1 and any(replica.settings.batch_sizes[-1] > 1 for replica in free)
+        order = self.shares.ranking(lane.since_ns) if many else [self._next_stream(lane)]
         replica, elsewhere = free[0], _NO_GPUS
         if len(free) > 1:
-            replica = choose_replica(free, self._home(lane, stream))
+            replica = choose_replica(free, self._home(lane, order[0][2]))
             # The images on these GPUs go to the other free replicas, which take the next batches.
             elsewhere = frozenset(other.settings.gpu for other in free) - {replica.settings.gpu, None}
         sizes = replica.settings.batch_sizes
-        # 1. The stream that is due gets the first slot.
-        entries = [self._charged(lane, stream, others_ns)]
-        if lane.waiting and sizes[-1] > 1:
-            # 2. Other streams fill the remaining slots, the smallest virtual time first. One heap serves the whole batch, because
-            # only the stream that was just charged changes its rank.
-            order = self._standing(lane)
-            heapify(order)
-            batch_ns = lane.batch_ns
-            while order and len(entries) < sizes[-1]:
-                virtual_ns, _, stream = order[0]
+        batch_ns = lane.batch_ns
+        entries: list[Entry[T]] = []
+        while order and len(entries) < sizes[-1]:
+            virtual_ns, _, stream = order[0]
+            if entries:  # the stream that is due has the first slot, riders have the others
                 if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, batch_ns):
                     break  # a rider must not get further ahead of the streams in other lanes
                 if elsewhere and self._home(lane, stream) in elsewhere:
                     heappop(order)
                     continue
-                entries.append(self._charged(lane, stream, others_ns))
-                since_ns = lane.since_ns.get(stream)
-                if since_ns is None:
-                    heappop(order)
-                else:
-                    heapreplace(order, (self.shares.virtual_ns(stream), since_ns, stream))
-        # 3. The batch is padded to the next size of the engine.
+            entries.append(Entry(stream, lane.pop(stream)))
+            charged_ns = self.shares.charge(stream, lane.frame_ns, others_ns)
+            since_ns = lane.since_ns.get(stream)
+            if since_ns is None:
+                heappop(order)
+            else:
+                heapreplace(order, (charged_ns, since_ns, stream))
+        # The batch is padded to the next size of the engine.
         size = sizes[bisect_left(sizes, len(entries))]
         self.padded += size - len(entries)
         self._flying += 1
@@ -330,12 +328,6 @@ class Batcher(Generic[T]):
         """Return the GPU that holds the next frame of a stream that waits."""
         queued = lane.queues[stream].oldest()
         return None if queued is None else self._gpu_of(queued.item)
-
-    def _charged(self, lane: LaneState[T], stream: str, others_ns: float) -> Entry[T]:
-        """Take the next frame of a stream, and charge the stream for it."""
-        entry = Entry(stream, lane.pop(stream))
-        self.shares.charge(stream, lane.frame_ns, others_ns)
-        return entry
 
     def _bound_lag(self, lane: LaneState[T]) -> None:
         if lane.frame_ns == UNKNOWN_NS:

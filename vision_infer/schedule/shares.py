@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify
 
 
 @dataclass(slots=True)
@@ -65,10 +66,6 @@ class FairShares:
         account = self._accounts[stream]
         account.virtual_ns = max(account.virtual_ns, min(self._now, lane_ns))
 
-    def virtual_ns(self, stream: str) -> float:
-        """Return the virtual time of a stream; the smallest goes next."""
-        return self._accounts[stream].virtual_ns
-
     def next_of(self, waiting_ns: Mapping[str, int]) -> tuple[float, int, str]:
         """Return the stream that goes next: its virtual time, the time since it waits, and its name.
 
@@ -87,11 +84,22 @@ class FairShares:
                 min_ns, min_since_ns, next_stream = virtual_ns, since_ns, stream
         return min_ns, min_since_ns, next_stream
 
+    def ranking(self, waiting_ns: Mapping[str, int]) -> list[tuple[float, int, str]]:
+        """Return all streams that wait, each as :meth:`next_of` returns it, in a heap: the first goes next.
+
+        Args:
+            waiting_ns: The streams that wait, and the time since they wait.
+        """
+        accounts = self._accounts
+        heap = [(accounts[stream].virtual_ns, since_ns, stream) for stream, since_ns in waiting_ns.items()]
+        heapify(heap)
+        return heap
+
     def virtual_cost_ns(self, stream: str, engine_ns: float) -> float:
         """Return the virtual time of an engine time for a stream."""
         return engine_ns / self._accounts[stream].weight
 
-    def charge(self, stream: str, estimated_ns: float, others_ns: float = math.inf) -> None:
+    def charge(self, stream: str, estimated_ns: float, others_ns: float = math.inf) -> float:
         """Charge a stream for a frame that was taken, with an estimate of its engine time until :meth:`correct`.
 
         Args:
@@ -99,10 +107,15 @@ class FairShares:
             estimated_ns: The estimated engine time of the frame.
             others_ns: The smallest virtual time of the streams that could have been taken instead. The system's time stays behind
                 it, so that a stream that wakes next competes with them.
+
+        Returns:
+            The stream's virtual time after it.
         """
         account = self._accounts[stream]
-        self._now = max(self._now, min(account.virtual_ns, others_ns))
-        account.virtual_ns += estimated_ns / account.weight
+        began_ns = account.virtual_ns
+        self._now = max(self._now, min(began_ns, others_ns))
+        account.virtual_ns = charged_ns = began_ns + estimated_ns / account.weight
+        return charged_ns
 
     def correct(self, stream: str, estimated_ns: float, charge_ns: float, engine_ns: float) -> None:
         """Replace the estimate for a frame by its charge, and count its measured engine time."""
