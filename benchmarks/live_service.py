@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.inputs import COMMAND, FP32
 from benchmarks.processes import cpu_s
+from tests.support.free_port import free_port
 
 START_S = 60.0
 STOP_S = 20.0
@@ -45,7 +46,8 @@ class LiveService:
         self.configure(settings)
 
     def __enter__(self) -> LiveService:
-        environment = {**os.environ, "VISION_INFER_HOME": str(self.folder / "home")}
+        own = {"VISION_INFER_HOME": str(self.folder / "home"), "VISION_INFER_PREVIEW__PORT": str(free_port())}
+        environment = {**os.environ, **own}
         command = [str(COMMAND), "serve", str(self.folder / "settings.yaml"), "--port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Command
+from tests.support.free_port import free_port
 from tests.support.result_schema import validate_row
 
 LONG_S = 60.0
@@ -36,7 +37,8 @@ class Process:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         words = [sys.executable, "-m", "vision_infer", "serve", *arguments]
-        environment = {**os.environ, "VISION_INFER_HOME": str(folder / "home")}
+        own = {"VISION_INFER_HOME": str(folder / "home"), "VISION_INFER_PREVIEW__PORT": str(free_port())}
+        environment = {**os.environ, **own}
         self.process = subprocess.Popen(
             words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.free_port import free_port
 from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
@@ -29,7 +30,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The service of the page's first example, on a free port; yields ``127.0.0.1:PORT``."""
     home = tmp_path_factory.mktemp("home")
     command = [sys.executable, "-m", "vision_infer", "serve", "test://", "--model", "clock", "--port", "0"]
-    environ = {**os.environ, "VISION_INFER_HOME": str(home)}
+    environ = {**os.environ, "VISION_INFER_HOME": str(home), "VISION_INFER_PREVIEW__PORT": str(free_port())}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, cwd=home)
     assert process.stderr is not None
     found = b""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import aioice
 import pytest
 
 from tests.support.hand_clock import HandClock
 from vision_infer.preview.codecs.matching import Codec
 from vision_infer.preview.offer import Offer
+from vision_infer.preview.transport.aiortc_private import RandomPortAgent
 from vision_infer.preview.transport.candidates import MAX_CANDIDATES, MAX_PEERS, CheckRate, too_many_peers, usable
 
 
@@ -51,23 +53,22 @@ def test_an_offer_keeps_sixteen_candidates_at_most() -> None:
     assert reduced.count("a=candidate:") == MAX_CANDIDATES
 
 
-def test_checks_of_all_viewers_share_one_rate() -> None:
+def test_checks_of_all_viewers_share_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = HandClock()
     rate = CheckRate(clock)
     started: list[Any] = []
-    connections = [SimpleNamespace(check_start_task=started.append) for _ in range(10)]
-    for connection in connections:
-        rate.limit(connection)
+    monkeypatch.setattr(aioice.Connection, "check_start_task", lambda _, pair: started.append(pair))
+    agents: list[Any] = [RandomPortAgent(rate, clock) for _ in range(10)]
     pairs = [SimpleNamespace(task=None) for _ in range(200)]
     for number, pair in enumerate(pairs):
-        connections[number % 10].check_start_task(pair)
+        agents[number % 10].check_start_task(pair)
     assert len(started) == 100
     clock.move(1)
     for pair in pairs:
-        connections[0].check_start_task(pair)
+        agents[0].check_start_task(pair)
     assert len(started) == 150
     clock.move(1)
-    connections[0].check_start_task(SimpleNamespace(task="started"))
+    agents[0].check_start_task(SimpleNamespace(task="started"))
     assert len(started) == 150
 
 

@@ -84,7 +84,7 @@ def test_packets_are_sent_individually_if_the_system_rejects_a_burst(monkeypatch
 
 def test_a_system_without_segmentation_never_receives_several_packets_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older Linux ignores the option and would send a burst as one datagram."""
-    monkeypatch.setattr(datagrams_module, "_UDP_SEGMENT", 9999)
+    monkeypatch.setattr(datagrams_module, "UDP_SEGMENT", 9999)
 
     async def run() -> None:
         async with way() as (datagrams, came):

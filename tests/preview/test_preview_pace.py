@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,11 +22,11 @@ def image(number: int, packets: int) -> MediaImage:
 def rtp_sender(sent: list[int]) -> Any:
     """The part of aiortc's sender that a viewer uses; it counts the packets of the current part."""
 
-    def sendto(packet: bytes, address: tuple[str, int]) -> None:
-        sent[-1] += 1
+    def send(burst: Sequence[bytes]) -> None:
+        sent[-1] += len(burst)
 
-    pair = SimpleNamespace(protocol=SimpleNamespace(transport=SimpleNamespace(sendto=sendto)), remote_addr=("192.0.2.1", 9))
-    ice = SimpleNamespace(_connection=SimpleNamespace(_nominated={1: pair}))
+    route = SimpleNamespace(waiting=0, send=send)
+    ice = SimpleNamespace(_connection=SimpleNamespace(route=route))
     srtp = SimpleNamespace(protect=lambda packet: packet)
     transport = SimpleNamespace(state="connected", transport=ice, _tx_srtp=srtp)
     events = {f"_RTCRtpSender__rtp_{name}": asyncio.Event() for name in ("started", "exited")}

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiortc import RTCRtpSender
 
 from tests.pipeline.fakes import LONG_S, wait_for
 from tests.service.site import Engines, engines
+from tests.support.free_port import free_port
 from tests.support.result_schema import validate_row
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import ServeSettings
@@ -41,6 +43,7 @@ class Served:
         self.file = folder / "serve.yaml"
         self.file.write_text(text)
         self.messages: list[str] = []
+        self.preview_port = free_port()
         self.stopping = threading.Event()
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -51,7 +54,7 @@ class Served:
         return Start(self.load(), watch, self.load, environ)
 
     def load(self) -> ServeSettings:
-        return load_settings(self.file, [], {}, {})
+        return load_settings(self.file, [], {"VISION_INFER_PREVIEW__PORT": str(self.preview_port)}, {})
 
     def _run(self) -> None:
         try:
@@ -113,7 +116,7 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
         wait_until(lambda: rows.exists() and rows.read_text().count("\n") > 10)
         assert served.stop() < serving.DRAIN_S
         assert served.error is None
-        assert len(served.messages) == 1
+        assert served.messages[1:] == [f"live video on port {served.preview_port} (UDP and TCP) of 127.0.0.1"]
         with pytest.raises(httpx.ConnectError):
             served.get("/healthz")
     assert engines.loaded == set()
@@ -125,6 +128,23 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
         validate_row(row)
         assert row["clock"] == "camera"
     assert not [one for one in threading.enumerate() if one.name.startswith(("stream-", "inference-", "results", "live-watch"))]
+
+
+def test_a_busy_preview_port_ends_the_start_and_names_the_setting(tmp_path: Path) -> None:
+    served = Served(tmp_path, "model: one\nservice: {port: 0}\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", served.preview_port))
+        with pytest.raises(UsageError, match=f"preview.port: cannot listen on 127.0.0.1, port {served.preview_port}.*in use"):
+            serve(served.start(), served.stopping, served.messages.append)
+    assert served.messages == []
+
+
+def test_a_library_that_lacks_a_private_attribute_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Served(tmp_path, "model: one\nservice: {port: 0}\n")
+    monkeypatch.delattr(RTCRtpSender, "_run_rtp")
+    with pytest.raises(UsageError, match=r"aiortc 1\.16.* and aioice 0\.13.*: RTCRtpSender has no _run_rtp") as caught:
+        serve(served.start(), served.stopping, served.messages.append)
+    assert 'pip install "aiortc==1.16.*" "aioice==0.13.*"' in caught.value.hint
 
 
 def test_a_changed_file_is_applied_unless_it_is_invalid(
@@ -213,13 +233,13 @@ def test_a_token_is_printed_once_when_not_on_loopback(tmp_path: Path, engines: E
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200
         assert served.get("/api/v1/streams").status_code == 401
-        wait_until(lambda: len(served.messages) == 2)
-        token = served.messages[1].rpartition(" ")[2]
+        wait_until(lambda: len(served.messages) == 3)
+        token = served.messages[2].rpartition(" ")[2]
         answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert answer.status_code == 200
     with serves(tmp_path, text) as served:
         answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert answer.status_code == 200
-        assert len(served.messages) == 1
+        assert len(served.messages) == 2
     for path in (tmp_path / "home").rglob("*"):
         assert not path.is_file() or token not in path.read_text()

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.free_port import free_port
 from tests.support.media import ROOT
 
 LIMIT_S = 60.0
@@ -47,7 +48,9 @@ class ServeProcess:
         """All responses so far."""
         self.token = ""
         """The token that :meth:`ask` sends."""
-        self._environ = {**os.environ, "VISION_INFER_HOME": str(folder / "home"), **secrets}
+        self.preview_port = free_port()
+        own = {"VISION_INFER_HOME": str(folder / "home"), "VISION_INFER_PREVIEW__PORT": str(self.preview_port)}
+        self._environ = {**os.environ, **own, **secrets}
         self._process: subprocess.Popen[bytes] | None = None
         self.scheme, self.port = "http", 0
 

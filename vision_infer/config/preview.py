@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -14,6 +15,19 @@ def _ice_url(url: str) -> str:
     if not re.fullmatch(r"(stun:[^?\s:/@]+(:\d{1,5})?|turns?:[^?\s:/@]+(:\d{1,5})?(\?transport=(udp|tcp))?)", url):
         raise ValueError("must be stun:HOST:PORT, turn:HOST:PORT or turns:HOST:PORT?transport=tcp")
     return url
+
+
+def _address(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        *others, last = text.split(".")
+        if last.isdigit() or not all(re.fullmatch(r"\w([\w-]{0,61}\w)?", label, re.ASCII) for label in (*others, last)):
+            raise ValueError("must be an IP address or a host name, without a port") from None
+        return text
+    if address.is_unspecified or address.is_multicast or "%" in text:
+        raise ValueError("must be the address of one machine, without a zone")
+    return str(address)
 
 
 class IceServer(SettingsBase):
@@ -45,6 +59,19 @@ class PreviewSettings(SettingsBase):
     """Live video in the browser (WebRTC). It is passed through unchanged if browsers can play the camera's codec."""
 
     enabled: bool = Field(default=True, description="Whether live video is available.")
+    port: int = Field(
+        default=8189,
+        ge=0,
+        le=65_535,
+        description="The UDP and TCP port for the video of all viewers, on the same addresses as the web server. 0: a random UDP "
+        "port for each viewer.",
+    )
+    addresses: tuple[Annotated[str, AfterValidator(_address)], ...] = Field(
+        default=(),
+        max_length=16,
+        description="The IP addresses and host names under which viewers reach `port`. If set, `port` listens on all addresses "
+        "even if the web server listens on loopback. Empty: the addresses of the machine.",
+    )
     max_viewers: int = Field(default=64, ge=1, le=10_000, description="The maximum number of viewers of all streams together.")
     max_viewers_per_stream: int = Field(default=32, ge=1, le=10_000, description="The maximum number of viewers of one stream.")
     max_encoders: int = Field(

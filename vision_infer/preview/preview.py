@@ -16,7 +16,10 @@ from vision_infer.preview.offer import read_offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.session import Session, SessionFacts
 from vision_infer.preview.stream_preview import NoCodecError, NoPreviewError, StreamPreview
+from vision_infer.preview.transport.addresses import Addresses
 from vision_infer.preview.transport.candidates import CheckRate
+from vision_infer.preview.transport.port import NoAddressError, SharedPort
+from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.stream.source import SourceSpec
 
 __all__ = ["NoCodecError", "NoPreviewError", "Preview", "PreviewCounts", "UnknownSessionError"]
@@ -43,6 +46,8 @@ class PreviewCounts:
     """The number of groups of pictures that were sent again after a viewer had lost one."""
     drops: Mapping[str, int]
     """The number of skipped frames, dropped packets of sound and refused offers by reason."""
+    strays: int = 0
+    """The number of packets to the shared port that belonged to no viewer."""
 
 
 class Preview:
@@ -70,6 +75,7 @@ class Preview:
         self._arriving: dict[str, int] = {}
         """The number of offers that are being answered, by stream."""
         self._checks = CheckRate(clock)
+        self._port: SharedPort | None = None
         self._opened = 0
         self._packets = self._resent = self._restarts = 0
         self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "sound": 0, "refused": 0}
@@ -114,6 +120,7 @@ class Preview:
             self._resent + sum(viewer.resent for viewer in now),
             self._restarts + sum(viewer.restarts for viewer in now),
             drops,
+            0 if self._port is None else self._port.strays,
         )
 
     def stop(self, timeout_s: float = 2.0) -> None:
@@ -125,6 +132,13 @@ class Preview:
                 asyncio.run_coroutine_threadsafe(self.close(), loop).result(timeout_s)
 
     # Called on the event loop
+
+    async def open(self, sockets: Sockets) -> None:
+        """Let all viewers use one port. The sockets are closed with the preview."""
+        addresses = Addresses(self.settings.addresses, sockets.host, self._clock)
+        self._port = SharedPort(sockets, addresses, self._clock)
+        self._loop = asyncio.get_running_loop()
+        await self._port.open()
 
     async def offer(self, stream: str, sdp: str, principal: str, local: bool = False) -> Session:
         """Answer an offer, and open a session.
@@ -151,10 +165,13 @@ class Preview:
             sound, audio = preview.choose_sound(offer) or (None, None)
             facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile, audio)
             servers = self.settings.ice_servers
-            session = Session(facts, principal, choice.feed, servers, self._clock, self._checks, local, self._ended)
+            session = Session(facts, principal, choice.feed, servers, self._clock, self._checks, local, self._port, self._ended)
             self._sessions[session.id] = session
             try:
                 await session.accept(offer, choice.codec, choice.parameters, sound)
+            except NoAddressError as error:
+                session.end("there is no address for it")
+                raise NoPreviewError(error.message, error.hint) from None
             except BaseException:
                 session.end("the offer could not be answered")
                 raise
@@ -191,6 +208,8 @@ class Preview:
         ending = [session.end("the service is stopping") for session in list(self._sessions.values())]
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
+        if self._port is not None:
+            self._port.close()
 
     # Private
 

@@ -189,6 +189,6 @@ class Viewer(RtpOut):
                 self._unpaused = 0
                 await asyncio.sleep(_BURST_PAUSE_S)
             self._unpaused += len(burst)
+            while self.waiting > _MAX_SOCKET_BYTES:
+                await asyncio.sleep(_SOCKET_PAUSE_S)
             self.send(burst, time, payload_type, last=burst is image.bursts[-1])
-        while self.waiting > _MAX_SOCKET_BYTES:
-            await asyncio.sleep(_SOCKET_PAUSE_S)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.sdp import candidate_from_sdp
 
@@ -21,13 +21,17 @@ from vision_infer.preview.codecs.matching import Codec
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import CLOCK_RATE
 from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Offer, finish_answer
-from vision_infer.preview.rtp_out import NoTrack, join_stream
+from vision_infer.preview.rtp_out import NoTrack
 from vision_infer.preview.sender import Anchor, Viewer
 from vision_infer.preview.sound.sound_feed import SoundFeed
 from vision_infer.preview.sound.sound_offer import SoundOffer, read_sound, with_sound
 from vision_infer.preview.sound.sound_sender import SoundSender
-from vision_infer.preview.transport.candidates import MAX_CANDIDATES, CheckRate, too_many_peers, usable
+from vision_infer.preview.transport.agent import LiteAgent
+from vision_infer.preview.transport.aiortc_private import PeerConnection, RandomPortAgent, join_stream
+from vision_infer.preview.transport.candidates import MAX_CANDIDATES, CheckRate, usable
 from vision_infer.preview.transport.ice import with_credentials
+from vision_infer.preview.transport.port import SharedPort
+from vision_infer.preview.transport.route import Route
 
 CONNECT_NS = 20_000_000_000
 """The maximum time from a viewer's offer to its connection."""
@@ -66,6 +70,7 @@ class Session:
         principal: The owner, who may change or end the session.
         checks: The limit of connectivity checks of all sessions.
         local: Whether the viewer is on this machine, so that it may use loopback addresses.
+        port: The port that all viewers share; None: the viewer gets a random UDP port.
         on_end: Called once when the session has ended for any reason.
     """
 
@@ -78,6 +83,7 @@ class Session:
         clock: Clock,
         checks: CheckRate,
         local: bool,
+        port: SharedPort | None,
         on_end: Any,
     ) -> None:
         self.id = secrets.token_urlsafe(24)
@@ -89,18 +95,22 @@ class Session:
         self.sound: SoundSender | None = None
         self.answer = ""
         self._clock = clock
-        self._checks = checks
         self._local = local
+        port = None if any(server.url.startswith("turn") for server in ice) else port
+        self._lite = port is not None
         self._on_end = on_end
         self._began_ns = clock.monotonic_ns()
-        self._heard_ns = self._began_ns
         self._candidates = 0
         self._ufrag = ""
         self._ending: asyncio.Task[None] | None = None
         self._channel: Any = None
         self._anchor: Anchor | None = None
         servers = [_rtc_server(with_credentials(server, clock.wall_ns())) for server in ice]
-        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+
+        def make_agent(**servers: Any) -> LiteAgent | RandomPortAgent:
+            return RandomPortAgent(checks, clock, **servers) if port is None else LiteAgent(port, clock)
+
+        self._peer = PeerConnection(RTCConfiguration(iceServers=servers), make_agent)
 
     async def accept(self, offer: Offer, codec: Codec, parameters: str, sound: SoundFeed | None = None) -> None:
         """Create the answer with a codec and its format parameters, and start sending.
@@ -109,9 +119,11 @@ class Session:
             sound: The sound that the player may listen to; None if the stream has none that it plays.
 
         Raises:
-            UsageError: aiortc cannot process the offer.
+            UsageError: aiortc cannot process the offer, or the player sends no connectivity checks.
         """
         peer = self._peer
+        if self._lite and "a=ice-lite" in offer.sections[0]:
+            raise UsageError("the offer has a=ice-lite", "One of both sides must send connectivity checks: see preview.port.")
         transceiver = peer.addTransceiver(NoTrack("video"), direction="sendonly")
         extensions = [(offer.extensions[MID_URI], offer.mid.encode()[:16])] if _short(offer.extensions.get(MID_URI)) else []
         delay = offer.extensions.get(PLAYOUT_DELAY_URI)
@@ -140,7 +152,10 @@ class Session:
         media = offer.sections[offer.video]
         session = offer.sections[0]
         self._ufrag = next((line[12:] for line in (*media, *session) if line.startswith("a=ice-ufrag:")), "")
-        self.answer = finish_answer(peer.localDescription.sdp, codec, parameters, offer.mid, delay)
+        answer = peer.localDescription.sdp
+        if self._lite:
+            answer = answer.replace("\r\nm=", "\r\na=ice-lite\r\nm=", 1)
+        self.answer = finish_answer(answer, codec, parameters, offer.mid, delay)
         self.feed.join(self.viewer)
         if self.sound is not None and self._channel is None:
             self.sound.listen(True)  # a player without a data channel cannot request sound
@@ -165,7 +180,7 @@ class Session:
             if self._candidates > MAX_CANDIDATES:
                 break
             with suppress(ValueError, AssertionError, IndexError):
-                await self._ice().addRemoteCandidate(candidate_from_sdp(line[12:]))
+                await self._viewer.outgoing.dtls.transport.addRemoteCandidate(candidate_from_sdp(line[12:]))
         return True
 
     def move(self, feed: Feed, mode: str, reason: str) -> None:
@@ -186,6 +201,21 @@ class Session:
         """The state of ICE: ``new``, ``checking``, ``completed``, ``failed`` or ``closed``."""
         return str(self._peer.iceConnectionState)
 
+    @property
+    def dtls_state(self) -> str:
+        """The state of DTLS: ``new``, ``connecting``, ``connected``, ``failed`` or ``closed``."""
+        return "new" if self.viewer is None else str(self.viewer.outgoing.dtls.state)
+
+    @property
+    def route(self) -> Route | None:
+        """The route to the viewer; None if there is none yet."""
+        return None if self.viewer is None else self.viewer.outgoing.agent.route
+
+    @property
+    def checks(self) -> int:
+        """The number of connectivity checks from the viewer."""
+        return 0 if self.viewer is None else self.viewer.outgoing.agent.checks
+
     def look(self) -> str:
         """Return why the session must end; empty if it may continue."""
         now = self._clock.monotonic_ns()
@@ -194,7 +224,7 @@ class Session:
             return f"the connection has {'failed' if state == 'failed' else 'ended'}"
         if state != "connected":
             return "it did not connect" if now - self._began_ns > CONNECT_NS else ""
-        heard = max(self._heard_ns, 0 if self.viewer is None else self.viewer.heard_ns)
+        heard = max(self._viewer.heard_ns, self._viewer.outgoing.agent.heard_ns)
         return "the viewer no longer responds" if now - heard > SILENT_NS else ""
 
     def end(self, why: str) -> asyncio.Task[None]:
@@ -218,28 +248,18 @@ class Session:
             _log.debug("%s: closing a viewer's connection: %s", self.facts.stream, type(error).__name__)
 
     def _watch(self) -> None:
-        connection = self._ice()._connection
-        received = connection.request_received
-
-        def request_received(message: Any, address: tuple[str, int], protocol: Any) -> None:
-            if not too_many_peers(connection, address):
-                self._heard_ns = self._clock.monotonic_ns()
-                received(message, address, protocol)
-
-        connection.request_received = request_received
-        self._checks.limit(connection)
-
         def changed() -> None:
             if self._peer.connectionState in ("failed", "closed"):
-                if self._ending is None and self.viewer is not None and self.viewer.dtls.state == "failed":
+                if self._ending is None and self.dtls_state == "failed":
                     _log.warning("%s: the DTLS handshake with a viewer failed, so that it gets no video", self.facts.stream)
                 self.end("the connection has ended")
 
         self._peer.on("connectionstatechange", changed)
 
-    def _ice(self) -> Any:
+    @property
+    def _viewer(self) -> Viewer:
         assert self.viewer is not None
-        return self.viewer.ice
+        return self.viewer
 
     def _anchored(self, anchor: Anchor) -> None:
         self._anchor = anchor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalog import resolve_model
+from vision_infer.preview.transport.aiortc_private import check_libraries
+from vision_infer.preview.transport.sockets import bind
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens, tokens_for
 from vision_infer.service.http.listener import raise_descriptor_limit
@@ -65,22 +68,28 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     share_heaps(available_cpus(), system_function("mallopt"))
     configure(settings.service.log_format)
     raise_descriptor_limit()
+    if settings.preview.enabled:
+        check_libraries()
     resolve_model(settings.model, settings.model_dir)  # report an unknown model before anything is started
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
     service, make, close = _opened(settings, state_dir, tokens.tokens, clock)
-    try:
-        listening = WebServer(settings.service, service.hub)
-    except VisionInferError:
-        service.close()
-        raise
-    with listening as web:
+    with ExitStack() as stack:
+        try:
+            web = stack.enter_context(WebServer(settings.service, service.hub))
+            sockets = stack.enter_context(bind(settings.preview, settings.service.host))
+        except VisionInferError:
+            service.close()
+            raise
         try:
             service.start()
             web.start(make())
             everywhere = " and on all other addresses of this machine" if web.everywhere else ""
             on_message(f"vision-infer serves on {web.url}{everywhere}")
+            if sockets is not None and isinstance(service, Service):
+                web.run(service.preview.open(sockets))
+                on_message(f"live video on {sockets.shown}")
             if tokens.made is not None:
                 on_message(f"token (shown only once; store it safely): {tokens.made}")
             _run(service, start, stopping, notifier, clock)

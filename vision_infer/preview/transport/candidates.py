@@ -65,19 +65,6 @@ class CheckRate:
         self._level -= 1
         return True
 
-    def limit(self, connection: Any) -> None:
-        """Let an ICE connection of aioice start checks at this rate only.
-
-        A check that may not start yet stays in the state ``WAITING``, and aioice tries again after 20 ms.
-        """
-        start = connection.check_start_task
-
-        def start_if_allowed(pair: Any) -> None:
-            if pair.task is None and self.take():
-                start(pair)
-
-        connection.check_start_task = start_if_allowed
-
 
 def too_many_peers(connection: Any, address: tuple[str, int]) -> bool:
     """Return whether an ICE connection of aioice must ignore an address, because it already has enough of them."""

@@ -8,19 +8,19 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
-_UDP_SEGMENT = 103
+UDP_SEGMENT = 103
 """``UDP_SEGMENT`` of linux/udp.h, for which Python has no constant."""
 BURST = 32
 """The maximum number of packets per call. Linux takes 64, but longer bursts overflow the receiver's socket buffer."""
-_UNABLE = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
+UNABLE = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
 """The errors by which the kernel or the network interface reports that it does not support segmentation."""
 _LENGTH = struct.Struct("=H")
 
 
 class Datagrams:
-    """Sends packets to one viewer. It is used on the event loop only.
+    """Sends packets to one viewer through a socket of its own. It is used on the event loop only.
 
     There is no queue besides the transport's: packets that the kernel does not accept wait there, and later packets wait behind
     them, so that their order is kept.
@@ -29,11 +29,18 @@ class Datagrams:
         transport: An asyncio datagram transport with a socket. Other objects with ``sendto`` get one packet at a time.
     """
 
+    protocol: Literal["udp"] = "udp"
+
     def __init__(self, transport: Any, address: tuple[str, int]) -> None:
         self.transport = transport
-        self.address = address
+        self.remote = address
         self._queued = getattr(transport, "get_write_buffer_size", None)
         self._socket = None if self._queued is None else _duplicate(transport)
+
+    @property
+    def key(self) -> object:
+        """The identity of the route."""
+        return self.remote
 
     @property
     def waiting(self) -> int:
@@ -47,7 +54,7 @@ class Datagrams:
         """
         if len(burst) == 1 or self._socket is None or self.waiting or not self._send(self._socket, burst):
             for packet in burst:
-                self.transport.sendto(packet, self.address)
+                self.transport.sendto(packet, self.remote)
 
     def close(self) -> None:
         """Release the duplicated socket. The transport stays open, and later packets are sent individually."""
@@ -58,9 +65,9 @@ class Datagrams:
     def _send(self, duplicate: socket.socket, burst: Sequence[bytes]) -> bool:
         length = _LENGTH.pack(len(burst[0]))
         try:
-            duplicate.sendmsg(burst, [(socket.IPPROTO_UDP, _UDP_SEGMENT, length)], 0, self.address)
+            duplicate.sendmsg(burst, [(socket.IPPROTO_UDP, UDP_SEGMENT, length)], 0, self.remote)
         except OSError as error:
-            if error.errno in _UNABLE:
+            if error.errno in UNABLE:
                 self.close()
             return False
         return True
@@ -87,7 +94,7 @@ def _duplicate(transport: Any) -> socket.socket | None:
     if shared is None or sys.platform != "linux":
         return None
     with suppress(OSError):
-        shared.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
+        shared.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
         duplicate: socket.socket = shared.dup()
         duplicate.setblocking(False)
         return duplicate

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -120,6 +121,11 @@ class WebServer:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise VisionInferError("the web server did not start", str(self._error or ""))
             time.sleep(0.002)
+
+    def run(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Run a coroutine on the event loop of the started server, and wait for it."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START_S)
 
     def _run(self) -> None:
         async def serve(server: uvicorn.Server) -> None:

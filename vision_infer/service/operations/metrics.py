@@ -127,6 +127,8 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     yield CounterMetricFamily("vision_infer_preview_restarts", text, counts.restarts)
     text = "Number of frames not sent to viewers and of rejected viewers, by reason."
     yield _counters("vision_infer_preview_drops", text, "reason", counts.drops)
+    text = "Number of packets to preview.port that belonged to no viewer."
+    yield CounterMetricFamily("vision_infer_preview_strays", text, counts.strays)
 
 
 def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:

@@ -148,6 +148,7 @@ def settings_of(
             "device": place.device,
             "workers": settings.workers or slots,
             "service": settings.service.model_copy(update={"tls": None, "token": None, "view_token": None}),
+            "preview": settings.preview.model_copy(update={"port": 0}),
             "results": results.model_copy(
                 update={
                     "jsonl": _own_file(results.jsonl, place.name),

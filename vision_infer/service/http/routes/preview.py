@@ -43,6 +43,10 @@ class PreviewSession(ApiModel):
     height: int | None = Field(description="The frame height in pixels; null until it is known.")
     connection: str = Field(description="`new`, `connecting`, `connected`, `failed` or `closed`.")
     ice: str = Field(description="`new`, `checking`, `completed`, `failed` or `closed`.")
+    dtls: str = Field(description="`new`, `connecting`, `connected`, `failed` or `closed`.")
+    checks: int = Field(description="The number of valid connectivity checks from the player. 0: no packet of it arrived.")
+    transport: Literal["udp", "tcp"] | None = Field(description="The transport protocol of the video; null until it is known.")
+    remote: str | None = Field(description="The IP address and port of the player; null until they are known.")
     group_kept: bool = Field(
         description="Whether the current group of pictures is buffered; if not, new viewers wait for a key frame."
     )
@@ -129,6 +133,10 @@ def _is_local(request: Request, context: Context) -> bool:
     return is_loopback(request.client.host) and is_loopback(context.backend.settings.service.host)
 
 
+def _endpoint(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))
 async def preview_options(name: StreamName, context: Shared) -> Response:
     """Return the accepted content type of offers and the ICE servers."""
@@ -140,7 +148,7 @@ async def preview_options(name: StreamName, context: Shared) -> Response:
 async def get_preview(name: StreamName, session: str, request: Request, context: Shared) -> PreviewSession:
     """Return the status of a preview session."""
     found = _session(request, context, name, session)
-    facts, viewer, size = found.facts, found.viewer, found.feed.size
+    facts, viewer, size, route = found.facts, found.viewer, found.feed.size, found.route
     return PreviewSession.model_validate(
         shared_fields(PreviewSession, facts)
         | {"packets": 0, "resent": 0, "dropped": 0}
@@ -150,6 +158,10 @@ async def get_preview(name: StreamName, session: str, request: Request, context:
             "height": None if size is None else size.height,
             "connection": found.state,
             "ice": found.ice_state,
+            "dtls": found.dtls_state,
+            "checks": found.checks,
+            "transport": None if route is None else route.protocol,
+            "remote": None if route is None else _endpoint(*route.remote),
             "group_kept": not found.feed.group_too_long,
         }
     )
