@@ -103,6 +103,19 @@ def test_a_viewer_of_h264_gets_encoded_video_when_the_stream_becomes_another_one
     asyncio.run(run())
 
 
+def test_video_whose_headers_cannot_be_read_is_encoded() -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        relay = preview.relay("door")
+        relay.opened(VideoFormat("hevc"))
+        relay.packet(EncodedPacket(memoryview(b"\0\0\1\x42\1damaged"), 0, True, None))
+        session = await preview.offer("door", OFFERS["chrome_h265"], "somebody")
+        assert (session.facts.mode, session.facts.reason) == ("encoded", "the headers of its key frames cannot be read")
+        await preview.close()
+
+    asyncio.run(run())
+
+
 class Collector:
     """Takes the place of a viewer."""
 

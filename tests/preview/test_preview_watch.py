@@ -23,6 +23,8 @@ from vision_infer.stream.time_code_reader import read
 CAMERAS = (
     ClockMount("/plain", fps=25, key_interval=25),
     ClockMount("/h265", codec="h265", fps=15),
+    ClockMount("/vp8", 320, 180, 15, codec="vp8"),
+    ClockMount("/vp9", 320, 180, 15, codec="vp9"),
     ClockMount("/b", b_frames=2, fps=15),
     ClockMount("/sizes", next_size=(320, 240), frames_per_size=20, fps=25),
     ClockMount("/long", fps=25, key_interval=100_000),
@@ -103,6 +105,22 @@ def test_gstreamer_plays_with_its_rsa_certificate(cameras: RtspServer, caps: str
             await gone(await arrived(preview))
             session, frames = await watch_with_gstreamer(preview, caps, 30)
             assert (session.facts.codec, session.facts.mode, frames) == (codec, mode, 30)
+            await session.end("done")
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["VP8", "VP9"])
+def test_gstreamer_plays_the_packets_of_other_cameras(cameras: RtspServer, codec: str) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings(max_encoders=0))
+        with Stream(preview, cameras.url(f"/{codec.lower()}")) as stream:
+            async with asyncio.timeout(LIMIT_S):
+                while not stream.frames:
+                    await asyncio.sleep(0.05)
+            session, frames = await watch_with_gstreamer(preview, RTP % (96, codec), 30)
+            assert (session.facts.codec, session.facts.mode, frames) == (codec, "passthrough", 30)
             await session.end("done")
 
     asyncio.run(run())

@@ -20,6 +20,7 @@ from vision_infer.stream.source import LiveOptions
 MOUNTS = (
     ClockMount("/clock", key_interval=10),
     ClockMount("/h265", codec="h265", key_interval=10),
+    ClockMount("/vp9", 320, 180, 15, codec="vp9", key_interval=10),
     ClockMount("/b", key_interval=15, b_frames=2),
     ClockMount("/far", key_interval=6000),
     ClockMount("/locked", user="user", password="s3cret", key_interval=10),
@@ -39,7 +40,7 @@ def server() -> Iterator[RtspServer]:
 def seen(server: RtspServer) -> dict[str, Probe]:
     """Probe all cameras concurrently."""
     with ThreadPoolExecutor(4) as pool:
-        urls = {path: server.url(path) for path in ("/clock", "/h265", "/b")} | {
+        urls = {path: server.url(path) for path in ("/clock", "/h265", "/vp9", "/b")} | {
             "/locked": server.url("/locked", "user", "s3cret")
         }
         looks = {path: pool.submit(probe, url, watch_s=1.0, limit_s=20) for path, url in urls.items()}
@@ -74,8 +75,13 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
 def test_reasons_against_passthrough(seen: dict[str, Probe]) -> None:
     assert seen["/h265"].codec == "hevc"
     assert (seen["/h265"].passthrough_problem, seen["/h265"].passthrough_players) == ("", "browsers that play H.265 Main")
+    assert (seen["/vp9"].codec, seen["/vp9"].passthrough_players) == ("vp9", "browsers that play VP9 Profile 0")
     assert seen["/b"].b_frames
     assert "B-frames" in seen["/b"].passthrough_problem
+
+
+def test_key_frames_of_vp9_are_recognized_over_rtsp(seen: dict[str, Probe]) -> None:
+    assert seen["/vp9"].key_interval_frames == 10
 
 
 def test_a_password_is_used_and_never_shown(seen: dict[str, Probe]) -> None:

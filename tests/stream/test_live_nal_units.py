@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import media
-from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
+from vision_infer.stream.live.nal_units import is_disposable, is_intra_only, is_vp9_key
 
 H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
 HEVC = replace(
@@ -49,6 +49,21 @@ def test_no_frame_references_a_disposable_frame(recipe: media.Clip, codec: str, 
 def test_a_key_frame_is_not_disposable() -> None:
     for recipe, codec in ((H264, "h264"), (HEVC, "hevc")):
         assert not any(is_disposable(codec, data) for data, key in packets(recipe) if key)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+def test_key_frames_of_vp9_are_found(pix_fmt: str) -> None:
+    recipe = media.Clip(suffix=".mkv", codec="libvpx-vp9", pix_fmt=pix_fmt, frames=30, options=(("cpu-used", "8"), ("g", "12")))
+    found = packets(recipe)
+    assert [is_vp9_key(data) for data, _ in found] == [key for _, key in found]
+    assert any(key for _, key in found[1:])
+
+
+def test_damaged_vp9_has_no_key_frames() -> None:
+    assert not is_vp9_key(b"")
+    assert not is_vp9_key(b"\x42")
+    assert is_vp9_key(b"\xb0"), "profile 3"
+    assert not is_vp9_key(b"\xb2"), "profile 3"
 
 
 def test_intra_only_codecs() -> None:

@@ -24,6 +24,7 @@ DECODERS = {
     "H264": "rtph264depay ! h264parse ! openh264dec",
     "H265": "rtph265depay ! h265parse ! libde265dec",
     "VP8": "rtpvp8depay ! vp8dec",
+    "VP9": "rtpvp9depay ! vp9dec",
 }
 
 

@@ -169,6 +169,8 @@ APPSRC = "appsrc name=source is-live=true format=time block=false max-buffers=8 
 PAY = {
     "h264": "h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
     "h265": "h265parse ! rtph265pay name=pay0 pt=96 config-interval=-1",
+    "vp8": "rtpvp8pay name=pay0 pt=96",
+    "vp9": "rtpvp9pay name=pay0 pt=96",
 }
 SOUND = "( audiotestsrc is-live=true wave=sine ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay0 pt=8 )"
 
@@ -199,7 +201,11 @@ def launch_line(mount):
         return f"( {APPSRC} {caps} ! {PAY[codec]} {sound_line(mount)} )"
     common = f"speed-preset=ultrafast key-int-max={mount['key_interval']} bitrate={mount['kbit_s']}"
     quick = f"tune=zerolatency {common}"
-    if codec == "h265":
+    if codec in ("vp8", "vp9"):
+        encoder = (
+            f"{codec}enc deadline=1 cpu-used=8 keyframe-max-dist={mount['key_interval']} target-bitrate={mount['kbit_s'] * 1000}"
+        )
+    elif codec == "h265":
         encoder = f"x265enc {quick}"
     elif mount["b_frames"]:  # neither the low-latency tuning nor the default profile has B-frames
         own = f"b-adapt=false bframes={mount['b_frames']} rc-lookahead=0 sync-lookahead=0 sliced-threads=true"

@@ -120,7 +120,7 @@ class StreamPreview:
             video = relay.video
             if video is not None:
                 packets = read_key(relay, video)
-                if packets is None or packets.facts is not None:
+                if packets is None or packets.facts is not None or relay.key is not None:
                     return
             if video is None and reader is None:
                 raise NoPreviewError(f"{self.name}: the stream has no video now", "Check the state of the stream.")
@@ -144,6 +144,8 @@ class StreamPreview:
         packets = read_key(relay, video)
         facts = None if packets is None else packets.facts
         reason = self.why_encoded(relay, video, facts)
+        if not reason and facts is None:
+            reason = "the headers of its key frames cannot be read"
         if not reason and packets is not None and facts is not None:
             codec = matching(offer.codecs, facts)
             if codec is not None:

@@ -27,6 +27,7 @@ from vision_infer.stream.live.assembly import Assembler, Payload
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.connection_guard import ConnectionGuard
 from vision_infer.stream.live.live_errors import raise_live_error
+from vision_infer.stream.live.nal_units import is_vp9_key
 from vision_infer.stream.live.open_live import OpenedStream, open_live
 from vision_infer.stream.live.sound_reader import SoundReader
 from vision_infer.stream.redact import redact
@@ -71,6 +72,8 @@ class LivePackets:
             raise
         self._guard.opened(self.opened.container.format.name)
         self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
+        # FFmpeg's RTP reader for VP9 marks no key frames: https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtpdec_vp9.c
+        self._unmarked = self.opened.kind == "rtsp" and self.opened.stream.codec_context.name == "vp9"
         self.sound = self._sound_reader()
         self.on_sound: Callable[[], None] = lambda: None
         """Called when the sound reader has a further packet."""
@@ -124,6 +127,8 @@ class LivePackets:
             if packet.size and after - before >= _STALLED * self._stall_ns:
                 raise self._no_data()  # the packet that the parser held back is as old as the timeout
             self._check_progress(after)
+            if self._unmarked and packet.size:
+                packet.is_keyframe = is_vp9_key(memoryview(packet))
             times = self._times(packet, waiting, after)
             if self._assembler is None:
                 yield packet, times

@@ -1,4 +1,4 @@
-"""Finds frames that no other frame references, from the coded bytes: network streams do not announce it anywhere else."""
+"""Finds key frames, and frames that no other frame references, where only the coded bytes of a network stream show them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def is_disposable(codec: str, data: bytes | memoryview) -> bool:
             if kind <= _HEVC_LAST_SLICE:
                 return kind <= _HEVC_LAST_UNREFERENCED and not kind & 1
     return False
+
+
+def is_vp9_key(data: bytes | memoryview) -> bool:
+    """Return whether a VP9 frame is a key frame (section 6.2 of the VP9 specification: uncompressed_header)."""
+    first = data[0] if len(data) else 0
+    begin = 1 if first >> 4 == 0b1011 else 2  # profile 3 has a reserved bit before the two fields
+    shows_existing_or_inter = first >> begin & 3
+    return first >> 6 == 2 and not shows_existing_or_inter
 
 
 def _headers(data: bytes | memoryview) -> Iterator[int]:
