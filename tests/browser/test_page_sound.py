@@ -48,6 +48,7 @@ def measured(page: Page, figure: str, least: float) -> dict[str, float]:
     raise AssertionError(f"{figure} stays at {figures[figure]}")
 
 
+@pytest.mark.slow
 def test_sound_is_off_until_the_button_switches_it_on(browser: Browser, site: str) -> None:
     with checked_page(browser, site) as checked:
         page = checked.open()
@@ -72,6 +73,7 @@ def test_sound_is_off_until_the_button_switches_it_on(browser: Browser, site: st
         checked.expect_quiet()
 
 
+@pytest.mark.slow
 def test_the_view_of_a_camera_has_the_button_as_well(browser: Browser, site: str) -> None:
     with checked_page(browser, site) as checked:
         page = checked.open("stream/heard")

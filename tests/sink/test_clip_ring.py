@@ -39,17 +39,17 @@ def test_the_ring_is_bounded_begins_with_a_key_frame_and_covers_the_requested_ti
         assert ring.bytes == sum(one.packet.data.nbytes for one in kept) <= max_bytes
         assert len(ring) == len(kept)
         if kept:
-            assert kept[0].packet.key
+            assert kept[0].key
             assert kept == given_so_far[-len(kept) :], "nothing is missing in between"
-            later = [one for one in kept[1:] if one.packet.key and one.at_ns <= (now - keep_ms) * MS]
+            later = [one for one in kept[1:] if one.key and one.at_ns <= (now - keep_ms) * MS]
             assert not later or ring.bytes > max_bytes, "no group more than needed"
         else:
-            assert not any(one.packet.key for one in given_so_far) or ring.too_large
+            assert not any(one.key for one in given_so_far) or ring.too_large
         if ring.too_large > before:
             assert not kept
     part = ring.since(ask_ms * MS)
-    assert not part or part[0].packet.key
-    earlier_keys = [one for one in ring.since(0) if one.packet.key and one.at_ns <= ask_ms * MS]
+    assert not part or part[0].key
+    earlier_keys = [one for one in ring.since(0) if one.key and one.at_ns <= ask_ms * MS]
     if earlier_keys:
         assert part[0].at_ns == earlier_keys[-1].at_ns
 
