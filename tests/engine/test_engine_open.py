@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from tests.engine.graphs import tiny_graph
-from tests.engine.host_device import FailingModel, HostDevice, MeanModel
+from tests.engine.host_device import HostDevice
+from tests.engine.host_models import FailingModel, MeanModel
 from tests.precision.tiny import noise_frames, write_tiny
 from tests.support.gpu import missing_cuda
 from vision_infer.core.card import ModelCard

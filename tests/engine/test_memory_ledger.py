@@ -8,7 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from tests.engine.host_device import HostDevice, MeanModel
+from tests.engine.host_device import HostDevice
+from tests.engine.host_models import MeanModel
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import DeviceLostError, EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError

@@ -45,7 +45,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 @pytest.mark.slow
 def test_without_the_bindings_tests_of_cuda_are_skipped_and_no_module_fails() -> None:
     files = ["tests/engine", "tests/pipeline", "tests/precision", "tests/service", "tests/stream", "--collect-only"]
-    for arguments in (files, ["tests/engine/test_memory_ledger.py"]):
+    for arguments in (files, ["tests/engine/test_memory_ledger.py", "tests/engine/test_tensorrt_errors.py"]):
         command = [sys.executable, "-c", WITHOUT_BINDINGS, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stdout[-3000:]
