@@ -61,7 +61,7 @@ ENV PATH=/opt/vision-infer/bin:$PATH \
 VOLUME /var/lib/vision-infer
 WORKDIR /var/lib/vision-infer
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 8189/udp 8189/tcp
 STOPSIGNAL SIGTERM
 # http.client ignores proxy settings. With TLS, use the check in docs/how-to/deploy.md.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
@@ -86,7 +86,7 @@ ENV PATH=/opt/vision-infer/bin:$PATH \
 VOLUME /var/lib/vision-infer
 WORKDIR /var/lib/vision-infer
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 8189/udp 8189/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-IS", "-c", "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from tests.support.compose import composed
 from tests.support.media import ROOT
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.serve_file import load_settings
 
 DEPLOY = ROOT / "deploy"
 PROFILES = ["", "camera", "gpu", "camera,gpu"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+KUBERNETES: dict[str, dict[str, Any]] = {
+    one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8"))
+}
 SECRETS = ["admin_token", "camera_publish_password", "camera_read_password", "grafana_password", "view_token"]
 
 
@@ -57,12 +63,64 @@ def test_a_container_has_only_the_privileges_that_it_needs(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     cpus = set() if name == "vision-infer-gpu" else {"cpus"}  # a GPU needs as many CPUs as decode video for it
     assert set(service["deploy"]["resources"]["limits"]) == {"memory", "pids", *cpus}
-    assert not {"privileged", "network_mode", "pid", "cap_add", "environment", "env_file"} & set(service)
+    assert not {"privileged", "network_mode", "pid", "cap_add", "env_file"} & set(service)
+    assert set(service.get("environment", ())) <= {"VISION_INFER_PREVIEW__ADDRESSES"}  # secrets are files
     assert service.get("user", "65534:65534") != "0"
     for port in service.get("ports", []):
-        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+        assert re.fullmatch(r"(127\.0\.0\.1|\$\{PUBLISH_ADDRESS:-127\.0\.0\.1\}):(\d+):\2(/tcp|/udp)?", port)
     for volume in service.get("volumes", []):
         assert volume.endswith(":ro") or volume.split(":")[0] in COMPOSE["volumes"]
+
+
+PORTS = {(8080, "tcp"), (PreviewSettings().port, "udp"), (PreviewSettings().port, "tcp")}
+"""The ports that viewers need: the page and the API, and live video over UDP or TCP."""
+
+
+def published(ports: Iterable[str]) -> set[tuple[int, str]]:
+    """Return the ports of a container in Docker's notation, all with the same number outside."""
+    found = [re.fullmatch(r".*?(\d+):(\d+)(?:/(tcp|udp))?", port) for port in ports]
+    assert all(one is not None and one[1] == one[2] for one in found)
+    return {(int(one[2]), one[3] or "tcp") for one in found if one is not None}
+
+
+def test_all_files_publish_the_ports_that_viewers_need() -> None:
+    assert published(SERVICES["vision-infer"]["ports"]) == PORTS
+    assert SERVICES["vision-infer-gpu"]["ports"] == SERVICES["vision-infer"]["ports"]
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"docker run .*?vision-infer:\w+\n", page, re.DOTALL)
+    assert published(re.findall(r"-p (\S+)", command)) == PORTS
+    environ = dict(one.split("=", 1) for one in re.findall(r"-e '(.*?)'", page))
+    assert load_settings(None, ["test://"], environ, {}).preview.addresses == ("192.168.1.10",)
+    exposed = re.findall(r"^EXPOSE (.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [
+        {(int(port), kind or "tcp") for port, _, kind in (one.partition("/") for one in line.split())} for line in exposed
+    ] == [PORTS, PORTS]
+    assert {(port["port"], port["protocol"].lower()) for port in KUBERNETES["Service"]["spec"]["ports"]} == PORTS
+
+
+def test_compose_announces_the_address_that_it_publishes() -> None:
+    for address, published_on in (("", "127.0.0.1"), ("192.168.1.10", "192.168.1.10")):
+        service = composed("vision-infer", PUBLISH_ADDRESS=address)
+        assert {port["host_ip"] for port in service["ports"]} == {published_on}
+        settings = load_settings(None, ["test://"], service["environment"], {})
+        assert settings.preview.addresses == ((address,) if address else ())
+
+
+def test_the_files_for_kubernetes_belong_together(tmp_path: Path) -> None:
+    text = KUBERNETES["ConfigMap"]["data"]["cameras.yaml"]
+    (tmp_path / "admin_token").write_text("0123456789abcdef\n", encoding="utf-8")
+    (tmp_path / "cameras.yaml").write_text(text.replace("/run/secrets/vision-infer", str(tmp_path)), encoding="utf-8")
+    assert load_settings(tmp_path / "cameras.yaml", [], {}, {}).service.token == SecretStr("0123456789abcdef")
+    pod = KUBERNETES["Deployment"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == KUBERNETES["Service"]["spec"]["selector"]
+    (container,) = pod["spec"]["containers"]
+    named = {port["name"]: (port["containerPort"], port["protocol"]) for port in container["ports"]}
+    for port in KUBERNETES["Service"]["spec"]["ports"]:
+        assert named[port["targetPort"]] == (port["port"], port["protocol"])
+    assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["spec"]["volumes"]]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted == {"/etc/vision-infer", "/run/secrets/vision-infer", "/var/lib/vision-infer", "/tmp"}
+    assert {container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")} == {"/readyz", "/healthz"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -169,7 +169,7 @@ def test_an_image_runs_as_an_unprivileged_user(target: str) -> None:
     assert stage.of("VOLUME") == [HOME]
     assert {f"VISION_INFER_HOME={HOME}", "ORT_DISABLE_TELEMETRY=1"} <= set(stage.of("ENV")[0].split())
     assert f"--owner 10001 --group 10001 --mode 0700 {HOME}" in stage.of("RUN")[-1]
-    assert stage.of("EXPOSE") == ["8080"]
+    assert stage.of("EXPOSE") == ["8080 8189/udp 8189/tcp"]
     assert stage.of("STOPSIGNAL") == ["SIGTERM"]
     assert json.loads(stage.of("ENTRYPOINT")[0]) == ["vision-infer"]
     assert json.loads(stage.of("CMD")[0]) == ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]

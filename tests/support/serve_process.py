@@ -33,12 +33,21 @@ class ServeProcess:
         folder: The home folder, which also contains the log.
         configuration: The text of the configuration file.
         under: A command that runs the service, such as ``("prlimit", "--nofile=256")``.
+        arguments: The options of ``serve``.
         secrets: Additional environment variables.
     """
 
-    def __init__(self, folder: Path, configuration: str, under: Sequence[str] = (), **secrets: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        configuration: str,
+        under: Sequence[str] = (),
+        arguments: Sequence[str] = ("--port", "0"),
+        **secrets: str,
+    ) -> None:
         self.folder = folder
         self._under = under
+        self._arguments = arguments
         self.file = folder / "cameras.yaml"
         if "engine:" not in configuration:  # a named engine avoids autotuning, which would take the cores from the tests
             configuration += "\nengine: onnxruntime-cpu-fp32\n"
@@ -75,7 +84,7 @@ class ServeProcess:
     def start(self) -> None:
         """Start the process; return when it is ready."""
         before = self.log_file.stat().st_size if self.log_file.exists() else 0
-        command = [*self._under, sys.executable, "-m", "vision_infer", "serve", str(self.file), "--port", "0"]
+        command = [*self._under, sys.executable, "-m", "vision_infer", "serve", str(self.file), *self._arguments]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, env=self._environ
