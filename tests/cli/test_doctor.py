@@ -92,7 +92,7 @@ def seen(**other: Any) -> Probe:
 @pytest.mark.parametrize(
     ("other", "severity", "expected"),
     [
-        ({}, "ok", "first frame after 300 ms, a key frame every 2 s; every browser can play it unmodified"),
+        ({}, "ok", "first frame after 300 ms, a key frame every 2 s; unmodified for every browser"),
         ({"b_frames": True}, "warning", "it sends B-frames"),
         ({"key_interval_s": 10.0}, "warning", "its key frames are 10 s apart"),
         ({"key_interval_s": None, "since_key_s": 7.0}, "warning", "its key frames are at least 7 s apart"),

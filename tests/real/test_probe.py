@@ -74,8 +74,14 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
 
 def test_reasons_against_passthrough(seen: dict[str, Probe]) -> None:
     assert seen["/h265"].codec == "hevc"
-    assert (seen["/h265"].passthrough_problem, seen["/h265"].passthrough_players) == ("", "browsers that play H.265 Main")
-    assert (seen["/vp9"].codec, seen["/vp9"].passthrough_players) == ("vp9", "browsers that play VP9 Profile 0")
+    assert (seen["/h265"].passthrough_problem, seen["/h265"].passthrough_players) == (
+        "",
+        "browsers that play H.265 Main; others get encoded video",
+    )
+    assert (seen["/vp9"].codec, seen["/vp9"].passthrough_players) == (
+        "vp9",
+        "browsers that play VP9 Profile 0; others get encoded video",
+    )
     assert seen["/b"].b_frames
     assert "B-frames" in seen["/b"].passthrough_problem
 

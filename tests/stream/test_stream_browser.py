@@ -21,11 +21,11 @@ H265 = VideoFacts("hevc", "Main", 123, size=FULL_HD)
         (replace(H264, profile=""), EVERY),
         (replace(H264, chroma="4:0:0"), EVERY),
         (VideoFacts("vp8", size=FULL_HD), EVERY),
-        (H265, "browsers that play H.265 Main"),
-        (replace(H265, profile="Main 10", bits=10), "browsers that play H.265 Main 10"),
-        (VideoFacts("vp9", "Profile 0", size=FULL_HD), "browsers that play VP9 Profile 0"),
-        (VideoFacts("vp9", "Profile 2", bits=10), "browsers that play VP9 Profile 2"),
-        (VideoFacts("av1", "Main", bits=10), "browsers that play AV1 Main"),
+        (H265, "browsers that play H.265 Main; others get encoded video"),
+        (replace(H265, profile="Main 10", bits=10), "browsers that play H.265 Main 10; others get encoded video"),
+        (VideoFacts("vp9", "Profile 0", size=FULL_HD), "browsers that play VP9 Profile 0; others get encoded video"),
+        (VideoFacts("vp9", "Profile 2", bits=10), "browsers that play VP9 Profile 2; others get encoded video"),
+        (VideoFacts("av1", "Main", bits=10), "browsers that play AV1 Main; others get encoded video"),
     ],
 )
 def test_players_that_get_video_unmodified(facts: VideoFacts, players: str) -> None:

@@ -103,7 +103,8 @@ def passthrough(facts: VideoFacts, b_frames: bool, max_height: int) -> Passthrou
         problem = f"its height of {facts.size.height} pixels exceeds preview.max_height"
     if problem:
         return Passthrough("", problem)
-    return Passthrough(EVERY if rule.everywhere else f"browsers that play {name} {facts.profile}".rstrip(), "")
+    some = " ".join(filter(None, ("browsers that play", name, facts.profile)))
+    return Passthrough(EVERY if rule.everywhere else f"{some}; others get encoded video", "")
 
 
 def _level(codec: str, level: int) -> str:

@@ -39,7 +39,7 @@ def _summary(found: Probe) -> str:
     decode = "" if found.decode_ms is None else f", {found.decode_ms:.2g} ms of CPU time to decode a frame"
     codec = " ".join(filter(None, (found.codec, found.profile)))
     players = found.passthrough_players
-    browser = f"{players} can play it unmodified" if players else "it must be transcoded for browsers"
+    browser = f"unmodified for {players}" if players else "it must be transcoded for browsers"
     first = f"first frame after {found.first_frame_ms:.0f} ms"
     return f"{found.url}: {codec} {found.size}, {rate}{bits}; {first}{key}{jitter}{decode}; {browser}"
 
