@@ -234,7 +234,10 @@ function probeFacts(answer) {
       "First frame",
       `after ${Math.round(answer.first_frame_ms)} ms${answer.key_interval_s ? `, one key frame every ${answer.key_interval_s.toFixed(1)} s` : ""}`,
     ],
-    ["In browsers", answer.untouched ? `passthrough for ${answer.players}` : `transcoded for viewers: ${answer.untouched_reason}`],
+    [
+      "In browsers",
+      answer.untouched ? `passthrough for ${answer.players}` : `transcoded for viewers: ${answer.untouched_reason}`,
+    ],
   ];
   return [
     h("p.good", null, "The camera works."),
