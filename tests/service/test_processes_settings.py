@@ -75,6 +75,7 @@ def test_the_settings_of_a_worker_survive_the_pipe_and_share_no_file(tmp_path: P
     assert own.service.token is None
     assert (own.results.jsonl, own.results.parquet) == ("out/rows.gpu-1.jsonl", "out/rows.gpu-1.parquet")
     assert (own.clips.dir, own.clips.max_mb) == (Path("/clips/gpu-1"), 25)
+    assert (own.preview.max_viewers, own.preview.max_encoders) == (16, 1)
     assert own.state_dir == tmp_path / "workers" / "gpu-1"
     each = settings.model_copy(update={"results": settings.results.model_copy(update={"jsonl": "out/{stream}.jsonl"})})
     assert settings_of(each, place, 4, {}, tmp_path).results.jsonl == "out/{stream}.jsonl"

@@ -72,10 +72,19 @@ class PreviewSettings(SettingsBase):
         description="The IP addresses and host names under which viewers reach `port`. If set, `port` listens on all addresses "
         "even if the web server listens on loopback. Empty: the addresses of the machine.",
     )
-    max_viewers: int = Field(default=64, ge=1, le=10_000, description="The maximum number of viewers of all streams together.")
+    max_viewers: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="The maximum number of viewers of all streams together. With several processes, each has an equal part.",
+    )
     max_viewers_per_stream: int = Field(default=32, ge=1, le=10_000, description="The maximum number of viewers of one stream.")
     max_encoders: int = Field(
-        default=4, ge=0, le=256, description="The maximum number of videos encoded at the same time. 0: no encoding."
+        default=4,
+        ge=0,
+        le=256,
+        description="The maximum number of videos encoded at the same time. With several processes, each has an equal part. "
+        "0: no encoding.",
     )
     max_height: int = Field(
         default=2160, ge=16, le=8192, description="Video higher than this is encoded at a smaller size instead, in pixels."

@@ -130,7 +130,7 @@ def settings_of(
     """Return the settings of one worker.
 
     Workers share neither files nor limits: each has its own state folder, result files and clips, and an equal part of the disk
-    space for clips and of the CPU.
+    space for clips, of the CPU, and of the viewers and encoders of the preview.
 
     Args:
         settings: The settings of the service.
@@ -139,7 +139,7 @@ def settings_of(
         streams: The streams of the configuration file and of the command line that the worker runs.
         state_dir: The state folder of the whole service.
     """
-    results, clips = settings.results, settings.clips
+    results, clips, preview = settings.results, settings.clips, settings.preview
     on_cpu = place.device == "cpu" or (place.device == "auto" and not _has_gpu())
     slots = max(1, available_cpus() // ((settings.threads or 1) * workers)) if on_cpu else None
     return settings.model_copy(
@@ -148,7 +148,13 @@ def settings_of(
             "device": place.device,
             "workers": settings.workers or slots,
             "service": settings.service.model_copy(update={"tls": None, "token": None, "view_token": None}),
-            "preview": settings.preview.model_copy(update={"port": 0}),
+            "preview": preview.model_copy(
+                update={
+                    "port": 0,
+                    "max_viewers": -(-preview.max_viewers // workers),
+                    "max_encoders": -(-preview.max_encoders // workers),
+                }
+            ),
             "results": results.model_copy(
                 update={
                     "jsonl": _own_file(results.jsonl, place.name),
