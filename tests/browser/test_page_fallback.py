@@ -23,7 +23,7 @@ LATER_MS = 9000
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with RtspServer(ClockMount("/front", 320, 180, 15, key_interval=15)) as cameras:
         # One stream for each test: the service notices after a while that the browser of the previous one is gone.
-        names = ("closed", "wrong", "limit", "tile")
+        names = ("closed", "wrong", "tcp", "limit", "tile")
         streams = "".join(f"  {name}: {{url: {cameras.url('/front')}, fps: 10, track: false}}\n" for name in names)
         text = f"service: {{port: 0}}\nmodel: clock\npreview: {{max_viewers_per_stream: 1}}\nstreams:\n{streams}"
         with ServeProcess(tmp_path_factory.mktemp("fallback"), text) as serve:
@@ -77,6 +77,21 @@ def test_blocked_udp_and_a_wrong_address_are_named_until_the_video_plays(
         shows(checked, "webrtc")
         expect(page.locator(".via")).to_contain_text("WebRTC, H264 passthrough")
         assert page.locator("canvas.image").is_hidden()
+        checked.expect_quiet()
+
+
+def test_the_page_names_video_over_tcp(browser: Browser, address: str) -> None:
+    def only_tcp(route: Route) -> None:
+        if route.request.method != "POST":
+            return route.continue_()
+        answer = route.fetch()
+        return route.fulfill(response=answer, body=re.sub(r"a=candidate:\S+ 1 udp .*\r\n", "", answer.text()))
+
+    with checked_page(browser, address) as checked:
+        checked.page.route("**/whep", only_tcp)
+        checked.open("stream/tcp")
+        shows(checked, "webrtc")
+        expect(checked.page.locator(".via")).to_contain_text("WebRTC over TCP, H264 passthrough: UDP does not reach the service")
         checked.expect_quiet()
 
 

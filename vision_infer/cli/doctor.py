@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.service_client import TOKEN, ServiceClient, read_token
 from vision_infer.core.errors import UsageError
 from vision_infer.core.finding import SEVERITIES, Finding, Severity, worst
+from vision_infer.core.packages import require
 
 STATUS: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
 """The exit status by the highest severity."""
@@ -20,10 +25,25 @@ DISCOVERY_S = 3.0
 
 
 def doctor_command(
-    urls: Annotated[list[str] | None, Argument(metavar="[URL]...", help="Cameras to check, such as rtsp:// URLs.")] = None,
+    sources: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[CONFIG.yaml|URL]...",
+            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras and its preview port.",
+        ),
+    ] = None,
     discover: Annotated[bool, Option("--discover", help="Search for cameras in the local network (ONVIF).")] = False,
     seconds: Annotated[float, Option(min=2, max=600, help="The maximum time per camera, in seconds.")] = 10.0,
     transport: Annotated[str, Option(metavar="tcp|udp", help="The transport of RTSP.")] = "tcp",
+    preview: Annotated[
+        str | None,
+        Option(
+            metavar="URL", help="Check instead whether live video of a running service reaches this machine: http://HOST:8080."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, Option(metavar="FILE", help=f"A file with the token of that service. Default: ${TOKEN}.")
+    ] = None,
     json_output: options.Json = False,
 ) -> int:
     """Check this machine and cameras, and report what works, what does not, and how to fix it.
@@ -33,7 +53,8 @@ def doctor_command(
     if transport not in ("tcp", "udp"):
         raise UsageError(f"--transport {transport}: is not a valid transport", "Use tcp or udp.")
     found: list[Finding] = []
-    for finding in _check(urls or [], discover, seconds, transport == "udp"):
+    local = (sources or [], discover, seconds, transport == "udp", token_file)
+    for finding in _check(*local) if preview is None else _check_preview(preview, token_file):
         found.append(finding)
         if not json_output:
             _show(finding)
@@ -45,11 +66,18 @@ def doctor_command(
     return STATUS[worst(found)]
 
 
-def _check(urls: list[str], discover: bool, seconds: float, udp: bool) -> Iterator[Finding]:
+def _check(sources: list[str], discover: bool, seconds: float, udp: bool, token_file: Path | None) -> Iterator[Finding]:
     """Yield all findings. Cameras come first, so that no other check disturbs their measurement."""
     from vision_infer.cli import camera_checks, checks
+    from vision_infer.config.serve_file import load_settings
     from vision_infer.stream.source import LiveOptions
 
+    files = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
+    if len(files) > 1:
+        raise UsageError(f"{files[1]}: is a second configuration", "Name one file.")
+    settings = load_settings(Path(files[0]) if files else None, (), os.environ, {})
+    urls = [source for source in sources if source not in files]
+    urls += [stream.detect for stream in settings.streams.values() if stream.enabled]
     if urls:
         yield from camera_checks.check_cameras(urls, LiveOptions(transport="udp" if udp else "tcp"), seconds)
     if discover:
@@ -63,6 +91,18 @@ def _check(urls: list[str], discover: bool, seconds: float, udp: bool) -> Iterat
     others: Iterable[Iterator[Finding]] = (checks.check_codecs(), checks.check_disks(), checks.check_clock(), checks.check_home())
     for check in others:
         yield from check
+    if find_spec("aiortc") is not None:  # check_packages has reported it
+        from vision_infer.cli.preview_checks import check_port
+
+        yield from check_port(settings, read_token(token_file))
+
+
+def _check_preview(url: str, token_file: Path | None) -> Iterator[Finding]:
+    """Yield the findings about a running service, as seen from this machine."""
+    from vision_infer.cli.preview_checks import check_service
+
+    require("doctor --preview", "aiortc", extra="serve")
+    yield from check_service(ServiceClient(url, read_token(token_file), "--preview"))
 
 
 def _show(finding: Finding) -> None:

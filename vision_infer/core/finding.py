@@ -16,8 +16,8 @@ class Finding:
     """The finding of one check."""
 
     area: str
-    """The area: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home`` or
-    ``camera``."""
+    """The area: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home``, ``preview``,
+    ``network`` or ``camera``."""
     severity: Severity
     text: str
     """One line, without secrets."""
