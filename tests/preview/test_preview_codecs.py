@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.preview.depayloading import av1_obus, through_gstreamer, with_sizes
+from tests.preview.depayloading import av1_obus, h265_units, through_gstreamer, with_sizes
 from tests.preview.encoding import Recipe, encoded
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
@@ -178,6 +178,29 @@ def test_interlaced_h265_is_detected() -> None:
     _, packets = encoded(Recipe("libx265", extra=(("x265-params", "interlace=1:log-level=none"),)))
     sps = next(unit for packet in packets for unit in units(bytes(packet.data)) if H265Packets.kind(unit) == SPS)
     assert h265.sps_facts(sps).interlaced
+
+
+SIZES = st.lists(st.one_of(st.integers(2, 12), st.integers(1280, 1310), st.integers(2580, 2610)), min_size=1, max_size=5)
+
+
+@settings(max_examples=100)
+@given(SIZES, st.integers(0, 63), st.integers(1, 7))
+def test_units_of_h265_around_the_size_of_a_payload_return(sizes: list[int], layer: int, temporal: int) -> None:
+    header = bytes([19 << 1 | layer >> 5, (layer & 31) << 3 | temporal])
+    given_units = [header + bytes([number] * (size - 2)) for number, size in enumerate(sizes)]
+    payloads = h265.payloads(given_units)
+    assert h265_units(payloads) == given_units
+    assert max(map(len, payloads)) <= MAX_PAYLOAD
+    assert {payload[1] for payload in payloads} == {header[1]}
+
+
+@settings(max_examples=100)
+@given(SIZES, st.booleans())
+def test_obus_around_the_size_of_a_payload_return(sizes: list[int], key: bool) -> None:
+    given_obus = [bytes([6 << 3]) + bytes([number] * (size - 1)) for number, size in enumerate(sizes)]
+    payloads = av1.payloads(given_obus, key)
+    assert av1_obus(payloads) == given_obus
+    assert max(map(len, payloads)) <= MAX_PAYLOAD
 
 
 @settings(max_examples=150)
