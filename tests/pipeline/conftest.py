@@ -21,7 +21,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
     """Sinks by the path of their output; an exception is raised instead of opening a sink."""
     registered: Sinks = {}
 
-    def open_sink(output: OutputSpec, source: Source | None, name: str = "all") -> Sink:
+    def open_sink(output: OutputSpec, source: Source | None, name: str = "all", sound: object = None) -> Sink:
         sink = registered.get(output.path, OutputError(f"{output.path}: not registered"))
         if isinstance(sink, Exception):
             raise sink

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.preview.watching import LIMIT_S, Stream, Watcher, watch
 from tests.support.cameras import ClockMount, RtspServer, Sound
+from tests.support.tones import tone_hz
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.packet import SoundPacket
 from vision_infer.preview.preview import Preview
@@ -28,13 +28,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT_S):
         while not true():
             await asyncio.sleep(0.02)
-
-
-def frequency(frames: list[Any]) -> float:
-    """Return the strongest frequency of decoded sound, Hz."""
-    samples = np.concatenate([frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0] for frame in frames])
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    return float(np.argmax(spectrum[5:]) + 5) * float(frames[0].sample_rate) / len(samples)
 
 
 def ask(watcher: Watcher, on: bool) -> None:
@@ -92,7 +85,7 @@ def test_players_hear_the_tone_of_each_camera_in_step_with_its_video(cameras: Rt
 
 def check_sound(watcher: Watcher, camera: list[bytes], codec: str) -> None:
     """Check the tone, the RTP times, and that the payloads are the camera's where they need no encoder."""
-    assert frequency(watcher.heard[20:]) == pytest.approx(TONE_HZ, abs=20)
+    assert tone_hz(watcher.heard[20:]) == pytest.approx(TONE_HZ, abs=20)
     assert set(np.diff(watcher.sound_times)) == {160 if codec.startswith("pcm") else 960}, "20 ms each, without gaps"
     if codec == "aac":
         assert not set(watcher.payloads) & set(camera)

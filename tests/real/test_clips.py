@@ -20,6 +20,7 @@ from tests.service.fakes import OPEN, Api
 from tests.support.cameras import ClockMount, Codec, RtspServer
 from tests.support.disks import small_disk
 from tests.support.live_service import Running, camera
+from tests.support.tones import sound_of
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core import time_code
@@ -151,18 +152,6 @@ def coded(clip: Path) -> list[list[bytes]]:
         return [list(units_of(bytes(packet), 4)) for packet in container.demux(video=0) if packet.size]
 
 
-def sound_of(clip: Path) -> tuple[float, float, float]:
-    """Return the begin and the end of the sound of a clip, seconds, and its strongest frequency, Hz."""
-    with av.open(str(clip)) as container:
-        frames = list(container.decode(audio=0))
-    samples = np.concatenate([frame.to_ndarray()[0] for frame in frames[5:]])
-    strongest = float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))))
-    first, last = frames[0], frames[-1]
-    assert first.time is not None
-    assert last.time is not None
-    return first.time, last.time + last.samples / last.sample_rate, strongest * first.sample_rate / len(samples)
-
-
 @pytest.mark.parametrize("codec", ["h264", pytest.param("h265", marks=pytest.mark.slow)])
 def test_a_clip_contains_the_unmodified_packets_around_the_event(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, codec: Codec
@@ -194,10 +183,10 @@ def test_a_clip_contains_the_unmodified_packets_around_the_event(
     inside = coded(record.clip)
     first = packets.index(inside[0])
     assert inside == packets[first : first + len(inside)], "all packets are unmodified"
-    begins_s, ends_s, tone_hz = sound_of(record.clip)
+    begins_s, ends_s, heard_hz = sound_of(record.clip)
     assert begins_s < 0.1
     assert ends_s == pytest.approx(len(inside) / FPS, abs=0.2)
-    assert tone_hz == pytest.approx(700, abs=10)
+    assert heard_hz == pytest.approx(700, abs=10)
     assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
     assert whole.content == record.clip.read_bytes()
     assert (part.status_code, part.content) == (206, whole.content[100:300])

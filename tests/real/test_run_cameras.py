@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.result_schema import validate_row
+from tests.support.tones import sound_of
 from tests.support.waiting import wait_until
 from vision_infer import Detector, Pipeline
 from vision_infer.core.errors import StreamError
@@ -28,7 +29,8 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def server() -> Iterator[RtspServer]:
     with RtspServer(
-        ClockMount("/clock", 320, 180, fps=10, key_interval=10), ClockMount("/locked", user="u", password="p")
+        ClockMount("/clock", 320, 180, fps=10, key_interval=10, sound="pcma", tone_hz=700),
+        ClockMount("/locked", user="u", password="p"),
     ) as found:
         yield found
 
@@ -47,7 +49,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_camera_is_written_until_ctrl_c(server: RtspServer, tmp_path: Path) -> None:
     process = start(tmp_path, server.url("/clock"), "--model", "clock", "--out", "-", "--out", "drawn.mp4", "--track")
     assert process.stdout is not None
-    rows = [json.loads(process.stdout.readline()) for _ in range(10)]
+    rows = [json.loads(process.stdout.readline()) for _ in range(15)]
     process.send_signal(signal.SIGINT)
     rest, err = process.communicate(timeout=60)
     rows += [json.loads(line) for line in rest.splitlines()]
@@ -62,6 +64,10 @@ def test_a_camera_is_written_until_ctrl_c(server: RtspServer, tmp_path: Path) ->
     with av.open(str(tmp_path / "drawn.mp4")) as video:
         times = [float(frame.time or 0) for frame in video.decode(video=0)]
     assert len(times) == len(rows)
+    begins_s, ends_s, heard_hz = sound_of(tmp_path / "drawn.mp4")
+    assert begins_s < times[0] + 0.3
+    assert ends_s == pytest.approx(times[-1], abs=0.4)
+    assert heard_hz == pytest.approx(700, abs=10), "the sound of the camera is kept"
     captured = [datetime.fromisoformat(row["captured_at"]).timestamp() for row in rows]
     assert [time - times[0] for time in times] == pytest.approx([time - captured[0] for time in captured], abs=0.05)
 

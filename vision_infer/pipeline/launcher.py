@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
+from vision_infer.core.packet import Tappable
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
@@ -29,6 +30,7 @@ from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.pipeline.workers.live_worker import LiveWorker
 from vision_infer.pipeline.workers.memory import WIDEST_WINDOW, bound_memory
 from vision_infer.pipeline.workers.stream_worker import StreamWorker
+from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.telemetry.flight_recorder import FlightRecorder
@@ -86,16 +88,17 @@ class Launcher:
         secondary = self._secondary_stage(command)
         # Its outputs are open before its first connection, and stay open between connections.
         sinks: list[Sink] = []
+        sound = LiveSound(self.clock) if any(output.kind == "video" for output in command.outputs) else None
         with ExitStack() as opened:
             for output in command.outputs:
-                sinks.append(open_sink(output, None, record.name))
+                sinks.append(open_sink(output, None, record.name, sound))
                 opened.callback(sinks[-1].close, False)
             opened.pop_all()
         self.stage.join(record, self._outlet(record, sinks, self.shared, window, size), steps, window, secondary)
         self.join(command, None, size)
 
         def open_it(stopping: threading.Event) -> AbstractContextManager[Source]:
-            return self._open(record, command.source, live.lane, stopping)
+            return self._open(record, command.source, live.lane, stopping, sound)
 
         # A camera never waits: without a credit its frame is dropped.
         entry = self._entry(record, command, window.try_acquire, DropReason.BACKLOGGED)
@@ -107,7 +110,12 @@ class Launcher:
         return FrameEntry(record, command, acquire, no_credit, self.dispatch, self.messages, lane_of)
 
     def _open(
-        self, record: StreamRecord, source: SourceSpec, lane: str, stopping: threading.Event
+        self,
+        record: StreamRecord,
+        source: SourceSpec,
+        lane: str,
+        stopping: threading.Event,
+        sound: LiveSound | None = None,
     ) -> AbstractContextManager[Source]:
         """Open a source. By default its images are decoded on the device on which its lane infers, if that has memory for it."""
         gpus = self.lanes.gpus(lane)
@@ -117,7 +125,14 @@ class Launcher:
                 record.gpu = min(gpus, key=taken.count, default=None)
         spec = replace(source, gpu=record.gpu)
         ledger = ledger_for(spec, [engine for one in self.lanes.of_group(lane) for engine in one.engines])
-        return with_decoder(spec, record, ledger, lambda spec: self.open_stream(spec, self.decode_threads, stopping))
+
+        def open_it(spec: SourceSpec) -> Source:
+            opened = self.open_stream(spec, self.decode_threads, stopping)
+            if sound is not None and isinstance(opened, Tappable):
+                opened.show(sound)
+            return opened
+
+        return with_decoder(spec, record, ledger, open_it)
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """Make the outlet of a source that is open, and let the stream join; return whether the outlet needs all frames."""

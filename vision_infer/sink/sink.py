@@ -14,6 +14,7 @@ from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
+from vision_infer.sink.live_sound import LiveSound
 
 Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
 """Draws results onto an image, uint8 [H, W, 3] RGB."""
@@ -52,8 +53,8 @@ class SinkStream:
     """A function that makes the annotator, from :attr:`OutputSpec.labels`."""
     name: str = "all"
     """The name of the stream."""
-    sound_from: str | None = None
-    """The file with the sound of the stream; None: it has no sound."""
+    sound_from: str | LiveSound | None = None
+    """The file with the sound of the stream, or the sound of a live stream; None: it has no sound."""
     frame_rate: Fraction | None = None
     """The frame rate of the stream, frames per second."""
     time_base: Fraction | None = None

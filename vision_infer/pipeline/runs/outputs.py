@@ -15,6 +15,7 @@ from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.sink.files.output_file import check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
+from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Draw, OutputSpec, Sink, SinkStream
 from vision_infer.stream.source import Source, SourceSpec
 
@@ -181,18 +182,19 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
             )
 
 
-def open_sink(output: OutputSpec, source: Source | None, name: str = "all") -> Sink:
+def open_sink(output: OutputSpec, source: Source | None, name: str = "all", sound: LiveSound | None = None) -> Sink:
     """Open a sink.
 
     Args:
         output: The output to open.
         source: The source of its stream; None for a sink of all streams, and for a live stream, which is not connected yet.
         name: The name of a live stream.
+        sound: The sound of a live stream.
 
     Raises:
         OutputError: It cannot be written.
     """
-    stream = SinkStream(_draw, name)
+    stream = SinkStream(_draw, name, sound)
     if source is not None:
         info, spec = source.info, source.spec
         stream = SinkStream(_draw, spec.name, spec.paths[0] if info.has_audio else None, info.frame_rate, info.time_base)

@@ -1,4 +1,4 @@
-"""Copies the sound of a source into the annotated video."""
+"""Copies the sound of a file, or of a live source, into the annotated video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import av
 import av.container
 from av.audio.stream import AudioStream
 
-from vision_infer.sink.sound import aac_rate
+from vision_infer.core.packet import SoundFormat
+from vision_infer.sink.live_sound import LiveSound
+from vision_infer.sink.sound import SoundTrack, aac_rate
 
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """The codecs that MP4 players support; any other is encoded as AAC."""
@@ -93,3 +95,32 @@ class SoundCopy:
             for resampled in resampler.resample(frame):
                 yield from encoder.encode(resampled)
         yield from encoder.encode(None)
+
+
+class LiveSoundCopy:
+    """Writes the sound of a live source into ``output`` step by step, up to a given time.
+
+    Args:
+        live: The sound.
+        output: The container to write to; its header must not be written yet.
+        begin_ns: The capture time of the first frame, monotonic, nanoseconds.
+    """
+
+    def __init__(self, live: LiveSound, output: av.container.OutputContainer, begin_ns: int) -> None:
+        self._live = live
+        self._begin_ns = begin_ns
+        self._format: SoundFormat | None = live.format
+        self._track: SoundTrack | None = None
+        if self._format is not None:
+            with suppress(av.error.FFmpegError, ValueError):  # sound that cannot be decoded is left out
+                self._track = SoundTrack(self._format, output)
+
+    def copy_until(self, seconds: float) -> None:
+        """Write the sound that was captured up to this time after the first frame. Sound of another format is left out."""
+        for sound, packet in self._live.take(self._begin_ns + seconds * 1e9):
+            if self._track is not None and sound == self._format:
+                self._track.add(packet, self._begin_ns)
+
+    def close(self) -> None:
+        """Drop the sound that is not written."""
+        self._live.take(float("inf"))

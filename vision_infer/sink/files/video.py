@@ -18,10 +18,11 @@ from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
-from vision_infer.sink.files.audio import SoundCopy
+from vision_infer.sink.files.audio import LiveSoundCopy, SoundCopy
 from vision_infer.sink.files.encoder import ENCODERS, Encoder, choose_encoder
 from vision_infer.sink.files.output_file import OutputFile, output_error
 from vision_infer.sink.files.shrink import scaled, shrunk_size, shrunk_to
+from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
 
@@ -51,7 +52,7 @@ class VideoSink:
     Args:
         spec: The output.
         draw: A function that draws results into an RGB array.
-        sound_from: The source file whose sound is kept; None: no sound.
+        sound_from: The source file whose sound is kept, or the sound of a live source; None: no sound.
         frame_rate: The frame rate of the source; None if unknown.
         time_base: The time base of the source; None if unknown.
         encoders: The encoders to try, in this order.
@@ -63,7 +64,7 @@ class VideoSink:
         self,
         spec: OutputSpec,
         draw: Draw,
-        sound_from: str | None,
+        sound_from: str | LiveSound | None,
         frame_rate: Fraction | None,
         time_base: Fraction | None,
         encoders: Sequence[Encoder] = ENCODERS,
@@ -80,7 +81,7 @@ class VideoSink:
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._encoder = ""
-        self._sound: SoundCopy | None = None
+        self._sound: SoundCopy | LiveSoundCopy | None = None
         self._reformatter = VideoReformatter()
         self._start_ns: int | None = None
         self._first_pts = 0
@@ -172,7 +173,9 @@ class VideoSink:
         context.colorspace = context.color_primaries = context.color_trc = 1
         context.color_range = 1
         self._container, self._stream, self._encoder = container, stream, encoder.name
-        if self._sound_from is not None:
+        if isinstance(self._sound_from, LiveSound):
+            self._sound = LiveSoundCopy(self._sound_from, container, self._start_ns or 0)
+        elif self._sound_from is not None:
             self._sound = SoundCopy(self._sound_from, container)
 
     def _encode(self, rgb: NDArray[np.uint8], pts: int) -> None:
