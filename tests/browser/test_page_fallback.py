@@ -15,6 +15,8 @@ from tests.support.serve_process import ServeProcess
 
 NO_PACKET = "MJPEG: no WebRTC packet of this browser reached the service. It announced"
 OPEN = "in the firewall of the service. If that is not possible, set a TURN server in preview.ice_servers. (ICE: "
+SLOW_MS = 3000
+"""The time after which images are shown while WebRTC is still connecting."""
 LATER_MS = 9000
 """More than the time in which a connection must be made, and the time until the next attempt."""
 
@@ -66,11 +68,17 @@ def test_blocked_udp_and_a_wrong_address_are_named_until_the_video_plays(
         page.route("**/whep", elsewhere)
         page.route("**/whep/*", lambda route: route.fulfill(status=204) if route.request.method == "PATCH" else route.continue_())
         checked.open(f"stream/{stream}")
+        page.locator(".stage").wait_for()
+        page.clock.fast_forward(SLOW_MS)
         shows(checked, "mjpeg")
         expect(page.locator(".via")).to_have_text("MJPEG: WebRTC is still connecting")
         page.clock.fast_forward(LATER_MS)
         expect(page.locator(".via")).to_contain_text(f"{NO_PACKET} {cause}{OPEN}")
         checked.shot(f"fallback-{announced}")
+        page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+        page.emulate_media(color_scheme="dark")
+        assert checked.overflow() <= 0
+        checked.shot(f"fallback-{announced}-narrow-dark", full=True)
         page.unroute("**/whep")
         page.unroute("**/whep/*")
         page.clock.fast_forward(LATER_MS)
@@ -121,6 +129,25 @@ def test_viewers_beyond_the_limit_get_mjpeg_and_then_snapshots(browser: Browser,
             assert second.page.locator("canvas.image").is_hidden()
             second.expect_quiet("503")
         third.expect_quiet("503")
+
+
+@pytest.mark.slow
+def test_mjpeg_leaves_connections_for_the_page(browser: Browser, address: str) -> None:
+    """Browsers open six connections to a host over HTTP/1.1."""
+    with checked_page(browser, address, viewport={"width": 1440, "height": 1500}) as checked:
+        refuse = {"status": 503, "content_type": "application/problem+json", "body": '{"detail": "no WebRTC today"}'}
+        checked.page.route("**/whep", lambda route: route.fulfill(**refuse))
+        page = checked.open()
+        checked.wait("document.querySelectorAll('.stage[data-mode]').length === 5")
+        modes = page.evaluate("[...document.querySelectorAll('.stage')].map(({ dataset }) => dataset.mode)")
+        assert sorted(modes) == ["mjpeg", "mjpeg", "snapshots", "snapshots", "snapshots"]
+        title = page.locator(".transport[data-mode=snapshots]").first
+        text = (
+            "Snapshots (no MJPEG: without HTTP/2, this page shows at most 2 cameras as MJPEG): WebRTC request rejected: no WebRTC"
+        )
+        expect(title).to_have_attribute("title", f"{text} today")
+        checked.shot("five-without-webrtc")
+        checked.expect_quiet("503")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from typer.testing import CliRunner
 
 from tests.support.free_port import free_port
 from tests.support.serve_process import ServeProcess
-from vision_infer.cli import preview_checks
+from vision_infer.cli import checks, preview_checks
 from vision_infer.cli.app import app
 from vision_infer.cli.service_client import ServiceClient
 from vision_infer.config.serve_file import load_settings
+from vision_infer.core.errors import UsageError
 from vision_infer.core.finding import Finding, Severity
 from vision_infer.preview.transport.reachability import Announced, ReachabilityCheck
 
@@ -120,12 +122,33 @@ def test_an_address_that_another_program_uses_is_no_answer() -> None:
         thread = threading.Thread(target=lambda: other.sendto(b"hello", other.recvfrom(2048)[1]))
         thread.start()
         with pytest.raises(OSError, match="not a STUN message"):
-            viewer.check(Announced("udp", "127.0.0.1", other.getsockname()[1], "host"))
+            viewer.check(Announced("udp", "127.0.0.1", other.getsockname()[1]))
         thread.join()
         with pytest.raises(TimeoutError, match="no answer within"):
-            viewer.check(Announced("udp", "127.0.0.1", other.getsockname()[1], "host"), 0.25)
+            viewer.check(Announced("udp", "127.0.0.1", other.getsockname()[1]), 0.25)
     with pytest.raises(ConnectionRefusedError):
-        viewer.check(Announced("tcp", "127.0.0.1", 9, "host"), 0.25)
+        viewer.check(Announced("tcp", "127.0.0.1", 9), 0.25)
+
+
+def test_a_configuration_file_is_checked_with_its_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: int) -> None:
+    monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu")])  # the others take seconds to import
+    file = tmp_path / "cameras.yaml"
+    streams = "streams:\n  gone: {detect: '/nonexistent.mp4'}\n  off: {detect: '/off.mp4', enabled: false}\n"
+    file.write_text(f"preview: {{port: {port}}}\n{streams}")
+    status, found = doctor(str(file))
+    assert [one["text"] for one in found if one["area"] == "camera"] == ["camera 1: is not a URL, file or device"]
+    assert any(f"port {port} (loopback)" in one["text"] for one in found)
+    assert status == 2
+    with pytest.raises(UsageError, match="is a second configuration"):
+        doctor(str(file), str(file))
+
+
+def test_addresses_of_turn_servers_are_left_out() -> None:
+    lines = (
+        "a=candidate:1 1 udp 9 192.0.2.7 8189 typ host",
+        "a=candidate:2 1 udp 1 192.0.2.9 4000 typ relay raddr 0.0.0.0 rport 0",
+    )
+    assert ReachabilityCheck().read("\r\n".join(lines)) == [Announced("udp", "192.0.2.7", 8189)]
 
 
 HERE, THERE = "192.0.2.7", "172.17.0.2"
@@ -152,7 +175,7 @@ HERE, THERE = "192.0.2.7", "172.17.0.2"
 def test_what_the_answers_mean(
     address: str, udp: float | str, tcp: float | str, arrived: int, severity: Severity, text: str, hint: str
 ) -> None:
-    announced = [Announced("udp", address, 8189, "host"), Announced("tcp", address, 8189, "host")]
+    announced = [Announced("udp", address, 8189), Announced("tcp", address, 8189)]
     found = preview_checks._verdict(CLIENT, announced, [udp, tcp], arrived)
     assert found.severity == severity
     assert text in found.text

@@ -4,7 +4,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { ApiError } from "../../vision_infer/service/page/transport/http.js";
 import { candidatesOf, iceServersOf, whyUnconnected } from "../../vision_infer/service/page/transport/ice.js";
+import { refused } from "../../vision_infer/service/page/transport/whep.js";
 
 test("the ICE servers of a Link header are read, with credentials", () => {
   const header =
@@ -98,4 +100,12 @@ test("a TURN server that gave no address is named; one that works is not", () =>
   const relayed = whyUnconnected({ ...known, reports: [{ type: "local-candidate", candidateType: "relay" }] });
   assert.doesNotMatch(relayed, /TURN/);
   assert.match(relayed, /no address pair to try/);
+});
+
+test("a rejected offer: a limit with its setting, no codec, no WebRTC", () => {
+  const limit = "front: the limit of 4 encoders is reached. See preview.max_encoders.";
+  assert.equal(refused(new ApiError(503, limit)), `WebRTC request rejected: ${limit}`);
+  assert.equal(refused(new ApiError(406, "front: …")), "this browser and the service have no codec in common: front: …");
+  assert.equal(refused(new ApiError(404, "not found")), "this service does not offer WebRTC");
+  assert.equal(refused(new ApiError(0, "the service does not respond")), "the service does not respond");
 });

@@ -40,8 +40,6 @@ class Announced:
     """``udp`` or ``tcp``"""
     address: str
     port: int
-    kind: str
-    """``host``, ``srflx`` or ``relay``"""
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -82,11 +80,14 @@ class ReachabilityCheck:
         return "\r\n".join(lines) + "\r\n"
 
     def read(self, answer: str) -> list[Announced]:
-        """Read the SDP answer of the service; return the addresses that it announces, without duplicates."""
+        """Read the SDP answer of the service; return the addresses that it announces.
+
+        Those of TURN servers are left out: they accept packets only after a browser has been permitted.
+        """
         self._peer_user = _attribute(answer, "ice-ufrag")
         self._peer_password = _attribute(answer, "ice-pwd")
         found = (_CANDIDATE.match(line) for line in answer.splitlines())
-        announced = (Announced(one[1].lower(), one[2], int(one[3]), one[4]) for one in found if one)
+        announced = (Announced(one[1].lower(), one[2], int(one[3])) for one in found if one and one[4] != "relay")
         return list(dict.fromkeys(announced))
 
     def check(self, announced: Announced, timeout_s: float = TIMEOUT_S) -> float:

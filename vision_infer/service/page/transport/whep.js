@@ -206,8 +206,8 @@ export class Whep {
   }
 }
 
-/** @param {ApiError} error */
-function refused(error) {
+/** Why the service rejected an offer. @param {ApiError} error */
+export function refused(error) {
   if (error.unreachable) return error.message;
   if (error.status === 404 && !error.problem.type?.endsWith("unknown-stream")) return "this service does not offer WebRTC";
   if (error.status === 406) return `this browser and the service have no codec in common: ${error.message}`;
