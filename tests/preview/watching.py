@@ -106,12 +106,15 @@ class Watcher:
                 await asyncio.sleep(0.02)
 
 
-async def watch_with_gstreamer(preview: Preview, caps: str, frames: int, stream: str = "door") -> tuple[Session, int]:
+async def watch_with_gstreamer(
+    preview: Preview, caps: str, frames: int, stream: str = "door", answered: Callable[[str], str] = str
+) -> tuple[Session, int]:
     """Play with GStreamer's webrtcbin; return the session and the number of decoded frames. Skip the test without webrtcbin.
 
     Args:
         caps: The codec that the player offers, in GStreamer's form.
         frames: The number of frames to play.
+        answered: Changes the answer.
     """
     needed = "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst; Gst.init(None); "
     needed += "raise SystemExit(None in map(Gst.ElementFactory.find, ('webrtcbin', 'nicesrc')))"
@@ -123,7 +126,7 @@ async def watch_with_gstreamer(preview: Preview, caps: str, frames: int, stream:
     assert player.stdout is not None
     try:
         session = await preview.offer(stream, json.loads(await player.stdout.readline()), "somebody")
-        player.stdin.write(json.dumps(session.answer).encode() + b"\n")
+        player.stdin.write(json.dumps(answered(session.answer)).encode() + b"\n")
         return session, json.loads(await player.stdout.readline())
     finally:
         with suppress(ProcessLookupError):
@@ -138,8 +141,15 @@ async def watch(
     decode: bool = True,
     change: Callable[[str], str] = str,
     sound: bool = False,
+    answered: Callable[[str], str] = str,
 ) -> Watcher:
-    """Start watching, without waiting for the first frame; ``change`` changes the offer, ``sound`` also requests sound."""
+    """Start watching, without waiting for the first frame.
+
+    Args:
+        change: Changes the offer.
+        sound: Whether to request sound as well.
+        answered: Changes the answer.
+    """
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.addTransceiver("video", direction="recvonly")
     if sound:
@@ -178,7 +188,7 @@ async def watch(
     for transceiver in peer.getTransceivers():
         if transceiver.kind == "audio":
             _record(transceiver.receiver, watcher)
-    await peer.setRemoteDescription(RTCSessionDescription(session.answer, "answer"))
+    await peer.setRemoteDescription(RTCSessionDescription(answered(session.answer), "answer"))
     return watcher
 
 

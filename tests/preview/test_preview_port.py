@@ -1,0 +1,633 @@
+"""The port that all viewers share: each packet reaches its viewer, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from typing import Any
+
+import pytest
+from aioice import stun
+
+from tests.support.free_port import free_port
+from tests.support.hand_clock import HandClock
+from tests.support.ice_peer import IcePeer, framed
+from vision_infer.config.preview import PreviewSettings
+from vision_infer.core.clock import Clock
+from vision_infer.preview.transport import tcp as tcp_module
+from vision_infer.preview.transport.addresses import Addresses
+from vision_infer.preview.transport.agent import MAX_ROUTES, LiteAgent
+from vision_infer.preview.transport.port import OWNED_NS, SharedPort
+from vision_infer.preview.transport.sockets import bind
+
+LIMIT_S = 20.0
+DTLS = b"\x16 handshake"
+RTP = b"\x80 media"
+
+
+@asynccontextmanager
+async def shared(clock: Clock | None = None, host: str = "127.0.0.1", *addresses: str) -> AsyncIterator[SharedPort]:
+    """Open a port."""
+    clock = clock or HandClock()
+    settings = PreviewSettings(port=free_port("127.0.0.1" if host == "::" else host), addresses=addresses)
+    with bind(settings, host) as sockets:
+        assert sockets is not None
+        port = SharedPort(sockets, Addresses(settings.addresses, sockets.host, clock), clock)
+        await port.open()
+        try:
+            yield port
+        finally:
+            port.close()
+
+
+async def viewer(port: SharedPort, clock: Clock | None = None) -> tuple[LiteAgent, IcePeer]:
+    """Return the agent of a new viewer, and its player."""
+    agent = LiteAgent(port, clock or HandClock())
+    peer = IcePeer(agent.local_username, agent.local_password)
+    agent.remote_username, agent.remote_password = peer.own_ufrag, peer.own_password
+    await agent.gather_candidates()
+    return agent, peer
+
+
+class Udp:
+    """The UDP socket of a player."""
+
+    def __init__(self, port: SharedPort, host: str = "127.0.0.1", number: int = 0) -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind((host, number))
+        self.socket.setblocking(False)
+        self.address = self.socket.getsockname()[:2]
+        self.service = (host, port.number)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendto(data, self.service)
+
+    async def read(self) -> bytes:
+        async with asyncio.timeout(LIMIT_S):
+            return (await asyncio.get_running_loop().sock_recvfrom(self.socket, 4096))[0]
+
+    def rest(self) -> list[bytes]:
+        """Return the packets that have already arrived."""
+        found = []
+        while True:
+            try:
+                found.append(self.socket.recv(4096))
+            except BlockingIOError:
+                return found
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def selected(agent: LiteAgent, end: Udp) -> None:
+    """Wait until the video goes to an address."""
+    await until(lambda: agent.route is not None and agent.route.remote == end.address)
+
+
+async def nothing(*ends: Udp) -> None:
+    """Verify that packets sent before now cause no answer: a later one to the same port has been processed."""
+    for _ in range(5):
+        await asyncio.sleep(0.002)
+    assert [end.rest() for end in ends] == [[] for _ in ends]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_check_connects_and_packets_go_both_ways(host: str) -> None:
+    async def run() -> None:
+        async with shared(None, host) as port:
+            agent, peer = await viewer(port)
+            assert [(one.host, one.port, one.transport, one.tcptype) for one in agent.local_candidates] == [
+                (host, port.number, "udp", None),
+                (host, port.number, "tcp", "passive"),
+            ]
+            with closing(Udp(port, host)) as end:
+                assert agent.route is None
+                end.send(peer.check())
+                answer = peer.verified(await end.read())
+                assert answer.attributes["XOR-MAPPED-ADDRESS"] == end.address
+                await agent.connect()
+                end.send(DTLS)
+                assert await agent.recv() == DTLS
+                await agent.send(RTP)
+                assert await end.read() == RTP
+                assert (agent.checks, agent.route is not None, port.strays) == (1, True, 0)
+            closed = asyncio.create_task(agent.get_event())
+            await agent.close()
+            await closed
+            with pytest.raises(ConnectionError):
+                await agent.recv()
+            with pytest.raises(ConnectionError):
+                await agent.send(RTP)
+
+    asyncio.run(run())
+
+
+def test_only_the_viewers_own_checks_are_answered() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            _, other = await viewer(port)
+            with closing(Udp(port)) as end:
+                stranger = IcePeer(peer.ufrag, peer.password)
+                wrong = [
+                    peer.check(password="wrong"),
+                    peer.check(password=other.password),
+                    peer.check(password=""),
+                    stranger.check(),
+                    IcePeer("nobody", peer.password).check(),
+                    DTLS,
+                    RTP,
+                    b"",
+                    b"\xff",
+                    bytes(2049),
+                ]
+                for data in wrong:
+                    end.send(data)
+                await until(lambda: port.strays == len(wrong) - 1)  # a packet that is too large is not even looked at
+                await nothing(end)
+                assert (agent.route, agent.checks) == (None, 0)
+                end.send(peer.check(controlled=True))
+                answer = peer.verified(await end.read())
+                assert answer.attributes["ERROR-CODE"][0] == 487
+                assert agent.route is None
+
+    asyncio.run(run())
+
+
+def test_a_check_that_is_repeated_from_elsewhere_does_not_redirect_the_video() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with closing(Udp(port)) as end, closing(Udp(port)) as forger, closing(Udp(port)) as moved:
+                check = peer.check()
+                end.send(check)
+                await end.read()
+                first = agent.route
+                for data in (check, peer.check()):  # the second one is stolen before it arrives
+                    forger.send(data)
+                    peer.verified(await forger.read())
+                    question = await forger.read()
+                    forger.send(IcePeer(peer.ufrag, peer.password, peer.own_ufrag, "a guess").guess(question))
+                    forger.send(question)
+                    await agent.send(RTP)
+                    assert await end.read() == RTP
+                assert agent.route is first
+                # The player itself changes its address.
+                moved.send(peer.check())
+                peer.verified(await moved.read())
+                moved.send(peer.answer(await moved.read()))
+                await until(lambda: agent.route is not first)
+                await agent.send(RTP)
+                assert await moved.read() == RTP
+                await nothing(end, forger)
+
+    asyncio.run(run())
+
+
+def test_an_alternative_address_without_nomination_gets_no_video() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with closing(Udp(port)) as end, closing(Udp(port)) as other:
+                end.send(peer.check())
+                await end.read()
+                first = agent.route
+                other.send(peer.check(nominate=False))
+                peer.verified(await other.read())
+                await nothing(other)
+                assert agent.route is first
+
+    asyncio.run(run())
+
+
+def test_an_address_belongs_to_one_viewer_until_it_is_silent() -> None:
+    async def run() -> None:
+        clock = HandClock()
+        async with shared(clock) as port:
+            (first, peer), (second, thief) = await viewer(port), await viewer(port)
+            with closing(Udp(port)) as end:
+                end.send(peer.check())
+                await end.read()
+                clock.now += OWNED_NS - 1
+                end.send(thief.check())
+                await until(lambda: port.strays == 1)
+                end.send(DTLS)
+                assert await first.recv() == DTLS
+                assert second.route is None
+                clock.now += 1
+                end.send(thief.check())
+                thief.verified(await end.read())
+                end.send(DTLS)
+                assert await second.recv() == DTLS
+
+    asyncio.run(run())
+
+
+def test_a_viewer_has_a_limited_number_of_routes_and_of_packets_that_wait() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with ExitStack() as stack:
+                ends = [stack.enter_context(closing(Udp(port))) for _ in range(MAX_ROUTES + 5)]
+                for end in ends:
+                    end.send(peer.check(nominate=False))
+                    await end.read()
+                assert len(agent._routes) == len(port._owners) == MAX_ROUTES
+                ends[0].send(DTLS)  # the selected route is kept
+                assert await agent.recv() == DTLS
+                for _ in range(20):
+                    for _ in range(50):
+                        ends[0].send(DTLS)
+                    await asyncio.sleep(0.002)
+                assert len(agent._received) == 256
+                await agent.close()
+                assert (port._owners, port._agents) == ({}, {})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("joins", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_viewer_never_gets_the_video_of_another_camera(joins: int) -> None:
+    """Random joins, leaves, changes of address and reused addresses, over UDP and TCP."""
+
+    async def run() -> None:
+        chance = random.Random(18)
+        clock = HandClock()
+        seen = 0
+        async with shared(clock) as port:
+            loop = asyncio.get_running_loop()
+            ends = [Udp(port) for _ in range(60)]
+            free = list(ends)
+            viewers: list[tuple[bytes, LiteAgent, IcePeer, Udp]] = []
+            for number in range(joins):
+                clock.now += OWNED_NS
+                camera = chance.choice((b"A", b"B"))
+                agent, peer = await viewer(port, clock)
+                end = free.pop(chance.randrange(len(free)))
+                end.rest()
+                end.send(peer.check())
+                assert peer.verified(await end.read()).attributes["XOR-MAPPED-ADDRESS"] == end.address
+                viewers.append((camera, agent, peer, end))
+                if chance.random() < 0.2 and free:  # the network of a player changes
+                    at = chance.randrange(len(viewers))
+                    name, moving, its, old = viewers[at]
+                    new = free.pop(chance.randrange(len(free)))
+                    new.rest()
+                    new.send(its.check())
+                    its.verified(await new.read())
+                    new.send(its.answer(await new.read()))
+                    await selected(moving, new)
+                    viewers[at] = (name, moving, its, new)
+                    old.rest()
+                    free.append(old)
+                while len(viewers) > 50 or (viewers and chance.random() < 0.4):
+                    _, leaving, _, end = viewers.pop(chance.randrange(len(viewers)))
+                    await leaving.close()
+                    end.rest()
+                    free.append(end)
+                for name, watching, _, _ in viewers:
+                    await watching.send(b"\x80" + name + watching.local_username.encode())
+                for name, watching, _, end in viewers:
+                    got = await asyncio.wait_for(loop.sock_recv(end.socket, 4096), LIMIT_S)
+                    assert got == b"\x80" + name + watching.local_username.encode(), number
+                    seen += 1
+                for name, watching, _, end in chance.sample(viewers, min(3, len(viewers))):
+                    end.send(b"\x80" + name + watching.local_username.encode())
+                    assert await watching.recv() == b"\x80" + name + watching.local_username.encode()
+                assert [end.rest() for end in free] == [[] for _ in free]
+            assert max(len(port._agents), len(port._owners)) <= 60
+            for end in ends:
+                end.close()
+        assert seen > joins
+
+    asyncio.run(run())
+
+
+def test_an_answer_leaves_from_the_address_that_the_player_uses() -> None:
+    async def run() -> None:
+        async with shared(None, "0.0.0.0") as port:
+            agent, peer = await viewer(port)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+                end.setblocking(False)
+                end.connect(("127.0.0.7", port.number))  # the kernel drops packets from any other address
+                end.send(peer.check())
+                peer.verified(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(end, 2000), LIMIT_S))
+                assert agent.route is not None
+                agent.route.send([b"\x80" * 1200] * 3 + [b"\x80 end"])
+                for length in (1200, 1200, 1200, 5):
+                    data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(end, 9000), LIMIT_S)
+                    assert len(data) == length
+
+    asyncio.run(run())
+
+
+def test_both_versions_of_ip_use_the_port_if_addresses_are_set() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("IPv6 is not available")
+
+    async def run() -> None:
+        async with shared(None, "127.0.0.1", "203.0.113.7", "2001:db8::7") as port:
+            for host in ("127.0.0.1", "::1"):
+                agent, peer = await viewer(port)
+                assert [one.host for one in agent.local_candidates] == ["203.0.113.7", "2001:db8::7"] * 2
+                with closing(Udp(port, host)) as end:
+                    end.send(peer.check())
+                    assert peer.verified(await end.read()).attributes["XOR-MAPPED-ADDRESS"] == end.address
+                    assert agent.route is not None
+                    assert agent.route.remote == end.address
+                    agent.route.send([RTP * 20, RTP])
+                    assert [await end.read(), await end.read()] == [RTP * 20, RTP]
+
+    asyncio.run(run())
+
+
+def test_a_slow_viewer_delays_no_other() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            (slow, peer), (quick, other) = await viewer(port), await viewer(port)
+            with closing(Udp(port)) as end, closing(Udp(port)) as second:
+                for one, its in ((end, peer), (second, other)):
+                    one.send(its.check())
+                    await one.read()
+                full = _Full(port._udp.socket, end.address)
+                port._udp.socket, bound = full, port._udp.socket  # type: ignore[assignment]
+                assert slow.route is not None
+                for number in range(2000):
+                    slow.route.send([b"\x80" + number.to_bytes(2, "big") + bytes(1197)])
+                assert 0 < slow.route.waiting <= 1 << 20
+                await quick.send(RTP)
+                assert await second.read() == RTP
+                full.open = True
+                await until(lambda: slow.route is not None and slow.route.waiting == 0)
+                numbers = [int.from_bytes(data[1:3], "big") for data in end.rest()]  # the last ones overflow its own buffer
+                assert len(numbers) > 50
+                assert numbers == list(range(len(numbers)))
+                port._udp.socket = bound
+
+    asyncio.run(run())
+
+
+class _Full:
+    """A socket whose buffer is full for one address."""
+
+    def __init__(self, bound: socket.socket, address: tuple[str, int]) -> None:
+        self._bound = bound
+        self._address = address
+        self.open = False
+
+    def sendmsg(self, parts: list[bytes], options: list[Any], flags: int, address: tuple[str, int]) -> int:
+        if address == self._address and not self.open:
+            raise BlockingIOError(11, "full")
+        return self._bound.sendmsg(parts, options, flags, address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bound, name)
+
+
+def test_the_addresses_are_announced_and_names_are_resolved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"camera.example": ["198.51.100.1", "2001:db8::1"], "other.example": ["198.51.100.9"]}
+    asked: list[str] = []
+
+    async def run() -> None:
+        async def resolve(name: str, *_: object, **__: object) -> list[Any]:
+            asked.append(name)
+            if not answers[name]:
+                raise socket.gaierror(-2, "Name or service not known")
+            return [(None, None, None, "", (address, 0)) for address in answers[name]]
+
+        clock = HandClock()
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        names = ("203.0.113.7", "camera.example", "other.example")
+        addresses = Addresses(names, "0.0.0.0", clock)
+        assert await addresses.current() == ["203.0.113.7", "198.51.100.1", "2001:db8::1", "198.51.100.9"]
+        answers["camera.example"], answers["other.example"] = ["198.51.100.2"], []
+        clock.move(29)
+        assert "198.51.100.1" in await addresses.current()
+        clock.move(1)
+        assert await addresses.current() == ["203.0.113.7", "198.51.100.2", "198.51.100.9"]
+        assert asked == ["camera.example", "other.example"] * 2
+        answers["camera.example"] = []
+        assert await Addresses(("camera.example",), "0.0.0.0", clock).current() == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1", "192.0.2.5", "::1"])
+def test_a_port_on_one_address_announces_it(bound: str) -> None:
+    assert asyncio.run(Addresses((), bound, HandClock()).current()) == [bound]
+
+
+def test_a_port_on_all_addresses_announces_those_of_the_interfaces() -> None:
+    found = asyncio.run(Addresses((), "0.0.0.0", HandClock()).current())
+    assert found
+    assert not any(":" in address or address == "0.0.0.0" for address in found)
+
+
+# TCP
+
+
+async def connected(port: SharedPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port.number)
+
+
+async def packet(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(LIMIT_S):
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Wait until the service has closed a connection without sending anything."""
+    async with asyncio.timeout(LIMIT_S):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+def test_a_viewer_connects_over_tcp_even_byte_by_byte() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            for byte in framed(peer.check()):
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0)
+            answer = peer.verified(await packet(reader))
+            assert answer.attributes["XOR-MAPPED-ADDRESS"] == writer.get_extra_info("sockname")
+            writer.write(framed(DTLS, RTP, b"\xff ignored", b"", RTP))
+            assert [await agent.recv() for _ in range(3)] == [DTLS, RTP, RTP]
+            assert agent.route is not None
+            assert agent.route.protocol == "tcp"
+            agent.route.send([b"\x80" * 1000] * 3 + [RTP])
+            assert [len(await packet(reader)) for _ in range(4)] == [1000, 1000, 1000, len(RTP)]
+            assert port._tcp._unknown == {}
+            await agent.close()
+            await ended(reader)
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_viewer_changes_from_tcp_to_udp_and_back_when_it_nominates() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            writer.write(framed(peer.check()))
+            peer.verified(await packet(reader))
+            with closing(Udp(port)) as end:
+                end.send(peer.check())
+                peer.verified(await end.read())
+                end.send(peer.answer(await end.read()))
+                await until(lambda: agent.route is not None and agent.route.protocol == "udp")
+                writer.write(framed(peer.check()))
+                peer.verified(await packet(reader))
+                writer.write(framed(peer.answer(await packet(reader))))
+                await until(lambda: agent.route is not None and agent.route.protocol == "tcp")
+                writer.transport.abort()
+                await until(lambda: agent.route is not None and agent.route.protocol == "udp")
+                await agent.send(RTP)
+                assert await end.read() == RTP
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda _: framed(DTLS),
+        lambda _: framed(b""),
+        lambda _: framed(bytes(2049)),
+        lambda _: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        lambda peer: framed(peer.check(password="wrong")),
+        lambda peer: framed(peer.check()[:-4]),
+    ],
+    ids=["dtls", "empty", "oversized", "http", "unsigned", "cut"],
+)
+def test_a_connection_must_start_with_a_valid_check(first: Callable[[IcePeer], bytes]) -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            writer.write(first(peer))
+            await ended(reader)
+            assert (agent.route, port._tcp._unknown) == (None, {})
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_packet_that_is_too_large_ends_a_viewers_connection() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            writer.write(framed(peer.check()))
+            peer.verified(await packet(reader))
+            writer.write(framed(DTLS) + b"\xff\xff" + bytes(5000))
+            assert await agent.recv() == DTLS
+            await ended(reader)
+            await until(lambda: agent.route is None)
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_silent_connection_is_closed_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_module, "FIRST_CHECK_S", 0.05)
+
+    async def run() -> None:
+        async with shared() as port:
+            reader, writer = await connected(port)
+            writer.write(b"\0")
+            await ended(reader)
+            assert port._tcp._unknown == {}
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_thousand_idle_connections_keep_no_viewer_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_module, "FIRST_CHECK_S", 600.0)
+
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with ExitStack() as stack:
+                for number in range(1000):
+                    idle = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                    idle.setblocking(False)
+                    idle.connect_ex(("127.0.0.1", port.number))
+                    if number % 50 == 0:
+                        await asyncio.sleep(0.002)
+                await until(lambda: len(port._tcp._unknown) == tcp_module.MAX_UNKNOWN)
+                reader, writer = await connected(port)
+                writer.write(framed(peer.check()))
+                peer.verified(await packet(reader))
+                assert agent.route is not None
+                assert len(port._tcp._unknown) < tcp_module.MAX_UNKNOWN
+                writer.close()
+
+    asyncio.run(run())
+
+
+def test_a_tcp_viewer_that_does_not_read_has_a_limited_queue() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            writer.write(framed(peer.check()))
+            peer.verified(await packet(reader))
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            assert agent.route is not None
+            for _ in range(20_000):
+                agent.route.send([bytes(1200)] * 10)
+            assert 1 << 20 <= agent.route.waiting < (1 << 20) + 20_000
+            writer.transport.abort()
+
+    asyncio.run(run())
+
+
+def test_random_packets_change_nothing() -> None:
+    """Also cut and changed STUN messages, whose attributes can have any length and type."""
+
+    async def run() -> None:
+        chance = random.Random(8189)
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with closing(Udp(port)) as end, closing(Udp(port)) as other:
+                end.send(peer.check())
+                await end.read()
+                for number in range(4000):
+                    data = bytearray(peer.check(nominate=False, password=chance.choice([None, "", "wrong"])))
+                    if chance.random() < 0.3:
+                        data = bytearray(chance.randbytes(chance.randrange(1300)))
+                    else:
+                        for _ in range(chance.randrange(1, 4)):
+                            data[chance.randrange(len(data))] = chance.randrange(256)
+                        if chance.random() < 0.5:
+                            del data[chance.randrange(len(data)) :]
+                            data[2:4] = max(0, len(data) - 20).to_bytes(2, "big")
+                    if data[:1] and not 20 <= data[0] <= 191:
+                        (end if number % 2 else other).send(bytes(data))
+                    if number % 50 == 0:
+                        await asyncio.sleep(0.001)
+                end.rest()
+                end.send(peer.check())
+                answers = [await end.read()]
+                await agent.send(RTP)
+                while answers[-1] != RTP:
+                    answers.append(await end.read())
+                assert stun.parse_message(answers[0]).message_class == stun.Class.RESPONSE
+                assert port.strays > 2000
+
+    asyncio.run(run())
