@@ -75,6 +75,17 @@ def test_main_10_is_passed_through_only_to_a_player_that_offers_it() -> None:
     asyncio.run(run())
 
 
+def test_10_bits_of_av1_are_encoded_although_browsers_offer_the_profile() -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        (viewer,) = await playing(preview, Recipe("libsvtav1", pix_fmt="yuv420p10le"), "chromium")
+        assert (viewer.facts.mode, viewer.facts.codec) == ("encoded", "H264")
+        assert viewer.facts.reason == "browsers do not play AV1 with 10 bits and 4:2:0 chroma"
+        await preview.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("change", [H265_10, Recipe("libvpx"), Recipe("libx264")])
 def test_a_viewer_of_h265_has_to_connect_again_when_the_stream_becomes_another_one(change: Recipe) -> None:
     async def run() -> None:

@@ -63,7 +63,8 @@ _RULES = {
     "hevc": _Rule(("Main", "Main 10"), 10, _SUBSAMPLED, True, False),
     "vp8": _Rule((), 8, _SUBSAMPLED, False, True),
     "vp9": _Rule(_VP9, 10, (*_SUBSAMPLED, "4:2:2", "4:4:4"), False, False),
-    "av1": _Rule(("Main", "High"), 10, (*_SUBSAMPLED, "4:4:4"), False, False),
+    # Chromium and Firefox offer the profile Main, which includes 10 bits, but they play 8 bits only.
+    "av1": _Rule(("Main", "High"), 8, (*_SUBSAMPLED, "4:4:4"), False, False),
 }
 _NAMES = {
     "h264": "H.264",
