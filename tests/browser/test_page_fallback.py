@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.browser.checked_page import NARROW, CheckedPage, checked_page, read_time_codes
+from tests.browser.checked_page import CHROMIUM, FIREFOX, NARROW, CheckedPage, checked_page, read_time_codes
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.lossy_relay import without_candidates
 from tests.support.serve_process import ServeProcess
 
+IN_BOTH = pytest.mark.parametrize("browser", [CHROMIUM, pytest.param(FIREFOX, marks=pytest.mark.slow)], indirect=True)
 NO_PACKET = "MJPEG: no WebRTC packet of this browser reached the service. It announced"
 OPEN = "in the firewall of the service. If that is not possible, set a TURN server in preview.ice_servers. (ICE: "
 SLOW_MS = 3000
@@ -103,6 +104,7 @@ def test_the_page_names_video_over_tcp(browser: Browser, address: str) -> None:
         checked.expect_quiet()
 
 
+@IN_BOTH
 def test_viewers_beyond_the_limit_get_mjpeg_and_then_snapshots(browser: Browser, address: str) -> None:
     limit = "WebRTC request rejected: limit: the limit of 1 viewers is reached. See preview.max_viewers_per_stream."
     with checked_page(browser, address) as third:

@@ -61,8 +61,10 @@ function remedyOf(direct, host) {
     .toLowerCase();
   const announced = `It announced ${listed(addresses)}`;
   const open = `Open ${portsOf(direct)} in the firewall of the service`;
-  if (addresses.includes(from)) return `${announced}, which is the address of this page. ${open}.`;
   const example = `such as preview.addresses: [${from.includes(":") ? `"${from}"` : from}]`;
+  if (!isLoopback(from) && addresses.some(isLoopback))
+    return `It accepts packets of its own machine only, because service.host is a loopback address. Set an address that this browser can reach, ${example}. ${open}.`;
+  if (addresses.includes(from)) return `${announced}, which is the address of this page. ${open}.`;
   if (isAddress(from))
     return `${announced}, but this page was loaded from ${from}. Set an address that this browser can reach, ${example}. ${open}.`;
   if (!addresses.every(isPrivate)) return `${announced}. ${open}.`;
@@ -98,6 +100,8 @@ function progressOf(reports) {
 const listed = (words) => (words.length > 4 ? `${words.slice(0, 3).join(", ")} and ${words.length - 3} more` : words.join(", "));
 /** @param {string} host */
 const isAddress = (host) => /^[\d.]+$/.test(host) || host.includes(":");
+/** @param {string} address */
+const isLoopback = (address) => /^127\.|^::1$/.test(address);
 /** Loopback, private and link-local addresses, and those of carrier-grade NAT. @param {string} address */
 const isPrivate = (address) =>
   /^(127|10|192\.168|169\.254|172\.(1[6-9]|2\d|3[01])|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\./.test(address) ||
