@@ -22,6 +22,12 @@ LATER_MS = 9000
 """More than the time in which a connection must be made, and the time until the next attempt."""
 
 
+_HIDE = """(hidden) => {
+  Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with RtspServer(ClockMount("/front", 320, 180, 15, key_interval=15)) as cameras:
@@ -149,6 +155,12 @@ def test_mjpeg_leaves_connections_for_the_page(browser: Browser, address: str) -
         )
         expect(title).to_have_attribute("title", f"{text} today")
         checked.shot("five-without-webrtc")
+        checked.open("stream/tile")
+        shows(checked, "mjpeg")
+        with page.expect_event("requestfailed", lambda request: "video.mjpeg" in request.url):
+            page.evaluate(_HIDE, True)
+        with page.expect_request("**/video.mjpeg?*"):
+            page.evaluate(_HIDE, False)
         checked.expect_quiet("503")
 
 

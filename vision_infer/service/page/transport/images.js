@@ -36,10 +36,14 @@ export class Images {
     let waitMs = this.everyMs;
     let videoAt = 0;
     while (!this.leaving.signal.aborted) {
+      if (document.hidden) {
+        await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+        continue;
+      }
       const began = performance.now();
       if (began >= videoAt && videos < MAX_VIDEOS) {
         await this.#video();
-        videoAt = performance.now() + VIDEO_AGAIN_MS;
+        videoAt = document.hidden ? 0 : performance.now() + VIDEO_AGAIN_MS;
         continue;
       }
       if (videos >= MAX_VIDEOS) this.videoProblem = `without HTTP/2, this page shows at most ${MAX_VIDEOS} cameras as MJPEG`;
@@ -60,10 +64,11 @@ export class Images {
     this.leaving.abort();
   }
 
-  // Show the MJPEG video until it ends or fails.
+  // Show the MJPEG video until it ends or fails, or the page is hidden.
   async #video() {
     videos += 1;
     const silent = new AbortController();
+    document.addEventListener("visibilitychange", () => silent.abort(), { signal: silent.signal });
     const watch = () => setTimeout(() => silent.abort(), SILENT_MS);
     let timer = watch();
     try {
