@@ -65,6 +65,8 @@ def test_sound_is_off_until_the_button_switches_it_on(browser: Browser, site: st
         expect(button).to_have_attribute("aria-pressed", "true")
         measured(page, "energy", 0.01)
         assert not page.evaluate("document.querySelector('[data-name=heard] video').muted")
+        frames = page.evaluate(ENERGY)["frames"]
+        assert measured(page, "frames", frames + 30)["delay"] < 50, "the video does not wait for the sound"
         checked.shot("sound-on")
         button.click()
         expect(button).to_have_attribute("aria-pressed", "false")

@@ -62,6 +62,7 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "lines": _LINES,
     "hook": st.none() | LABELS,
     "transport": st.sampled_from(["tcp", "udp"]),
+    "audio": st.booleans(),
     "open_timeout_s": POSITIVE,
     "max_age_ms": POSITIVE,
     "clock": st.sampled_from(["auto", "arrival", "camera"]),

@@ -60,7 +60,7 @@ def test_rtp_times_follow_the_sound_and_gaps_the_presentation_times() -> None:
     timeline = SoundTimeline(0xFFFFFF00)
     times = [timeline.next(sound_frame(20 * number + number % 3), 20 * number * MS) for number in range(1, 200)]
     assert times[0] == (0xFFFFFF00, True)
-    assert {int(step) & 0xFFFFFFFF for step in np.diff([time for time, _ in times])} == {160}, "jitter is no gap"
+    assert {int(step) & 0xFFFFFFFF for step in np.diff([time for time, _ in times])} == {160}, "jitter never makes a gap"
     assert not any(begins for _, begins in times[1:])
     last = times[-1][0]
     assert timeline.next(sound_frame(20 * 199 + 5020), 9000 * MS) == (last + 8 * 5019, True)  # the first had 1 ms of jitter

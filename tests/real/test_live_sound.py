@@ -99,7 +99,7 @@ def test_video_that_stops_while_sound_continues_is_a_stall(cameras: RtspServer) 
     for reading in readings[:2]:
         assert reading.error.endswith("sound arrives, but no video for 1 s")
     assert readings[2].error.endswith("no data for 1 s"), "the camera was not asked for sound"
-    assert max(tap.frames for tap in taps) <= 40, "packets of sound are no frames"
+    assert max(tap.frames for tap in taps) <= 40, "packets of sound do not count as frames"
     assert len(taps[0].heard) > 40
     assert not taps[1].heard
     assert [tap.formats[0].sound is not None for tap in taps] == [True, True, False]

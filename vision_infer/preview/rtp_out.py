@@ -1,4 +1,4 @@
-"""RTP packets through one of aiortc's senders, in place of its own loop.
+"""Sends the RTP packets of video or sound through one of aiortc's senders, and replaces its loop.
 
 aiortc's sender encodes or packs each packet per viewer, does not expose its RTP times, and has an unbounded queue. ICE, DTLS,
 SRTP and the transmission of sender reports remain aiortc's.
