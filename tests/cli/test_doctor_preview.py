@@ -23,6 +23,7 @@ from vision_infer.core.finding import Finding, Severity
 from vision_infer.preview.transport.reachability import Announced, ReachabilityCheck
 
 PORT_TEXT = "preview.port: cannot listen on 127.0.0.1, port {} (UDP and TCP): the port is in use"
+TOKEN = "a-token-for-tests-of-doctor"
 CLIENT = ServiceClient("http://192.0.2.7:8080", None, "--preview")
 
 
@@ -33,8 +34,10 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    settings = "service: {port: 0}\nmodel: clock\nstreams:\n  front: {detect: 'test://?fps=10'}\n"
-    with ServeProcess(tmp_path_factory.mktemp("doctor"), settings) as running:
+    settings = f"service: {{port: 0, token: {TOKEN}}}\nmodel: clock\nstreams:\n  front: {{detect: 'test://?fps=10'}}\n"
+    running = ServeProcess(tmp_path_factory.mktemp("doctor"), settings)
+    running.token = TOKEN
+    with running:
         running.wait(lambda: running.streams()["front"]["status"]["state"] == "live", "the stream is live")
         yield running
 
@@ -48,7 +51,7 @@ def doctor(*words: str) -> tuple[int, list[dict[str, Any]]]:
 
 def local(port: int, **other: object) -> list[Finding]:
     changes = {f"preview.{name}": value for name, value in other.items() if name != "service_port"}
-    service = {"service.port": other.get("service_port", 9)}
+    service = {"service.port": other.get("service_port", 9), "service.token": TOKEN}
     return list(preview_checks.check_port(load_settings(None, (), {}, {"preview.port": port, **service, **changes}), None))
 
 
@@ -91,8 +94,13 @@ def test_a_port_of_the_running_service_is_tested_with_it(process: ServeProcess) 
     assert {one.severity for one in found} == {"ok"}, found
 
 
-def test_each_announced_address_of_a_service_answers_and_no_session_remains(process: ServeProcess) -> None:
-    status, found = doctor("--preview", f"http://127.0.0.1:{process.port}")
+def test_each_announced_address_of_a_service_answers_and_no_session_remains(process: ServeProcess, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{process.port}"
+    status, (refused,) = doctor("--preview", url)
+    assert (status, "Set the token with --token-file" in refused["hint"]) == (2, True)
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    status, found = doctor("--preview", url, "--token-file", str(file))
     assert status == 0, found
     assert {one["area"] for one in found} == {"preview"}
     answers = [one for one in found if "answers after" in one["text"]]

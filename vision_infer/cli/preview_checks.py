@@ -35,7 +35,7 @@ def check_port(settings: ServeSettings, token: str | None) -> Iterator[Finding]:
 
     Args:
         settings: The settings of the service.
-        token: The token for a running service.
+        token: The token for a running service. Defaults to that of the settings.
     """
     from vision_infer.preview.transport.sockets import bind
 
@@ -59,6 +59,8 @@ def check_port(settings: ServeSettings, token: str | None) -> Iterator[Finding]:
 
 def _check_user_of_port(settings: ServeSettings, token: str | None, error: UsageError) -> Iterator[Finding]:
     service = settings.service
+    if token is None and service.token is not None:
+        token = service.token.get_secret_value()
     host = "127.0.0.1" if service.host in ("0.0.0.0", "::") else service.host
     if service.tls is not None:  # its certificate is not for this address
         hint = f"If it is the service: vision-infer doctor --preview https://HOST:{service.port}"
