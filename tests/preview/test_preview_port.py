@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
-from aioice import stun
+from aioice import ice, stun
 
 from tests.support.free_port import free_port
 from tests.support.hand_clock import HandClock
@@ -24,6 +24,8 @@ from vision_infer.preview.transport.port import OWNED_NS, SharedPort
 from vision_infer.preview.transport.sockets import bind
 
 LIMIT_S = 20.0
+OWN = ice.get_host_addresses(use_ipv4=True, use_ipv6=False)
+"""The addresses of this machine."""
 DTLS = b"\x16 handshake"
 RTP = b"\x80 media"
 
@@ -57,7 +59,8 @@ class Udp:
 
     def __init__(self, port: SharedPort, host: str = "127.0.0.1", number: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if number:  # with this option, the kernel may give two sockets the same random port
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind((host, number))
         self.socket.setblocking(False)
         self.address = self.socket.getsockname()[:2]
@@ -101,13 +104,33 @@ async def nothing(*ends: Udp) -> None:
     assert [end.rest() for end in ends] == [[] for _ in ends]
 
 
+@pytest.mark.skipif(not OWN, reason="this machine has loopback addresses only")
+def test_on_loopback_only_viewers_on_this_machine_get_an_answer() -> None:
+    """A packet from another machine has another source than destination, and its source is not a loopback address."""
+
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with closing(Udp(port, OWN[0])) as near, closing(Udp(port, OWN[0])) as far:
+                far.service = ("127.0.0.1", port.number)
+                far.send(peer.check())
+                await until(lambda: port.strays)
+                await nothing(far)
+                near.send(peer.check())
+                peer.verified(await near.read())
+                assert (agent.checks, port.strays) == (1, 1)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_check_connects_and_packets_go_both_ways(host: str) -> None:
     async def run() -> None:
         async with shared(None, host) as port:
             agent, peer = await viewer(port)
+            others = OWN if host == "127.0.0.1" else []
             assert [(one.host, one.port, one.transport, one.tcptype) for one in agent.local_candidates] == [
-                (host, port.number, "udp", None),
+                *((one, port.number, "udp", None) for one in (host, *others)),
                 (host, port.number, "tcp", "passive"),
             ]
             with closing(Udp(port, host)) as end:

@@ -7,10 +7,11 @@ belong to this viewer (RFC 7983: the first byte tells STUN, DTLS and SRTP apart)
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aioice import Candidate, stun
+from aioice import Candidate, ice, stun
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
@@ -60,6 +61,7 @@ class SharedPort:
         self.strays = 0
         """The number of packets that belonged to no viewer."""
         self._addresses = addresses
+        self._own_machine = sockets.own_machine
         self._now = clock.monotonic_ns
         self._agents: dict[str, Agent] = {}
         self._owners: dict[tuple[str, int], _Owner] = {}
@@ -85,7 +87,8 @@ class SharedPort:
         hosts = await self._addresses.current()
         if not hosts:
             raise NoAddressError("no address for viewers is known", "Check preview.addresses: no name can be resolved.")
-        udp = [self._candidate(host, "udp", _HOST, 65535 - number) for number, host in enumerate(hosts)]
+        more = ice.get_host_addresses(use_ipv4=True, use_ipv6=False) if self._own_machine else []
+        udp = [self._candidate(host, "udp", _HOST, 65535 - number) for number, host in enumerate([*hosts, *more])]
         tcp = [self._candidate(host, "tcp", _HOST_TCP, _PASSIVE + 8191 - number) for number, host in enumerate(hosts)]
         return udp + tcp
 
@@ -114,7 +117,9 @@ class SharedPort:
 
     def _from_udp(self, data: bytes, address: Address, local: bytes) -> None:
         first = data[0] if data else 255
-        if first in _MEDIA:
+        if self._own_machine and not _from_this_machine(address[0], local):
+            pass
+        elif first in _MEDIA:
             owner = self._owners.get(remote_of(address))
             if owner is not None:
                 owner.agent.receive(data)
@@ -169,3 +174,8 @@ class SharedPort:
             agent.receive(data)
             return
         self.strays += 1
+
+
+def _from_this_machine(host: str, local: bytes) -> bool:
+    """Return whether an IPv4 packet is from this machine: from a loopback address, or from the address that it was sent to."""
+    return host.startswith("127.") or socket.inet_aton(host) == local

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from vision_infer.core.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """A UDP socket and a listening TCP socket with the same address and port."""
+    """A UDP socket and a listening TCP socket with the same port."""
 
     udp: socket.socket
     tcp: socket.socket
@@ -23,7 +24,12 @@ class Sockets:
     @property
     def host(self) -> str:
         """The address; unspecified if they receive on all addresses of the machine."""
-        return str(self.udp.getsockname()[0])
+        return str(self.tcp.getsockname()[0])
+
+    @property
+    def own_machine(self) -> bool:
+        """Whether UDP receives on all IPv4 addresses, but from this machine only; see :func:`bind`."""
+        return str(self.udp.getsockname()[0]) == "0.0.0.0" != self.host
 
     @property
     def number(self) -> int:
@@ -43,6 +49,9 @@ def bind(settings: PreviewSettings, host: str) -> Iterator[Sockets | None]:
 
     The port listens on the host of the web server. If that is a loopback address and ``preview.addresses`` is set, for example
     behind a reverse proxy, it listens on all addresses.
+
+    On an IPv4 loopback address, UDP also receives what viewers on this machine send to its other addresses, for Firefox: it
+    uses no loopback addresses, as RFC 8445 demands in section 5.1.1.1 (https://github.com/seemk/WebUDP/issues/16).
 
     Args:
         settings: The settings of the preview.
@@ -74,10 +83,13 @@ def _bind(settings: PreviewSettings, host: str) -> Sockets:
     udp, tcp = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
     try:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for one in (udp, tcp):
-            if family == socket.AF_INET6:
+        if family == socket.AF_INET6:
+            for one in (udp, tcp):
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            one.bind(address)
+        tcp.bind(address)
+        # Linux reports the address that a packet was sent to, and drops packets from the network with a source on this machine.
+        own_machine = sys.platform == "linux" and str(address[0]).startswith("127.")
+        udp.bind(("0.0.0.0", settings.port) if own_machine else address)
         tcp.listen()
     except OSError as error:
         udp.close()
