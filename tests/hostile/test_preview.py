@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import socket
 import struct
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from tests.hostile.conftest import Serve, Spent, Target, bounded
+from tests.support.ice_peer import IcePeer, framed, read_framed
 from tests.support.waiting import wait_until
 
 CAMERA = "model: clock\nstreams:\n  door: {url: 'test://?size=320x240&fps=10'}\n"
@@ -23,9 +28,10 @@ MALFORMED = struct.pack("!HHI12s", 0x0001, 8, 0x2112A442, b"x" * 12) + struct.pa
 
 
 @pytest.fixture
-def target(serve: Serve) -> Target:
-    """Return a service with one camera that delivers video."""
-    running = serve(f"service: {{requests_per_second: 10000}}\n{CAMERA}")
+def target(serve: Serve, request: pytest.FixtureRequest) -> Target:
+    """Return a service with one camera that delivers video. The parameter is the preview port; default: a free one."""
+    port = {"VISION_INFER_PREVIEW__PORT": request.param} if hasattr(request, "param") else {}
+    running = serve(f"service: {{requests_per_second: 10000}}\n{CAMERA}", **port)
     wait_until(lambda: running.streams()["door"]["status"]["state"] == "live", lambda: running.log)
     wait_until(lambda: watch(running, OFFER)[0] == 201, lambda: running.log)
     return running
@@ -52,6 +58,7 @@ def places(answer: str) -> list[tuple[str, int]]:
     return [(address, int(port)) for address, port in found]
 
 
+@pytest.mark.parametrize("target", ["0"], indirect=True)
 def test_the_addresses_in_an_offer_are_limited(target: Target) -> None:
     status, answer = watch(target, OFFER)
     assert status == 201
@@ -83,6 +90,7 @@ def test_the_addresses_in_an_offer_are_limited(target: Target) -> None:
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("target", ["0"], indirect=True)
 def test_malformed_packets_write_little_log(target: Target, count: int) -> None:
     _, answer = watch(target, OFFER, stay=True)
     with bounded(target, Spent(memory_mb=30, log_bytes=2000)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -90,6 +98,79 @@ def test_malformed_packets_write_little_log(target: Target, count: int) -> None:
             for place in places(answer):
                 sender.sendto(MALFORMED if number % 2 else MALFORMED[:-1], place)
         wait_until(lambda: "unpack requires a buffer" in target.log)
+
+
+def strays(target: Target) -> float:
+    """Return the number of packets to the port that belonged to no viewer."""
+    found = re.search(r"^vision_infer_preview_strays_total ([\d.]+)$", target.ask("GET", "/metrics")[1], re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def junk(chance: random.Random, checks: Sequence[bytes]) -> bytes:
+    """Return a random packet, or a changed check."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return chance.randbytes(chance.randrange(1400))
+    if kind == 1:
+        return MALFORMED
+    data = bytearray(chance.choice(checks))
+    for _ in range(chance.randrange(1, 5)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    return bytes(data if kind == 2 else data[: chance.randrange(len(data))])
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_flood_of_packets_does_not_disturb_a_viewer(target: Target, count: int) -> None:
+    """The sender knows the names in the answer of a viewer, but not its password."""
+
+    async def play() -> tuple[int, float]:
+        player = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        player.addTransceiver("video", direction="recvonly")
+        await player.setLocalDescription(await player.createOffer())
+        _, answer = await asyncio.to_thread(watch, target, player.localDescription.sdp, True)
+        await player.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        track = player.getReceivers()[0].track
+        for _ in range(10):
+            await track.recv()
+        flooding, frames, began = asyncio.create_task(asyncio.to_thread(flood, answer)), 0, time.monotonic()
+        while not flooding.done() or frames < 10:
+            await asyncio.wait_for(track.recv(), 5)
+            frames += 1
+        took_s = time.monotonic() - began
+        await flooding
+        await player.close()
+        return frames, took_s
+
+    def flood(answer: str) -> None:
+        chance = random.Random(count)
+        peer = IcePeer.of_answer(answer, "abcd", "a-guess")
+        peer.password = "a guess"
+        checks = [peer.check() for _ in range(20)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number in range(count):
+                sender.sendto(junk(chance, checks), ("127.0.0.1", target.preview_port))
+                if number % 100 == 0:
+                    time.sleep(0.005)  # else the kernel drops most of them
+
+    with bounded(target, Spent(memory_mb=30, log_bytes=2000)):
+        frames, took_s = asyncio.run(play())
+        assert frames > took_s * 10 * 0.8, "the stream has 10 frames per second"
+        assert strays(target) > count / 2
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_idle_connections_do_not_disturb_a_viewer(target: Target, count: int) -> None:
+    _, answer = watch(target, OFFER, stay=True)
+    peer = IcePeer.of_answer(answer, re.findall(r"a=ice-ufrag:(\S+)", OFFER)[0], "")
+    with bounded(target, Spent(memory_mb=30, log_bytes=2000)), ExitStack() as stack:
+        for number in range(count):
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", target.preview_port), 10))
+            idle.sendall((b"", b"\0", b"\x08\0abc")[number % 3])
+        viewer = stack.enter_context(socket.create_connection(("127.0.0.1", target.preview_port), 10))
+        viewer.sendall(framed(peer.check()))
+        assert peer.verified(read_framed(viewer))
+        assert target.descriptors < 128 + 200
 
 
 def damaged(sdp: str, chance: random.Random) -> str:
