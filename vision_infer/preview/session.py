@@ -136,9 +136,9 @@ class Session:
         heard = None if sound is None else read_sound(offer.sections)
         if sound is not None and heard is not None:
             self.sound = self._sound_sender(sound, heard, self.viewer)
-        reduced = with_sound(offer.only(codec, self._local), () if heard is None else heard.payload_types.values())
-        self._candidates = reduced.count("\na=candidate:")
         try:
+            reduced = with_sound(offer.only(codec, self._local), () if heard is None else heard.payload_types.values())
+            self._candidates = reduced.count("\na=candidate:")
             await peer.setRemoteDescription(RTCSessionDescription(reduced, "offer"))
             if offer.data:
                 self._channel = peer.createDataChannel("anchor")
