@@ -81,7 +81,8 @@ def test_gstreamer_plays(cameras: RtspServer, protocol: str) -> None:
             session, frames = await watch_with_gstreamer(
                 preview, H264, 10, answered=lambda answer: re.sub(rf"a=candidate:\S+ 1 {other} .*\r\n", "", answer)
             )
-            assert (frames, session.checks > 0) == (10, True)
+            assert frames >= 10
+            assert session.checks > 0
 
     asyncio.run(run())
 
