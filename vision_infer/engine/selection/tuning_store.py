@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.selection.candidates import EngineCandidate
-from vision_infer.engine.store.trust import make_trusted_folder
+from vision_infer.engine.store.trust import make_trusted_folder, write_file
 
 FOLDER = "choices"
 MAX_FILES = 200
@@ -121,11 +120,4 @@ class TuningStore:
     def _write(self, path: Path, content: Mapping[str, object], indent: int | None = None) -> None:
         make_trusted_folder(self.engine_dir.resolve())
         make_trusted_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(content, ensure_ascii=False, indent=indent), encoding="utf-8")
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        write_file(path, json.dumps(content, ensure_ascii=False, indent=indent).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
@@ -43,3 +44,20 @@ def refuse_untrusted(path: Path) -> None:
         raise EngineError(
             f"{path}: other users may write there", f"Run chmod go-w {path}, or name another folder with --engine-dir."
         )
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of a trusted folder at once; the later of two simultaneous writers wins.
+
+    Raises:
+        OSError: It cannot be written; the earlier file is unchanged.
+    """
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.store.trust import refuse_untrusted
+from vision_infer.engine.store.trust import refuse_untrusted, write_file
 
 MAX_BYTES = 100_000_000
 """The maximum size of the content; a larger one is not written."""
@@ -32,14 +32,5 @@ def write_checked(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written; the earlier file is unchanged.
     """
-    if not content or len(content) > MAX_BYTES:
-        return
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    if content and len(content) <= MAX_BYTES:
+        write_file(path, hashlib.sha256(content).digest() + content)
