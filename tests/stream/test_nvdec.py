@@ -202,6 +202,25 @@ def test_a_file_restarts_on_the_cpu_if_the_gpu_fails(
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
+def test_a_file_continues_on_the_cpu_if_another_thread_finds_the_gpu_lost(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = media.clip(media.B_FRAMES)
+    expected, *_ = read_images(spec_of(path, "cpu"))
+    opened: list[str] = []
+    monkeypatch.setattr(nvdec, "_hwaccel", lambda gpu: None)
+    monkeypatch.setattr(Decoding, "opened", lambda decoding, _: opened.append(decoding.where))
+    monkeypatch.setattr(Decoding, "image", lambda _, frame, orientation: VideoImage(frame, orientation))
+    with open_source(spec_of(path, gpu=0)) as source:
+        found = []
+        for frame in source.frames():
+            found.append(frame.image.to_rgb())
+            if len(found) in (7, 8):
+                source._decoding.lost("CUDA: illegal address (error 700)")  # type: ignore[attr-defined]
+        assert (source.info.decoder, source.report.gpu_failures, source.report.gaps) == ("cpu", 1, 0)
+    assert opened == ["cuda:0", "cpu"]
+    assert len(found) == len(expected)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def _fails() -> Any:
     raise av.error.ExternalError(-542398533, "Generic error in an external library")
 

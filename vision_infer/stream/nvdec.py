@@ -200,7 +200,8 @@ class Decoding:
         self._spec = spec
         self._report = report
         self._gpu = wanted_gpu(spec)
-        self._lost = False
+        self.is_lost = False
+        """Whether a thread that read a frame has found the GPU lost, and the source is still to be opened again."""
         self._reader: SurfaceReader | None = None
         self.hwaccel: HWAccel | None = None
         """The hardware decoder with which FFmpeg opens the source; None to decode on the CPU."""
@@ -235,7 +236,7 @@ class Decoding:
     def image(self, frame: av.VideoFrame, orientation: Orientation) -> VideoImage:
         """Return a decoded frame as an image; raise StreamError if its GPU was lost after it was decoded."""
         if frame.format.name == "cuda":
-            if self._lost:
+            if self.is_lost:
                 raise self._failure()
             return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0, self._reader)
         if self._gpu is not None:
@@ -246,7 +247,8 @@ class Decoding:
         """Handle a failure that is not an error in the data. Returns whether the source must be opened again, because it is
         decoded on the CPU from now on."""
         if self._gpu is None:
-            return False
+            known, self.is_lost = self.is_lost, False  # another thread has noticed it before
+            return known
         self._report.gpu_failures += 1
         self._use_cpu(f"the GPU decoder failed: {reason}")
         _failed[_key(self._spec)] = f"the GPU decoder failed before: {reason}"
@@ -256,8 +258,8 @@ class Decoding:
 
     def lost(self, reason: str) -> StreamError:
         """Handle a GPU that is lost, as any thread notices that reads a frame; returns the error that ends the connection."""
-        self._lost = True
-        self.failed(reason)
+        if not self.is_lost:
+            self.is_lost = self.failed(reason)
         return self._failure()
 
     def _failure(self) -> StreamError:

@@ -168,9 +168,8 @@ class VideoFileSource:
                 if times is not None:
                     times.sent(packet.pts)
             # 3. Decode. A packet that cannot be decoded is a gap, not the end.
-            self._log.use_thread()
             try:
-                decoded = packet.decode()
+                decoded = self._decode(packet)
             except av.error.InvalidDataError:
                 if self._log.contains("max pixel count"):
                     raise too_many_pixels("later images", read, self._shown) from None
@@ -200,6 +199,14 @@ class VideoFileSource:
                 self._marked += frame.is_corrupt
                 watch.frame(pts_s, next_s, self._log.errors + self._marked)
                 yield frame, pts_s, next_s
+
+    def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+        """Decode a packet; a GPU that another thread has found lost is an error of FFmpeg as well."""
+        self._log.use_thread()
+        decoded = packet.decode()
+        if self._decoding.is_lost:
+            raise av.error.ExternalError(av.error.tag_to_code(b"EXT "), "the GPU is lost")
+        return decoded
 
     def _ordered_times(self) -> OrderedTimes | None:
         """AVI has no presentation times: they are restored from the order of the frames."""
