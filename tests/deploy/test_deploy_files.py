@@ -205,7 +205,7 @@ def test_the_unit_uses_notifications_and_the_watchdog() -> None:
     assert settings["Restart"] == ["on-failure"]
     assert settings["StartLimitIntervalSec"] == ["0"]  # no limit of restarts
     assert int(settings["TimeoutStopSec"][0]) > 5
-    assert "AF_UNIX" in settings["RestrictAddressFamilies"][0].split()
+    assert {"AF_UNIX", "AF_NETLINK"} <= set(settings["RestrictAddressFamilies"][0].split())
     assert "--host ${SERVE_HOST}" in settings["ExecStart"][0]
     assert "SERVE_HOST=127.0.0.1" in settings["Environment"][0].split()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -454,6 +455,17 @@ def test_a_port_on_all_addresses_announces_those_of_the_interfaces() -> None:
     found = asyncio.run(Addresses((), "0.0.0.0", HandClock()).current())
     assert found
     assert not any(":" in address or address == "0.0.0.0" for address in found)
+
+
+def test_a_system_that_hides_its_addresses_leaves_loopback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(**_: bool) -> list[str]:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(ice, "get_host_addresses", refused)
+    assert asyncio.run(Addresses((), "0.0.0.0", HandClock()).current()) == ["127.0.0.1"]
+    assert "set preview.addresses" in caplog.text
 
 
 # TCP

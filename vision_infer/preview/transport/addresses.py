@@ -62,8 +62,20 @@ class Addresses:
     def _own(self) -> list[str]:
         if not self._bound.is_unspecified:
             return [str(self._bound)]
-        found = ice.get_host_addresses(use_ipv4=True, use_ipv6=self._bound.version == 6)
-        return found or ["127.0.0.1"]
+        return own_addresses(self._bound.version == 6) or ["127.0.0.1"]
+
+
+def own_addresses(ipv6: bool) -> list[str]:
+    """Return the addresses of the machine's interfaces, without loopback; none where the system does not list them.
+
+    Linux lists them through netlink sockets, which a sandbox may forbid, such as ``RestrictAddressFamilies`` of systemd.
+    """
+    try:
+        found: list[str] = ice.get_host_addresses(use_ipv4=True, use_ipv6=ipv6)
+    except OSError as error:
+        _log.warning("the addresses of this machine cannot be read (%s): set preview.addresses", error.strerror)
+        return []
+    return found
 
 
 def _is_address(name: str) -> bool:

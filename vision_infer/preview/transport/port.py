@@ -11,11 +11,11 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aioice import Candidate, ice, stun
+from aioice import Candidate, stun
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.preview.transport.addresses import Addresses
+from vision_infer.preview.transport.addresses import Addresses, own_addresses
 from vision_infer.preview.transport.route import Agent, Route
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.preview.transport.stun_message import StunMessage
@@ -87,7 +87,7 @@ class SharedPort:
         hosts = await self._addresses.current()
         if not hosts:
             raise NoAddressError("no address for viewers is known", "Check preview.addresses: no name can be resolved.")
-        more = ice.get_host_addresses(use_ipv4=True, use_ipv6=False) if self._own_machine else []
+        more = own_addresses(ipv6=False) if self._own_machine else []
         udp = [self._candidate(host, "udp", _HOST, 65535 - number) for number, host in enumerate([*hosts, *more])]
         tcp = [self._candidate(host, "tcp", _HOST_TCP, _PASSIVE + 8191 - number) for number, host in enumerate(hosts)]
         return udp + tcp
