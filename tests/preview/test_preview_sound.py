@@ -123,6 +123,7 @@ def test_a_player_with_a_data_channel_hears_sound_when_it_requests_it(cameras: R
                 watcher.channel.send(nonsense)
             ask(watcher, True)
             await until(lambda: len(watcher.payloads) > 10)
+            assert watcher.session.sound is not None
             names = [thread.name for thread in threading.enumerate()]
             assert names.count("sound-door") == 1
             ask(watcher, False)
@@ -132,6 +133,11 @@ def test_a_player_with_a_data_channel_hears_sound_when_it_requests_it(cameras: R
             heard = len(watcher.payloads)
             await watcher.has(15)
             assert len(watcher.payloads) == heard
+            ending = watcher.session.end("done")
+            await asyncio.sleep(0)
+            watcher.session.sound.request('{"sound": true}')  # on its way while the session ends
+            await ending
+            assert not relay.wants_sound()
             await watcher.peer.close()
             await preview.close()
 

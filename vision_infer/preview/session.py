@@ -239,7 +239,7 @@ class Session:
             self.feed.leave(self.viewer)
             self.viewer.close()
         if self.sound is not None:
-            self.sound.listen(False)
+            self.sound.close()
         self._on_end(self)
         try:
             async with asyncio.timeout(_CLOSE_S):

@@ -36,7 +36,7 @@ class SoundFeed:
     def __init__(self, name: str, relay: Relay, always_opus: bool) -> None:
         self.listeners: list[SoundSender] = []
         self.dropped = 0
-        """The number of packets that were dropped because the encoder or the event loop was too slow."""
+        """The number of packets that were dropped because the encoder, the event loop or a viewer was too slow."""
         self._name = name
         self._relay = relay
         self._always_opus = always_opus

@@ -21,6 +21,9 @@ _MAX_SOCKET_BYTES = 64 * 1024
 class SoundSource(Protocol):
     """What a viewer listens to."""
 
+    dropped: int
+    """The number of packets that were dropped."""
+
     def join(self, listener: SoundSender) -> None:
         """Add a listener."""
         ...
@@ -56,15 +59,19 @@ class SoundSender(RtpOut):
         self._synced = synced
         self._now = clock.monotonic_ns
         self._timeline = SoundTimeline(secrets.randbits(32))
-        self.dropped = 0
-        """The number of packets that were dropped because the viewer was too slow."""
+        self._closed = False
 
     def listen(self, on: bool) -> None:
-        """Start or stop sending."""
-        if on:
+        """Start or stop sending; without effect after :meth:`close`."""
+        if on and not self._closed:
             self._feed.join(self)
         else:
             self._feed.leave(self)
+
+    def close(self) -> None:
+        """Stop sending for good: later requests of the player are ignored."""
+        self._closed = True
+        self._feed.leave(self)
 
     def request(self, message: object) -> None:
         """Start or stop sending as the player requests: ``{"sound": true}``. Other messages are ignored."""
@@ -85,7 +92,7 @@ class SoundSender(RtpOut):
         time, begins = self._timeline.next(frame, self._now())
         try:
             if self.waiting > _MAX_SOCKET_BYTES:
-                self.dropped += 1
+                self._feed.dropped += 1
                 return
             self.send([frame.payload], time, payload_type, last=begins)
         except ConnectionError:
