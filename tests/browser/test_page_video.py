@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +17,7 @@ from tests.support.cameras import ClockMount, RtspServer
 from tests.support.lossy_relay import LossyRelay, Outage, without_candidates
 from tests.support.media import Clip, bikes, clip
 from tests.support.serve_process import ServeProcess
+from tests.support.turn_server import TURN_SECRET, turn_server
 
 CAMERAS = (
     ClockMount("/plain", 320, 180, 25, key_interval=250),
@@ -124,38 +121,6 @@ def through(relay: LossyRelay, sessions: list[str], route: Route) -> None:
     answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
     sessions.append(answer.headers["location"])
     route.fulfill(response=answer, body=relay.answer(answer.text()))
-
-
-TURN_SECRET = "a secret for tests"
-
-
-@contextmanager
-def turn_server(folder: Path) -> Iterator[str]:
-    """Run coturn with a shared secret; return the URL of the server."""
-    program = shutil.which("turnserver")
-    if program is None:
-        pytest.skip("coturn is not installed; run: make packages")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
-        route.connect(("192.0.2.1", 9))  # sends nothing
-        address = route.getsockname()[0]
-    with socket.create_server((address, 0)) as free:
-        port = free.getsockname()[1]
-    options = [
-        "-n",
-        "--use-auth-secret",
-        f"--static-auth-secret={TURN_SECRET}",
-        "--realm=test",
-        "--no-tls",
-        "--no-dtls",
-        "--no-cli",
-    ]
-    places = [f"--listening-ip={address}", f"--relay-ip={address}", f"--listening-port={port}", f"--pidfile={folder}/turn.pid"]
-    process = subprocess.Popen([program, *options, *places, "--log-file=stdout"], stdout=subprocess.DEVNULL, cwd=folder)
-    try:
-        yield f"turn:{address}:{port}?transport=tcp"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def test_a_turn_server_carries_the_video(browser: Browser, tmp_path: Path) -> None:

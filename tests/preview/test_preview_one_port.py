@@ -7,16 +7,21 @@ import random
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.preview.watching import LIMIT_S, Stream, Watcher, watch, watch_with_gstreamer
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.free_port import free_port
 from tests.support.ice_peer import TcpBridge
-from vision_infer.config.preview import PreviewSettings
+from tests.support.turn_server import TURN_SECRET, turn_server
+from vision_infer.config.preview import IceServer, PreviewSettings
 from vision_infer.core.errors import UsageError
 from vision_infer.preview.preview import NoPreviewError, Preview
+from vision_infer.preview.transport import turn_relay
+from vision_infer.preview.transport.datagrams import Datagrams
 from vision_infer.preview.transport.sockets import bind
 
 SIZES = {"door": (320, 180), "gate": (480, 270)}
@@ -32,10 +37,14 @@ def cameras() -> Iterator[RtspServer]:
 
 @asynccontextmanager
 async def previews(
-    cameras: RtspServer, *streams: str, host: str = "127.0.0.1", addresses: tuple[str, ...] = ()
+    cameras: RtspServer,
+    *streams: str,
+    host: str = "127.0.0.1",
+    addresses: tuple[str, ...] = (),
+    ice_servers: tuple[IceServer, ...] = (),
 ) -> AsyncIterator[Preview]:
     """Open a preview of streams on one port, and wait until they have video."""
-    preview = Preview(settings := PreviewSettings(port=free_port(), addresses=addresses))
+    preview = Preview(settings := PreviewSettings(port=free_port(), addresses=addresses, ice_servers=ice_servers))
     with bind(settings, host) as sockets, ExitStack() as stack:
         assert sockets is not None
         await preview.open(sockets)
@@ -109,6 +118,43 @@ def test_players_of_two_cameras_get_their_own_video(cameras: RtspServer, viewers
             await asyncio.gather(*(watcher.peer.close() for _, watcher in present))
 
     asyncio.run(run())
+
+
+def test_a_turn_server_of_the_service_carries_the_video(cameras: RtspServer, tmp_path: Path) -> None:
+    """The player knows the relayed address of the service only."""
+
+    def relayed(answer: str) -> str:
+        assert "typ relay" in answer
+        return re.sub(r"a=candidate:.* typ host.*\r\n", "", answer)
+
+    async def run(url: str) -> None:
+        servers = (IceServer(url=url, secret=SecretStr(TURN_SECRET)), IceServer(url="stun:192.0.2.99:3478"))
+        async with previews(cameras, "door", ice_servers=servers) as preview:
+            watcher = await watch(preview, answered=relayed)
+            await watcher.has(10)
+            assert isinstance(watcher.session.route, Datagrams)
+            assert str(preview.settings.port) in watcher.session.answer
+            await watcher.peer.close()
+
+    with turn_server(tmp_path) as url:
+        asyncio.run(run(url))
+
+
+def test_a_turn_server_that_does_not_respond_costs_time_only(
+    cameras: RtspServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(turn_relay, "OPEN_S", 0.1)
+    server = IceServer(url="turn:127.0.0.1:9", username="a", credential=SecretStr("geheim"))
+
+    async def run() -> None:
+        async with previews(cameras, "door", ice_servers=(server,)) as preview:
+            watcher = await watch(preview)
+            await watcher.has(2)
+            await watcher.peer.close()
+
+    asyncio.run(run())
+    assert "preview.ice_servers: the TURN server assigns no address" in caplog.text
+    assert "geheim" not in caplog.text
 
 
 def test_an_offer_without_own_checks_is_refused(cameras: RtspServer) -> None:

@@ -21,6 +21,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.preview.transport import tcp as tcp_module
 from vision_infer.preview.transport.addresses import Addresses
 from vision_infer.preview.transport.agent import MAX_ROUTES, LiteAgent
+from vision_infer.preview.transport.candidates import CheckRate
 from vision_infer.preview.transport.port import OWNED_NS, SharedPort
 from vision_infer.preview.transport.sockets import bind
 
@@ -48,7 +49,8 @@ async def shared(clock: Clock | None = None, host: str = "127.0.0.1", *addresses
 
 async def viewer(port: SharedPort, clock: Clock | None = None) -> tuple[LiteAgent, IcePeer]:
     """Return the agent of a new viewer, and its player."""
-    agent = LiteAgent(port, clock or HandClock())
+    clock = clock or HandClock()
+    agent = LiteAgent(port, clock, CheckRate(clock))
     peer = IcePeer(agent.local_username, agent.local_password)
     agent.remote_username, agent.remote_password = peer.own_ufrag, peer.own_password
     await agent.gather_candidates()

@@ -96,7 +96,6 @@ class Session:
         self.answer = ""
         self._clock = clock
         self._local = local
-        port = None if any(server.url.startswith("turn") for server in ice) else port
         self._lite = port is not None
         self._on_end = on_end
         self._began_ns = clock.monotonic_ns()
@@ -108,7 +107,7 @@ class Session:
         servers = [_rtc_server(with_credentials(server, clock.wall_ns())) for server in ice]
 
         def make_agent(**servers: Any) -> LiteAgent | RandomPortAgent:
-            return RandomPortAgent(checks, clock, **servers) if port is None else LiteAgent(port, clock)
+            return RandomPortAgent(checks, clock, **servers) if port is None else LiteAgent(port, clock, checks, **servers)
 
         self._peer = PeerConnection(RTCConfiguration(iceServers=servers), make_agent)
 

@@ -4,8 +4,10 @@ It answers connectivity checks, and sends to the route that the viewer has nomin
 from another address, and with ICE-lite alone the video would go there. Therefore the first route is used at once, but a change
 of the route needs one check in the other direction, which only the viewer can answer.
 
-With a TURN server, the viewer can also reach an address there, which lets packets through from the viewer's candidates only
-(RFC 8656, section 9). They are announced to the server by sending one check to each of them.
+If a TURN server is configured, the viewer can also reach an address there. The server lets packets through to the service only
+from addresses to which the service has sent (RFC 8656, section 9). Therefore one check goes through the server to each candidate
+of the viewer. STUN servers are for players only: behind a NAT, the service announces ``preview.addresses`` instead, because
+with ICE-lite no packet of the service would open the NAT for a viewer.
 """
 
 from __future__ import annotations
@@ -14,18 +16,24 @@ import asyncio
 import base64
 import secrets
 from collections import deque
+from contextlib import suppress
+from typing import Any
 
 from aioice import Candidate, ConnectionClosed, stun
 
 from vision_infer.core.clock import Clock
-from vision_infer.preview.transport.port import SharedPort
+from vision_infer.preview.transport.candidates import CheckRate
+from vision_infer.preview.transport.datagrams import Datagrams
+from vision_infer.preview.transport.port import MEDIA, STUN, SharedPort
 from vision_infer.preview.transport.route import Route
 from vision_infer.preview.transport.stun_message import StunMessage
+from vision_infer.preview.transport.turn_relay import TurnRelay
 
 MAX_ROUTES = 32
 """The maximum number of routes of a viewer; a further one replaces the oldest that is not in use."""
 _MAX_RECEIVED = 256
 """The maximum number of received packets that wait; further ones are dropped."""
+_CHECK_PAUSE_S = 0.02
 _UFRAG, _PASSWORD = 9, 24
 """The number of random bytes of the user name fragment and the password, which are multiples of 3 for Base64."""
 
@@ -38,9 +46,11 @@ class LiteAgent:
     Args:
         port: The shared port.
         clock: The source of time.
+        checks: The limit of own checks through TURN servers for all viewers.
+        servers: The arguments of ``aioice.Connection`` for the STUN and TURN server.
     """
 
-    def __init__(self, port: SharedPort, clock: Clock) -> None:
+    def __init__(self, port: SharedPort, clock: Clock, checks: CheckRate, **servers: Any) -> None:
         self.local_username = port.prefix + _random(_UFRAG)
         self.local_password = _random(_PASSWORD)
         self.local_candidates: list[Candidate] = []
@@ -55,6 +65,9 @@ class LiteAgent:
         """The number of valid connectivity checks from the viewer."""
         self.heard_ns = 0
         """The time of the last valid check, monotonic; 0 before the first."""
+        self._turn = {name: value for name, value in servers.items() if name.startswith("turn_")}
+        self._relay: TurnRelay | None = None
+        self._rate = checks
         self._port = port
         self._now = clock.monotonic_ns
         self._routes: dict[object, Route] = {}
@@ -72,11 +85,22 @@ class LiteAgent:
     async def gather_candidates(self) -> None:
         """Determine the own candidates, and start to answer checks."""
         self.local_candidates = await self._port.candidates()
-        if not self._closed.done():
+        if self._turn:
+            relay = TurnRelay(self._relayed, self._relay_lost)
+            candidate = await relay.open(self._turn)
+            if candidate is not None:
+                self._relay = relay
+                self.local_candidates.append(candidate)
+        if self._closed.done():
+            self._close_relay()
+        else:
             self._port.add(self)
 
     async def add_remote_candidate(self, candidate: Candidate | None) -> None:
-        """Ignore a candidate of the viewer: checks show its address."""
+        """Let a candidate of the viewer through the TURN server. The shared port needs none: checks show the address."""
+        if candidate is not None:
+            self.remote_candidates.append(candidate)
+            await self._permit(candidate)
 
     async def connect(self) -> None:
         """Wait for a valid check.
@@ -84,6 +108,8 @@ class LiteAgent:
         Raises:
             ConnectionError: The agent was closed.
         """
+        for candidate in tuple(self.remote_candidates):  # those of the offer, for which the password was not known yet
+            await self._permit(candidate)
         await asyncio.shield(self._connected)
 
     async def close(self) -> None:
@@ -91,6 +117,7 @@ class LiteAgent:
         if self._closed.done():
             return
         self._closed.set_result(None)
+        self._close_relay()
         self._port.remove(self)
         self.route = None
         for route in list(self._routes.values()):
@@ -141,7 +168,7 @@ class LiteAgent:
         """Answer a connectivity check; return whether it is valid, so that its route belongs to the viewer."""
         message = request.message
         user = f"{self.local_username}:{self.remote_username}"
-        if message.attributes["USERNAME"] != user or not request.proves(self.local_password):
+        if message.attributes.get("USERNAME") != user or not request.proves(self.local_password):
             return False
         self.checks += 1
         self.heard_ns = self._now()
@@ -158,7 +185,7 @@ class LiteAgent:
             if self.route is None:
                 self._use(route)
             elif "USE-CANDIDATE" in message.attributes and route is not self.route:
-                self._verify(route)
+                self._ask(route)
         return True
 
     def answered(self, request: StunMessage, key: object) -> None:
@@ -197,7 +224,38 @@ class LiteAgent:
         if not self._connected.done():
             self._connected.set_result(None)
 
-    def _verify(self, route: Route) -> None:
+    async def _permit(self, candidate: Candidate) -> None:
+        while not self._closed.done() and self._relay is not None and self.remote_password is not None:
+            if self._rate.take():
+                self._ask(Datagrams(self._relay.transport, (candidate.host, candidate.port)))
+                return
+            await asyncio.sleep(_CHECK_PAUSE_S)
+
+    def _relayed(self, data: bytes, remote: tuple[str, int]) -> None:
+        """Take a packet from the TURN server, as the port does for others."""
+        first = data[0] if data else 255
+        if first in MEDIA and remote in self._routes:
+            self.receive(data)
+        elif first in STUN and self._relay is not None:
+            with suppress(ValueError):
+                message = StunMessage(data)
+                if message.message.message_class == stun.Class.REQUEST:
+                    self.check(message, Datagrams(self._relay.transport, remote))
+                else:
+                    self.answered(message, remote)
+
+    def _relay_lost(self) -> None:
+        self._relay = None
+        for route in [one for one in self._routes.values() if isinstance(one, Datagrams)]:
+            self.lost(route)
+
+    def _close_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+
+    def _ask(self, route: Route) -> None:
+        """Send an own check."""
         if self.remote_password is None:
             return
         check = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, self._verifying.get(route.key))

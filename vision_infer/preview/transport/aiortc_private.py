@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import aioice
-from aioice import stun, turn
+from aioice import stun
 from aiortc import (
     RTCConfiguration,
     RTCDtlsTransport,
@@ -44,10 +44,9 @@ USED: dict[Any, tuple[str, ...]] = {
         *(f"{_SENDER}{name}" for name in ("packet_count", "octet_count")),
     ),
     aioice.Connection: ("_nominated", "check_start_task", "request_received", "get_event", "remote_candidates"),
-    aioice.ice: ("get_host_addresses",),
+    aioice.ice: ("get_host_addresses", "relayed_candidate"),
     stun.Message: ("add_message_integrity", "check_message_integrity"),
     stun: ("parse_message",),
-    turn: ("create_turn_endpoint",),
 }
 """The used attributes by class or module. Attributes that constructors set are found in their code."""
 

@@ -24,8 +24,8 @@ from vision_infer.preview.transport.udp import Address, UdpRoute, UdpSocket, rem
 
 OWNED_NS = 10_000_000_000
 """The time for which an address belongs to a viewer after a valid check: a check of another viewer does not take it over."""
-_STUN = range(4)
-_MEDIA = frozenset((*range(20, 64), *range(128, 192)))
+STUN = range(4)
+MEDIA = frozenset((*range(20, 64), *range(128, 192)))
 """The first bytes of DTLS, and of RTP and RTCP."""
 _HOST, _HOST_TCP = 126, 90
 """The type preferences of candidates: UDP comes first (RFC 8445, section 5.1.2; RFC 6544, section 4.2)."""
@@ -119,12 +119,12 @@ class SharedPort:
         first = data[0] if data else 255
         if self._own_machine and not _from_this_machine(address[0], local):
             pass
-        elif first in _MEDIA:
+        elif first in MEDIA:
             owner = self._owners.get(remote_of(address))
             if owner is not None:
                 owner.agent.receive(data)
                 return
-        elif first in _STUN and self._stun(data, remote_of(address), lambda: UdpRoute(self._udp, address, local)):
+        elif first in STUN and self._stun(data, remote_of(address), lambda: UdpRoute(self._udp, address, local)):
             return
         self.strays += 1
 
@@ -156,7 +156,7 @@ class SharedPort:
     def _from_tcp(self, data: bytes, route: TcpRoute) -> None:
         first = data[0] if data else 255
         agent = route.agent
-        if first in _STUN:
+        if first in STUN:
             try:
                 request = StunMessage(data)
             except ValueError:
@@ -170,7 +170,7 @@ class SharedPort:
             if found is not None and agent in (None, found) and found.check(request, route):
                 route.belong(found)
                 return
-        elif first in _MEDIA and agent is not None:
+        elif first in MEDIA and agent is not None:
             agent.receive(data)
             return
         self.strays += 1
