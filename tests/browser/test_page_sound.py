@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.checked_page import checked_page
+from tests.browser.checked_page import CHROMIUM, FIREFOX, checked_page
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 
@@ -19,8 +19,8 @@ ENERGY = """async () => {
       if (report.type !== "inbound-rtp") continue;
       if (report.kind === "audio") energy += report.totalAudioEnergy ?? 0;
       else {
-        frames += report.framesDecoded;
-        delay = Math.max(delay, report.jitterBufferDelay / report.jitterBufferEmittedCount);
+        frames += report.framesDecoded ?? 0;
+        if (report.jitterBufferEmittedCount) delay = Math.max(delay, report.jitterBufferDelay / report.jitterBufferEmittedCount);
       }
     }
   }
@@ -49,6 +49,7 @@ def measured(page: Page, figure: str, least: float) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("browser", [CHROMIUM, FIREFOX], indirect=True)
 def test_sound_is_off_until_the_button_switches_it_on(browser: Browser, site: str) -> None:
     with checked_page(browser, site) as checked:
         page = checked.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,24 @@ def test_an_offer_is_reduced_to_the_codecs_that_are_sent() -> None:
     assert "G722" in unheard
 
 
-@pytest.mark.parametrize("direction", ["a=sendonly", "a=inactive"])
-def test_a_player_that_accepts_no_sound_gets_none(direction: str) -> None:
-    assert read_sound((("v=0",), ("m=audio 9 UDP/TLS/RTP/SAVPF 0", direction))) is None
+@pytest.mark.parametrize(("port", "line"), [(9, "a=sendonly"), (9, "a=inactive"), (0, "a=recvonly")])
+def test_a_player_that_accepts_no_sound_gets_none(port: int, line: str) -> None:
+    assert read_sound((("v=0",), (f"m=audio {port} UDP/TLS/RTP/SAVPF 0", line))) is None
+    assert read_sound((("v=0",), ("m=audio 0 UDP/TLS/RTP/SAVPF 0", "a=bundle-only"))) is not None
+
+
+def test_damaged_audio_sections_raise_no_error() -> None:
+    chance = random.Random(1)
+    for _ in range(3000):
+        text = list(AUDIO)
+        for _ in range(chance.randrange(1, 8)):
+            at = chance.randrange(2, len(text))
+            text[at : at + chance.randrange(3)] = chance.choice(
+                ("", " ", "\r\n", "\0", "9" * 30, "a=rtpmap:", "\u0663", "m=audio ")
+            )
+        sections = [part.split("\r\n") for part in ("m=" + part for part in "".join(text).split("m=")[1:])]
+        sound = read_sound(tuple(map(tuple, sections)))
+        with_sound("".join(text), () if sound is None else sound.payload_types.values())
 
 
 def test_damaged_payload_types_are_skipped() -> None:

@@ -178,11 +178,13 @@ def source_command(
         UsageError: The model does not know a class of the settings, or of a zone or line.
     """
     scene = SceneSettings() if shapes.zones is None else shapes.zones.of(spec.name)
+    # A camera is asked for sound only if its annotated video is written.
+    live = LiveOptions(keyframes_only=settings.keyframes_only, audio=any(output.kind == "video" for output in outputs))
     places: list[ZoneSettings | LineSettings] = [*scene.zones.values(), *scene.lines.values()]
     for place in places:
         classes_by_number(lane.engine.card, place.classes)
     return add_stream(
-        replace(spec, decode=settings.decode, live=LiveOptions(keyframes_only=settings.keyframes_only)),
+        replace(spec, decode=settings.decode, live=live),
         lane,
         settings,
         outputs=outputs,

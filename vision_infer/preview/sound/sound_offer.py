@@ -32,6 +32,8 @@ def read_sound(sections: tuple[tuple[str, ...], ...]) -> SoundOffer | None:
     section = next((section for section in sections if section[0].startswith("m=audio ")), None)
     if section is None or "a=sendonly" in section or "a=inactive" in section:
         return None
+    if section[0].split()[1:2] == ["0"] and "a=bundle-only" not in section:
+        return None  # the section is rejected (RFC 3264, section 6)
     types = {number: codec.name for number, codec in _STATIC.items()}
     for match in filter(None, map(_RTPMAP.match, section)):
         codec = _CODECS.get(match[2].lower())
@@ -60,9 +62,9 @@ def with_sound(sdp: str, kept: Collection[int]) -> str:
             inside = line.startswith("m=audio ")
             if inside:
                 numbers, waiting = waiting, set()
-                kind, port, protocol, *formats = line.split()
-                chosen = [number for number in formats if not numbers or number in numbers]
-                lines += [" ".join([kind, port, protocol, *chosen]), "a=recvonly"]
+                words = line.split()
+                chosen = [number for number in words[3:] if not numbers or number in numbers]
+                lines += [" ".join(words[:3] + chosen), "a=recvonly"]
                 continue
         if inside:
             match = _OF_TYPE.match(line)
