@@ -113,6 +113,17 @@ def test_a_player_that_accepts_no_sound_gets_none(port: int, line: str) -> None:
     assert read_sound((("v=0",), ("m=audio 0 UDP/TLS/RTP/SAVPF 0", "a=bundle-only"))) is not None
 
 
+def test_endless_numbers_in_an_offer_raise_no_error() -> None:
+    """Python refuses to convert numbers of more than 4,300 digits."""
+    endless = "9" * 5000
+    lines = f"a=extmap:{endless} urn:x\na=rtpmap:{endless} %s\n"
+    text = CHROMIUM.replace("\r\n", "\n").replace("a=rtpmap:111 ", lines % "opus/48000" + "a=rtpmap:111 ", 1)
+    text = text.replace("SAVPF ", f"SAVPF {endless} ").replace("m=audio", lines % "H264/90000" + "m=audio", 1)
+    found = read_sound(read_offer(text).sections)
+    assert found is not None
+    assert found.payload_types["opus"] == 111
+
+
 def test_damaged_audio_sections_raise_no_error() -> None:
     chance = random.Random(1)
     for _ in range(3000):

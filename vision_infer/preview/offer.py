@@ -27,8 +27,8 @@ _SEND_TIME_URI = "/abs-send-time"
 _KNOWN = "VP8"
 """The name under which aiortc sees the chosen codec."""
 _MAX_LINES = 4000
-_EXTMAP = re.compile(r"a=extmap:(\d+)(?:/\w+)? (\S+)")
-_RTPMAP = re.compile(r"a=rtpmap:(\d+) ([\w.+-]+)/(\d+)")
+_EXTMAP = re.compile(r"a=extmap:(\d{1,3})(?:/\w+)? (\S+)")
+_RTPMAP = re.compile(r"a=rtpmap:(\d{1,3}) ([\w.+-]+)/(\d+)")
 _OF_TYPE = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ")
 
 

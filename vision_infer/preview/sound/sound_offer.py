@@ -10,9 +10,9 @@ from vision_infer.preview.sound.sound_frame import OPUS, PCMA, PCMU
 
 _STATIC = {"0": PCMU, "8": PCMA}
 _CODECS = {f"{codec.name.lower()}/{codec.rate}": codec for codec in (OPUS, PCMU, PCMA)}
-_RTPMAP = re.compile(r"a=rtpmap:(\d+) ([\w.+-]+/\d+)")
+_RTPMAP = re.compile(r"a=rtpmap:(\d{1,3}) ([\w.+-]+/\d+)")
 _OF_TYPE = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ")
-_EXTMAP = re.compile(r"a=extmap:(\d+)(?:/\w+)? (\S+)")
+_EXTMAP = re.compile(r"a=extmap:(\d{1,3})(?:/\w+)? (\S+)")
 _DIRECTIONS = frozenset({"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"})
 
 
