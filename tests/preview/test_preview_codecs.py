@@ -203,6 +203,12 @@ def test_obus_around_the_size_of_a_payload_return(sizes: list[int], key: bool) -
     assert max(map(len, payloads)) <= MAX_PAYLOAD
 
 
+def test_a_key_frame_of_vp9_may_have_any_size() -> None:
+    data = int(f"{'10 00 0 0 10 010010011000001101000010 010 0'.replace(' ', '')}{65535:016b}{179:016b}".ljust(256, "0"), 2)
+    packet = EncodedPacket(memoryview(data.to_bytes(32, "big")), 0, True, None)
+    assert vp9.Vp9Packets().payloads(packet)
+
+
 @settings(max_examples=150)
 @given(st.sampled_from(list(LARGE)), st.binary(max_size=200), st.integers(0, 400), st.booleans(), st.booleans())
 def test_no_content_of_a_packet_raises(encoder: str, noise: bytes, at: int, key: bool, outside: bool) -> None:

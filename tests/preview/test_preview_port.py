@@ -236,6 +236,30 @@ def test_an_alternative_address_without_nomination_gets_no_video() -> None:
     asyncio.run(run())
 
 
+def test_the_video_of_a_lost_connection_goes_only_where_the_viewer_has_verified_it() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            reader, writer = await connected(port)
+            writer.write(framed(peer.check()))
+            peer.verified(await packet(reader))
+            with closing(Udp(port)) as victim, closing(Udp(port)) as end:
+                victim.send(peer.check(nominate=False))  # as if repeated by somebody who has seen it
+                peer.verified(await victim.read())
+                writer.transport.abort()
+                await until(lambda: agent.route is None or agent.route.protocol == "udp")
+                assert agent.route is None
+                victim.send(peer.check())
+                peer.verified(await victim.read())
+                assert agent.route is None
+                end.send(peer.check())
+                peer.verified(await end.read())
+                end.send(peer.answer(await end.read()))
+                await selected(agent, end)
+
+    asyncio.run(run())
+
+
 def test_an_address_belongs_to_one_viewer_until_it_is_silent() -> None:
     async def run() -> None:
         clock = HandClock()

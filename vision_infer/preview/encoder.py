@@ -62,6 +62,7 @@ class EncodedFeed(Feed):
 
     def __init__(self, name: str, relay: Relay, codec: CodecName, settings: PreviewSettings, by: By, clock: Clock) -> None:
         super().__init__(codec, by)
+        self.profile = ENCODED[codec].profile
         self._name = name
         self._relay = relay
         self._settings = settings

@@ -175,6 +175,8 @@ class Preview:
             except BaseException:
                 session.end("the offer could not be answered")
                 raise
+            if session.id not in self._sessions:
+                raise NoPreviewError(f"{stream}: the session has ended", "Send a new offer.")
         finally:
             self._arriving[stream] -= 1
             if not self._arriving[stream]:
@@ -267,7 +269,7 @@ class Preview:
                 try:
                     if preview is None:
                         raise NoPreviewError(f"{stream}: the stream was removed")
-                    session.move(preview.instead_of(feed, reason), "encoded", reason)
+                    session.move(preview.instead_of(feed, reason), reason)
                 except NoPreviewError as error:
                     session.end(str(error))
 

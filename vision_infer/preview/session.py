@@ -18,6 +18,7 @@ from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
 from vision_infer.preview.codecs.matching import Codec
+from vision_infer.preview.encoder import EncodedFeed
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import CLOCK_RATE
 from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Offer, finish_answer
@@ -155,7 +156,8 @@ class Session:
         if self._lite:
             answer = answer.replace("\r\nm=", "\r\na=ice-lite\r\nm=", 1)
         self.answer = finish_answer(answer, codec, parameters, offer.mid, delay)
-        self.feed.join(self.viewer)
+        if self._ending is None and self.viewer not in self.feed.viewers:  # it may have ended or moved meanwhile
+            self.feed.join(self.viewer)
         if self.sound is not None and self._channel is None:
             self.sound.listen(True)  # a player without a data channel cannot request sound
 
@@ -182,12 +184,12 @@ class Session:
                 await self._viewer.outgoing.dtls.transport.addRemoteCandidate(candidate_from_sdp(line[12:]))
         return True
 
-    def move(self, feed: Feed, mode: str, reason: str) -> None:
-        """Continue with another feed of the same codec."""
+    def move(self, feed: EncodedFeed, reason: str) -> None:
+        """Continue with encoded video of the same codec."""
         if self.viewer is not None:
             self.feed.leave(self.viewer)
             self.feed = feed
-            self.facts.mode, self.facts.reason = mode, reason
+            self.facts.mode, self.facts.profile, self.facts.reason = "encoded", feed.profile, reason
             feed.join(self.viewer)
 
     @property

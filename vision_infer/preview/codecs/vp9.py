@@ -45,7 +45,7 @@ def payloads(data: bytes, size: Size | None, key: bool) -> tuple[bytes, ...]:
     """
     flags = 0 if key else _PREDICTED
     first = bytes([flags | _BEGIN])
-    if key and size is not None:
+    if key and size is not None and max(size.width, size.height) < 1 << 16:  # else it does not fit the field
         first = struct.pack("!BBHH", flags | _BEGIN | _STRUCTURE, _ONE_LAYER, size.width, size.height)
     found = chunks(data, first, bytes([flags]))
     if not found:

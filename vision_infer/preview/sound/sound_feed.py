@@ -42,7 +42,7 @@ class SoundFeed:
         self._always_opus = always_opus
         self._loop = asyncio.get_running_loop()
         self._sound: SoundFormat | None = None
-        self._frames: deque[SoundFrame] = deque()
+        self._frames: deque[SoundFrame] = deque(maxlen=_MAX_WAITING)
         self._awaited = False
         self._packets: deque[tuple[SoundFormat, SoundPacket]] = deque()
         # Guards _packets and _encoding: the stream's thread adds packets, the encoder's thread takes them.
@@ -127,10 +127,8 @@ class SoundFeed:
 
     def _pass_on(self, frame: SoundFrame) -> None:
         """Pass a payload to the event loop."""
-        if len(self._frames) >= _MAX_WAITING:
-            self._frames.popleft()
-            self.dropped += 1
-        self._frames.append(frame)
+        self.dropped += len(self._frames) == _MAX_WAITING
+        self._frames.append(frame)  # this drops the oldest of too many; the event loop may empty the queue at any time
         if not self._awaited:
             self._awaited = True
             try:

@@ -1,8 +1,8 @@
 """The ICE agent of one viewer on the shared port: ICE-lite (RFC 8445, section 2.5), in place of aioice's inside aiortc.
 
 It answers connectivity checks, and sends to the route that the viewer has nominated. Anyone who has seen a check can repeat it
-from another address, and with ICE-lite alone the video would go there. Therefore the first route is used at once, but a change
-of the route needs one check in the other direction, which only the viewer can answer.
+from another address, and with ICE-lite alone the video would go there. Therefore the first route is used at once, but another
+one needs one check in the other direction, which only the viewer can answer.
 
 If a TURN server is configured, the viewer can also reach an address there. The server lets packets through to the service only
 from addresses to which the service has sent (RFC 8656, section 9). Therefore one check goes through the server to each candidate
@@ -71,6 +71,8 @@ class LiteAgent:
         self._port = port
         self._now = clock.monotonic_ns
         self._routes: dict[object, Route] = {}
+        self._used: set[object] = set()
+        """The keys of the routes that were the first, or that the viewer has verified."""
         self._verifying: dict[object, bytes] = {}
         """The transaction of the own check by the key of its route."""
         self._tie_breaker = secrets.randbits(64)
@@ -182,9 +184,9 @@ class LiteAgent:
         route = self._keep(route)
         route.send((bytes(answer),))
         if answer.message_class == stun.Class.RESPONSE:
-            if self.route is None:
+            if not self._connected.done():
                 self._use(route)
-            elif "USE-CANDIDATE" in message.attributes and route is not self.route:
+            elif route is not self.route and (self.route is None or "USE-CANDIDATE" in message.attributes):
                 self._ask(route)
         return True
 
@@ -200,8 +202,9 @@ class LiteAgent:
         """Forget a route that no longer exists."""
         self._routes.pop(route.key, None)
         self._verifying.pop(route.key, None)
+        self._used.discard(route.key)
         if self.route is route:
-            self.route = next(reversed(self._routes.values()), None)
+            self.route = next((one for key, one in reversed(self._routes.items()) if key in self._used), None)
 
     # Private
 
@@ -220,6 +223,7 @@ class LiteAgent:
 
     def _use(self, route: Route) -> None:
         self.route = route
+        self._used.add(route.key)
         self._verifying.clear()
         if not self._connected.done():
             self._connected.set_result(None)
