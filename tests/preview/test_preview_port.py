@@ -11,7 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
-from aioice import ice, stun
+from aioice import Candidate, ice, stun
 
 from tests.support.free_port import free_port
 from tests.support.hand_clock import HandClock
@@ -24,6 +24,7 @@ from vision_infer.preview.transport.agent import MAX_ROUTES, LiteAgent
 from vision_infer.preview.transport.candidates import CheckRate
 from vision_infer.preview.transport.port import OWNED_NS, SharedPort
 from vision_infer.preview.transport.sockets import bind
+from vision_infer.preview.transport.turn_relay import TurnRelay
 
 LIMIT_S = 20.0
 OWN = ice.get_host_addresses(use_ipv4=True, use_ipv6=False)
@@ -256,6 +257,26 @@ def test_the_video_of_a_lost_connection_goes_only_where_the_viewer_has_verified_
                 peer.verified(await end.read())
                 end.send(peer.answer(await end.read()))
                 await selected(agent, end)
+
+    asyncio.run(run())
+
+
+def test_a_viewer_that_is_connected_needs_no_turn_server() -> None:
+    """With many candidates of many viewers, the rate of own checks would delay the start of its video."""
+
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            while agent._rate.take():
+                pass
+            agent._relay = TurnRelay(lambda *_: None, lambda: None)
+            candidate = Candidate("1", 1, "udp", 1, "192.0.2.1", 5000, "host")
+            adding = asyncio.create_task(agent.add_remote_candidate(candidate))
+            connecting = asyncio.create_task(agent.connect())
+            with closing(Udp(port)) as end:
+                end.send(peer.check())
+                async with asyncio.timeout(LIMIT_S):
+                    await asyncio.gather(adding, connecting)
 
     asyncio.run(run())
 

@@ -229,7 +229,7 @@ class LiteAgent:
             self._connected.set_result(None)
 
     async def _permit(self, candidate: Candidate) -> None:
-        while not self._closed.done() and self._relay is not None and self.remote_password is not None:
+        while not self._connected.done() and self._relay is not None and self.remote_password is not None:
             if self._rate.take():
                 self._ask(Datagrams(self._relay.transport, (candidate.host, candidate.port)))
                 return
