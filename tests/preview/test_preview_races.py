@@ -142,3 +142,17 @@ def test_an_event_loop_that_catches_up_raises_nothing_on_the_thread_of_the_camer
         feed.listeners.clear()
 
     asyncio.run(run())
+
+
+def test_sound_far_from_the_video_does_not_end_the_sender_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc sends the time in 64 bits: a larger one would end its task, and the end of the session would wait for it."""
+
+    async def run() -> None:
+        async with playing(monkeypatch) as (preview, _):
+            session = await preview.offer("door", OFFERS["chromium"], "somebody")
+            assert session.viewer is not None
+            for years in (-130, 20):
+                session.viewer.report(1_800_000_000_000_000_000 + years * 365 * 86_400_000_000_000, 0)
+                assert 0 <= session.viewer.outgoing._sender._RTCRtpSender__ntp_timestamp < 1 << 64
+
+    asyncio.run(run())

@@ -102,7 +102,7 @@ class RtpOut:
             time: Its RTP time.
         """
         seconds, rest = divmod(wall_ns, _SECOND)
-        self.outgoing.report((seconds + _NTP_EPOCH_S) << 32 | (rest << 32) // _SECOND, time)
+        self.outgoing.report((seconds + _NTP_EPOCH_S) % (1 << 32) << 32 | (rest << 32) // _SECOND, time)
 
     async def _send_again(self, sequence: int) -> None:
         """Retransmit a lost packet (RFC 4588)."""
