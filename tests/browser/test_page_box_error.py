@@ -12,6 +12,7 @@ from tests.browser.box_error import STEP_PX, measure_box_errors
 from tests.browser.checked_page import CHROMIUM, FIREFOX, checked_page
 from tests.browser.square_model import write_square_model
 from tests.support.cameras import ClockMount, RtspServer
+from tests.support.media import ROOT
 from tests.support.serve_process import ServeProcess
 
 pytestmark = pytest.mark.timing
@@ -37,3 +38,31 @@ def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: 
     print(f"{fps or 30} results/s: off by p50 {p50:.2f}, p95 {p95:.2f} frame intervals; {exact:.0%} had their own result")
     assert len(errors) >= 0.9 * len(measured), "nearly every frame has a box"
     assert p95 <= 1
+
+
+SLOW_HOOK = """
+import time
+
+def hook(result):
+    time.sleep(0.06)
+    return result
+"""
+
+
+@pytest.mark.slow
+def test_the_video_waits_for_late_results(browser: Browser, tmp_path: Path) -> None:
+    """By default each displayed frame has its own result, though results are later than the video."""
+    model = tmp_path / "square.onnx"
+    write_square_model(model)
+    (tmp_path / "late.py").write_text(SLOW_HOOK, encoding="utf-8")
+    with RtspServer(ClockMount("/clock", 640, 360, 10)) as cameras:
+        text = f"service: {{port: 0}}\nmodel: {model}\nstreams:\n  yard: {{url: {cameras.url('/clock')}, hook: 'late:hook'}}\n"
+        service = ServeProcess(tmp_path, text, PYTHONPATH=f"{tmp_path}:{ROOT}")
+        with service as serve, checked_page(browser, f"http://127.0.0.1:{serve.port}") as checked:
+            in_step = measure_box_errors(checked, "yard", FRAMES // 3)
+            checked.page.get_by_text("Delay video until results arrive").click()
+            checked.wait("document.querySelector('.stage').dataset.mode === 'webrtc'")
+            at_once = measure_box_errors(checked, "yard", FRAMES // 3)
+            checked.expect_quiet()
+    assert sum(exact for _, exact in in_step) >= 0.8 * len(in_step)
+    assert sum(exact for _, exact in at_once) <= 0.2 * len(at_once)

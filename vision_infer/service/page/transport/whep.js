@@ -20,10 +20,15 @@ const SERVERS_MS = 600000; // the credentials of a TURN server are valid for hou
 let known = null;
 
 export class Whep {
-  /** @param {string} name @param {Handlers} handlers */
-  constructor(name, handlers) {
+  /**
+   * @param {string} name
+   * @param {boolean} atOnce whether the service may ask for each frame to be shown at once; jitterBufferTarget has no effect then
+   * @param {Handlers} handlers
+   */
+  constructor(name, atOnce, handlers) {
     this.name = name;
     this.handlers = handlers;
+    this.atOnce = atOnce;
     /** @type {string | null} the URL of the session */
     this.session = null;
     /** @type {RTCPeerConnection | null} */
@@ -124,8 +129,9 @@ export class Whep {
     pc.createDataChannel("page"); // an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
     late.length = 0; // the offer contains these; the others, which can take a second, are sent by PATCH
+    const offer = pc.localDescription?.sdp;
     const answer = await send("POST", `${streamPath(this.name)}/whep`, {
-      body: pc.localDescription?.sdp,
+      body: this.atOnce ? offer : offer?.replace(/^a=extmap:\d+ \S+\/playout-delay\r\n/gm, ""),
       type: "application/sdp",
       signal: this.leaving.signal,
     });

@@ -159,7 +159,7 @@ export class Player {
     clearTimeout(this.retry);
     this.facts = null;
     const anchors = new Anchors();
-    const whep = (this.whep = new Whep(this.name, {
+    const whep = (this.whep = new Whep(this.name, !preferences.delayVideo, {
       track: (media, receiver) => {
         if (this.whep !== whep) return;
         this.video.srcObject = media;
@@ -190,6 +190,11 @@ export class Player {
     /** @param {number} _ @param {VideoFrameCallbackMetadata} frame */
     const onFrame = (_, frame) => {
       if (this.whep !== whep) return;
+      if (whep.atOnce === preferences.delayVideo) {
+        this.#leave(); // the other mode needs another session
+        this.#follow();
+        return;
+      }
       if (this.mode !== "webrtc") this.#firstFrame();
       this.size = { width: frame.width, height: frame.height };
       this.time = frame.rtpTimestamp === undefined ? null : anchors.timeOf(frame.rtpTimestamp);
