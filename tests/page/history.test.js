@@ -28,17 +28,21 @@ test("the history keeps a maximum number of buckets", () => {
 
 test("the video is delayed no longer than needed", () => {
   assert.equal(next(0, [40, 40, 40, 40]), 52);
-  assert.equal(next(100, [-60, -60, -60]), 90);
+  assert.equal(next(0, [-40, -20, -20]), 0);
+  assert.equal(next(100, [-60, -60, -60]), 76);
+  assert.equal(next(450, [-400, -400, -400]), 400);
   assert.equal(next(450, [400, 400, 400]), 500);
   assert.equal(next(80, []), 80);
 });
 
 test("the delay is applied to the receiver once a second, and removed if it is switched off", () => {
   const receiver = { jitterBufferTarget: 0 };
-  const delay = new VideoDelay(receiver);
-  for (let ms = 1000; ms <= 2000; ms += 100) delay.frame(40, true, ms);
+  const delay = new VideoDelay(receiver, { late: () => 40 });
+  /** @type {import("../../vision_infer/service/page/transport/api.js").FrameTime} */
+  const time = { ms: 0, by: "pts" };
+  for (let ms = 1000; ms <= 2000; ms += 100) delay.frame(time, true, ms);
   assert.equal(receiver.jitterBufferTarget, 52);
-  delay.frame(40, false, 3000);
+  delay.frame(time, false, 3000);
   assert.equal(receiver.jitterBufferTarget, 0);
 });
 

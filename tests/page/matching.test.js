@@ -21,7 +21,7 @@ function row(ptsS, ...boxes) {
 /** @param {object[]} rows @param {number} ms @param {string} mode @param {"pts" | "captured"} by */
 function at(rows, ms, mode = "interpolate", by = "pts") {
   const matching = new Matching();
-  for (const each of /** @type {any[]} */ (rows)) matching.push(each);
+  for (const each of /** @type {any[]} */ (rows)) matching.push(each, 0);
   return matching.at({ ms, by }, mode);
 }
 
@@ -97,14 +97,26 @@ test("a reconnected camera starts a new timeline", () => {
 
 test("the number of kept rows is bounded", () => {
   const matching = new Matching();
-  for (let index = 0; index < 5000; index++) matching.push(row(index / 100));
+  for (let index = 0; index < 5000; index++) matching.push(row(index / 100), 0);
   assert.ok(matching.rows.length <= 600);
-  near([matching.behind({ ms: 50_000, by: "pts" })], [10]);
+});
+
+test("a result is late if it arrives after its frame was displayed", () => {
+  const matching = new Matching();
+  assert.deepEqual(matching.late({ ms: 0, by: "pts" }, 500, 600), NaN);
+  matching.push(row(0), 490);
+  matching.push(row(0.1), 620);
+  assert.equal(matching.late({ ms: 0, by: "pts" }, 500, 1000), -10);
+  assert.equal(matching.late({ ms: 50, by: "pts" }, 550, 1000), 70); // between two results: complete with the later one
+  assert.equal(matching.late({ ms: 100, by: "pts" }, 600, 1000), 20);
+  assert.equal(matching.late({ ms: 200, by: "pts" }, 700, 1000), 300); // has not arrived
+  assert.deepEqual(matching.late({ ms: 9000, by: "pts" }, 700, 1000), NaN);
+  assert.deepEqual(matching.late({ ms: 0, by: "captured" }, 500, 1000), NaN);
 });
 
 test("trails follow the lower edge of the boxes up to the displayed frame", () => {
   const matching = new Matching();
-  for (const each of MOVING) matching.push(each);
+  for (const each of MOVING) matching.push(each, 0);
   assert.deepEqual([...matching.trails({ ms: 1100, by: "pts" })], [[1, [[5, 10]]]]);
   assert.deepEqual(
     [...matching.trails({ ms: 1200, by: "pts" })],

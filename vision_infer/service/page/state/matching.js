@@ -4,7 +4,11 @@
 import { timesOf } from "./timing.js";
 
 /** @import { DrawnDetection, FrameRow, FrameTime } from "../transport/api.js" */
-/** @typedef {{ row: FrameRow, pts: number, captured: number, pairs: { from: Entry, map: Map<number, number> } | null }} Entry */
+/**
+ * @typedef {{
+ *   row: FrameRow, pts: number, captured: number, arrived: number, pairs: { from: Entry, map: Map<number, number> } | null
+ * }} Entry
+ */
 /**
  * @typedef {{ row: FrameRow | null, exact: boolean, found: DrawnDetection[] }} Match
  *   row is null if there is none for the time
@@ -15,6 +19,7 @@ const MAX_ROWS = 600;
 const SAME_MS = 4; // tolerance for rounding: RTP ticks, microseconds, milliseconds
 const JUMP_MS = 1000; // a row that is older by this much starts a new timeline: the camera has reconnected
 const MAX_GAP_MS = 1500; // results that are farther apart are not interpolated
+const GONE_MS = 5000; // results that are older do not belong to the video
 const FADE_MS = 400;
 const TRAIL_MS = 3000;
 
@@ -24,10 +29,10 @@ export class Matching {
     this.rows = [];
   }
 
-  /** @param {FrameRow} row */
-  push(row) {
+  /** @param {FrameRow} row @param {number} nowMs the time of its arrival */
+  push(row, nowMs) {
     /** @type {Entry} */
-    const entry = { row, ...timesOf(row), pairs: null };
+    const entry = { row, ...timesOf(row), arrived: nowMs, pairs: null };
     const last = this.rows.at(-1);
     if (last && (entry.pts < last.pts - JUMP_MS || entry.captured < last.captured - JUMP_MS)) this.rows = [];
     this.rows.push(entry);
@@ -41,11 +46,17 @@ export class Matching {
   }
 
   /**
-   * The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows.
+   * How long after a frame was displayed its result arrived, ms; negative if before. A result that has not arrived counts as
+   * arriving now. NaN without results.
    * @param {FrameTime} time
+   * @param {number} shownMs
+   * @param {number} nowMs
    */
-  behind(time) {
-    return this.newest ? time.ms - this.newest[time.by] : NaN;
+  late(time, shownMs, nowMs) {
+    const newest = this.newest;
+    if (!newest || !(time.ms - newest[time.by] <= GONE_MS)) return NaN;
+    const complete = this.rows.find((entry) => entry[time.by] >= time.ms - SAME_MS);
+    return (complete ? complete.arrived : nowMs) - shownMs;
   }
 
   /**

@@ -115,7 +115,7 @@ export class Player {
 
   /** @param {Row} row */
   push(row) {
-    this.matching.push(row);
+    this.matching.push(row, performance.now());
     if (this.images && this.time) this.draw(); // the result may arrive after the image
   }
 
@@ -164,7 +164,7 @@ export class Player {
         if (this.whep !== whep) return;
         this.video.srcObject = media;
         this.video.play().catch(() => {}); // a muted video may always play; play() fails only if the player closes first
-        this.#everyFrame(whep, anchors, new VideoDelay(receiver));
+        this.#everyFrame(whep, anchors, new VideoDelay(receiver, this.matching));
       },
       connected: () => {
         if (this.whep === whep && this.mode !== "webrtc") this.firstFrame = setTimeout(() => this.#noFrame(whep), FIRST_FRAME_MS);
@@ -198,7 +198,7 @@ export class Player {
       if (this.mode !== "webrtc") this.#firstFrame();
       this.size = { width: frame.width, height: frame.height };
       this.time = frame.rtpTimestamp === undefined ? null : anchors.timeOf(frame.rtpTimestamp);
-      if (this.time) delay.frame(this.matching.behind(this.time), preferences.delayVideo, performance.now());
+      if (this.time) delay.frame(this.time, preferences.delayVideo, performance.now());
       this.draw();
       video.requestVideoFrameCallback(onFrame);
     };
