@@ -41,9 +41,14 @@ async ([name, hinted]) => {
 
 
 @contextmanager
-def bare_player(page: Page, url: str, name: str, hinted: bool) -> Iterator[None]:
-    """Play a camera in the same page with a bare aiortc, with or without the hints that our player has."""
-    command = [sys.executable, "-m", "benchmarks.preview_bare", url, *(["--at-once"] if hinted else [])]
+def bare_player(page: Page, url: str, name: str, hinted: bool = False, at_once: bool = False) -> Iterator[None]:
+    """Play a camera in the same page with a bare aiortc.
+
+    Args:
+        hinted: Whether the player gets the hints for the jitter buffer that our player has.
+        at_once: Whether the packets ask for no playout delay.
+    """
+    command = [sys.executable, "-m", "benchmarks.preview_bare", url, *(["--at-once"] if at_once else [])]
     program = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert program.stdin is not None
     assert program.stdout is not None
