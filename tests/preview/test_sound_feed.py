@@ -90,5 +90,7 @@ def test_each_player_gets_a_codec_that_it_accepts() -> None:
         assert own is not opus, "the other viewers keep the camera's packets"
         assert sound.choose(relay, {"opus", "PCMU"}) == (own, "PCMU"), "all viewers share a feed"
         assert sound.choose(relay, {"G722"}) is None
+        relay.opened(VideoFormat("h264", sound=SoundFormat("adpcm_g726le", 8000, 1)))
+        assert sound.choose(relay, {"opus", "PCMU"}) is None, "it cannot be decoded, so that no button is shown for it"
 
     asyncio.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ from av.audio.codeccontext import AudioCodecContext
 
 from vision_infer.core.packet import SoundFormat, SoundPacket
 from vision_infer.preview.sound.sound_feed import _opus_encoder
-from vision_infer.sink.sound import Recoder, aac_rate
+from vision_infer.sink.sound import Recoder, SoundTrack, aac_rate
 
 SECOND = 1_000_000_000
 
@@ -121,6 +122,14 @@ def test_a_codec_that_is_not_sound_or_not_known_is_refused() -> None:
     for codec in ("h264", "no-such-codec"):
         with pytest.raises(ValueError, match=r".+"):
             Recoder(SoundFormat(codec, 8000, 1), _opus_encoder())
+
+
+@pytest.mark.parametrize("codec", ["adpcm_g726le", "no-such-codec"])
+def test_a_file_has_no_track_for_sound_that_cannot_be_decoded(tmp_path: Path, codec: str) -> None:
+    with av.open(str(tmp_path / "clip.mp4"), "w") as output:
+        with pytest.raises((ValueError, av.error.FFmpegError)):
+            SoundTrack(SoundFormat(codec, 8000, 1), output)
+        assert not output.streams
 
 
 def test_aac_takes_the_nearest_rate() -> None:

@@ -35,16 +35,7 @@ class Recoder:
     def __init__(self, sound: SoundFormat, encoder: AudioCodecContext) -> None:
         self.damaged = 0
         """The number of packets that could not be decoded."""
-        decoder = av.CodecContext.create(sound.codec, "r")
-        if not isinstance(decoder, AudioCodecContext):
-            raise ValueError(f"{sound.codec} is not sound")
-        if sound.extradata:
-            decoder.extradata = sound.extradata
-        if sound.rate:
-            decoder.sample_rate = sound.rate
-        if sound.channels in _LAYOUTS:
-            decoder.layout = _LAYOUTS[sound.channels]
-        self._decoder = decoder
+        self._decoder = _decoder(sound)
         encoder.layout = "mono" if sound.channels == 1 else "stereo"
         encoder.time_base = Fraction(1, encoder.sample_rate)
         encoder.open()
@@ -107,6 +98,7 @@ class SoundTrack:
     """
 
     def __init__(self, sound: SoundFormat, output: OutputContainer) -> None:
+        _decoder(sound)  # fails before the container has a track that stays empty
         self._output = output
         self._stream = output.add_stream("aac", rate=aac_rate(sound.rate or 48_000))
         self._recoder = Recoder(sound, self._stream.codec_context)
@@ -131,6 +123,20 @@ class SoundTrack:
             written.stream, written.time_base = self._stream, Fraction(1, rate)
             written.pts = written.dts = pts
             self._output.mux_one(written)
+
+
+def _decoder(sound: SoundFormat) -> AudioCodecContext:
+    decoder = av.CodecContext.create(sound.codec, "r")
+    if not isinstance(decoder, AudioCodecContext):
+        raise ValueError(f"{sound.codec} is not sound")
+    if sound.extradata:
+        decoder.extradata = sound.extradata
+    if sound.rate:
+        decoder.sample_rate = sound.rate
+    if sound.channels in _LAYOUTS:
+        decoder.layout = _LAYOUTS[sound.channels]
+    decoder.open()
+    return decoder
 
 
 def aac_rate(rate: int) -> int:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Collection
+from functools import lru_cache
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -112,18 +113,11 @@ class SoundFeed:
                     return
                 sound, packet = self._packets.popleft()
             if sound != known:
-                known, recoder = sound, self._recoder(sound)
+                known, recoder = sound, Recoder(sound, _opus_encoder()) if _can_encode(self._name, sound) else None
             if recoder is not None:
                 for coded in recoder.recode(packet):
                     for frame in frames_of(OPUS, coded):
                         self._pass_on(frame)
-
-    def _recoder(self, sound: SoundFormat) -> Recoder | None:
-        try:
-            return Recoder(sound, _opus_encoder())
-        except (av.error.FFmpegError, ValueError, OSError) as error:
-            _log.warning("%s: its sound (%s) cannot be encoded for viewers: %s", self._name, sound.codec, error)
-            return None
 
     def _pass_on(self, frame: SoundFrame) -> None:
         """Pass a payload to the event loop."""
@@ -168,12 +162,25 @@ class StreamSound:
         own = own_codec(sound)
         if own is not None and own.name in offered:
             return self._feed(relay, False), own.name
-        return (self._feed(relay, own is not None), OPUS.name) if OPUS.name in offered else None
+        if OPUS.name not in offered or not _can_encode(self._name, sound):
+            return None
+        return self._feed(relay, own is not None), OPUS.name
 
     def _feed(self, relay: Relay, always_opus: bool) -> SoundFeed:
         if always_opus not in self._feeds:
             self._feeds[always_opus] = SoundFeed(self._name, relay, always_opus)
         return self._feeds[always_opus]
+
+
+@lru_cache(maxsize=256)
+def _can_encode(name: str, sound: SoundFormat) -> bool:
+    """Return whether sound can be encoded; the reason why it cannot is logged once per stream."""
+    try:
+        Recoder(sound, _opus_encoder())
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        _log.warning("%s: its sound (%s) cannot be encoded for viewers: %s", name, sound.codec, error)
+        return False
+    return True
 
 
 def _opus_encoder() -> AudioCodecContext:
