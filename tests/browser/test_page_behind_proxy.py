@@ -62,6 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     service = ServeProcess(
         folder,
         f"""service: {{port: 0, token: {TOKEN}, allow_hosts: [{NAME}], root_path: {PATH}, trusted_proxies: [127.0.0.1/32]}}
+preview: {{addresses: [127.0.0.1]}}
 model: clock
 streams:
   cam: {{url: "test://?fps=10", fps: 5, track: true}}

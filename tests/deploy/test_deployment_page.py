@@ -15,7 +15,7 @@ from vision_infer.config.serve_file import load_settings
 
 PAGE = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-CONFIGURATIONS = [block for block in BLOCKS if set(yaml.safe_load(block)) <= {"service", "streams", "results"}]
+CONFIGURATIONS = [block for block in BLOCKS if set(yaml.safe_load(block)) <= {"service", "streams", "results", "preview"}]
 CREDENTIALS = "/run/credentials/vision-infer.service"
 
 
