@@ -69,12 +69,12 @@ streams: {{cam: {{url: "test://?fps=15", fps: 2}}}}
 
 @contextmanager
 def watched(viewer: Browser, host: str, token: str = TOKEN) -> Iterator[CheckedPage]:
-    """Open the page of a camera after the log-in."""
+    """Open the page, log in, and wait until the camera is live."""
     with checked_page(viewer, f"http://{host}:8080") as checked:
         page = checked.open()
         page.get_by_label("Token").fill(token)
         page.get_by_role("button", name="Log in").click()
-        page.locator(".tile").wait_for()
+        expect(page.locator(".tile .state")).to_have_text("live")
         yield checked
 
 
