@@ -247,7 +247,7 @@ def test_streams_are_stored_and_follow_the_file_and_no_worker_outlives_the_servi
 
 def test_an_engine_that_cannot_be_opened_ends_the_service_with_its_exit_status(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vision_infer", "serve", "--processes", "2", "--port", "0", "--engine", "no-such-engine"]
-    environ = {**os.environ, "VISION_INFER_HOME": str(tmp_path)}
+    environ = {**os.environ, "VISION_INFER_HOME": str(tmp_path), "VISION_INFER_PREVIEW__PORT": "0"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, check=False)
     assert done.returncode == EngineError.exit_status
     assert re.search(r"^\[worker-\d\] error: .*no-such-engine", done.stderr, re.MULTILINE)

@@ -19,6 +19,7 @@ from vision_infer.preview.stream_preview import NoCodecError, NoPreviewError, St
 from vision_infer.preview.transport.addresses import Addresses
 from vision_infer.preview.transport.candidates import CheckRate
 from vision_infer.preview.transport.port import NoAddressError, SharedPort
+from vision_infer.preview.transport.port_front import PortLink
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.stream.source import SourceSpec
 
@@ -133,10 +134,15 @@ class Preview:
 
     # Called on the event loop
 
-    async def open(self, sockets: Sockets) -> None:
-        """Let all viewers use one port. The sockets are closed with the preview."""
+    async def open(self, sockets: Sockets, link: PortLink | None = None) -> None:
+        """Let all viewers use one port. The sockets are closed with the preview.
+
+        Args:
+            sockets: The sockets of the port.
+            link: The process in front, which receives for this one; None: this process receives.
+        """
         addresses = Addresses(self.settings.addresses, sockets.host, self._clock)
-        self._port = SharedPort(sockets, addresses, self._clock)
+        self._port = SharedPort(sockets, addresses, self._clock, link)
         self._loop = asyncio.get_running_loop()
         await self._port.open()
 

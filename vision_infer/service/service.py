@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 
 from vision_infer.analyze.zones import Zones
@@ -20,6 +20,7 @@ from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
+from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import ServiceEvent
@@ -114,6 +115,10 @@ class Service:
         """Load the default model's engine, then start all streams. Returns immediately; :meth:`ready` reports the progress."""
         self._streams.read()
         threading.Thread(target=self._begin, name="service-start", daemon=True).start()
+
+    def share_port(self, sockets: Sockets) -> Callable[[], Coroutine[object, object, None]]:
+        """Give a port to the preview; return the function that starts to receive, to be called on the event loop."""
+        return lambda: self.preview.open(sockets)
 
     @property
     def error(self) -> VisionInferError | None:

@@ -83,12 +83,13 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             service.close()
             raise
         try:
+            open_port = None if sockets is None else service.share_port(sockets)
             service.start()
             web.start(make())
             everywhere = " and on all other addresses of this machine" if web.everywhere else ""
             on_message(f"vision-infer serves on {web.url}{everywhere}")
-            if sockets is not None and isinstance(service, Service):
-                web.run(service.preview.open(sockets))
+            if sockets is not None and open_port is not None:
+                web.run(open_port())
                 on_message(f"live video on {sockets.shown}")
             if tokens.made is not None:
                 on_message(f"token (shown only once; store it safely): {tokens.made}")

@@ -24,6 +24,7 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
+from vision_infer.preview.transport.port_front import PortLink
 from vision_infer.service.http.app import make_routes
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.listener import raise_descriptor_limit
@@ -37,6 +38,7 @@ from vision_infer.service.processes.worker_settings import (
     TOKEN_HEADER,
     GivenStream,
     WorkerStart,
+    front_socket,
     settings_from_plain,
     streams_from_plain,
 )
@@ -106,6 +108,9 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
             app = make_routes(service, Tokens({}), clock)
             app.add_middleware(WorkerGate, security=app.state.context.security, token=start.token)
             web.start(app)
+            if settings.preview.enabled and settings.preview.port:
+                link = PortLink(front_socket(start.socket.parent))
+                web.run(service.preview.open(link.sockets, link))
             threading.Thread(target=_obey, args=(service, orders, stopping), name="orders", daemon=True).start()
             _report(service, reports, stopping, clock)
         finally:

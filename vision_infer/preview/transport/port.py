@@ -10,6 +10,7 @@ import hashlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from aioice import Candidate, stun
 
@@ -37,6 +38,21 @@ class NoAddressError(VisionInferError):
     """There is no address at which viewers could reach the port."""
 
 
+class Link(Protocol):
+    """The connection to the process in front; see :class:`~vision_infer.preview.transport.port_front.PortLink`."""
+
+    prefix: str
+
+    def open(self, udp: Callable[[bytes, Address, bytes], None], tcp: Callable[[socket.socket, bytes], None]) -> None:
+        """Start to receive packets and connections."""
+
+    def claim(self, remote: tuple[str, int]) -> None:
+        """Request the packets from an address."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
 @dataclass(slots=True)
 class _Owner:
     agent: Agent
@@ -51,15 +67,17 @@ class SharedPort:
         sockets: The bound sockets; they are closed with this object.
         addresses: The announced addresses.
         clock: The source of time.
-        prefix: The beginning of the user names of all agents.
+        link: The process in front, which receives for this one; None: this process receives.
     """
 
-    def __init__(self, sockets: Sockets, addresses: Addresses, clock: Clock, prefix: str = "") -> None:
-        self.prefix = prefix
+    def __init__(self, sockets: Sockets, addresses: Addresses, clock: Clock, link: Link | None = None) -> None:
+        self.prefix = "" if link is None else link.prefix
+        """The beginning of the user names of all agents."""
         self.number = sockets.number
         """The number of the port."""
         self.strays = 0
         """The number of packets that belonged to no viewer."""
+        self._link = link
         self._addresses = addresses
         self._own_machine = sockets.own_machine
         self._now = clock.monotonic_ns
@@ -70,11 +88,16 @@ class SharedPort:
 
     async def open(self) -> None:
         """Start to receive, on the running event loop."""
-        self._udp.open()
-        await self._tcp.open()
+        self._udp.open(receive=self._link is None)
+        if self._link is None:
+            await self._tcp.open()
+        else:
+            self._link.open(self._from_udp, self._tcp.adopt)
 
     def close(self) -> None:
         """Close the sockets."""
+        if self._link is not None:
+            self._link.close()
         self._udp.close()
         self._tcp.close()
 
@@ -117,7 +140,7 @@ class SharedPort:
 
     def _from_udp(self, data: bytes, address: Address, local: bytes) -> None:
         first = data[0] if data else 255
-        if self._own_machine and not _from_this_machine(address[0], local):
+        if self._own_machine and not from_this_machine(address[0], local):
             pass
         elif first in MEDIA:
             owner = self._owners.get(remote_of(address))
@@ -147,6 +170,8 @@ class SharedPort:
         if not agent.check(request, route()):
             return False
         self._owners[remote] = _Owner(agent, now)
+        if self._link is not None:
+            self._link.claim(remote)
         return True
 
     def _agent(self, request: StunMessage) -> Agent | None:
@@ -176,6 +201,6 @@ class SharedPort:
         self.strays += 1
 
 
-def _from_this_machine(host: str, local: bytes) -> bool:
+def from_this_machine(host: str, local: bytes) -> bool:
     """Return whether an IPv4 packet is from this machine: from a loopback address, or from the address that it was sent to."""
     return host.startswith("127.") or socket.inet_aton(host) == local

@@ -38,22 +38,24 @@ class TcpListener:
         self._received = received
         self._server: asyncio.Server | None = None
         self._unknown: dict[TcpRoute, asyncio.TimerHandle] = {}
+        self._adopting: set[asyncio.Task[None]] = set()
         bound.setblocking(False)
 
     async def open(self) -> None:
         """Start to accept connections, on the running event loop."""
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=self.socket, backlog=_BACKLOG)
 
-    def adopt(self, connection: socket.socket, first: bytes) -> asyncio.Task[object]:
+    def adopt(self, connection: socket.socket, taken: bytes) -> None:
         """Continue a connection that another process has accepted, with the bytes that it has read."""
-        loop = asyncio.get_running_loop()
 
         async def connect() -> None:
             with suppress(OSError):
-                _, route = await loop.connect_accepted_socket(self._accept, connection)
-                route.data_received(first)
+                _, route = await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
+                route.data_received(taken)
 
-        return loop.create_task(connect())
+        adopting = asyncio.get_running_loop().create_task(connect())
+        self._adopting.add(adopting)
+        adopting.add_done_callback(self._adopting.discard)
 
     def close(self) -> None:
         """Close the socket and all connections that belong to no viewer."""
@@ -118,6 +120,11 @@ class TcpRoute(asyncio.Protocol):
         """Note the agent that has received a valid connectivity check."""
         self.agent = agent
         self._known(self)
+
+    def detached(self) -> tuple[socket.socket, bytes]:
+        """Return a copy of the socket and all bytes that were read, for another process."""
+        assert self._connection is not None
+        return self._connection.get_extra_info("socket").dup(), bytes(self._taken)
 
     def send(self, burst: Sequence[bytes]) -> None:
         """Send packets. A viewer that is too slow loses them."""

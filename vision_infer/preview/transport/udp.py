@@ -59,10 +59,11 @@ class UdpSocket:
             six = bound.family == socket.AF_INET6
             bound.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO) if six else (socket.IPPROTO_IP, _IP_PKTINFO)), 1)
 
-    def open(self) -> None:
-        """Start to receive, on the running event loop."""
+    def open(self, receive: bool = True) -> None:
+        """Use the running event loop to send, and to receive unless another process does."""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.socket, self._readable)
+        if receive:
+            self._loop.add_reader(self.socket, self._readable)
 
     def close(self) -> None:
         """Stop to receive and send, and close the socket."""

@@ -83,6 +83,11 @@ class WorkerStart:
         )
 
 
+def front_socket(folder: Path) -> Path:
+    """Return the Unix socket by which workers use the preview port, in the folder of their sockets."""
+    return folder / "preview-port"
+
+
 def worker_places(settings: ServeSettings) -> list[WorkerPlace]:
     """Return the workers of a service; empty if the service runs in one process.
 
@@ -150,7 +155,6 @@ def settings_of(
             "service": settings.service.model_copy(update={"tls": None, "token": None, "view_token": None}),
             "preview": preview.model_copy(
                 update={
-                    "port": 0,
                     "max_viewers": -(-preview.max_viewers // workers),
                     "max_encoders": -(-preview.max_encoders // workers),
                 }

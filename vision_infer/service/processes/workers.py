@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,8 @@ from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.preview.transport.port_front import PortFront
+from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.operations.logs import with_worker
 from vision_infer.service.processes.merged_results import MergedHub
@@ -31,6 +33,7 @@ from vision_infer.service.processes.worker_settings import (
     GivenStream,
     WorkerPlace,
     WorkerStart,
+    front_socket,
     settings_of,
     settings_to_plain,
     streams_to_plain,
@@ -76,12 +79,18 @@ class Workers:
         self._log = log
         self._sockets = Path(tempfile.mkdtemp(prefix="vision-infer-"))  # only this account may open it
         self._token = secrets.token_urlsafe(32)
+        self._front: PortFront | None = None
         self.processes = {name: self._process(name) for name in self._places}
         self.clients = {name: WorkerClient(self._socket(name), self._token) for name in self._places}
         up: dict[str, Callable[[], WorkerClient | None]] = {name: self._client_of(name) for name in self._places}
         self.hub = MergedHub(settings.service.max_clients, up, clock)
 
     # For the serving loop
+
+    def share_port(self, sockets: Sockets) -> Callable[[], Coroutine[object, object, None]]:
+        """Give the preview port to the workers, which start later; return the function that starts to receive."""
+        self._front = PortFront(sockets, front_socket(self._sockets), self._clock)
+        return self._front.open
 
     def start(self) -> None:
         """Place all streams and start the workers. Returns immediately; :meth:`ready` reports the progress."""
@@ -151,6 +160,8 @@ class Workers:
         deadline = time.monotonic() + KILL_AFTER_S
         for process in self.processes.values():
             process.join(deadline - time.monotonic())
+        if self._front is not None:
+            self._front.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     # For the supervising threads
