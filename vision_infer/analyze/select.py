@@ -114,8 +114,9 @@ class Selector:
 
         Plain Python: for the few boxes of a usual image, the overhead of NumPy calls exceeds the whole work.
         """
-        # A sum is finite if all its terms are.
-        order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
+        order = list(range(len(scores)))
+        if not isfinite(sum(map(sum, boxes)) + sum(scores)):  # a sum is finite only if all its terms are
+            order = [at for at in order if isfinite(sum(boxes[at]) + scores[at])]
         order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
         if self.iou is not None and len(order) > 1:
             order = _suppress_few(boxes, group_numbers(class_ids, self.groups), order, self.iou)

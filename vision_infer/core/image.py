@@ -28,7 +28,8 @@ class Slot(Protocol):
     def layout(self, layout: Letterbox | None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: creation would cost three times as much, and there is one for every frame.
+@dataclass(slots=True)
 class Surface:
     """A decoded image in GPU memory, or a part of one: NV12, or P010 with samples of 16 bits, of which the upper 10 are used."""
 

@@ -52,7 +52,8 @@ class Trace:
         return Latency(decode, queue, preprocess, inference, postprocess, total, secondary)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: creation would cost three times as much, and there is one for every frame.
+@dataclass(slots=True)
 class Latency:
     """The time that a frame spent in each stage, nanoseconds; the stages add up to the total."""
 

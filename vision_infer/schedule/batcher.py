@@ -156,7 +156,7 @@ class Batcher(Generic[T]):
         if lost is None:
             state.waiting += 1
         if stream not in state.since_ns:
-            if not any(stream in other.since_ns for other in self._lanes.values()):
+            if len(self._lanes) == 1 or not any(stream in other.since_ns for other in self._lanes.values()):
                 self._wake(stream, state)
             state.since_ns[stream] = queued.arrived_ns
         return lost

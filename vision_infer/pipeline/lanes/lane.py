@@ -53,6 +53,8 @@ class Lane:
         self.replicas = [self._settings_for(engine)]
         """What the scheduler knows about each engine."""
         self._letterbox = lru_cache(maxsize=256)(self._fit)
+        self._last = self._letterbox(engine.input_size)
+        """The last letterbox: nearly all images of a lane have one size, and the hash of a size costs as much as the rest."""
 
     @property
     def engine(self) -> Engine:
@@ -104,7 +106,10 @@ class Lane:
 
     def letterbox(self, size: Size) -> Letterbox:
         """Return how an image of this size is fitted into the engine's slots."""
-        return self._letterbox(size)
+        last = self._last
+        if last.source.width != size.width or last.source.height != size.height:
+            self._last = last = self._letterbox(size)
+        return last
 
     def _fit(self, size: Size) -> Letterbox:
         card = self.engine.card
