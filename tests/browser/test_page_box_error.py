@@ -21,7 +21,8 @@ FRAMES = 150
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("browser", "fps"), [(CHROMIUM, None), (CHROMIUM, 5), (FIREFOX, None)], indirect=["browser"])
+@pytest.mark.parametrize("browser", [CHROMIUM, FIREFOX], indirect=True)
+@pytest.mark.parametrize("fps", [None, 5])
 def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: int | None) -> None:
     model = tmp_path / "square.onnx"
     write_square_model(model)

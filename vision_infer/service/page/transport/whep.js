@@ -129,9 +129,9 @@ export class Whep {
     pc.createDataChannel("page"); // an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
     late.length = 0; // the offer contains these; the others, which can take a second, are sent by PATCH
-    const offer = pc.localDescription?.sdp;
+    const offer = pc.localDescription?.sdp; // Firefox writes the direction of an extension: `a=extmap:6/recvonly`
     const answer = await send("POST", `${streamPath(this.name)}/whep`, {
-      body: this.atOnce ? offer : offer?.replace(/^a=extmap:\d+ \S+\/playout-delay\r\n/gm, ""),
+      body: this.atOnce ? offer : offer?.replace(/^a=extmap:\d+(\/\w+)? \S+\/playout-delay\r\n/gm, ""),
       type: "application/sdp",
       signal: this.leaving.signal,
     });
