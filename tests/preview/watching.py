@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtcpSrPacket
 
 from vision_infer.core.errors import StreamError
 from vision_infer.core.packet import Tappable
@@ -89,6 +90,8 @@ class Watcher:
     """The payloads of sound as they were received."""
     sound_times: list[int] = field(default_factory=list)
     """The RTP times of these payloads."""
+    reports: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The NTP time and the RTP time in the last sender report of video and of sound."""
     last: Any = None
     """The newest decoded frame."""
 
@@ -186,6 +189,7 @@ async def watch(
         channel.on("message", lambda text: watcher.messages.append(json.loads(text)))
 
     for transceiver in peer.getTransceivers():
+        _record_reports(transceiver.receiver, watcher.reports, transceiver.kind)
         if transceiver.kind == "audio":
             _record(transceiver.receiver, watcher)
     await peer.setRemoteDescription(RTCSessionDescription(answered(session.answer), "answer"))
@@ -201,3 +205,14 @@ def _record(receiver: Any, watcher: Watcher) -> None:
         await handle(packet, arrival_time_ms=arrival_time_ms)
 
     receiver._handle_rtp_packet = record
+
+
+def _record_reports(receiver: Any, reports: dict[str, tuple[int, int]], kind: str) -> None:
+    handle = receiver._handle_rtcp_packet
+
+    async def record(packet: Any) -> None:
+        if isinstance(packet, RtcpSrPacket) and packet.sender_info.ntp_timestamp:
+            reports[kind] = (packet.sender_info.ntp_timestamp, packet.sender_info.rtp_timestamp)
+        await handle(packet)
+
+    receiver._handle_rtcp_packet = record

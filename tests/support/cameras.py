@@ -69,7 +69,7 @@ class ClockMount:
     """The user name; empty if no password is required."""
     password: str = ""
     sound: Sound = ""
-    tone_hz: int = 1000
+    tone_hz: float = 1000.0
 
     def to_json(self) -> dict[str, object]:
         """Return the mount in the format of the script."""
@@ -87,7 +87,7 @@ class ReplayMount:
     user: str = ""
     password: str = ""
     sound: Sound = ""
-    tone_hz: int = 1000
+    tone_hz: float = 1000.0
 
     def to_json(self) -> dict[str, object]:
         """Return the mount in the format of the script."""

@@ -130,7 +130,7 @@ class StreamDefaults(StreamPolicy):
     transport: Literal["tcp", "udp"] = Field(default="tcp", description="The transport of RTSP.")
     audio: bool = Field(
         default=True,
-        description="Whether the camera's sound is available in the preview and in clips. It is read only while it is used.",
+        description="Whether the camera's sound is available in the preview and in clips. If not, an RTSP camera sends none.",
     )
     open_timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time for a server's answer, in seconds.")
     stall_timeout_s: float = Field(
