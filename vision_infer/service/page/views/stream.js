@@ -62,7 +62,7 @@ class StreamView {
     this.errorText = h("p.error", { role: "alert" });
     this.keep = saveNote();
     this.facts = h("dl.facts");
-    this.under = h("div.under", null, h("div.switches", null, this.#switches(), this.player.sound.element), this.transport);
+    this.under = h("div.under", null, this.#switches(), this.transport);
     this.screen = h("div.screen", null, this.player.element, this.under);
     this.missing = h("p.empty", { hidden: true }, "There is no camera with this name.");
     this.body = h(
@@ -192,7 +192,7 @@ class StreamView {
     );
     const step = check("Delay video until results arrive", preferences.delayVideo, (on) => setPreferences({ delayVideo: on }));
     step.title = "Delays the video by up to 0.5 s so that each frame is shown with its own boxes";
-    return h("div.switches", { role: "group", "aria-label": "Overlay" }, boxes, between, step);
+    return h("div.switches", { role: "group", "aria-label": "Display" }, boxes, between, step, this.player.sound.element);
   }
 
   // Re-create the buttons only if the set changes, so that the focus is kept.
