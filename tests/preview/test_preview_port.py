@@ -624,6 +624,38 @@ def test_a_packet_that_is_too_large_ends_a_viewers_connection() -> None:
     asyncio.run(run())
 
 
+def test_a_viewer_that_sends_much_over_tcp_delays_other_tasks_little() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            turns, checks = 0, 0
+
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            with socket.create_connection(("127.0.0.1", port.number)) as end:
+                end.setblocking(False)
+                with suppress(BlockingIOError):
+                    while checks < 1000:
+                        checks += end.send(framed(peer.check())) > 0
+                task = asyncio.create_task(others())
+                most, before = 0, (0, 0)
+                async with asyncio.timeout(LIMIT_S):
+                    while agent.checks < checks // 2:
+                        await asyncio.sleep(0)
+                        if turns > before[0]:
+                            most = max(most, (agent.checks - before[1]) // (turns - before[0]))
+                            before = turns, agent.checks
+                task.cancel()
+            assert checks > 500
+            assert most < 150
+
+    asyncio.run(run())
+
+
 def test_a_silent_connection_is_closed_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp_module, "FIRST_CHECK_S", 0.05)
 

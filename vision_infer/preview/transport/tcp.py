@@ -20,6 +20,8 @@ _SEND_BUFFER_BYTES = 128 * 1024
 """The kernel's send buffer for one viewer. A larger buffer would only make a slow viewer's video older."""
 _STUCK_MS = 15_000
 """The time after which the kernel closes a connection that does not acknowledge data, in milliseconds."""
+_READ_BYTES = 8 * 1024
+"""The maximum number of bytes that are read from a connection before other tasks run."""
 _BACKLOG = 128
 _LENGTH = struct.Struct("!H")
 
@@ -51,7 +53,7 @@ class TcpListener:
         async def connect() -> None:
             with suppress(OSError):
                 _, route = await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
-                route.data_received(taken)
+                route.take(taken)
 
         adopting = asyncio.get_running_loop().create_task(connect())
         self._adopting.add(adopting)
@@ -79,7 +81,7 @@ class TcpListener:
             timer.cancel()
 
 
-class TcpRoute(asyncio.Protocol):
+class TcpRoute(asyncio.BufferedProtocol):
     """A TCP connection of a viewer. It is used on the event loop only.
 
     Args:
@@ -99,6 +101,7 @@ class TcpRoute(asyncio.Protocol):
         self.remote = ("", 0)
         self.agent: Agent | None = None
         """The agent of its viewer; None before a valid check."""
+        self._buffer = bytearray(_READ_BYTES)
         self._taken = bytearray()
         """The bytes of the packet that is incomplete."""
         self._received = received
@@ -162,7 +165,15 @@ class TcpRoute(asyncio.Protocol):
         if self.agent is not None:
             self.agent.lost(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+        """Return the buffer to read into."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.take(self._buffer[:nbytes])
+
+    def take(self, data: bytes | bytearray) -> None:
         """Take the packets that are complete. A packet of more than 2048 bytes ends the connection."""
         taken = self._taken
         taken += data
