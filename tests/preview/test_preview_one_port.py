@@ -157,6 +157,17 @@ def test_a_turn_server_that_does_not_respond_costs_time_only(
     assert "geheim" not in caplog.text
 
 
+def test_the_connections_of_a_player_without_bundle_have_different_names(cameras: RtspServer) -> None:
+    async def run() -> None:
+        async with previews(cameras, "door") as preview:
+            watcher = await watch(preview, change=lambda offer: re.sub("a=group:BUNDLE.*\r\n", "", offer))
+            assert len(set(re.findall("a=ice-ufrag:.*", watcher.session.answer))) == 2
+            await watcher.has(5)
+            await watcher.peer.close()
+
+    asyncio.run(run())
+
+
 def test_an_offer_without_own_checks_is_refused(cameras: RtspServer) -> None:
     async def run() -> None:
         async with previews(cameras, "door") as preview:

@@ -9,6 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import av
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
@@ -35,12 +36,14 @@ async def frame_size(serve: ServeProcess, stream: str, protocol: str) -> tuple[i
         await player.setRemoteDescription(RTCSessionDescription(given, "answer"))
         for _ in range(4):
             frame = await asyncio.wait_for(player.getReceivers()[0].track.recv(), LIMIT_S)
+            assert isinstance(frame, av.VideoFrame)
+            size = frame.width, frame.height
         details = json.loads((await asyncio.to_thread(serve.ask, "GET", session))[1])
         assert (details["transport"], details["dtls"], details["checks"] > 0) == (protocol, "connected", True)
         assert details["remote"].startswith(("127.", "1", "["))
         with suppress(TimeoutError):
             await asyncio.wait_for(player.close(), 5)
-    return frame.width, frame.height
+    return size
 
 
 @pytest.mark.timing

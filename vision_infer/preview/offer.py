@@ -10,15 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from aiortc import rtp
-
 from vision_infer.core.errors import UsageError
 from vision_infer.preview.codecs.matching import Codec
 from vision_infer.preview.transport.candidates import MAX_CANDIDATES, usable
-
-# Chromium has more codecs than payload types from 96 on, and also uses those from 35 to 63 (RFC 5761, section 4), for High among
-# others. aiortc would answer with another payload type, which means something else in the offer.
-rtp.DYNAMIC_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # type: ignore[assignment]
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"

@@ -21,6 +21,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpSender,
     rtcicetransport,
+    rtp,
 )
 
 from vision_infer.core.clock import Clock
@@ -37,18 +38,23 @@ USED: dict[Any, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection", "getLocalCandidates"),
     RTCIceTransport: ("_connection", "_recv", "_send"),
     rtcicetransport: ("connection_kwargs",),
+    rtp: ("DYNAMIC_PAYLOAD_TYPES",),
     RTCDtlsTransport: ("_tx_srtp", "_send_rtp"),
     RTCRtpSender: (
         *("_handle_rtcp_packet", "_retransmit", "_run_rtp", "_ssrc", "_rtx_ssrc", "_stream_id"),
         *(f"{_SENDER}{name}" for name in ("rtp_started", "rtp_exited", "rtx_payload_type", "ntp_timestamp", "rtp_timestamp")),
         *(f"{_SENDER}{name}" for name in ("packet_count", "octet_count")),
     ),
-    aioice.Connection: ("_nominated", "check_start_task", "request_received", "get_event", "remote_candidates"),
+    aioice.Connection: ("_nominated", "check_start_task", "request_received", "check_incoming", "get_event", "remote_candidates"),
     aioice.ice: ("get_host_addresses", "relayed_candidate"),
     stun.Message: ("add_message_integrity", "check_message_integrity"),
     stun: ("parse_message",),
 }
 """The used attributes by class or module. Attributes that constructors set are found in their code."""
+
+# Chromium has more codecs than payload types from 96 on, and also uses those from 35 to 63 (RFC 5761, section 4), for High among
+# others. aiortc would answer with another payload type, which means something else in the offer.
+rtp.DYNAMIC_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # type: ignore[assignment]
 
 
 def check_libraries() -> None:
@@ -82,9 +88,9 @@ class RandomPortAgent(aioice.Connection):
     def __init__(self, checks: CheckRate, clock: Clock, **given: Any) -> None:
         super().__init__(ice_controlling=False, **given)
         self.checks = 0
-        """The number of connectivity checks from the viewer."""
+        """The number of valid connectivity checks from the viewer."""
         self.heard_ns = 0
-        """The time of the last check, monotonic; 0 before the first."""
+        """The time of the last valid check, monotonic; 0 before the first."""
         self._rate = checks
         self._now = clock.monotonic_ns
         self._route: Datagrams | None = None
@@ -105,9 +111,13 @@ class RandomPortAgent(aioice.Connection):
     def request_received(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
         """Take a check, unless the viewer has too many addresses."""
         if not too_many_peers(self, addr):
-            self.checks += 1
-            self.heard_ns = self._now()
             super().request_received(message, addr, protocol)
+
+    def check_incoming(self, message: Any, addr: tuple[str, int], protocol: Any) -> None:
+        """Count a valid check."""
+        self.checks += 1
+        self.heard_ns = self._now()
+        super().check_incoming(message, addr, protocol)
 
     def check_start_task(self, pair: Any) -> None:
         """Start a check if the limit allows it; else it stays in the state ``WAITING``, and aioice tries again after 20 ms."""
