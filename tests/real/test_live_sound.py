@@ -38,6 +38,8 @@ class Tap:
         self.video: dict[int, int] = {}
         """The time of arrival by presentation time, nanoseconds."""
         self.heard: list[SoundPacket] = []
+        self.heard_ns: list[int] = []
+        """The time of arrival of each packet of sound."""
         self.frames = 0
 
     def opened(self, video: VideoFormat) -> None:
@@ -51,6 +53,7 @@ class Tap:
 
     def sound(self, packet: SoundPacket) -> None:
         self.heard.append(packet)
+        self.heard_ns.append(time.monotonic_ns())
 
     def wants_sound(self) -> bool:
         return self.wants
@@ -120,6 +123,34 @@ def test_listening_does_not_change_the_video(cameras: RtspServer) -> None:
     half = len(ages) // 2
     assert abs(median(ages[:half]) - min(ages[:half])) < 20_000_000
     assert abs((median(ages[:half]) - min(ages[:half])) - (median(ages[half:]) - min(ages[half:]))) < 10_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+def test_the_sound_of_a_file_arrives_with_its_frames(tmp_path: Path, suffix: str) -> None:
+    """A file is read faster than it plays, so that its sound has to wait as its frames do."""
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(clip(Clip(frames=50)))) as source, av.open(str(path), "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("aac", rate=44_100)
+        for number in range(90):
+            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.pts, frame.time_base = 44_100, number * 1024, Fraction(1, 44_100)
+            target.mux(sound.encode(frame))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                target.mux(packet)
+    tap = Reading(str(path), wants=True).done()
+    assert tap.frames == 50
+    assert len(tap.heard) > 50
+    due = [came - packet.pts_ns for came, packet in zip(tap.heard_ns, tap.heard, strict=True)]
+    shown = [came - pts for pts, came in tap.video.items()]
+    assert max(due) - min(due) < 150_000_000, "no bursts"
+    assert abs(median(due) - median(shown)) < 100_000_000
 
 
 def with_odd_sound(path: Path, seed: int) -> Path:
