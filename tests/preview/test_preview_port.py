@@ -245,7 +245,7 @@ def test_the_video_of_a_lost_connection_goes_only_where_the_viewer_has_verified_
             writer.write(framed(peer.check()))
             peer.verified(await packet(reader))
             with closing(Udp(port)) as victim, closing(Udp(port)) as end:
-                victim.send(peer.check(nominate=False))  # as if repeated by somebody who has seen it
+                victim.send(peer.check(nominate=False))  # as a repeated check
                 peer.verified(await victim.read())
                 writer.transport.abort()
                 await until(lambda: agent.route is None or agent.route.protocol == "udp")

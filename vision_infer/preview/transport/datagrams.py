@@ -20,7 +20,7 @@ _LENGTH = struct.Struct("=H")
 
 
 class Datagrams:
-    """Sends packets to one viewer through a socket of its own. It is used on the event loop only.
+    """Sends packets to one viewer through a separate socket. It is used on the event loop only.
 
     There is no queue besides the transport's: packets that the kernel does not accept wait there, and later packets wait behind
     them, so that their order is kept.

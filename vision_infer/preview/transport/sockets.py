@@ -45,7 +45,7 @@ class Sockets:
 
 @contextmanager
 def bind(settings: PreviewSettings, host: str) -> Iterator[Sockets | None]:
-    """Bind the port until the context ends; return None if each viewer gets a port of its own, or there is no preview.
+    """Bind the port until the context ends; return None if each viewer gets a separate port, or there is no preview.
 
     The port listens on the host of the web server. If that is a loopback address and ``preview.addresses`` is set, for example
     behind a reverse proxy, it listens on all addresses.
