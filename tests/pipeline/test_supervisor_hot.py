@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipeline.fakes import EchoEngine, FakeImage, wait_for
 from tests.pipeline.live_fakes import SOON, Camera, Rig, running
+from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.zones import LineSettings, ZoneSettings
@@ -173,21 +174,28 @@ def test_a_higher_track_threshold_applies_from_the_next_frame() -> None:
 )
 @pytest.mark.parametrize("url", [False, True])
 def test_a_refused_change_leaves_the_stream_unchanged(changes: dict[str, object], url: bool) -> None:
-    camera = Camera(0)
+    clock = HandClock()  # tracks depend on the times of the frames
+    camera = Camera(0, clock=clock)
     engine = EchoEngine()
     engine.card = parse_card(
         {"name": "echo", "input": {"width": 256, "height": 256}, "fit": "stretch", "iou": None, "labels": ["person"]}, "echo"
     )
-    with Rig(engine=engine) as rig:
+    with Rig(engine=engine, clock=clock) as rig:
+
+        def give_three() -> None:
+            for _ in range(3):
+                clock.move(0.04)
+                rig.give(camera)
+
         command = rig.add(camera, track=0.3, zones={"yard": YARD})
-        rig.give(camera, 3)
+        give_three()
         track, reported = tracks_of(rig), len(rig.events)
         if url:
             changes = {**changes, "source": replace(camera.spec, paths=("rtsp://elsewhere/",))}
         with pytest.raises(UsageError):
             rig.change(command, **changes)
-        rig.give(camera, 3)
-        assert tracks_of(rig) == track
+        give_three()
+        assert tracks_of(rig) == track == {1}
         assert rig.status().occupancy == {"yard": 1}
         assert (rig.status().weight, camera.attempts, len(rig.events)) == (1.0, 1, reported)
         assert rig.sink.indices() == list(range(6))
