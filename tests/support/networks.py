@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +37,6 @@ link add eth0 netns {viewer} type veth peer name outside netns {router}
 -n {viewer} link set eth0 up
 -n {service} route add default via 172.18.0.1
 -n {viewer} route add default via 10.0.0.1
-netns exec {router} sysctl -qw net.ipv4.ip_forward=1
 """
 _CLONE_NEWNET = 0x40000000
 
@@ -60,6 +60,8 @@ class Networks:
             pytest.skip("network namespaces are not permitted here")
         for line in _LINKS.format(service=self.service, router=self.router, viewer=self.viewer).strip().splitlines():
             _run("ip", *line.split())
+        with inside(self.router):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
