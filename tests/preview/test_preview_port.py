@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aioice import Candidate, ice, stun
+from pydantic import ValidationError
 
 from tests.support.free_port import free_port
 from tests.support.hand_clock import HandClock
@@ -171,7 +172,7 @@ def test_only_the_viewers_own_checks_are_answered() -> None:
                     peer.check(password=other.password),
                     peer.check(password=""),
                     stranger.check(),
-                    IcePeer("nobody", peer.password).check(),
+                    IcePeer("unknown", peer.password).check(),
                     DTLS,
                     RTP,
                     b"",
@@ -491,6 +492,34 @@ def test_the_addresses_are_announced_and_names_are_resolved_again(monkeypatch: p
         assert await Addresses(("camera.example",), "0.0.0.0", clock).current() == []
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8::7", "camera.example", "localhost", "_under.score-1.local"])
+def test_an_address_or_a_name_can_be_announced(address: str) -> None:
+    assert PreviewSettings(addresses=(address,)).addresses == (address,)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "",
+            "203.0.113",
+            "203.0.113.7:8189",
+            "[::1]",
+            "http://camera.example",
+            "a..b",
+            "-a.example",
+            "a b",
+            "ä.example",
+            "x" * 64,
+        ),
+        *("0.0.0.0", "::", "224.0.0.1", "fe80::1%eth0"),
+    ],
+)
+def test_anything_else_is_rejected(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"without a port|without a zone"):
+        PreviewSettings(addresses=(address,))
 
 
 @pytest.mark.parametrize("bound", ["127.0.0.1", "192.0.2.5", "::1"])

@@ -93,6 +93,7 @@ def test_a_session_from_its_offer_to_its_end() -> None:
             assert (details["mode"], details["codec"], details["stream"]) == ("encoded", "H264", "door")
             assert details["reason"]
             assert details["ice"] in ("new", "checking")
+            assert [details[name] for name in ("dtls", "checks", "transport", "remote")] == ["new", 0, None, None]
             # Other clients cannot see it.
             for method in ("GET", "PATCH", "DELETE"):
                 problem(await player.ask(method, where, ADMIN, content=TRICKLE % UFRAG, headers=FRAGMENT), 404, "not-found")
