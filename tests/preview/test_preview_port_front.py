@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
@@ -27,7 +29,7 @@ async def fronted(folder: Path, clock: HandClock, workers: int = 2) -> AsyncIter
         assert sockets is not None
         front = PortFront(sockets, folder / "front", clock)
         await front.open()
-        stack.callback(front._close)
+        stack.push_async_callback(front._close)
         ports = []
         for _ in range(workers):
             ports.append(await worker(folder, clock))
@@ -141,3 +143,21 @@ def test_a_worker_that_does_not_read_delays_no_other(tmp_path: Path) -> None:
                 assert len(front._links) == 2
 
     asyncio.run(run())
+
+
+def test_a_service_that_stops_reports_no_error(tmp_path: Path) -> None:
+    """Its main thread closes the port while the event loop of the web server is busy, and then the sockets."""
+    loop, errors = asyncio.new_event_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    with bind(PreviewSettings(port=free_port()), "127.0.0.1") as sockets:
+        assert sockets is not None
+        front = PortFront(sockets, tmp_path / "front", HandClock())
+        asyncio.run_coroutine_threadsafe(front.open(), loop).result(LIMIT_S)
+        loop.call_soon_threadsafe(time.sleep, 0.2)
+        front.close()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(LIMIT_S)
+    loop.close()
+    assert errors == []

@@ -67,15 +67,15 @@ class PortFront:
         self._udp.open()
         await self._tcp.open()
 
-    def close(self) -> None:
-        """Close everything. It may be called from any thread."""
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Close everything, and wait for it up to ``timeout_s`` seconds. It must not be called on the event loop."""
         if self._loop is None:
             self._listening.close()
-        else:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._close)
+        elif self._loop.is_running():
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout_s)
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         assert self._loop is not None
         for one in (self._listening, *self._links.values()):
             self._loop.remove_reader(one)
