@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
+import pytest
+
 from tests.preview.test_preview_port import DTLS, LIMIT_S, RTP, Udp, connected, ended, packet, until, viewer
 from tests.support.free_port import free_port
 from tests.support.hand_clock import HandClock
 from tests.support.ice_peer import framed
 from vision_infer.config.preview import PreviewSettings
+from vision_infer.core.errors import UsageError
 from vision_infer.preview.transport.addresses import Addresses
 from vision_infer.preview.transport.port import OWNED_NS, SharedPort
 from vision_infer.preview.transport.port_front import PortFront, PortLink
@@ -42,6 +45,14 @@ async def worker(folder: Path, clock: HandClock) -> SharedPort:
     port = SharedPort(link.sockets, Addresses((), link.sockets.host, clock), clock, link)
     await port.open()
     return port
+
+
+def test_a_system_without_unix_sockets_for_packets_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind(PreviewSettings(port=free_port()), "127.0.0.1") as sockets:
+        assert sockets is not None
+        monkeypatch.setattr(socket, "SOCK_SEQPACKET", 99)
+        with pytest.raises(UsageError, match=r"preview\.port: worker processes cannot share.*Set preview\.port to 0"):
+            PortFront(sockets, tmp_path / "front", HandClock())
 
 
 def test_packets_reach_the_worker_of_their_viewer_and_answers_leave_from_the_port(tmp_path: Path) -> None:

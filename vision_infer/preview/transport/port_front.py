@@ -17,6 +17,7 @@ from pathlib import Path
 from aioice import stun
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.errors import UsageError
 from vision_infer.preview.transport.port import MEDIA, OWNED_NS, STUN, from_this_machine
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.preview.transport.stun_message import StunMessage
@@ -42,12 +43,19 @@ class PortFront:
         sockets: The sockets of the port.
         path: The Unix socket to which workers connect; only this account may open it.
         clock: The source of time.
+
+    Raises:
+        UsageError: The operating system has no Unix sockets for packets, such as macOS.
     """
 
     def __init__(self, sockets: Sockets, path: Path, clock: Clock) -> None:
         self._sockets = sockets
         self._now = clock.monotonic_ns
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            why = f"preview.port: worker processes cannot share a port on this system: {error.strerror}"
+            raise UsageError(why, "Set preview.port to 0 for a random UDP port per viewer.") from error
         self._listening.bind(str(path))
         self._listening.listen()
         self._listening.setblocking(False)
