@@ -20,6 +20,7 @@ from vision_infer.preview.preview import NoPreviewError, Preview
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.session import Session
 from vision_infer.preview.sound.sound_feed import SoundFeed
+from vision_infer.preview.sound.sound_frame import OPUS, SoundFrame
 from vision_infer.preview.transport.sockets import bind
 
 VIDEO, PACKETS = VideoFormat("vp8", sound=SoundFormat("opus", 48_000, 2)), encoded(Recipe("libvpx"))[1]
@@ -154,5 +155,27 @@ def test_sound_far_from_the_video_does_not_end_the_sender_reports(monkeypatch: p
             for years in (-130, 20):
                 session.viewer.report(1_800_000_000_000_000_000 + years * 365 * 86_400_000_000_000, 0)
                 assert 0 <= session.viewer.outgoing._sender._RTCRtpSender__ntp_timestamp < 1 << 64
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("ahead_s", "shown_s"), [(-0.3, -0.3), (0.3, 0.3), (-4, 0), (4, 0), (10**9, 0)])
+def test_a_wrong_clock_of_the_sound_does_not_delay_the_video(
+    monkeypatch: pytest.MonkeyPatch, ahead_s: float, shown_s: float
+) -> None:
+    """A player shows both in step, up to 10 s late in Chromium."""
+
+    async def run() -> None:
+        async with playing(monkeypatch) as (preview, _):
+            session = await preview.offer("door", OFFERS["chromium"], "somebody")
+            assert session.viewer is not None
+            assert session.sound is not None
+            reported: list[int] = []
+            monkeypatch.setattr(session.sound, "send", lambda *_, **__: None)
+            monkeypatch.setattr(session.sound, "report", lambda wall_ns, _: reported.append(wall_ns))
+            session.viewer.synced = (10**18, 7 * 10**9)
+            frame = SoundFrame(OPUS, b"\xfc", round((7 + ahead_s) * 1e9), 960)
+            session.sound.push(frame)
+            assert reported == [10**18 + round(shown_s * 1e9)]
 
     asyncio.run(run())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_infer.core.packet import EncodedPacket
+from vision_infer.core.packet import EncodedPacket, SoundPacket
 from vision_infer.sink.clip_ring import PacketRing, TimedPacket, length_size, outside_sets, parameter_sets, with_start_codes
 
 MS = 1_000_000
@@ -98,3 +98,12 @@ def test_damaged_bytes_raise_no_error(codec: str, data: bytes, size: int) -> Non
     parameter_sets(codec, data, size)
     with_start_codes(data, size)
     outside_sets(codec, b"\x01" + data)
+
+
+@pytest.mark.parametrize("sound_ms", [-(10**9), 10**9])
+def test_a_wrong_clock_of_the_sound_drops_no_video(sound_ms: int) -> None:
+    ring = PacketRing(1000 * MS, 10_000)
+    for at_ms in range(0, 1500, 100):
+        ring.add(timed(at_ms, at_ms % 500 == 0))
+        ring.add(TimedPacket(sound_ms * MS, SoundPacket(memoryview(bytes(10)), sound_ms * MS)))
+    assert [one.at_ns for one in ring.since(0) if one.key] == [0, 500 * MS, 1000 * MS]

@@ -60,7 +60,9 @@ class PacketRing:
         size = timed.packet.data.nbytes
         self._sizes[-1] += size
         self.bytes += size
-        while len(self._groups) > 1 and (self._groups[1][0].at_ns <= timed.at_ns - self.keep_ns or self.bytes > self.max_bytes):
+        # The times of sound may be wrong, so that only video shows what is old.
+        old_ns = timed.at_ns - self.keep_ns if isinstance(timed.packet, EncodedPacket) else -1
+        while len(self._groups) > 1 and (self._groups[1][0].at_ns <= old_ns or self.bytes > self.max_bytes):
             self._groups.popleft()
             self.bytes -= self._sizes.popleft()
         if self.bytes > self.max_bytes:

@@ -16,6 +16,9 @@ from vision_infer.preview.sound.sound_frame import SoundFrame, SoundTimeline
 
 _MAX_SOCKET_BYTES = 64 * 1024
 """The size of the transport's queue above which sound is dropped."""
+_MAX_APART_NS = 2_000_000_000
+"""The difference between the presentation times of sound and video above which the camera's clocks are considered wrong. A
+player would delay one of both by this time."""
 
 
 class SoundSource(Protocol):
@@ -98,7 +101,8 @@ class SoundSender(RtpOut):
         except ConnectionError:
             return  # not connected yet, or no longer
         wall_ns, pts_ns = synced
-        self.report(wall_ns + frame.pts_ns - pts_ns, time)
+        ahead_ns = frame.pts_ns - pts_ns
+        self.report(wall_ns + (ahead_ns if abs(ahead_ns) < _MAX_APART_NS else 0), time)
 
     async def run(self, payload_type: int) -> None:  # noqa: ARG002
         """Wait until canceled: each packet is sent when it arrives."""
