@@ -12,6 +12,10 @@ _MAX_WAITING = 1024
 """The maximum number of packets that wait for the frames of their time, about 20 s; the oldest are dropped."""
 
 
+_MAX_APART_NS = 2_000_000_000
+"""The difference between the times of sound and video above which the camera's clocks are wrong, and the sound is dropped."""
+
+
 class LiveSound:
     """Buffers sound with its capture times (a :class:`PacketTap`). The stream's thread fills it, the outlet's thread takes."""
 
@@ -40,7 +44,9 @@ class LiveSound:
         """Buffer a packet of sound."""
         if self._newest is not None and self._format is not None:
             captured_ns, pts_ns = self._newest
-            self._waiting.append((self._format, SoundPacket(packet.data, captured_ns + packet.pts_ns - pts_ns)))
+            ahead_ns = packet.pts_ns - pts_ns
+            if abs(ahead_ns) < _MAX_APART_NS:
+                self._waiting.append((self._format, SoundPacket(packet.data, captured_ns + ahead_ns)))
 
     def wants_sound(self) -> bool:
         """Return True: the video keeps its sound."""

@@ -15,6 +15,9 @@ from vision_infer.core.packet import SoundFormat, SoundPacket
 _SECOND = 1_000_000_000
 _GAP_NS = 60_000_000
 """The deviation of a packet's time from the end of the previous packet that counts as a gap; smaller ones are jitter."""
+_MIN_AAC_RATE = 24_000
+"""The minimum sample rate of AAC in files, Hz: its packets have 1024 samples, and the last two are lost at the end."""
+_AAC_BIT_RATE = 64_000
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
 
@@ -100,7 +103,8 @@ class SoundTrack:
     def __init__(self, sound: SoundFormat, output: OutputContainer) -> None:
         _decoder(sound)  # fails before the container has a track that stays empty
         self._output = output
-        self._stream = output.add_stream("aac", rate=aac_rate(sound.rate or 48_000))
+        self._stream = output.add_stream("aac", rate=aac_rate(max(sound.rate, _MIN_AAC_RATE)))
+        self._stream.codec_context.bit_rate = _AAC_BIT_RATE
         self._recoder = Recoder(sound, self._stream.codec_context)
         self._last: int | None = None
 
