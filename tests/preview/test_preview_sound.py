@@ -187,3 +187,24 @@ def test_one_encoder_serves_all_listeners_and_ends_with_them(cameras: RtspServer
             await until(lambda: "sound-door" not in [thread.name for thread in threading.enumerate()])
 
     asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_sound_continues_after_a_reconnection(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/pcmu")):
+            await until(lambda: preview.relay("door").key is not None)
+            watcher = await watch(preview, data=False, sound=True)
+            await until(lambda: len(watcher.payloads) > 30)
+            await asyncio.to_thread(cameras.restart)
+            before = len(watcher.payloads)
+            await until(lambda: len(watcher.payloads) > before + 50)
+            await watcher.peer.close()
+            await preview.close()
+        steps = (np.diff(watcher.sound_times) % (1 << 32)).tolist()
+        gaps = [step for step in steps if step != 160]
+        assert len(gaps) == 1, "only the reconnection is a gap"
+        assert 160 < gaps[0] < 8000 * 20
+
+    asyncio.run(run())

@@ -125,7 +125,7 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     yield _counters("vision_infer_preview_packets", text, "kind", {"first": counts.packets, "again": counts.resent})
     text = "Number of times a viewer lost frames and was sent the current group of pictures again."
     yield CounterMetricFamily("vision_infer_preview_restarts", text, counts.restarts)
-    text = "Number of frames not sent to viewers and of rejected viewers, by reason."
+    text = "Number of frames and packets of sound not sent to viewers, and of rejected viewers, by reason."
     yield _counters("vision_infer_preview_drops", text, "reason", counts.drops)
     text = "Number of packets to preview.port that belonged to no viewer."
     yield CounterMetricFamily("vision_infer_preview_strays", text, counts.strays)
