@@ -8,10 +8,10 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from aioice import Candidate, ice, stun
+from aioice import Candidate, ice, stun, turn
 from pydantic import ValidationError
 
 from tests.support.free_port import free_port
@@ -278,6 +278,35 @@ def test_a_viewer_that_is_connected_needs_no_turn_server() -> None:
                 end.send(peer.check())
                 async with asyncio.timeout(LIMIT_S):
                     await asyncio.gather(adding, connecting)
+
+    asyncio.run(run())
+
+
+class _Allocation:
+    """The client side of a TURN server over a TCP connection."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self.transport = transport
+
+    async def send_data(self, data: bytes, _: tuple[str, int]) -> None:
+        self.transport.write(data)
+
+
+def test_a_turn_server_that_does_not_read_pauses_the_video() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                _, writer = await asyncio.open_connection(*server.getsockname())
+                agent._relay = TurnRelay(lambda *_: None, lambda: None)
+                agent._relay.connection_made(turn.TurnTransport(cast(Any, _Allocation(writer.transport))))
+                agent._relayed(peer.check(), ("192.0.2.1", 5000))
+                assert agent.route is not None
+                for _ in range(8000):
+                    agent.route.send((bytes(1200),))
+                await asyncio.sleep(0.05)
+                assert agent.route.waiting > 64 * 1024
+                writer.transport.abort()
 
     asyncio.run(run())
 

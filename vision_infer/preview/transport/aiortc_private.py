@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import aioice
-from aioice import stun
+from aioice import stun, turn
 from aiortc import (
     RTCConfiguration,
     RTCDtlsTransport,
@@ -49,6 +49,7 @@ USED: dict[Any, tuple[str, ...]] = {
     aioice.ice: ("get_host_addresses", "relayed_candidate"),
     stun.Message: ("add_message_integrity", "check_message_integrity"),
     stun: ("parse_message",),
+    turn.TurnTransport: ("_TurnTransport__inner_protocol",),
 }
 """The used attributes by class or module. Attributes that constructors set are found in their code."""
 

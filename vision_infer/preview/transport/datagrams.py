@@ -34,7 +34,9 @@ class Datagrams:
     def __init__(self, transport: Any, address: tuple[str, int]) -> None:
         self.transport = transport
         self.remote = address
-        self._queued = getattr(transport, "get_write_buffer_size", None)
+        allocation = getattr(transport, "_TurnTransport__inner_protocol", None)
+        way = transport if allocation is None else allocation.transport  # to the TURN server, which may be a TCP connection
+        self._queued = getattr(way, "get_write_buffer_size", None)
         self._socket = None if self._queued is None else _duplicate(transport)
 
     @property
