@@ -27,7 +27,8 @@ export class VideoDelay {
     this.shown.push({ time, at: nowMs });
     if (nowMs - this.updated < UPDATE_MS) return;
     this.updated = nowMs;
-    const late = this.shown.map(({ time, at }) => this.matching.late(time, at, nowMs)).filter((ms) => !Number.isNaN(ms));
+    const due = this.shown.filter(({ at }) => at <= nowMs - MAX_MS); // the results of later frames may still arrive
+    const late = due.map(({ time, at }) => this.matching.late(time, at, nowMs)).filter((ms) => !Number.isNaN(ms));
     this.shown = [];
     this.#set(wanted ? next(this.target, late) : 0);
   }
