@@ -38,7 +38,8 @@ from vision_infer.telemetry.account import Busy, StageAccount
 from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 from vision_infer.telemetry.rolling import RollingRate
 
-MESSAGES_IN_FLIGHT = 64
+MESSAGES_IN_FLIGHT = 32
+"""The maximum number of messages that wait for the results stage. A longer queue has no use, and its outputs leave the caches."""
 _log = logging.getLogger("vision_infer.pipeline")
 
 
