@@ -157,7 +157,7 @@ bench-live-quick: $(VENV)/dev.stamp cameras ## Check that the benchmarks of the 
 	@status=0; for name in age load weights many; do \
 	  $(BIN)/python -m benchmarks.live_$$name --rounds 1 --seconds 8 || status=1; done; exit $$status
 
-bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the browser: latency in both modes, boxes, loss, viewers (about 10 minutes).
+bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the browser: latency in both modes, boxes, loss, viewers (about 12 minutes).
 	$(BIN)/python -m benchmarks.preview
 
 bench-preview-quick: $(VENV)/dev.stamp cameras browser
