@@ -110,6 +110,7 @@ def test_the_page_names_video_over_tcp(browser: Browser, address: str) -> None:
         checked.expect_quiet()
 
 
+@pytest.mark.slow
 @IN_BOTH
 def test_viewers_beyond_the_limit_get_mjpeg_and_then_snapshots(browser: Browser, address: str) -> None:
     limit = "WebRTC request rejected: limit: the limit of 1 viewers is reached. See preview.max_viewers_per_stream."

@@ -81,6 +81,7 @@ def test_aiortc_plays(cameras: RtspServer, protocol: str) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_gstreamer_plays(cameras: RtspServer, protocol: str) -> None:
     other = "tcp" if protocol == "udp" else "udp"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Authority, free_port
+from tests.support.broker import Authority
+from tests.support.free_port import free_port
 from tests.support.hook_receiver import Answer, Receiver
 from tests.support.waiting import wait_until
 from vision_infer.sink.delivery import delivery_sink as deliveries

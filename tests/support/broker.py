@@ -23,18 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.support.free_port import free_port
 from tests.support.waiting import wait_until
 
 LIMIT_S = 60.0
 """The time limit for any step on a busy machine, in seconds."""
 USER, PASSWORD = "cameras", "a-secret-of-the-broker"
-
-
-def free_port() -> int:
-    """Return a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Authority:

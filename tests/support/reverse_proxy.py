@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Authority, free_port
+from tests.support.broker import Authority
+from tests.support.free_port import free_port
 from tests.support.media import ROOT
 from tests.support.waiting import wait_until
 
