@@ -282,6 +282,24 @@ def test_a_viewer_that_is_connected_needs_no_turn_server() -> None:
     asyncio.run(run())
 
 
+def test_an_address_in_use_is_kept_when_another_route_with_it_is_dropped() -> None:
+    async def run() -> None:
+        async with shared() as port:
+            agent, peer = await viewer(port)
+            with closing(Udp(port)) as end:
+                end.send(peer.check())
+                await end.read()
+                port._from_udp(peer.check(nominate=False), end.address, socket.inet_aton("127.0.0.2"))
+                for number in range(MAX_ROUTES):
+                    port._from_udp(peer.check(nominate=False), ("127.0.0.3", 2000 + number), b"")
+                assert agent.route is not None
+                assert agent.route.remote == end.address
+                end.send(DTLS)
+                assert await asyncio.wait_for(agent.recv(), 2) == DTLS
+
+    asyncio.run(run())
+
+
 class _Allocation:
     """The client side of a TURN server over a TCP connection."""
 

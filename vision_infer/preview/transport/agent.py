@@ -216,7 +216,8 @@ class LiteAgent:
         if len(self._routes) >= MAX_ROUTES:
             old = next(one for one in self._routes.values() if one is not self.route)
             self.lost(old)
-            self._port.release(self, old)
+            if all(one.remote != old.remote for one in self._routes.values()):
+                self._port.release(self, old)
             old.close()
         self._routes[key] = route
         return route

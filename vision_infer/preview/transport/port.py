@@ -125,7 +125,7 @@ class SharedPort:
         self._owners = {address: owner for address, owner in self._owners.items() if owner.agent is not agent}
 
     def release(self, agent: Agent, route: Route) -> None:
-        """Forget an address of an agent, unless it has another route with it."""
+        """Forget the address of an agent's route."""
         owner = self._owners.get(route.remote)
         if route.protocol == "udp" and owner is not None and owner.agent is agent:
             del self._owners[route.remote]
