@@ -106,7 +106,7 @@ def test_the_page_names_video_over_tcp(browser: Browser, address: str) -> None:
         checked.page.route("**/whep", only_tcp)
         checked.open("stream/tcp")
         shows(checked, "webrtc")
-        expect(checked.page.locator(".via")).to_contain_text("WebRTC over TCP, H264 passthrough: UDP does not reach the service")
+        expect(checked.page.locator(".via")).to_contain_text("WebRTC over TCP, H264 passthrough: lost packets delay the video")
         checked.expect_quiet()
 
 

@@ -38,7 +38,7 @@ test("how the video arrives, and why it is not WebRTC", () => {
     sessionWords({ ...facts, mode: "encoded", reason: "the stream is MJPEG" }),
     "WebRTC, H264 transcoded: the stream is MJPEG",
   );
-  assert.match(sessionWords({ ...facts, transport: "tcp" }), /^WebRTC over TCP, H264 passthrough: UDP does not reach/);
+  assert.match(sessionWords({ ...facts, transport: "tcp" }), /^WebRTC over TCP, H264 passthrough: lost packets delay/);
   const words = [
     ["webrtc", facts],
     ["webrtc", { ...facts, transport: "tcp" }],

@@ -150,8 +150,7 @@ export function sessionWords(facts) {
   if (!facts) return head;
   const { mode, codec = "", reason, transport } = facts;
   const words = `${head}, ${codec} ${mode === "passthrough" ? "passthrough" : "transcoded"}`.replace(/ +/g, " ");
-  const slow =
-    transport === "tcp" ? "UDP does not reach the service, so lost packets delay the video; open preview.port for UDP" : "";
+  const slow = transport === "tcp" ? "lost packets delay the video. Check that preview.port is open for UDP" : "";
   return [words, reason, slow].filter(Boolean).join(": ");
 }
 
