@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -47,5 +48,6 @@ def test_without_the_bindings_tests_of_cuda_are_skipped_and_no_module_fails() ->
     files = ["tests/engine", "tests/pipeline", "tests/precision", "tests/service", "tests/stream", "--collect-only"]
     for arguments in (files, ["tests/engine/test_memory_ledger.py", "tests/engine/test_tensorrt_errors.py"]):
         command = [sys.executable, "-c", WITHOUT_BINDINGS, *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+        environ = {name: value for name, value in os.environ.items() if name != "CI"}  # with it, these skips would be failures
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stdout[-3000:]
