@@ -16,7 +16,8 @@ def test_files_of_the_service_are_readable_by_its_account_only(serve: Serve, tmp
         f"state_dir: {tmp_path}/state\nstreams: {{one: {{url: 'test://'}}}}\n"
     )
     assert served.ask("PUT", "/api/v1/streams/two", {"detect": "test://"})[0] in (200, 201)
-    wait_until(lambda: (results / "rows.jsonl").stat().st_size > 0)
+    rows = results / "rows.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size > 0)
     served.stop()
     made = [results, *results.rglob("*"), *(tmp_path / "state").rglob("*")]
     assert len(made) >= 5
