@@ -3,110 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import ExitStack, closing
 from typing import Any, cast
 
 import pytest
-from aioice import Candidate, ice, stun, turn
-from pydantic import ValidationError
+from aioice import Candidate, stun, turn
 
-from tests.support.free_port import free_port
+from tests.preview.shared_port import (
+    DTLS,
+    LIMIT_S,
+    OWN,
+    RTP,
+    Udp,
+    connected,
+    nothing,
+    packet,
+    selected,
+    shared,
+    until,
+    viewer,
+)
 from tests.support.hand_clock import HandClock
 from tests.support.ice_peer import IcePeer, framed
-from vision_infer.config.preview import PreviewSettings
-from vision_infer.core.clock import Clock
-from vision_infer.preview.transport import tcp as tcp_module
-from vision_infer.preview.transport.addresses import Addresses
 from vision_infer.preview.transport.agent import MAX_ROUTES, LiteAgent
-from vision_infer.preview.transport.candidates import CheckRate
-from vision_infer.preview.transport.port import OWNED_NS, SharedPort
-from vision_infer.preview.transport.sockets import bind
+from vision_infer.preview.transport.port import OWNED_NS
 from vision_infer.preview.transport.turn_relay import TurnRelay
-
-LIMIT_S = 20.0
-OWN = ice.get_host_addresses(use_ipv4=True, use_ipv6=False)
-"""The addresses of this machine."""
-DTLS = b"\x16 handshake"
-RTP = b"\x80 media"
-
-
-@asynccontextmanager
-async def shared(clock: Clock | None = None, host: str = "127.0.0.1", *addresses: str) -> AsyncIterator[SharedPort]:
-    """Open a port."""
-    clock = clock or HandClock()
-    settings = PreviewSettings(port=free_port("127.0.0.1" if host == "::" else host), addresses=addresses)
-    with bind(settings, host) as sockets:
-        assert sockets is not None
-        port = SharedPort(sockets, Addresses(settings.addresses, sockets.host, clock), clock)
-        await port.open()
-        try:
-            yield port
-        finally:
-            port.close()
-
-
-async def viewer(port: SharedPort, clock: Clock | None = None) -> tuple[LiteAgent, IcePeer]:
-    """Return the agent of a new viewer, and its player."""
-    clock = clock or HandClock()
-    agent = LiteAgent(port, clock, CheckRate(clock))
-    peer = IcePeer(agent.local_username, agent.local_password)
-    agent.remote_username, agent.remote_password = peer.own_ufrag, peer.own_password
-    await agent.gather_candidates()
-    return agent, peer
-
-
-class Udp:
-    """The UDP socket of a player."""
-
-    def __init__(self, port: SharedPort, host: str = "127.0.0.1", number: int = 0) -> None:
-        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        if number:  # with this option, the kernel may give two sockets the same random port
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind((host, number))
-        self.socket.setblocking(False)
-        self.address = self.socket.getsockname()[:2]
-        self.service = (host, port.number)
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendto(data, self.service)
-
-    async def read(self) -> bytes:
-        async with asyncio.timeout(LIMIT_S):
-            return (await asyncio.get_running_loop().sock_recvfrom(self.socket, 4096))[0]
-
-    def rest(self) -> list[bytes]:
-        """Return the packets that have already arrived."""
-        found = []
-        while True:
-            try:
-                found.append(self.socket.recv(4096))
-            except BlockingIOError:
-                return found
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-async def selected(agent: LiteAgent, end: Udp) -> None:
-    """Wait until the video goes to an address."""
-    await until(lambda: agent.route is not None and agent.route.remote == end.address)
-
-
-async def nothing(*ends: Udp) -> None:
-    """Verify that packets sent before now cause no answer: a later one to the same port has been processed."""
-    for _ in range(5):
-        await asyncio.sleep(0.002)
-    assert [end.rest() for end in ends] == [[] for _ in ends]
 
 
 @pytest.mark.skipif(not OWN, reason="this machine has loopback addresses only")
@@ -511,280 +434,6 @@ class _Full:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bound, name)
-
-
-def test_the_addresses_are_announced_and_names_are_resolved_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"camera.example": ["198.51.100.1", "2001:db8::1"], "other.example": ["198.51.100.9"]}
-    asked: list[str] = []
-
-    async def run() -> None:
-        async def resolve(name: str, *_: object, **__: object) -> list[Any]:
-            asked.append(name)
-            if not answers[name]:
-                raise socket.gaierror(-2, "Name or service not known")
-            return [(None, None, None, "", (address, 0)) for address in answers[name]]
-
-        clock = HandClock()
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-        names = ("203.0.113.7", "camera.example", "other.example")
-        addresses = Addresses(names, "0.0.0.0", clock)
-        assert await addresses.current() == ["203.0.113.7", "198.51.100.1", "2001:db8::1", "198.51.100.9"]
-        answers["camera.example"], answers["other.example"] = ["198.51.100.2"], []
-        clock.move(29)
-        assert "198.51.100.1" in await addresses.current()
-        clock.move(1)
-        assert await addresses.current() == ["203.0.113.7", "198.51.100.2", "198.51.100.9"]
-        assert asked == ["camera.example", "other.example"] * 2
-        answers["camera.example"] = []
-        assert await Addresses(("camera.example",), "0.0.0.0", clock).current() == []
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8::7", "camera.example", "localhost", "_under.score-1.local"])
-def test_an_address_or_a_name_can_be_announced(address: str) -> None:
-    assert PreviewSettings(addresses=(address,)).addresses == (address,)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        *(
-            "",
-            "203.0.113",
-            "203.0.113.7:8189",
-            "[::1]",
-            "http://camera.example",
-            "a..b",
-            "-a.example",
-            "a b",
-            "ä.example",
-            "x" * 64,
-        ),
-        *("0.0.0.0", "::", "224.0.0.1", "fe80::1%eth0"),
-    ],
-)
-def test_anything_else_is_rejected(address: str) -> None:
-    with pytest.raises(ValidationError, match=r"without a port|without a zone"):
-        PreviewSettings(addresses=(address,))
-
-
-@pytest.mark.parametrize("bound", ["127.0.0.1", "192.0.2.5", "::1"])
-def test_a_port_on_one_address_announces_it(bound: str) -> None:
-    assert asyncio.run(Addresses((), bound, HandClock()).current()) == [bound]
-
-
-def test_a_port_on_all_addresses_announces_those_of_the_interfaces() -> None:
-    found = asyncio.run(Addresses((), "0.0.0.0", HandClock()).current())
-    assert found
-    assert not any(":" in address or address == "0.0.0.0" for address in found)
-
-
-def test_a_system_that_hides_its_addresses_leaves_loopback(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refused(**_: bool) -> list[str]:
-        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-
-    monkeypatch.setattr(ice, "get_host_addresses", refused)
-    assert asyncio.run(Addresses((), "0.0.0.0", HandClock()).current()) == ["127.0.0.1"]
-    assert "set preview.addresses" in caplog.text
-
-
-# TCP
-
-
-async def connected(port: SharedPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", port.number)
-
-
-async def packet(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(LIMIT_S):
-        return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-
-
-async def ended(reader: asyncio.StreamReader) -> None:
-    """Wait until the service has closed a connection without sending anything."""
-    async with asyncio.timeout(LIMIT_S):
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-
-
-def test_a_viewer_connects_over_tcp_even_byte_by_byte() -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            reader, writer = await connected(port)
-            for byte in framed(peer.check()):
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(0)
-            answer = peer.verified(await packet(reader))
-            assert answer.attributes["XOR-MAPPED-ADDRESS"] == writer.get_extra_info("sockname")
-            writer.write(framed(DTLS, RTP, b"\xff ignored", b"", RTP))
-            assert [await agent.recv() for _ in range(3)] == [DTLS, RTP, RTP]
-            assert agent.route is not None
-            assert agent.route.protocol == "tcp"
-            agent.route.send([b"\x80" * 1000] * 3 + [RTP])
-            assert [len(await packet(reader)) for _ in range(4)] == [1000, 1000, 1000, len(RTP)]
-            assert port._tcp._unknown == {}
-            await agent.close()
-            await ended(reader)
-            writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_viewer_changes_from_tcp_to_udp_and_back_when_it_nominates() -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            reader, writer = await connected(port)
-            writer.write(framed(peer.check()))
-            peer.verified(await packet(reader))
-            with closing(Udp(port)) as end:
-                end.send(peer.check())
-                peer.verified(await end.read())
-                end.send(peer.answer(await end.read()))
-                await until(lambda: agent.route is not None and agent.route.protocol == "udp")
-                writer.write(framed(peer.check()))
-                peer.verified(await packet(reader))
-                writer.write(framed(peer.answer(await packet(reader))))
-                await until(lambda: agent.route is not None and agent.route.protocol == "tcp")
-                writer.transport.abort()
-                await until(lambda: agent.route is not None and agent.route.protocol == "udp")
-                await agent.send(RTP)
-                assert await end.read() == RTP
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        lambda _: framed(DTLS),
-        lambda _: framed(b""),
-        lambda _: framed(bytes(2049)),
-        lambda _: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        lambda peer: framed(peer.check(password="wrong")),
-        lambda peer: framed(peer.check()[:-4]),
-    ],
-    ids=["dtls", "empty", "oversized", "http", "unsigned", "cut"],
-)
-def test_a_connection_must_start_with_a_valid_check(first: Callable[[IcePeer], bytes]) -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            reader, writer = await connected(port)
-            writer.write(first(peer))
-            await ended(reader)
-            assert (agent.route, port._tcp._unknown) == (None, {})
-            writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_packet_that_is_too_large_ends_a_viewers_connection() -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            reader, writer = await connected(port)
-            writer.write(framed(peer.check()))
-            peer.verified(await packet(reader))
-            writer.write(framed(DTLS) + b"\xff\xff" + bytes(5000))
-            assert await agent.recv() == DTLS
-            await ended(reader)
-            await until(lambda: agent.route is None)
-            writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_viewer_that_sends_much_over_tcp_delays_other_tasks_little() -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            turns, checks = 0, 0
-
-            async def others() -> None:
-                nonlocal turns
-                while True:
-                    turns += 1
-                    await asyncio.sleep(0)
-
-            with socket.create_connection(("127.0.0.1", port.number)) as end:
-                end.setblocking(False)
-                with suppress(BlockingIOError):
-                    while checks < 1000:
-                        checks += end.send(framed(peer.check())) > 0
-                task = asyncio.create_task(others())
-                most, before = 0, (0, 0)
-                async with asyncio.timeout(LIMIT_S):
-                    while agent.checks < checks // 2:
-                        await asyncio.sleep(0)
-                        if turns > before[0]:
-                            most = max(most, (agent.checks - before[1]) // (turns - before[0]))
-                            before = turns, agent.checks
-                task.cancel()
-            assert checks > 500
-            assert most < 150
-
-    asyncio.run(run())
-
-
-def test_a_silent_connection_is_closed_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp_module, "FIRST_CHECK_S", 0.05)
-
-    async def run() -> None:
-        async with shared() as port:
-            reader, writer = await connected(port)
-            writer.write(b"\0")
-            await ended(reader)
-            assert port._tcp._unknown == {}
-            writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_thousand_idle_connections_keep_no_viewer_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp_module, "FIRST_CHECK_S", 600.0)
-
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            with ExitStack() as stack:
-                for number in range(1000):
-                    idle = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                    idle.setblocking(False)
-                    idle.connect_ex(("127.0.0.1", port.number))
-                    if number % 50 == 0:
-                        await asyncio.sleep(0.002)
-                await until(lambda: len(port._tcp._unknown) == tcp_module.MAX_UNKNOWN)
-                reader, writer = await connected(port)
-                writer.write(framed(peer.check()))
-                peer.verified(await packet(reader))
-                assert agent.route is not None
-                assert len(port._tcp._unknown) < tcp_module.MAX_UNKNOWN
-                writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_tcp_viewer_that_does_not_read_has_a_limited_queue() -> None:
-    async def run() -> None:
-        async with shared() as port:
-            agent, peer = await viewer(port)
-            reader, writer = await connected(port)
-            writer.write(framed(peer.check()))
-            peer.verified(await packet(reader))
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            assert agent.route is not None
-            for _ in range(20_000):
-                agent.route.send([bytes(1200)] * 10)
-            assert 1 << 20 <= agent.route.waiting < (1 << 20) + 20_000
-            writer.transport.abort()
-
-    asyncio.run(run())
 
 
 def test_random_packets_change_nothing() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preview.test_preview_port import DTLS, LIMIT_S, RTP, Udp, connected, ended, packet, until, viewer
+from tests.preview.shared_port import DTLS, LIMIT_S, RTP, Udp, connected, ended, packet, until, viewer
 from tests.support.free_port import free_port
 from tests.support.hand_clock import HandClock
 from tests.support.ice_peer import framed

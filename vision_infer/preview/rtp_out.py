@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class NoTrack(MediaStreamTrack):
         raise MediaStreamError
 
 
-class RtpOut:
+class RtpOut(ABC):
     """Sends the packets of one SSRC. It is used on the event loop only.
 
     Args:
@@ -56,9 +57,9 @@ class RtpOut:
         self.packets = 0
         self.resent = 0
 
+    @abstractmethod
     async def run(self, payload_type: int) -> None:
         """Send packets until canceled, or until the viewer is no longer connected."""
-        raise NotImplementedError
 
     def heard(self, packet: object) -> bool:  # noqa: ARG002
         """Take an RTCP packet of the player; return False if aiortc must process it."""

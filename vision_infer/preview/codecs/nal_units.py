@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from vision_infer.core.packet import EncodedPacket, VideoFormat
@@ -41,7 +42,7 @@ def _lengths(data: bytes, size: int) -> Iterator[bytes]:
         at += size + length
 
 
-class NalPackets:
+class NalPackets(ABC):
     """Splits a stream's packets into NAL units, with the parameter sets that a key frame lacks before it."""
 
     sets: tuple[int, ...]
@@ -56,28 +57,28 @@ class NalPackets:
         self._note(found)
 
     @staticmethod
+    @abstractmethod
     def kind(unit: bytes) -> int:
         """Return the type of a unit."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
         """Return the size of the length fields in packets (0 for start codes), and the parameter sets of the extradata."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def sps_facts(unit: bytes) -> VideoFacts:
         """Parse a sequence parameter set.
 
         Raises:
             ValueError: The parameter set is damaged.
         """
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def packed(units: Sequence[bytes]) -> tuple[bytes, ...]:
         """Return the RTP payloads of units."""
-        raise NotImplementedError
 
     def payloads(self, packet: EncodedPacket) -> tuple[bytes, ...]:
         """Return the RTP payloads of a packet; empty if it contains nothing to send."""
