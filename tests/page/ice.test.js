@@ -72,13 +72,13 @@ test("a wrong address: those announced, that of the page, and the setting", () =
   );
 });
 
-test("a service on loopback behind a proxy announces addresses that are for its own machine only", () => {
+test("a service on loopback behind a proxy announces addresses for the same machine only", () => {
   for (const host of ["192.0.2.7", "cameras.example"]) {
     const announced = [...on("127.0.0.1"), ...on("192.0.2.7")];
     assert.match(
       whyUnconnected({ ...STATE, session: SESSION, announced, host }),
       new RegExp(
-        `its own machine only, because service\\.host is a loopback address\\. .* such as preview\\.addresses: \\[${host}\\]`,
+        `the same machine only, because service\\.host is a loopback address\\. .* such as preview\\.addresses: \\[${host}\\]`,
       ),
     );
   }

@@ -63,7 +63,7 @@ function remedyOf(direct, host) {
   const open = `Open ${portsOf(direct)} in the firewall of the service`;
   const example = `such as preview.addresses: [${from.includes(":") ? `"${from}"` : from}]`;
   if (!isLoopback(from) && addresses.some(isLoopback))
-    return `It accepts packets of its own machine only, because service.host is a loopback address. Set an address that this browser can reach, ${example}. ${open}.`;
+    return `It accepts packets from the same machine only, because service.host is a loopback address. Set an address that this browser can reach, ${example}. ${open}.`;
   if (addresses.includes(from)) return `${announced}, which is the address of this page. ${open}.`;
   if (isAddress(from))
     return `${announced}, but this page was loaded from ${from}. Set an address that this browser can reach, ${example}. ${open}.`;
