@@ -1,0 +1,14 @@
+"""RTSP and RTP without I/O: bytes and times go in, events come out.
+
+No module of this package opens a socket, reads a clock or starts a thread, so each behavior of a server can be tested with bytes:
+
+- :mod:`~vision_infer.stream.rtsp.client`: the dialog with a server, from ``OPTIONS`` to ``TEARDOWN``
+- :mod:`~vision_infer.stream.rtsp.message`: requests, responses and interleaved packets in a stream of bytes
+- :mod:`~vision_infer.stream.rtsp.authentication`: Basic and Digest
+- :mod:`~vision_infer.stream.rtsp.description`: the SDP of a server, with :mod:`~vision_infer.stream.rtsp.control_url`
+- :mod:`~vision_infer.stream.rtsp.video_track`: RTP packets in, pictures out, with :mod:`~vision_infer.stream.rtsp.rtp`,
+  :mod:`~vision_infer.stream.rtsp.rtcp`, the depacketizers, and :mod:`~vision_infer.stream.rtsp.picture`
+
+PyPI has no library for this that is maintained and permissively licensed: ``aiortsp`` is LGPL and brings its own event loop.
+aiortc can parse RTP headers, but it is an optional dependency of the preview, and needs several times as long per packet.
+"""

@@ -1,0 +1,94 @@
+"""The NAL units of H.264 in RTP payloads (RFC 6184, packetization modes 0 and 1)."""
+
+from __future__ import annotations
+
+from vision_infer.stream.rtsp.nal_pieces import (
+    CONTINUES,
+    DAMAGED_PIECE,
+    FIRST,
+    HEAD,
+    KEY,
+    OTHER,
+    SLICE,
+    Piece,
+    aggregated,
+    started,
+    without_start,
+)
+from vision_infer.stream.rtsp.rtp import RtpPacket
+
+_STAP_A, _FU_A = 24, 28
+_LAST_SINGLE = 23
+_IDR = 5
+_SEI = 6
+_RECOVERY_POINT = 6
+"""The type of the SEI message that marks a key frame without an IDR picture (H.264, annex D.1.8)."""
+_SLICES, _HEADS = frozenset({1, 2, _IDR}), frozenset({_SEI, 7, 8, 9})
+
+
+class H264Depacketizer:
+    """Takes the NAL units out of the RTP payloads of one stream.
+
+    It accepts fragments whose type changes (https://github.com/scottlamb/moonfire-nvr/issues/344), empty fragments
+    (https://github.com/scottlamb/retina/issues/115), a unit in a single fragment, and a unit without a last fragment.
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+        """Whether a fragmented unit has begun."""
+        self._header = b""
+        """The header of a unit whose fragments were empty so far."""
+
+    def push(self, packet: RtpPacket, lost: int) -> list[Piece]:
+        """Return the pieces of a packet: see :class:`~vision_infer.stream.rtsp.nal_pieces.Depacketizer`."""
+        data, begin, end = packet.data, packet.begin, packet.end
+        if lost:
+            self._open = False
+        if begin >= end:
+            return []
+        kind = data[begin] & 31
+        if kind == _FU_A:
+            return self._fragment(data, begin, end)
+        self._open = False
+        if kind == _STAP_A:
+            return [
+                DAMAGED_PIECE if unit is None else started(_flags, data[unit[0] : unit[0] + 1], data, unit[0] + 1, unit[1])
+                for unit in aggregated(data, begin + 1, end)
+            ]
+        if not kind:
+            begin = without_start(data, begin, end)
+            kind = data[begin] & 31 if begin < end else 0
+        if not 0 < kind <= _LAST_SINGLE:
+            return [DAMAGED_PIECE]
+        return [started(_flags, data[begin : begin + 1], data, begin + 1, end)]
+
+    def _fragment(self, data: bytes, begin: int, end: int) -> list[Piece]:
+        if end - begin < 2:
+            return [DAMAGED_PIECE]
+        header = data[begin + 1]
+        if header & 0x80:
+            self._open, self._header = True, bytes((data[begin] & 0xE0 | header & 31,))
+        elif not self._open:
+            return [DAMAGED_PIECE]
+        if header & 0x40:
+            self._open = False
+        at = begin + 2
+        if at >= end:
+            return []
+        if self._header:
+            unit, self._header = self._header, b""
+            return [started(_flags, unit, data, at, end)]
+        return [(CONTINUES, data[at:end])]
+
+
+def _flags(data: bytes, at: int, end: int) -> int:
+    """Return the flags of the unit whose header is at a position."""
+    if at + 1 >= end:
+        return OTHER
+    kind, after = data[at] & 31, data[at + 1]
+    if kind in _SLICES:
+        # first_mb_in_slice is 0 if its first bit is 1 (H.264, 7.3.3).
+        return SLICE | (FIRST if after & 0x80 else 0) | (KEY if kind == _IDR else 0)
+    if kind in _HEADS:
+        return HEAD | (KEY if kind == _SEI and after == _RECOVERY_POINT else 0)
+    return OTHER
