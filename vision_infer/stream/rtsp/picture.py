@@ -10,7 +10,8 @@ The marker bit of RTP is set on the last packet of a picture (RFC 6184, section 
 - The marker is set on each NAL unit (https://github.com/iamscottxu/obs-rtspserver/pull/199). When a picture continues after its
   marker, markers are ignored from then on.
 
-A picture with a missing packet is given out as damaged.
+A picture with a missing packet is given out as damaged. One that no marker and no other picture has ended is not given out: at
+the end of a connection, a part of it may be missing.
 """
 
 from __future__ import annotations
@@ -118,13 +119,6 @@ class PictureAssembler:
         if packet.marker and self._open and self.marked:
             self._unmarked = 0
             self._ended = timestamp
-            self._close(out)
-        return out
-
-    def flush(self) -> list[Picture]:
-        """Return the picture at the end of the stream, which no marker has ended."""
-        out: list[Picture] = []
-        if self._open:
             self._close(out)
         return out
 

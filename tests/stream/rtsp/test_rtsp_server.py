@@ -1,0 +1,149 @@
+"""The client plays from a real RTSP server, and its pictures can be decoded."""
+
+from __future__ import annotations
+
+import secrets
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+
+import av
+import pytest
+
+from tests.support.cameras import ClockMount, Codec, Mount, RtspServer
+from vision_infer.core.errors import RefusedError
+from vision_infer.stream.rtsp.client import PlayBegun, RtspClient
+from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
+from vision_infer.stream.rtsp.message import InterleavedPacket
+from vision_infer.stream.rtsp.refusal import TransportRefusedError
+from vision_infer.stream.rtsp.video_track import TimedPicture, VideoTrack
+
+LIMIT_S = 10.0
+
+
+def first_video(description: SessionDescription) -> Sequence[MediaSection]:
+    return [media for media in description.media if media.kind == "video"][:1]
+
+
+class Player:
+    """Plays the video of a URL on a socket of its own."""
+
+    def __init__(self, url: str, port: int, udp: Sequence[socket.socket] = ()) -> None:
+        ports = [udp[0].getsockname()[1]] if udp else None
+        self.client = RtspClient(url, first_video, lambda: secrets.token_hex(8), ports)
+        self.track: VideoTrack | None = None
+        self.began = False
+        self._udp = udp
+        self._socket = socket.create_connection(("127.0.0.1", port), LIMIT_S)
+
+    def pictures(self) -> Iterator[TimedPicture]:
+        """Yield pictures for a limited time."""
+        client, began = self.client, time.monotonic()
+        client.start(time.monotonic_ns())
+        with self._socket:
+            while time.monotonic() - began < LIMIT_S:
+                self._socket.sendall(client.to_send())
+                ready = select.select([self._socket, *self._udp], [], [], 0.05)[0]
+                now = time.monotonic_ns()
+                for source in ready:
+                    data = source.recv(65_536)
+                    assert data, "the server closed the connection"
+                    events = client.receive(data, now) if source is self._socket else ()
+                    for event in events:
+                        self.began = self.began or isinstance(event, PlayBegun)
+                    packets = [(event.channel, event.data) for event in events if isinstance(event, InterleavedPacket)]
+                    if source is not self._socket:
+                        packets.append((self._udp.index(source), data))
+                    for channel, packet in packets:
+                        yield from self._packet(channel, packet, now)
+                client.tick(now)
+                if self.track is not None:
+                    yield from self.track.expire(now)
+
+    def _packet(self, channel: int, packet: bytes, now_ns: int) -> Iterator[TimedPicture]:
+        if self.track is None:
+            self.track = VideoTrack(self.client.tracks[0].media, 1, udp=bool(self._udp))
+        if channel == 1:
+            self.track.push_rtcp(packet, now_ns)
+            return
+        yield from self.track.push_rtp(packet, now_ns)
+        report = self.track.report(now_ns)
+        if report is not None and not self._udp:
+            self.client.send_rtcp(0, report)
+
+
+def decoded(pictures: Sequence[TimedPicture], media: MediaSection) -> int:
+    """Return the number of frames that a decoder makes of pictures, without an error."""
+    decoder = av.CodecContext.create({"h264": "h264", "h265": "hevc"}[media.codec], "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.extradata = media.parameter_sets() or None
+    decoder.thread_type = "NONE"
+    frames = [frame for picture in pictures for frame in decoder.decode(av.Packet(picture.picture.data))]
+    assert not any(frame.is_corrupt for frame in frames)
+    return len(frames)
+
+
+def play(
+    mount: Mount, count: int = 20, user: str = "", password: str = "", auth: str = "basic"
+) -> tuple[Player, list[TimedPicture]]:
+    with RtspServer(mount, auth="digest" if auth == "digest" else "basic") as server:
+        player = Player(server.url(mount.path, user, password), server.port)
+        return player, list(islice(player.pictures(), count))
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_each_picture_of_a_server_can_be_decoded(codec: Codec) -> None:
+    player, pictures = play(ClockMount("/clock", codec=codec, fps=30, key_interval=10, sound="pcma"), 25)
+    assert player.began
+    assert player.track is not None
+    assert len(pictures) == 25
+    assert not any(timed.picture.damaged or timed.picture.lost for timed in pictures)
+    at = next(place for place, timed in enumerate(pictures) if timed.picture.key)
+    assert decoded(pictures[at:], player.client.tracks[0].media) == len(pictures) - at
+    gaps = [(later.pts_ns - timed.pts_ns) / 1e6 for timed, later in pairwise(pictures)]
+    assert sum(gaps) / len(gaps) == pytest.approx(1000 / 30, rel=0.1)
+    assert player.track.assembler.marked
+
+
+@pytest.mark.parametrize("auth", ["basic", "digest"])
+def test_a_password_is_accepted_and_a_wrong_one_is_refused(auth: str) -> None:
+    mount = ClockMount("/clock", user="admin", password="pa:ss@word")
+    _, pictures = play(mount, 2, "admin", "pa:ss%40word", auth)
+    assert len(pictures) == 2
+    with pytest.raises(RefusedError, match=r"authentication failed \(401\)"):
+        play(mount, 1, "admin", "wrong", auth)
+
+
+def test_a_missing_path_and_a_transport_that_is_not_offered_are_refused() -> None:
+    with RtspServer(ClockMount("/refusing", udp_only=True), ClockMount("/udp", udp_only=True)) as server:
+        with pytest.raises(RefusedError, match="404"):
+            list(Player(server.url("/missing"), server.port).pictures())
+        with pytest.raises(TransportRefusedError, match="461"):
+            list(Player(server.url("/refusing"), server.port).pictures())
+        with Pair() as udp:
+            player = Player(server.url("/udp"), server.port, udp)
+            pictures = list(islice(player.pictures(), 10))
+    assert player.client.tracks[0].server_ports is not None
+    assert len(pictures) == 10
+
+
+class Pair:
+    """Two UDP sockets on consecutive ports."""
+
+    def __enter__(self) -> list[socket.socket]:
+        for _ in range(50):
+            self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+            self.sockets[0].bind(("127.0.0.1", 0))
+            try:
+                self.sockets[1].bind(("127.0.0.1", self.sockets[0].getsockname()[1] + 1))
+            except (OSError, OverflowError):
+                self.__exit__()
+                continue
+            return self.sockets
+        raise AssertionError("no two consecutive ports are free")
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
