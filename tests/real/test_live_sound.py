@@ -69,7 +69,7 @@ class Reading:
         self.tap = Tap(wants)
         self.error = ""
         self._frames = frames
-        self._spec = SourceSpec("door", "live", (url,), live=LiveOptions(stall_timeout_s=1.0, audio=audio, assemble=True))
+        self._spec = SourceSpec("door", "live", (url,), live=LiveOptions(stall_timeout_s=1.0, audio=audio, ingest="rtp"))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 

@@ -137,7 +137,7 @@ def test_the_cameras_clock_is_used_once_it_is_known(server: RtspServer) -> None:
 
 @pytest.fixture(scope="module")
 def assembled(server: RtspServer) -> dict[str, Reading]:
-    own = LiveOptions(assemble=True, clock="arrival")
+    own = LiveOptions(ingest="rtp", clock="arrival")
     return side_by_side({path: Reading(server.url(path), own) for path in ("/clock", "/h265")}, 120)
 
 
@@ -229,7 +229,7 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
     with (
         FaultProxy(server.port) as network,
         Reading(network.url("/long")) as plain,
-        Reading(network.url("/long"), LiveOptions(assemble=True)) as assembled,
+        Reading(network.url("/long"), LiveOptions(ingest="rtp")) as assembled,
     ):
         both = (plain, assembled)
         Reading.wait_for_each(both, 10)
@@ -272,7 +272,7 @@ def test_damage_is_survived_and_counted(server: RtspServer) -> None:
         FaultProxy(server.port) as network,
         FaultProxy(server.port) as other,
         Reading(network.url("/clock")) as plain,
-        Reading(other.url("/clock"), LiveOptions(assemble=True)) as assembled,
+        Reading(other.url("/clock"), LiveOptions(ingest="rtp")) as assembled,
     ):
         both = (plain, assembled)
         Reading.wait_for_each(both, 10)

@@ -145,10 +145,10 @@ class StreamDefaults(StreamPolicy):
         "`auto`, which uses the camera's clock if it is plausible.",
     )
     skip_nonref: bool = Field(default=False, description="Do not decode frames that no other frame references.")
-    assemble: bool = Field(
-        default=False,
-        description="RTSP: pass on an image as soon as it is complete, one frame interval earlier. The first broken "
-        "image disables this until the next connection.",
+    ingest: Literal["auto", "rtp", "ffmpeg"] = Field(
+        default="auto",
+        description="What reads an RTSP camera. `rtp`: this program, which passes on an image with its last packet. `ffmpeg`: "
+        "FFmpeg, one frame interval later. `auto`: `rtp`, and `ffmpeg` for a camera that cannot be read by `rtp`.",
     )
     best_effort: bool = Field(default=False, description="Accept a stream over the API even without capacity for its `fps`.")
     loop: bool = Field(default=False, description="Restart a file at its end. Files only.")

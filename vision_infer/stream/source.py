@@ -53,8 +53,9 @@ class LiveOptions:
     """Whether only key frames are decoded."""
     skip_nonref: bool = False
     """Whether frames that no other frame references are skipped."""
-    assemble: bool = False
-    """Whether RTSP payloads of H.264 and H.265 are assembled here, a frame interval earlier than by libavformat's parser."""
+    ingest: Literal["auto", "rtp", "ffmpeg"] = "auto"
+    """What reads an RTSP camera: ``rtp`` this program, which gives out a frame with its last packet; ``ffmpeg`` FFmpeg, a frame
+    interval later; ``auto`` FFmpeg only for a camera that this program cannot read."""
     audio: bool = True
     """Whether its sound may be read."""
     loop: bool = False

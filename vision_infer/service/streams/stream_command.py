@@ -46,7 +46,7 @@ def live_source(name: str, url: str, settings: StreamSettings, allow_networks: t
         skip_nonref=settings.skip_nonref,
         audio=settings.audio,
         loop=settings.loop,
-        assemble=settings.assemble,
+        ingest=settings.ingest,
         allow_networks=allow_networks,
     )
     read = ReadOptions(max_pixels=MAX_LIVE_PIXELS)

@@ -24,10 +24,12 @@ from vision_infer.stream.discovery.packet_watch import PacketWatch
 from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, failed_while_opening, find_host
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
+from vision_infer.stream.live.ingest import open_packets
 from vision_infer.stream.live.live_packets import LivePackets
 from vision_infer.stream.live.nal_units import is_intra_only
 from vision_infer.stream.live.open_live import kind_of
 from vision_infer.stream.live.pattern_source import SCHEME, PatternSource
+from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import MAX_LIVE_PIXELS, LiveOptions, ReadOptions, SourceSpec
 
@@ -163,7 +165,6 @@ class _ProbeRun:
             open_timeout_s=min(live.open_timeout_s, _OPEN_PART * limit_s),
             stall_timeout_s=min(live.stall_timeout_s, _STALL_PART * limit_s),
             loop=False,
-            assemble=False,
         )
         self._spec = SourceSpec("probe", "live", (url,), read=ReadOptions(max_pixels=MAX_LIVE_PIXELS), live=live)
         self._stopping = stopping
@@ -193,7 +194,7 @@ class _ProbeRun:
             self.step = "name"
             find_host(self._spec)
             self.step = "answer"
-            packets = LivePackets(self._spec, self._stopping, self._clock, log)
+            packets = open_packets(self._spec, self._stopping, self._clock, log)
             opened_ns = self._since_ns()
             self.step = "frame"
             try:
@@ -203,7 +204,7 @@ class _ProbeRun:
         finally:
             log.close()
 
-    def _watched(self, packets: LivePackets, opened_ns: int) -> Probe:
+    def _watched(self, packets: LivePackets | RtpPackets, opened_ns: int) -> Probe:
         context = packets.opened.stream.codec_context
         context.thread_type = "NONE"
         watch = PacketWatch(is_intra_only(context.name), packets.opened.timed)
@@ -236,16 +237,21 @@ class _ProbeRun:
         return max(times.read_ns - self._began_ns - first_ns, watch.duration_ns) >= self._watch_ns
 
     def _result(
-        self, packets: LivePackets, watch: PacketWatch, first: av.VideoFrame, times_ns: tuple[int, int], decode_ms: float
+        self,
+        packets: LivePackets | RtpPackets,
+        watch: PacketWatch,
+        first: av.VideoFrame,
+        times_ns: tuple[int, int],
+        decode_ms: float,
     ) -> Probe:
         opened, context = packets.opened, packets.opened.stream.codec_context
-        nominal = opened.stream.average_rate or opened.stream.base_rate
+        nominal = opened.frame_rate
         b_frames = watch.b_frames or bool(context.has_b_frames)
         shown = passthrough(_video_facts(context, first), b_frames, self._max_height)
         return Probe(
             url=self.shown,
             kind=opened.kind,
-            format=opened.container.format.name,
+            format=opened.format,
             codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,
@@ -265,7 +271,7 @@ class _ProbeRun:
             since_key_s=watch.since_key_s,
             b_frames=b_frames,
             decode_ms=decode_ms,
-            audio_codec=_audio_codec(opened.container),
+            audio_codec=packets.sound.format.codec if packets.sound.format else "",
             camera_clock=watch.camera_clock,
             passthrough_problem=shown.problem,
             passthrough_players=shown.players,
@@ -305,10 +311,3 @@ def _video_facts(context: VideoCodecContext, frame: av.VideoFrame) -> VideoFacts
     size = Size(frame.width, frame.height)
     codec, bits = context.codec.canonical_name, form.components[0].bits
     return VideoFacts(codec, profile, bits=bits, chroma=chroma, size=size, interlaced=frame.interlaced_frame)
-
-
-def _audio_codec(container: av.container.InputContainer) -> str:
-    """Return FFmpeg's name of the first audio track's codec; empty if there is none."""
-    tracks = container.streams.audio
-    context = getattr(tracks[0], "codec_context", None) if tracks else None
-    return "" if context is None else str(context.name)

@@ -13,7 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -23,7 +23,6 @@ from av.video.stream import VideoStream
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
-from vision_infer.stream.live.assembly import Assembler, Payload
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.connection_guard import ConnectionGuard
 from vision_infer.stream.live.live_errors import raise_live_error
@@ -71,7 +70,6 @@ class LivePackets:
                 raise self._ended() from error
             raise
         self._guard.opened(self.opened.container.format.name)
-        self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
         # FFmpeg's RTP reader for VP9 marks no key frames: https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtpdec_vp9.c
         self._unmarked = self.opened.kind == "rtsp" and self.opened.stream.codec_context.name == "vp9"
         self.sound = self._sound_reader()
@@ -90,8 +88,7 @@ class LivePackets:
     @property
     def interval_ns(self) -> int:
         """The frame interval that the stream announces, nanoseconds; 0 if it announces none."""
-        rate = self.opened.stream.average_rate or self.opened.stream.base_rate
-        return round(SECOND / rate) if rate else 0
+        return round(SECOND / self.opened.frame_rate) if self.opened.frame_rate else 0
 
     def made_progress(self) -> None:
         """Restart the watchdog: a frame was decoded, or a packet was skipped on purpose."""
@@ -130,10 +127,7 @@ class LivePackets:
             if self._unmarked and packet.size:
                 packet.is_keyframe = is_vp9_key(memoryview(packet))
             times = self._times(packet, waiting, after)
-            if self._assembler is None:
-                yield packet, times
-            else:
-                yield from self._assembled(self._assembler, packet, times)
+            yield packet, times
             self._video_ns = now()
             self._progress_ns += self._video_ns - after  # the watchdog measures the source, not the time that the caller takes
 
@@ -184,30 +178,6 @@ class LivePackets:
 
     def _sound_reader(self) -> SoundReader:
         return SoundReader(self.opened.container, self.opened.stream.index, self.spec.live.audio)
-
-    def _assembled(
-        self, assembler: Assembler, packet: Packet[VideoStream], times: PacketTimes
-    ) -> Iterator[tuple[Packet[VideoStream], PacketTimes]]:
-        """Assemble payloads into frames. A frame has arrived when its first payload has."""
-        if not packet.size:
-            assembled = assembler.flush()
-        elif packet.pts is None:
-            return  # without a PTS, the frame of a payload is unknown
-        else:
-            data = bytes(packet)
-            payload = Payload(data, packet.pts, times.read_ns, times.waited_ns, packet.is_corrupt, times.camera_ns)
-            assembled = assembler.push(payload)
-        for frame in assembled:
-            first = frame.first
-            image = cast("Packet[VideoStream]", Packet(frame.data))
-            image.pts = image.dts = first.pts
-            image.time_base, image.stream = packet.time_base, packet.stream
-            image.is_keyframe, image.is_corrupt = frame.key, frame.corrupt
-            pts = self._ns(packet.time_base, first.pts)
-            # No decoding time: with B-frames, it differs from the presentation time.
-            yield image, PacketTimes(first.read_ns, first.waited_ns, pts, None, first.camera_ns)
-        if not packet.size:
-            yield packet, times
 
     def _times(self, packet: Packet[VideoStream], before_ns: int, after_ns: int) -> PacketTimes:
         pts, dts = self._ns(packet.time_base, packet.pts), self._ns(packet.time_base, packet.dts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from types import TracebackType
 
 import av
@@ -28,8 +29,8 @@ from vision_infer.stream.files.open_video import PROGRESSIVE, reason, too_many_p
 from vision_infer.stream.live.age_limit import AgeLimit
 from vision_infer.stream.live.backlog import Action, Backlog
 from vision_infer.stream.live.capture_clock import SECOND, CaptureClock, PacketTimes, UntimedClock
+from vision_infer.stream.live.ingest import open_packets
 from vision_infer.stream.live.live_errors import raise_live_error
-from vision_infer.stream.live.live_packets import LivePackets
 from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
 from vision_infer.stream.live.playout import Playout
 from vision_infer.stream.nvdec import Decoding
@@ -71,13 +72,13 @@ class LiveSource:
         self._log = SourceLog(spec.name)
         try:
             self._decoding = Decoding(spec, self.report)
-            self._packets = LivePackets(spec, stopping, clock, self._log, self._decoding.hwaccel)
+            self._packets = open_packets(spec, stopping, clock, self._log, self._decoding.hwaccel)
         except BaseException:
             self._log.close()
             raise
         self._set_decoder()
         opened = self._packets.opened
-        self.info = self._with_decoder(_info(opened.stream))
+        self.info = self._with_decoder(_info(opened.stream, opened.frame_rate))
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None
         self._times = CaptureClock(spec.live.clock, opened.held, interval_ns) if opened.timed else UntimedClock()
@@ -294,13 +295,13 @@ class LiveSource:
             self.report.gap(self._latest_s, None)
 
 
-def _info(stream: VideoStream) -> StreamInfo:
+def _info(stream: VideoStream, frame_rate: Fraction | None) -> StreamInfo:
     context = stream.codec_context
     return StreamInfo(
         size=Size(context.width, context.height) if context.width and context.height else None,
         frames=None,
         duration_s=None,
-        frame_rate=stream.average_rate or stream.base_rate,
+        frame_rate=frame_rate,
         time_base=stream.time_base,
         codec=context.codec.canonical_name,
         has_audio=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from urllib.parse import urlsplit
 
 import av
@@ -25,15 +26,13 @@ from vision_infer.stream.live.allowed_networks import allowed_address, with_addr
 from vision_infer.stream.live.guarded_http import GuardedHttp
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import LiveOptions, SourceSpec
+from vision_infer.stream.source import SourceSpec
 
 _FORMATS = "hls,mpegts,mov,matroska,flv,live_flv,mpjpeg,mjpeg,jpeg_pipe,h264,hevc,mpeg,mpegvideo,avi,ogg,aac,mp3,ac3,webvtt"
 """The formats that a web server may send: no playlists that join other sources, and no descriptions that lead elsewhere."""
 # Options of https://ffmpeg.org/ffmpeg-formats.html#Format-Options
 _SHORT_PROBE = {"fflags": "nobuffer", "analyzeduration": "500000"}
 _NO_PROBE = {"fflags": "nobuffer", "analyzeduration": "0", "probesize": "32"}
-_NO_PARSER = {**_NO_PROBE, "fflags": "nobuffer+noparse"}
-_ASSEMBLED = frozenset({"h264", "hevc"})
 _HELD_BY_PARSERS = {"rtsp": 1, "h264": 1, "hevc": 1, "mpegvideo": 1, "mjpeg": 1, "mpegts": 2}
 """The number of packets by which each format delays its output: a parser finds the end of a frame when the next one begins, and
 the MPEG-TS demuxer finds the end of a packet in the same way."""
@@ -51,14 +50,16 @@ class OpenedStream:
     container: av.container.InputContainer
     stream: VideoStream
     kind: str
+    format: str
+    """FFmpeg's name of the format; ``rtp`` if this program reads it."""
+    frame_rate: Fraction | None
+    """The frame rate that the source announces, frames/s; None if it announces none."""
     held: int
     """The number of packets by which the demuxer delays its output."""
     paced: bool
     """Whether packets do not arrive in real time, so that each waits until it is due."""
     timed: bool
     """Whether the packets have valid timestamps."""
-    assembled: bool
-    """Whether packets are RTP payloads that :mod:`vision_infer.stream.live.assembly` joins into frames."""
     web: GuardedHttp | None
     """The HTTP client that reads in place of FFmpeg if the allowed networks are limited."""
 
@@ -67,19 +68,6 @@ class OpenedStream:
         self.container.close()
         if self.web is not None:
             self.web.close()
-
-
-class _PayloadLog(SourceLog):
-    """Passes on FFmpeg's log while it probes, without the errors about incomplete frames."""
-
-    def __init__(self, log: SourceLog) -> None:
-        super().__init__(log.name)
-        self._log = log
-
-    def take(self, level: int, text: str) -> None:
-        """Pass a line on."""
-        if text != "no frame!":
-            self._log.take(level, text)
 
 
 def kind_of(path: str) -> str:
@@ -125,19 +113,18 @@ def _probed(
 ) -> OpenedStream:
     """Open a source with the shortest probing that finds its video."""
     # 1. Try the short probing that fits the kind of source, then FFmpeg's default.
-    attempts = [_probing(kind, path, spec.live), {}]
+    attempts = [_probing(kind, path), {}]
     while True:
         probing = attempts.pop(0)
         container = _open(path, kind, probing, spec, log, web, hwaccel)
         try:
-            # 2. If a decoder would miss something (no size, a codec that cannot be assembled), open it again.
-            assembled = probing is _NO_PARSER and _can_be_assembled(container)
+            # 2. If a decoder would miss something, open it again.
             if len(container.streams) > _MAX_TRACKS:
                 hint = "Use a URL of a single camera."
                 raise RefusedError(
                     f"{redact(path)}: has {len(container.streams)} tracks; at most {_MAX_TRACKS} are supported", hint
                 )
-            if probing and not (assembled or (probing is not _NO_PARSER and _is_known(container))):
+            if probing and not _is_known(container):
                 container.close()
                 continue
             stream = _video(container, spec, redact(path), log)
@@ -149,12 +136,13 @@ def _probed(
         held = _HELD_BY_PARSERS.get(name, 0) if codec in _PARSED or name == "mjpeg" else 0
         paced = kind == "file" or name == "hls"
         timed = kind == "file" or name not in _UNTIMED
-        return OpenedStream(container, stream, kind, 0 if paced or assembled else held, paced, timed, assembled, web)
+        rate = stream.average_rate or stream.base_rate
+        return OpenedStream(container, stream, kind, name, rate, 0 if paced else held, paced, timed, web)
 
 
-def _probing(kind: str, path: str, live: LiveOptions) -> dict[str, str]:
+def _probing(kind: str, path: str) -> dict[str, str]:
     if kind == "rtsp":
-        return _NO_PARSER if live.assemble else _NO_PROBE
+        return _NO_PROBE
     if kind in ("file", "device") or urlsplit(path).path.endswith(".m3u8"):
         return {}
     return _SHORT_PROBE
@@ -199,8 +187,7 @@ def _open(
         name = _pinned(path, kind, live.allow_networks)
         if kind == "rtmp":
             options["rtmp_tcurl"] = _tc_url(path)
-    opening_log = _PayloadLog(log) if probing is _NO_PARSER else log
-    opening_log.use_thread()
+    log.use_thread()
     timeout = (live.open_timeout_s, live.stall_timeout_s)
     began = time.monotonic()
     if web is not None:
@@ -218,9 +205,6 @@ def _open(
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_live_error(error, redact(path), log, live, time.monotonic() - began)
-    finally:
-        if opening_log is not log:
-            opening_log.close()
 
 
 def _pinned(path: str, kind: str, networks: tuple[str, ...]) -> str:
@@ -245,14 +229,6 @@ def _is_known(container: av.container.InputContainer) -> bool:
     """Return whether everything that a decoder needs is known."""
     videos = container.streams.video
     return bool(videos) and all(getattr(video, "codec_context", None) and video.codec_context.width > 0 for video in videos)
-
-
-def _can_be_assembled(container: av.container.InputContainer) -> bool:
-    """Return whether the payloads of its codec can be assembled; the size is known with the first frame."""
-    videos = container.streams.video
-    return bool(videos) and all(
-        getattr(video, "codec_context", None) and video.codec_context.name in _ASSEMBLED for video in videos
-    )
 
 
 def _video(container: av.container.InputContainer, spec: SourceSpec, shown: str, log: SourceLog) -> VideoStream:

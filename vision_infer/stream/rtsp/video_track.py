@@ -60,6 +60,8 @@ class VideoTrack:
         self.assembler = PictureAssembler(_DEPACKETIZERS[media.codec]())
         self.ended = False
         """Whether the source has said goodbye."""
+        self.zero_wall_ns: int | None = None
+        """The time of the first picture by the camera's clock, as in :class:`TimedPicture`."""
         self._rate = media.clock_rate
         self._reports = ReceiverReports(ssrc, media.clock_rate)
         self._report: SenderReport | None = None
@@ -119,4 +121,6 @@ class VideoTrack:
             since = ((picture.timestamp - self._report.timestamp + 0x80000000) & 0xFFFFFFFF) - 0x80000000
             if abs(since) <= _PLAUSIBLE_S * self._rate:
                 wall_ns = self._report.wall_ns + since * _SECOND // self._rate
-        return TimedPicture(picture, (extended - self._zero) * _SECOND // self._rate, wall_ns)
+        pts_ns = (extended - self._zero) * _SECOND // self._rate
+        self.zero_wall_ns = None if wall_ns is None else wall_ns - pts_ns
+        return TimedPicture(picture, pts_ns, wall_ns)

@@ -1,0 +1,68 @@
+"""Chooses how a live source is read: RTSP cameras over RTP by this program, and everything else by FFmpeg.
+
+``ingest: auto`` uses FFmpeg for a camera that this program cannot read over RTP, and remembers that until the process ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+
+from av.codec.hwaccel import HWAccel
+
+from vision_infer.core.clock import Clock
+from vision_infer.stream.ffmpeg_log import SourceLog
+from vision_infer.stream.live.live_packets import LivePackets
+from vision_infer.stream.live.open_live import kind_of
+from vision_infer.stream.live.rtp_packets import RtpPackets
+from vision_infer.stream.live.rtsp_stream import UnsupportedByRtpError
+from vision_infer.stream.rtsp.description import DescriptionError
+from vision_infer.stream.rtsp.message import RtspSyntaxError
+from vision_infer.stream.source import SourceSpec
+
+_MAX_KEPT = 1000
+_by_ffmpeg: OrderedDict[str, str] = OrderedDict()
+"""Why a camera is read by FFmpeg, by its URL. Several threads write it; each operation is atomic."""
+_log = logging.getLogger("vision_infer.stream")
+
+
+def why_ffmpeg(url: str) -> str:
+    """Return why a camera is read by FFmpeg although ``ingest`` is ``auto``; empty if it is not."""
+    return _by_ffmpeg.get(url, "")
+
+
+def open_packets(
+    spec: SourceSpec, stopping: threading.Event, clock: Clock, log: SourceLog, hwaccel: HWAccel | None = None
+) -> LivePackets | RtpPackets:
+    """Open a live source.
+
+    Args:
+        spec: The source.
+        stopping: No further packet is read once it is set.
+        clock: The monotonic and wall clock.
+        log: The FFmpeg log of the source.
+        hwaccel: The hardware decoder; None to decode on the CPU.
+
+    Raises:
+        RefusedError: The server refused the connection, or sends nothing that can be decoded.
+        StreamError: The source cannot be opened.
+    """
+    url, ingest = spec.paths[0], spec.live.ingest
+    if kind_of(url) != "rtsp" or ingest == "ffmpeg" or (ingest == "auto" and url in _by_ffmpeg):
+        return LivePackets(spec, stopping, clock, log, hwaccel)
+
+    def failed(reason: str) -> None:
+        if ingest == "auto":
+            _log.warning("%s: read by FFmpeg from now on: %s", spec.name, reason)
+            _by_ffmpeg[url] = reason
+            if len(_by_ffmpeg) > _MAX_KEPT:
+                _by_ffmpeg.popitem(last=False)
+
+    try:
+        return RtpPackets(spec, stopping, clock, failed, hwaccel)
+    except (UnsupportedByRtpError, RtspSyntaxError, DescriptionError) as error:
+        if ingest == "rtp":
+            raise
+        failed(error.message)
+    return LivePackets(spec, stopping, clock, log, hwaccel)

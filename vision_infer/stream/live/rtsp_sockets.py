@@ -1,0 +1,83 @@
+"""The sockets of an RTSP client."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from vision_infer.config.stream_url import PROTOCOLS
+from vision_infer.core.errors import StreamError
+from vision_infer.stream.live.allowed_networks import allowed_address, unknown_host
+from vision_infer.stream.rtsp.control_url import split_credentials
+from vision_infer.stream.source import LiveOptions
+
+_UDP_BUFFER = 2_000_000
+"""The size of the receive buffer over UDP, bytes: a key frame arrives in a burst."""
+_TRIES = 50
+
+
+def connected(url: str, live: LiveOptions) -> socket.socket:
+    """Return a connection to the host of a URL, with TLS for ``rtsps``. The certificate is not verified: cameras sign their own.
+
+    Raises:
+        RefusedError: The host is not allowed.
+        StreamError: The host name cannot be resolved.
+        OSError: There is no connection; :func:`unreachable` explains it.
+    """
+    parts = urlsplit(url)
+    host = allowed_address(url, live.allow_networks) if live.allow_networks else parts.hostname or ""
+    scheme = parts.scheme.lower()
+    try:
+        opened = socket.create_connection((host, parts.port or PROTOCOLS[scheme].port), live.open_timeout_s)
+    except (socket.gaierror, UnicodeError):
+        raise unknown_host(url) from None
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if scheme != "rtsps":
+        return opened
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        return context.wrap_socket(opened, server_hostname=parts.hostname)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def unreachable(shown: str, error: Exception, limit_s: float) -> StreamError:
+    """Return the error for a connection that failed."""
+    if isinstance(error, TimeoutError):
+        return StreamError(f"{shown}: no answer within {limit_s:g} s", "Check that it is on and reachable from this machine.")
+    if isinstance(error, ConnectionRefusedError):
+        return StreamError(f"{shown}: connection refused", "Check that the camera is on and that the port is correct.")
+    reason = getattr(error, "strerror", None) or error
+    return StreamError(f"{shown}: cannot be opened: {reason}", "Check the address and the server.")
+
+
+def udp_pair(connection: socket.socket) -> list[socket.socket]:
+    """Return two UDP sockets on consecutive ports, the first of them even, at the address of a connection."""
+    address = connection.getsockname()[0]
+    for _ in range(_TRIES):
+        first, second = (socket.socket(connection.family, socket.SOCK_DGRAM) for _ in range(2))
+        with suppress(OSError, OverflowError):
+            first.bind((address, 0))
+            port = first.getsockname()[1]
+            if not port % 2:
+                second.bind((address, port + 1))
+                for opened in (first, second):
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UDP_BUFFER)
+                return [first, second]
+        first.close()
+        second.close()
+    raise StreamError("no two consecutive UDP ports are free", "Set transport: tcp for this stream.")
+
+
+def with_credentials(url: str, target: str) -> str:
+    """Return the URL of a redirect, with the credentials of the first URL if it leads to the same host."""
+    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
+    if urlsplit(url).hostname != urlsplit(target).hostname or not at:
+        return target
+    scheme, _, rest = split_credentials(target)[0].partition("://")
+    return f"{scheme}://{credentials}@{rest}"

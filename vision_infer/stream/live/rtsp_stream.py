@@ -1,0 +1,292 @@
+"""Reads a camera over RTSP and RTP with :mod:`vision_infer.stream.rtsp`: the sockets, and when to give up.
+
+Each picture is given out when its last packet has arrived; FFmpeg's parser would hold it until the next one begins. Only the
+address that was checked is connected to, also after a redirect, and over UDP only its packets are read.
+"""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.live.rtsp_sockets import connected, udp_pair, unreachable, with_credentials
+from vision_infer.stream.redact import redact
+from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
+from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
+from vision_infer.stream.rtsp.message import InterleavedPacket
+from vision_infer.stream.rtsp.sound_track import SoundTrack, TimedSound, unsupported_sound
+from vision_infer.stream.rtsp.video_track import TimedPicture, VideoTrack, unsupported
+from vision_infer.stream.source import LiveOptions
+
+_READ = 65_536
+_POLL_S = 0.25
+"""The maximum time until it is noticed that the stream was removed, seconds."""
+_MAX_REDIRECTS = 3
+_MAX_BYTES = 32_000_000
+"""The maximum that a server may send without a picture; a key frame has a few megabytes."""
+_SECOND = 1_000_000_000
+_HOLE = b"\x80\x00\x00\x00"
+"""A packet without a payload, after which a firewall lets the packets of the server pass."""
+
+
+class UnsupportedByRtpError(StreamError):
+    """The camera's stream cannot be read over RTP by this program; FFmpeg may be able to read it."""
+
+
+class ReadPicture(NamedTuple):
+    """A picture, and how long the reader waited for it."""
+
+    timed: TimedPicture
+    waited_ns: int
+    """The time that the reader waited for data since the previous picture, nanoseconds."""
+
+
+class RtspStream:
+    """One connection to a camera; a context manager.
+
+    Args:
+        url: The URL, ``rtsp://`` or ``rtsps://``. A certificate is not verified, since cameras sign their own.
+        live: The options of the stream.
+        stopping: Ends the reads when it is set.
+        clock: The monotonic and wall clock.
+
+    Raises:
+        UnsupportedByRtpError: The stream cannot be read over RTP.
+        RefusedError: The server refused the connection.
+        StreamError: The camera cannot be reached, or deviates from the protocol.
+    """
+
+    def __init__(self, url: str, live: LiveOptions, stopping: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.media: MediaSection
+        """The video that is read."""
+        self.sound: MediaSection | None = None
+        """The sound that is read; None if there is none, or it is not wanted."""
+        self.on_sound: Callable[[TimedSound, int], None] | None = None
+        """Called with each packet of sound and the time of its arrival, on the thread that reads."""
+        self._shown = redact(url)
+        self._live = live
+        self._stopping = stopping
+        self._now = clock.monotonic_ns
+        self.only_unusable = False
+        """Whether the read failed because the camera sent packets, but none of them completed a picture."""
+        self._any = False
+        self._waited_ns = 0
+        self._bytes = 0
+        self._early: list[ReadPicture] = []
+        self._opened = ExitStack()
+        self._playing = False
+        try:
+            for _ in range(_MAX_REDIRECTS):
+                self._connect(url)
+                target = self._play()
+                if target is None:
+                    return
+                self.close()
+                url = with_credentials(url, target)
+            raise RefusedError(f"{self._shown}: more than {_MAX_REDIRECTS} redirects", "Use the URL of the stream itself.")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RtspStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session and close the connection."""
+        if self._playing:
+            self._playing = False
+            with suppress(StreamError, OSError):
+                self._client.teardown(self._now())
+                self._connection.settimeout(0.1)
+                self._connection.sendall(self._client.to_send())
+        self._opened.close()
+
+    def read(self) -> Iterator[ReadPicture]:
+        """Yield the pictures until the server ends the stream.
+
+        Raises:
+            StreamError: No data or no picture arrives in time, or the server deviates from the protocol.
+        """
+        last_ns, self.only_unusable = self._now(), False
+        while not self._stopping.is_set():
+            events, pictures = self._step()
+            for picture in pictures:
+                self._any = True
+                yield picture
+                last_ns = self._now()
+                self._bytes = 0
+            if events is None or any(isinstance(event, ServerEnded | Redirected) for event in events):
+                return
+            limit_s = self._live.stall_timeout_s
+            if self._now() - last_ns > limit_s * _SECOND:
+                self.only_unusable = bool(self._bytes) and not self._any
+                missing = "packets arrive, but no complete image" if self._bytes else "no data"
+                raise StreamError(f"{self._shown}: {missing} for {limit_s:g} s", "Check the camera and the network.")
+            if self._bytes > _MAX_BYTES:
+                message = f"{self._shown}: the server sent more than {_MAX_BYTES // 1_000_000} MB without a complete frame"
+                raise StreamError(message, "Check the stream's format and bit rate.")
+
+    def _connect(self, url: str) -> None:
+        """Open the sockets."""
+        self._udp: list[socket.socket] = []
+        self._video: VideoTrack | None = None
+        self._heard: SoundTrack | None = None
+        self._selector = selectors.DefaultSelector()
+        self._opened.callback(self._selector.close)
+        try:
+            self._connection = self._opened.enter_context(connected(url, self._live))
+        except (OSError, ValueError) as error:
+            raise unreachable(self._shown, error, self._live.open_timeout_s) from None
+        self._peer = self._connection.getpeername()[0]
+        self._selector.register(self._connection, selectors.EVENT_READ, -1)
+        if self._live.transport == "udp":
+            for _ in range(1 + self._live.audio):
+                self._udp += [self._opened.enter_context(opened) for opened in udp_pair(self._connection)]
+            for channel, opened in enumerate(self._udp):
+                self._selector.register(opened, selectors.EVENT_READ, channel)
+        ports = [opened.getsockname()[1] for opened in self._udp[::2]] or None
+        self._client = RtspClient(url, self._chosen, lambda: secrets.token_hex(8), ports, self._live.open_timeout_s)
+
+    def _play(self) -> str | None:
+        """Carry on the dialog until the server plays. Returns the URL of a redirect."""
+        self._client.start(self._now())
+        self._playing = True
+        while not self._stopping.is_set():
+            events, pictures = self._step()
+            self._early += pictures
+            if events is None:
+                raise StreamError(f"{self._shown}: the server closed the connection", "Check the URL and the server.")
+            for event in events:
+                if isinstance(event, Redirected):
+                    return event.url
+                if isinstance(event, PlayBegun):
+                    self._open_firewall()
+                    return None
+        raise StreamError(f"{self._shown}: the stream was removed")
+
+    @property
+    def zero_wall_ns(self) -> int | None:
+        """The time of the video's zero by the camera's clock, nanoseconds since 1970, UTC; None before it is known."""
+        return None if self._video is None else self._video.zero_wall_ns
+
+    def _chosen(self, description: SessionDescription) -> Sequence[MediaSection]:
+        videos = [media for media in description.media if media.kind == "video"]
+        usable = [media for media in videos if not unsupported(media)]
+        if not usable:
+            why = unsupported(videos[0]) if videos else "the server offers no video"
+            raise UnsupportedByRtpError(f"{self._shown}: {why}")
+        self.media, udp = usable[0], bool(self._udp)
+        self._video = VideoTrack(self.media, secrets.randbits(32), udp)
+        self.sound = next((media for media in description.media if media.kind == "audio"), None) if self._live.audio else None
+        if self.sound is None:
+            return [self.media]
+        if why := unsupported_sound(self.sound):
+            raise UnsupportedByRtpError(f"{self._shown}: {why}", "With audio: false, the video is read over RTP.")
+        self._heard = SoundTrack(self.sound, udp)
+        return [self.media, self.sound]
+
+    def _step(self) -> tuple[list[ClientEvent] | None, list[ReadPicture]]:
+        """Send what is due, and wait for data once. Returns None in place of events at the end of the connection."""
+        now = self._now()
+        self._client.tick(now)
+        try:
+            if out := self._client.to_send():
+                self._connection.sendall(out)
+            ready = self._ready(now)
+            now = self._now()
+            events: list[ClientEvent] = []
+            pictures: list[TimedPicture] = []
+            for channel in ready:
+                data = self._received(channel)
+                if data is None:
+                    continue
+                if not data and channel < 0:
+                    return None, self._read(pictures)
+                self._bytes += len(data)
+                found = self._client.receive(data, now) if channel < 0 else [InterleavedPacket(channel, data)]
+                events += found
+                for event in found:
+                    if isinstance(event, InterleavedPacket):
+                        pictures += self._packet(event, now)
+        except (OSError, ssl.SSLError) as error:
+            raise StreamError(f"{self._shown}: the connection broke: {error.strerror or error}", "Check the network.") from None
+        if self._video is not None:
+            pictures += self._video.expire(now)
+        return events, self._read(pictures)
+
+    def _ready(self, now_ns: int) -> list[int]:
+        """Wait for data, and return the channels that have some; -1 is the connection itself."""
+        if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
+            return [-1]
+        times = [self._client.deadline_ns, None if self._video is None else self._video.deadline_ns]
+        due_s = min((time - now_ns for time in times if time is not None), default=_SECOND) / _SECOND
+        found = [key.data for key, _ in self._selector.select(max(0.0, min(due_s, _POLL_S)))]
+        self._waited_ns += self._now() - now_ns
+        return found
+
+    def _received(self, channel: int) -> bytes | None:
+        """Return what a socket has received; None for nothing, or a packet of another host."""
+        if channel < 0:
+            try:
+                return self._connection.recv(_READ)
+            except ssl.SSLWantReadError:
+                return None
+        try:
+            data, (address, *_) = self._udp[channel].recvfrom(_READ)
+        except ConnectionRefusedError:  # the answer to our own packets
+            return None
+        return data if address == self._peer else None
+
+    def _packet(self, packet: InterleavedPacket, now_ns: int) -> list[TimedPicture]:
+        channel, data = packet
+        if channel == 0 and self._video is not None:
+            report = self._video.report(now_ns)
+            if report is not None:
+                self._report(report)
+            return self._video.push_rtp(data, now_ns)
+        if channel == 1 and self._video is not None:
+            self._video.push_rtcp(data, now_ns)
+        elif channel == 2 and self._heard is not None:
+            for sound in self._heard.push_rtp(data, now_ns):
+                if self.on_sound is not None:
+                    self.on_sound(sound, now_ns)
+        elif channel == 3 and self._heard is not None:
+            self._heard.push_rtcp(data)
+        return []
+
+    def _report(self, report: bytes) -> None:
+        """Send a receiver report of the video."""
+        if not self._udp:
+            self._client.send_rtcp(0, report)
+        elif ports := self._client.tracks[0].server_ports:
+            with suppress(OSError):
+                self._udp[1].sendto(report, (self._peer, ports[1]))
+
+    def _open_firewall(self) -> None:
+        """Send a packet from each UDP port to the server's, so that a firewall lets its packets pass."""
+        for place, opened in enumerate(self._udp[: 2 * len(self._client.tracks)]):
+            ports = self._client.tracks[place // 2].server_ports
+            if ports is not None:
+                with suppress(OSError, OverflowError):
+                    opened.sendto(_HOLE, (self._peer, ports[place % 2]))
+
+    def _read(self, pictures: list[TimedPicture]) -> list[ReadPicture]:
+        out = [
+            *self._early,
+            *(ReadPicture(picture, self._waited_ns if not place else 0) for place, picture in enumerate(pictures)),
+        ]
+        self._early = []
+        if pictures:
+            self._waited_ns = 0
+        return out
