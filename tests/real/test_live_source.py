@@ -190,10 +190,10 @@ def test_key_frames_only(server: RtspServer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unneeded_frames_are_skipped() -> None:
-    """With two B-frames between other frames, two of three frames are skipped."""
+    """With two B-frames between other frames, one of them is not referenced and is skipped."""
     with RtspServer(ClockMount("/b", key_interval=10, b_frames=2)) as server:
         with Reading(server.url("/b"), LiveOptions(skip_nonref=True)) as reading:
-            reading.wait_for_frames(20)
+            reading.wait_for_frames(30)
             assert reading.dropped(DropReason.UNDECODED) > 10
         assert all(got.moment is not None and not got.frame.damaged for got in reading.got)
         wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got[5:])
@@ -245,8 +245,8 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
 
 
 def test_late_frames_are_distinguished_from_a_burst(server: RtspServer) -> None:
-    """With a limit of one millisecond, every frame is too old; at first this looks like a burst after a stall."""
-    with Reading(server.url("/clock"), LiveOptions(max_age_s=0.001, stall_timeout_s=1)) as reading:
+    """With a limit of one microsecond, every frame is too old; at first this looks like a burst after a stall."""
+    with Reading(server.url("/clock"), LiveOptions(max_age_s=0.000_001, stall_timeout_s=1)) as reading:
         error = reading.wait_for_end()
         assert isinstance(error, StreamError)
         assert "frames keep arriving" in message_of(error)
@@ -263,7 +263,7 @@ def test_packets_without_a_frame_are_detected(server: RtspServer) -> None:
         began = time.monotonic()
         error = reading.wait_for_end()
         assert time.monotonic() - began < 2 * SHORT.stall_timeout_s + 5, "expected: at most the stall timeout"
-    words = ("no frame could be decoded", "no data for", "reading stopped")
+    words = ("no frame could be decoded", "no data for", "not RTSP")
     assert error is None or any(word in message_of(error) for word in words)
 
 
@@ -297,7 +297,7 @@ def test_damage_is_survived_and_counted(server: RtspServer) -> None:
 )
 def test_timestamp_jumps_do_not_make_frames_old(server: RtspServer, by_s: float) -> None:
     with FaultProxy(server.port) as network, Reading(network.url("/clock"), LiveOptions(clock="arrival")) as reading:
-        reading.wait_for_frames(20)
+        reading.wait_for_frames(30)
         network.shift_times(by_s)
         reading.wait_for_frames(40)
         network.heal()

@@ -23,7 +23,6 @@ from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.open_live import OpenedStream
 from vision_infer.stream.live.rtsp_stream import ReadPicture, RtspStream
 from vision_infer.stream.redact import redact
-from vision_infer.stream.rtsp.message import RtspSyntaxError
 from vision_infer.stream.rtsp.sound_track import CODECS, TimedSound
 from vision_infer.stream.source import SourceSpec
 
@@ -172,14 +171,11 @@ class RtpPackets:
         yield end, PacketTimes(now(), 0, None)
 
     def _pictures(self) -> Iterator[ReadPicture]:
-        """Yield the pictures, and report a camera that sends none, or deviates from the protocol."""
+        """Yield the pictures, and report a camera whose packets contain none."""
         try:
             yield from self._rtsp.read()
-        except RtspSyntaxError as error:
-            self._failed(error.message)
-            raise
         except StreamError as error:
-            if self._rtsp.only_unusable:
+            if not self._rtsp.any and not self._rtsp.silent:
                 self._failed(error.message)
             raise
 

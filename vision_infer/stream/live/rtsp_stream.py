@@ -20,8 +20,8 @@ from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtsp_sockets import connected, udp_pair, unreachable, with_credentials
 from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
-from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
-from vision_infer.stream.rtsp.message import InterleavedPacket
+from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
+from vision_infer.stream.rtsp.message import InterleavedPacket, RtspSyntaxError
 from vision_infer.stream.rtsp.sound_track import SoundTrack, TimedSound, unsupported_sound
 from vision_infer.stream.rtsp.video_track import TimedPicture, VideoTrack, unsupported
 from vision_infer.stream.source import LiveOptions
@@ -75,9 +75,10 @@ class RtspStream:
         self._live = live
         self._stopping = stopping
         self._now = clock.monotonic_ns
-        self.only_unusable = False
-        """Whether the read failed because the camera sent packets, but none of them completed a picture."""
-        self._any = False
+        self.any = False
+        """Whether a picture was read."""
+        self.silent = False
+        """Whether the read failed because nothing arrived."""
         self._waited_ns = 0
         self._bytes = 0
         self._early: list[ReadPicture] = []
@@ -118,11 +119,11 @@ class RtspStream:
         Raises:
             StreamError: No data or no picture arrives in time, or the server deviates from the protocol.
         """
-        last_ns, self.only_unusable = self._now(), False
+        last_ns = self._now()
         while not self._stopping.is_set():
             events, pictures = self._step()
             for picture in pictures:
-                self._any = True
+                self.any = True
                 yield picture
                 last_ns = self._now()
                 self._bytes = 0
@@ -130,7 +131,7 @@ class RtspStream:
                 return
             limit_s = self._live.stall_timeout_s
             if self._now() - last_ns > limit_s * _SECOND:
-                self.only_unusable = bool(self._bytes) and not self._any
+                self.silent = not self._bytes
                 missing = "packets arrive, but no complete image" if self._bytes else "no data"
                 raise StreamError(f"{self._shown}: {missing} for {limit_s:g} s", "Check the camera and the network.")
             if self._bytes > _MAX_BYTES:
@@ -219,6 +220,9 @@ class RtspStream:
                 for event in found:
                     if isinstance(event, InterleavedPacket):
                         pictures += self._packet(event, now)
+        except (RtspSyntaxError, DescriptionError) as error:
+            message = error.message if error.message.startswith(self._shown) else f"{self._shown}: {error.message}"
+            raise type(error)(message, error.hint or "Check the camera and the network.") from None
         except (OSError, ssl.SSLError) as error:
             raise StreamError(f"{self._shown}: the connection broke: {error.strerror or error}", "Check the network.") from None
         if self._video is not None:
