@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.cameras import ClockMount, RtspServer, SoundMount
+from tests.support.live_reading import Reading
 from tests.support.media import bikes
 from vision_infer.core.geometry import Size
 from vision_infer.stream.discovery.probe import Probe, ProbeError, probe
@@ -105,7 +106,9 @@ def test_the_time_limit_ends_a_probe(server: RtspServer) -> None:
 
 @pytest.mark.timing
 def test_a_camera_with_rare_key_frames_is_distinguished_from_a_silent_one(server: RtspServer) -> None:
-    error = failed(server.url("/far"), limit_s=1.5)
+    with Reading(server.url("/far")) as first:  # which receives the key frame
+        first.wait_for_frames(3)
+        error = failed(server.url("/far"), limit_s=1.5)
     assert error.step == "frame"
     assert "packets arrived, but no frame could be decoded" in error.message
     assert error.hint.startswith("its key frames are too far apart")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.rtp_packets import SSRC, rtp
 from vision_infer.stream.rtsp.rtcp import Goodbye, ReceiverReports, SenderReport, parse_rtcp
-from vision_infer.stream.rtsp.rtp import RtpOrder, Timeline, parse_rtp
+from vision_infer.stream.rtsp.rtp import RtpOrder, RtpTimeline, parse_rtp
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -124,7 +124,7 @@ def test_two_packets_in_sequence_end_a_jump() -> None:
 
 
 def test_timestamps_do_not_wrap() -> None:
-    timeline = Timeline()
+    timeline = RtpTimeline()
     found = [timeline.extend(value & 0xFFFFFFFF) for value in (2**32 - 10, 5, 2**32 - 3, 20)]
     assert found == [2**32 - 10, 2**32 + 5, 2**32 - 3, 2**32 + 20]
 

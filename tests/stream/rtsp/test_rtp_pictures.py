@@ -17,7 +17,7 @@ from vision_infer.stream.rtsp.depacketize_h265 import H265Depacketizer
 from vision_infer.stream.rtsp.description import MediaSection
 from vision_infer.stream.rtsp.picture import Picture, PictureAssembler
 from vision_infer.stream.rtsp.rtp import parse_rtp
-from vision_infer.stream.rtsp.video_track import VideoTrack, unsupported
+from vision_infer.stream.rtsp.video_track import RtpVideoTrack, unsupported
 
 SECOND = 1_000_000_000
 
@@ -133,7 +133,7 @@ def test_any_payloads_are_joined_or_ignored(hevc: bool, packets: list[tuple[byte
 
 
 def test_a_track_gives_times_and_reports() -> None:
-    track = VideoTrack(media(), 7)
+    track = RtpVideoTrack(media(), 7)
     start = 2**32 - 3000
     (first,) = track.push_rtp(rtp(IDR, 1, start, True), 0)
     assert (first.pts_ns, first.wall_ns) == (0, None)
@@ -151,7 +151,7 @@ def test_a_track_gives_times_and_reports() -> None:
 
 
 def test_a_track_over_udp_waits_for_a_late_packet() -> None:
-    track = VideoTrack(media(), 7, udp=True)
+    track = RtpVideoTrack(media(), 7, udp=True)
     track.push_rtp(rtp(IDR, 1, 0, True), 0)
     parts = fragments264(slice264(1, 250), 100)
     assert track.push_rtp(rtp(parts[0], 2, 9), 0) == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.rtp_packets import SSRC, rtp
 from vision_infer.stream.rtsp.description import MediaSection
-from vision_infer.stream.rtsp.sound_track import SoundTrack, TimedSound, unsupported_sound
+from vision_infer.stream.rtsp.sound_track import RtpSoundTrack, TimedSound, unsupported_sound
 
 SECOND = 1_000_000_000
 HBR = {"mode": "AAC-hbr", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3", "config": "1408"}
@@ -25,7 +25,7 @@ def units(*sizes: int) -> bytes:
 
 
 def test_a_packet_of_g711_is_passed_on_as_it_is() -> None:
-    track = SoundTrack(media())
+    track = RtpSoundTrack(media())
     assert track.push_rtp(rtp(b"a" * 160, 1, 2**32 - 160), 0) == [TimedSound(b"a" * 160, 0, None)]
     wall_s = 1_700_000_000
     track.push_rtcp(struct.pack("!BBHIQIII", 0x80, 200, 6, SSRC, (wall_s + 2_208_988_800) << 32, 0, 1, 2))
@@ -34,14 +34,14 @@ def test_a_packet_of_g711_is_passed_on_as_it_is() -> None:
 
 
 def test_the_access_units_of_aac_are_separated() -> None:
-    track = SoundTrack(media("mpeg4-generic", 16_000, HBR))
+    track = RtpSoundTrack(media("mpeg4-generic", 16_000, HBR))
     found = track.push_rtp(rtp(units(3, 4) + b"aaabbbb", 1, 0, True), 0)
     assert [(sound.data, sound.since_ns) for sound in found] == [(b"aaa", 0), (b"bbbb", 64_000_000)]
     assert track.push_rtp(rtp(units(3, 40) + b"aaab", 2, 2048, True), 0)[0].data == b"aaa"
 
 
 def test_an_access_unit_in_several_packets_is_joined_unless_one_is_lost() -> None:
-    track = SoundTrack(media("mpeg4-generic", 16_000, HBR))
+    track = RtpSoundTrack(media("mpeg4-generic", 16_000, HBR))
     assert track.push_rtp(rtp(units(5) + b"aaa", 1, 0), 0) == []
     assert [sound.data for sound in track.push_rtp(rtp(units(5) + b"bb", 2, 0, True), 0)] == [b"aaabb"]
     assert track.push_rtp(rtp(units(5) + b"aaa", 3, 1024), 0) == []
@@ -58,7 +58,7 @@ def test_what_cannot_be_read_is_named() -> None:
 @given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 5), st.booleans()), max_size=40))
 @settings(max_examples=100)
 def test_any_payload_is_read_or_ignored(packets: list[tuple[bytes, int, bool]]) -> None:
-    track = SoundTrack(media("mpeg4-generic", 16_000, HBR), udp=True)
+    track = RtpSoundTrack(media("mpeg4-generic", 16_000, HBR), udp=True)
     for payload, number, marker in packets:
         for sound in track.push_rtp(rtp(payload, number, number * 1024, marker), 0):
             assert sound.data

@@ -18,7 +18,7 @@ from vision_infer.stream.rtsp.client import PlayBegun, RtspClient
 from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket
 from vision_infer.stream.rtsp.refusal import TransportRefusedError
-from vision_infer.stream.rtsp.video_track import TimedPicture, VideoTrack
+from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture
 
 LIMIT_S = 10.0
 
@@ -33,7 +33,7 @@ class Player:
     def __init__(self, url: str, port: int, udp: Sequence[socket.socket] = ()) -> None:
         ports = [udp[0].getsockname()[1]] if udp else None
         self.client = RtspClient(url, first_video, lambda: secrets.token_hex(8), ports)
-        self.track: VideoTrack | None = None
+        self.track: RtpVideoTrack | None = None
         self.began = False
         self._udp = udp
         self._socket = socket.create_connection(("127.0.0.1", port), LIMIT_S)
@@ -64,7 +64,7 @@ class Player:
 
     def _packet(self, channel: int, packet: bytes, now_ns: int) -> Iterator[TimedPicture]:
         if self.track is None:
-            self.track = VideoTrack(self.client.tracks[0].media, 1, udp=bool(self._udp))
+            self.track = RtpVideoTrack(self.client.tracks[0].media, 1, udp=bool(self._udp))
         if channel == 1:
             self.track.push_rtcp(packet, now_ns)
             return

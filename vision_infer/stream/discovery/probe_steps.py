@@ -13,6 +13,7 @@ from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address, unknown_host
 from vision_infer.stream.live.live_errors import TIMED_OUT
+from vision_infer.stream.rtsp.refusal import ServerStatusError
 from vision_infer.stream.source import SourceSpec
 
 Step = Literal["address", "name", "connect", "answer", "sign-in", "stream", "video", "frame"]
@@ -67,6 +68,8 @@ def failed_while_opening(error: StreamError, spec: SourceSpec, took_s: float) ->
         took_s: The time until it failed, seconds.
     """
     cause = error.__cause__ or error.__context__
+    if isinstance(cause, ServerStatusError):
+        return "sign-in" if cause.status in (401, 403) else "stream"
     if isinstance(cause, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "sign-in"
     if isinstance(cause, av.error.HTTPClientError | av.error.HTTPServerError):

@@ -61,7 +61,13 @@ def open_packets(
 
     try:
         return RtpPackets(spec, stopping, clock, failed, hwaccel)
-    except (UnsupportedByRtpError, RtspSyntaxError, DescriptionError) as error:
+    except UnsupportedByRtpError as error:
+        with error.connection:
+            if ingest == "rtp":
+                raise
+            failed(error.message)
+            return LivePackets(spec, stopping, clock, log, hwaccel)
+    except (RtspSyntaxError, DescriptionError) as error:
         if ingest == "rtp":
             raise
         failed(error.message)

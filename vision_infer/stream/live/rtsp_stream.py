@@ -22,8 +22,8 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket, RtspSyntaxError
-from vision_infer.stream.rtsp.sound_track import SoundTrack, TimedSound, unsupported_sound
-from vision_infer.stream.rtsp.video_track import TimedPicture, VideoTrack, unsupported
+from vision_infer.stream.rtsp.sound_track import RtpSoundTrack, TimedSound, unsupported_sound
+from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture, unsupported
 from vision_infer.stream.source import LiveOptions
 
 _READ = 65_536
@@ -38,7 +38,18 @@ _HOLE = b"\x80\x00\x00\x00"
 
 
 class UnsupportedByRtpError(StreamError):
-    """The camera's stream cannot be read over RTP by this program; FFmpeg may be able to read it."""
+    """The camera's stream cannot be read over RTP by this program; FFmpeg may be able to read it.
+
+    Args:
+        message: One line that says what is not supported.
+        hint: What to do, may be empty.
+        connection: The connection, which the caller closes. Some servers end a stream when its last client leaves, and refuse
+            the next one meanwhile; so it stays open until FFmpeg has opened its own.
+    """
+
+    def __init__(self, message: str, hint: str, connection: ExitStack) -> None:
+        super().__init__(message, hint)
+        self.connection = connection
 
 
 class ReadPicture(NamedTuple):
@@ -80,7 +91,8 @@ class RtspStream:
         self.silent = False
         """Whether the read failed because nothing arrived."""
         self._waited_ns = 0
-        self._bytes = 0
+        self._bytes = self._packets = self._video_packets = 0
+        """What has arrived since the last picture."""
         self._early: list[ReadPicture] = []
         self._opened = ExitStack()
         self._playing = False
@@ -93,6 +105,8 @@ class RtspStream:
                 self.close()
                 url = with_credentials(url, target)
             raise RefusedError(f"{self._shown}: more than {_MAX_REDIRECTS} redirects", "Use the URL of the stream itself.")
+        except UnsupportedByRtpError:
+            raise
         except BaseException:
             self.close()
             raise
@@ -126,23 +140,27 @@ class RtspStream:
                 self.any = True
                 yield picture
                 last_ns = self._now()
-                self._bytes = 0
+                self._bytes = self._packets = self._video_packets = 0
             if events is None or any(isinstance(event, ServerEnded | Redirected) for event in events):
                 return
             limit_s = self._live.stall_timeout_s
             if self._now() - last_ns > limit_s * _SECOND:
-                self.silent = not self._bytes
-                missing = "packets arrive, but no complete image" if self._bytes else "no data"
-                raise StreamError(f"{self._shown}: {missing} for {limit_s:g} s", "Check the camera and the network.")
+                self.silent = not self._packets
+                raise StreamError(f"{self._shown}: {self._missing()} for {limit_s:g} s", "Check the camera and the network.")
             if self._bytes > _MAX_BYTES:
                 message = f"{self._shown}: the server sent more than {_MAX_BYTES // 1_000_000} MB without a complete frame"
                 raise StreamError(message, "Check the stream's format and bit rate.")
 
+    def _missing(self) -> str:
+        if not self._packets:
+            return "no data"
+        return "packets arrive, but no complete image" if self._video_packets else "sound arrives, but no video"
+
     def _connect(self, url: str) -> None:
         """Open the sockets."""
         self._udp: list[socket.socket] = []
-        self._video: VideoTrack | None = None
-        self._heard: SoundTrack | None = None
+        self._video: RtpVideoTrack | None = None
+        self._heard: RtpSoundTrack | None = None
         self._selector = selectors.DefaultSelector()
         self._opened.callback(self._selector.close)
         try:
@@ -186,15 +204,16 @@ class RtspStream:
         usable = [media for media in videos if not unsupported(media)]
         if not usable:
             why = unsupported(videos[0]) if videos else "the server offers no video"
-            raise UnsupportedByRtpError(f"{self._shown}: {why}")
+            raise UnsupportedByRtpError(f"{self._shown}: {why}", "", self._opened)
         self.media, udp = usable[0], bool(self._udp)
-        self._video = VideoTrack(self.media, secrets.randbits(32), udp)
+        self._video = RtpVideoTrack(self.media, secrets.randbits(32), udp)
         self.sound = next((media for media in description.media if media.kind == "audio"), None) if self._live.audio else None
         if self.sound is None:
             return [self.media]
         if why := unsupported_sound(self.sound):
-            raise UnsupportedByRtpError(f"{self._shown}: {why}", "With audio: false, the video is read over RTP.")
-        self._heard = SoundTrack(self.sound, udp)
+            hint = "With audio: false, the video is read over RTP."
+            raise UnsupportedByRtpError(f"{self._shown}: {why}", hint, self._opened)
+        self._heard = RtpSoundTrack(self.sound, udp)
         return [self.media, self.sound]
 
     def _step(self) -> tuple[list[ClientEvent] | None, list[ReadPicture]]:
@@ -254,6 +273,8 @@ class RtspStream:
 
     def _packet(self, packet: InterleavedPacket, now_ns: int) -> list[TimedPicture]:
         channel, data = packet
+        self._packets += not channel % 2
+        self._video_packets += not channel
         if channel == 0 and self._video is not None:
             report = self._video.report(now_ns)
             if report is not None:

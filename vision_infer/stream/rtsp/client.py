@@ -27,7 +27,7 @@ from vision_infer.stream.rtsp.message import (
     listed,
     request_bytes,
 )
-from vision_infer.stream.rtsp.refusal import TransportRefusedError, refusal
+from vision_infer.stream.rtsp.refusal import ServerStatusError, TransportRefusedError, refusal
 
 _SECOND = 1_000_000_000
 _TIMEOUT_S, _MAX_TIMEOUT_S = 60, 3600
@@ -195,7 +195,7 @@ class RtspClient:
             return
         for request in self._requests.values():
             if now_ns - request.sent_ns >= self._answer_ns:
-                message = f"{self._shown}: no answer to {request.method} within {self._answer_ns / _SECOND:g} s"
+                message = f"{self._shown}: no answer within {self._answer_ns / _SECOND:g} s"
                 raise StreamError(message, "Check that it is on and reachable from this machine.")
 
     def send_rtcp(self, track: int, data: bytes) -> None:
@@ -255,7 +255,8 @@ class RtspClient:
                 self._keep_alive = "OPTIONS"
             self._request("DESCRIBE", self._url, ("Accept", "application/sdp"))
         elif answer.status >= 300:
-            raise refusal(self._shown, request.method, answer, udp=self._udp_ports is not None)
+            udp = self._udp_ports is not None
+            raise refusal(self._shown, request.method, answer, udp) from ServerStatusError(answer.status)
         elif request.method == "DESCRIBE":
             self._described(answer, request.url)
         elif request.method == "SETUP":
@@ -269,7 +270,8 @@ class RtspClient:
         if not again or request.tries >= _MAX_TRIES:
             if self._alive_ns is not None:
                 return  # the packets show whether the session goes on
-            raise RefusedError(f"{self._shown}: authentication failed (401)", "Check the user name and password in the URL.")
+            hint = "Check the user name and password in the URL."
+            raise RefusedError(f"{self._shown}: authentication failed (401)", hint) from ServerStatusError(401)
         request.tries += 1
         self._send(request)
 

@@ -7,6 +7,14 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.message import RtspAnswer
 
 
+class ServerStatusError(Exception):
+    """The status code of a response, as the cause of the error that explains it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"RTSP status {status}")
+        self.status = status
+
+
 class TransportRefusedError(RefusedError):
     """The server does not offer the transport that was requested (461)."""
 

@@ -219,7 +219,7 @@ class RtpOrder:
         return [(packet, 1)]
 
 
-class Timeline:
+class RtpTimeline:
     """Extends 32-bit timestamps, so that they do not wrap."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vision_infer.stream.rtsp.description import MediaSection
 from vision_infer.stream.rtsp.rtcp import SenderReport, parse_rtcp
-from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, Timeline
+from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, RtpTimeline
 
 CODECS = {"pcmu": "pcm_mulaw", "pcma": "pcm_alaw", "g722": "adpcm_g722", "opus": "opus", "mpeg4-generic": "aac"}
 """The codecs by their name in SDP, and FFmpeg's names."""
@@ -33,7 +33,7 @@ class TimedSound(NamedTuple):
 
 
 def unsupported_sound(media: MediaSection) -> str:
-    """Return why sound cannot be read by :class:`SoundTrack`; empty if it can."""
+    """Return why sound cannot be read by :class:`RtpSoundTrack`; empty if it can."""
     if media.codec not in CODECS:
         return f"the sound's codec {media.codec or ''} is not supported over RTP".replace("  ", " ")
     if media.secure:
@@ -43,7 +43,7 @@ def unsupported_sound(media: MediaSection) -> str:
     return ""
 
 
-class SoundTrack:
+class RtpSoundTrack:
     """Reads one stream of sound.
 
     Args:
@@ -57,7 +57,7 @@ class SoundTrack:
         self._aac = media.codec == "mpeg4-generic"
         self._header_size = _header_bits(media) // 8 if self._aac else 0
         self._index_bits = int(media.parameters.get("indexlength") or 0) if self._aac else 0
-        self._timeline = Timeline()
+        self._timeline = RtpTimeline()
         self._zero: int | None = None
         self._report: SenderReport | None = None
         self._parts: list[bytes] = []
@@ -106,7 +106,7 @@ class SoundTrack:
             if size >= sizes[0] or packet.marker or size > _MAX_UNIT:
                 unit = b"".join(self._parts)
                 self._parts.clear()
-                if len(unit) == sizes[0]:
+                if unit and len(unit) == sizes[0]:
                     yield unit
             return
         for size in sizes:

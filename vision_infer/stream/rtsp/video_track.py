@@ -11,7 +11,7 @@ from vision_infer.stream.rtsp.description import MediaSection
 from vision_infer.stream.rtsp.nal_pieces import Depacketizer
 from vision_infer.stream.rtsp.picture import Picture, PictureAssembler
 from vision_infer.stream.rtsp.rtcp import Goodbye, ReceiverReports, SenderReport, parse_rtcp
-from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, Timeline
+from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, RtpTimeline
 
 _DEPACKETIZERS: dict[str, Callable[[], Depacketizer]] = {"h264": H264Depacketizer, "h265": H265Depacketizer}
 _SECOND = 1_000_000_000
@@ -34,7 +34,7 @@ class TimedPicture(NamedTuple):
 
 
 def unsupported(media: MediaSection) -> str:
-    """Return why a stream cannot be read by :class:`VideoTrack`; empty if it can."""
+    """Return why a stream cannot be read by :class:`RtpVideoTrack`; empty if it can."""
     if media.codec not in _DEPACKETIZERS:
         return f"the codec {media.codec or 'of the stream'} is not supported over RTP"
     if media.secure:
@@ -46,7 +46,7 @@ def unsupported(media: MediaSection) -> str:
     return ""
 
 
-class VideoTrack:
+class RtpVideoTrack:
     """Reads one video stream.
 
     Args:
@@ -66,7 +66,7 @@ class VideoTrack:
         self._reports = ReceiverReports(ssrc, media.clock_rate)
         self._report: SenderReport | None = None
         self._report_ns: int | None = None
-        self._timeline = Timeline()
+        self._timeline = RtpTimeline()
         self._zero: int | None = None
 
     @property
