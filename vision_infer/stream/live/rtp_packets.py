@@ -127,6 +127,7 @@ class RtpPackets:
             raise
         self.sound = RtpSound(self._rtsp)
         self._progress_ns = clock.monotonic_ns()
+        self._latest_ns, self._reordered = 0, False
 
     @property
     def on_sound(self) -> Callable[[], None]:
@@ -163,8 +164,11 @@ class RtpPackets:
             packet.pts = packet.dts = pts_ns
             packet.is_keyframe, packet.is_corrupt = picture.key, picture.damaged
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
-            # No decoding time: with B-frames, it differs from the presentation time.
-            yield packet, PacketTimes(picture.arrived_ns, waited_ns, pts_ns, None, camera_ns)
+            # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
+            self._reordered = self._reordered or pts_ns < self._latest_ns
+            self._latest_ns = pts_ns
+            dts_ns = None if self._reordered else pts_ns
+            yield packet, PacketTimes(picture.arrived_ns, waited_ns, pts_ns, dts_ns, camera_ns)
             self._progress_ns += now() - after  # the watchdog measures the source, not the time that the caller takes
         end = cast("Packet[VideoStream]", Packet())
         end.stream = stream
