@@ -28,7 +28,8 @@ from vision_infer.stream.source import SourceSpec
 
 _FORMATS = {"h264": "h264", "h265": "hevc"}
 """FFmpeg's format of each codec."""
-_TIME_BASE = Fraction(1, SECOND)
+_TIME_BASE = Fraction(1, 1_200_000)
+"""The time base of FFmpeg's raw formats."""
 _MAX_WAITING = 1024
 
 
@@ -154,14 +155,15 @@ class RtpPackets:
             StreamError: No data arrives, or packets arrive but no frame is decoded.
         """
         now, stream = self._clock.monotonic_ns, self.opened.stream
+        base = stream.time_base or _TIME_BASE  # of all frames that the decoder returns
         for (picture, pts_ns, wall_ns), waited_ns in self._pictures():
             after = now()
             self._check_progress(after)
             if self.sound.video_zero_ns is None:
                 self.sound.video_zero_ns = picture.arrived_ns - pts_ns
             packet = cast("Packet[VideoStream]", Packet(picture.data))
-            packet.stream, packet.time_base = stream, _TIME_BASE
-            packet.pts = packet.dts = pts_ns
+            packet.stream, packet.time_base = stream, base
+            packet.pts = packet.dts = pts_ns * base.denominator // (base.numerator * SECOND)
             packet.is_keyframe, packet.is_corrupt = picture.key, picture.damaged
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
             # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
