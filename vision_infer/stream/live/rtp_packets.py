@@ -156,14 +156,16 @@ class RtpPackets:
         """
         now, stream = self._clock.monotonic_ns, self.opened.stream
         base = stream.time_base or _TIME_BASE  # of all frames that the decoder returns
-        for (picture, pts_ns, wall_ns), waited_ns in self._pictures():
+        for (picture, at_ns, wall_ns), waited_ns in self._pictures():
             after = now()
             self._check_progress(after)
             if self.sound.video_zero_ns is None:
-                self.sound.video_zero_ns = picture.arrived_ns - pts_ns
+                self.sound.video_zero_ns = picture.arrived_ns - at_ns
             packet = cast("Packet[VideoStream]", Packet(picture.data))
             packet.stream, packet.time_base = stream, base
-            packet.pts = packet.dts = pts_ns * base.denominator // (base.numerator * SECOND)
+            units = round(at_ns * base.denominator / (base.numerator * SECOND))
+            packet.pts = packet.dts = units
+            pts_ns = units * SECOND * base.numerator // base.denominator  # exactly that of the frame
             packet.is_keyframe, packet.is_corrupt = picture.key, picture.damaged
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
             # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
