@@ -24,7 +24,7 @@ from vision_infer.stream.discovery.packet_watch import PacketWatch
 from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, failed_while_opening, find_host
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
-from vision_infer.stream.live.ingest import open_packets
+from vision_infer.stream.live.ingest import open_packets, why_ffmpeg
 from vision_infer.stream.live.live_packets import LivePackets
 from vision_infer.stream.live.nal_units import is_intra_only
 from vision_infer.stream.live.open_live import kind_of
@@ -54,7 +54,9 @@ class Probe:
     kind: str
     """The kind of source: ``rtsp``, ``http``, ``rtmp``, ``srt``, ``device``, ``file`` or ``test``."""
     format: str = ""
-    """FFmpeg's name of the container format."""
+    """FFmpeg's name of the container format; ``rtp`` for an RTSP camera that this program reads itself."""
+    ffmpeg_reason: str = ""
+    """Why FFmpeg reads an RTSP camera although ``ingest`` is ``auto``, without secrets; empty if it does not."""
     codec: str
     """FFmpeg's name of the codec; ``pattern`` for the test pattern."""
     profile: str = ""
@@ -252,6 +254,7 @@ class _ProbeRun:
             url=self.shown,
             kind=opened.kind,
             format=opened.format,
+            ffmpeg_reason=why_ffmpeg(self._spec.paths[0]).removeprefix(f"{self.shown}: "),
             codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,

@@ -49,6 +49,9 @@ def _problems(found: Probe) -> list[Finding]:
     if not found.passthrough_players and found.kind != "test":
         text = f"the preview must transcode it: {found.passthrough_problem}"
         problems.append(("note", text, "Set the camera to H.264 without B-frames."))
+    if found.ffmpeg_reason:
+        text = f"it is read by FFmpeg, which delays each frame by one frame interval: {found.ffmpeg_reason}"
+        problems.append(("note", text, "Set the camera to H.264 or H.265, and its sound to AAC or G.711, or switch it off."))
     if found.b_frames:
         text = "it sends B-frames, so each frame waits for later ones"
         problems.append(("warning", text, "Turn B-frames off, or set the profile to baseline."))

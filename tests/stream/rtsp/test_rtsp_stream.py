@@ -1,0 +1,160 @@
+"""A connection to a camera: redirects, allowed networks, losses over UDP, and cameras that FFmpeg has to read."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+
+import pytest
+
+from tests.support.rtp_packets import rtp, slice264
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.live.rtsp_stream import RtspStream, UnsupportedByRtpError
+from vision_infer.stream.rtsp.message import MessageReader, RtspSyntaxError, ServerRequest, interleaved_bytes
+from vision_infer.stream.source import LiveOptions
+
+SHORT = LiveOptions(open_timeout_s=1, stall_timeout_s=0.5)
+SDP = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+
+
+def reply(request: ServerRequest, *lines: str, status: str = "200 OK", body: str = "") -> bytes:
+    head = [f"RTSP/1.0 {status}", f"CSeq: {request.cseq}", f"Content-Length: {len(body)}", *lines, "", body]
+    return "\r\n".join(head).encode()
+
+
+@contextmanager
+def camera(answers: dict[str, bytes | str], after_play: bytes = b"") -> Iterator[tuple[int, list[ServerRequest]]]:
+    """Run a server that gives one answer per method, a body or a whole response; yield its port and the requests."""
+    asked: list[ServerRequest] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        reader = MessageReader()
+        with connection, suppress(OSError):
+            while data := connection.recv(65_536):
+                for request in reader.push(data):
+                    if not isinstance(request, ServerRequest):
+                        continue
+                    asked.append(request)
+                    answer = answers.get(request.method, "")
+                    if isinstance(answer, bytes):
+                        connection.sendall(answer.replace(b"CSEQ", str(request.cseq).encode()))
+                    else:
+                        connection.sendall(reply(request, "Session: 1", body=answer))
+                    if request.method == "PLAY":
+                        connection.sendall(after_play)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def moved(url: str) -> bytes:
+    return f"RTSP/1.0 302 Moved\r\nCSeq: CSEQ\r\nLocation: {url}\r\n\r\n".encode()
+
+
+def packets(count: int) -> bytes:
+    return b"".join(interleaved_bytes(0, rtp(slice264(5), at, at * 3000, True)) for at in range(count))
+
+
+def test_a_redirect_is_followed_without_the_password_on_another_host() -> None:
+    with camera({"DESCRIBE": SDP}, packets(3)) as (port, asked):
+        target = moved(f"rtsp://localhost:{port}/other")
+        with (
+            camera({"DESCRIBE": target}) as (first, _),
+            RtspStream(f"rtsp://admin:secret@127.0.0.1:{first}/live", SHORT, threading.Event()) as stream,
+        ):
+            assert [read.timed.picture.timestamp for read in islice(stream.read(), 3)] == [0, 3000, 6000]
+    assert {request.url for request in asked} == {f"rtsp://localhost:{port}/other"}
+    assert all(request.headers.get("authorization") is None for request in asked)
+
+
+def test_a_redirect_out_of_the_allowed_networks_is_refused() -> None:
+    live = LiveOptions(open_timeout_s=1, allow_networks=("127.0.0.1/32",))
+    with (
+        camera({"DESCRIBE": SDP}) as (port, asked),
+        camera({"OPTIONS": moved(f"rtsp://127.0.0.2:{port}/x")}) as (first, _),
+        pytest.raises(RefusedError, match="outside the allowed networks"),
+    ):
+        RtspStream(f"rtsp://127.0.0.1:{first}/live", live, threading.Event())
+    assert asked == []
+
+
+def test_redirects_without_end_are_refused() -> None:
+    answers: dict[str, bytes | str] = {}
+    with camera(answers) as (port, asked):
+        answers["OPTIONS"] = moved(f"rtsp://127.0.0.1:{port}/again")
+        with pytest.raises(RefusedError, match="more than 3 redirects"):
+            RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event())
+    assert len(asked) == 3
+
+
+def test_no_host_of_a_description_is_connected_to() -> None:
+    """Content-Base, control URLs and the source of a transport are only text."""
+    described = SDP + "a=control:rtsp://203.0.113.9/track1\r\n"
+    base = f"RTSP/1.0 200 OK\r\nCSeq: CSEQ\r\nContent-Base: rtsp://203.0.113.9/x/\r\nContent-Length: {len(described)}\r\n\r\n"
+    setup = b"RTSP/1.0 200 OK\r\nCSeq: CSEQ\r\nSession: 1\r\nTransport: RTP/AVP/TCP;interleaved=0-1;source=203.0.113.9\r\n\r\n"
+    with (
+        camera({"DESCRIBE": (base + described).encode(), "SETUP": setup}, packets(1)) as (port, asked),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        assert next(stream.read()).timed.picture.key
+    assert [request.url for request in asked if request.method == "SETUP"] == ["rtsp://203.0.113.9/track1"]
+
+
+@pytest.mark.parametrize(
+    ("sdp", "why"),
+    [
+        ("m=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n", "vp8"),
+        ("m=audio 0 RTP/AVP 8\r\n", "no video"),
+        (SDP + "m=audio 0 RTP/AVP 97\r\na=rtpmap:97 G726-32/8000\r\n", "g726-32"),
+        ("m=video 0 RTP/SAVP 96\r\na=rtpmap:96 H264/90000\r\n", "SRTP"),
+    ],
+)
+def test_what_cannot_be_read_over_rtp_is_named(sdp: str, why: str) -> None:
+    with camera({"DESCRIBE": sdp}) as (port, _):
+        with pytest.raises(UnsupportedByRtpError, match=why) as caught:
+            RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event())
+        caught.value.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("after_play", "kind", "text"),
+    [
+        (b"", StreamError, "no data for 0.5 s"),
+        (interleaved_bytes(0, rtp(slice264(1), 1)), StreamError, "packets arrive, but no complete image"),
+        (b"\x00" * 100, RtspSyntaxError, "rtsp://127.0.0.1:[0-9]+/live: the server sent bytes that are not RTSP"),
+    ],
+)
+def test_a_camera_without_pictures(after_play: bytes, kind: type[StreamError], text: str) -> None:
+    with (
+        camera({"DESCRIBE": SDP}, after_play) as (port, _),
+        pytest.raises(kind, match=text),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        list(stream.read())
+
+
+def test_a_closed_port_and_an_unknown_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(StreamError, match="connection refused"):
+        RtspStream(f"rtsp://127.0.0.1:{port}/", SHORT, threading.Event())
+    with pytest.raises(StreamError, match="cannot be resolved"):
+        RtspStream("rtsp://camera.invalid/", SHORT, threading.Event())
