@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
@@ -30,11 +32,13 @@ def first_video(description: SessionDescription) -> Sequence[MediaSection]:
 class Player:
     """Plays the video of a URL on a socket of its own."""
 
-    def __init__(self, url: str, port: int, udp: Sequence[socket.socket] = ()) -> None:
+    def __init__(self, url: str, port: int, udp: Sequence[socket.socket] = (), loss: float = 0.0) -> None:
         ports = [udp[0].getsockname()[1]] if udp else None
         self.client = RtspClient(url, first_video, lambda: secrets.token_hex(8), ports)
         self.track: RtpVideoTrack | None = None
         self.began = False
+        self.dropped = 0
+        self._loss, self._rng = loss, random.Random(1)
         self._udp = udp
         self._socket = socket.create_connection(("127.0.0.1", port), LIMIT_S)
 
@@ -67,6 +71,9 @@ class Player:
             self.track = RtpVideoTrack(self.client.tracks[0].media, 1, udp=bool(self._udp))
         if channel == 1:
             self.track.push_rtcp(packet, now_ns)
+            return
+        if self._rng.random() < self._loss:
+            self.dropped += 1
             return
         yield from self.track.push_rtp(packet, now_ns)
         report = self.track.report(now_ns)
@@ -128,6 +135,30 @@ def test_a_missing_path_and_a_transport_that_is_not_offered_are_refused() -> Non
             pictures = list(islice(player.pictures(), 10))
     assert player.client.tracks[0].server_ports is not None
     assert len(pictures) == 10
+
+
+def test_each_packet_that_is_lost_over_udp_is_counted_and_no_cut_picture_is_whole() -> None:
+    mount = ClockMount("/udp", udp_only=True, kbit_s=8000, key_interval=10)
+    with RtspServer(mount) as server, Pair() as udp, Pair() as other:
+        complete = Player(server.url("/udp"), server.port, other)
+        sent: dict[int, bytes] = {}
+
+        def collect() -> None:
+            sent.update((timed.picture.timestamp, timed.picture.data) for timed in islice(complete.pictures(), 70))
+
+        collector = threading.Thread(target=collect)
+        collector.start()
+        lossy = Player(server.url("/udp"), server.port, udp, loss=0.03)
+        pictures = [timed.picture for timed in islice(lossy.pictures(), 50)]
+        collector.join(2 * LIMIT_S)
+    assert lossy.track is not None
+    assert lossy.dropped > 0
+    assert 0 <= lossy.dropped - lossy.track.order.counts.lost <= 2, "the last ones may still be waited for"
+    damaged = sum(picture.damaged for picture in pictures)
+    assert 0 < damaged <= lossy.dropped
+    whole = [picture for picture in pictures if not picture.damaged and picture.timestamp in sent]
+    assert len(whole) > 10
+    assert all(sent[picture.timestamp] == picture.data for picture in whole)
 
 
 class Pair:
