@@ -11,10 +11,12 @@ from itertools import islice
 import pytest
 
 from tests.support.rtp_packets import rtp, slice264
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.live.rtsp_stream import RtspStream, UnsupportedByRtpError
 from vision_infer.stream.rtsp.message import MessageReader, RtspSyntaxError, ServerRequest, interleaved_bytes
-from vision_infer.stream.source import LiveOptions
+from vision_infer.stream.source import LiveOptions, SourceSpec
 
 SHORT = LiveOptions(open_timeout_s=1, stall_timeout_s=0.5)
 SDP = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
@@ -149,6 +151,19 @@ def test_a_camera_without_pictures(after_play: bytes, kind: type[StreamError], t
         RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
     ):
         list(stream.read())
+
+
+def test_frames_after_a_loss_are_damaged_until_a_key_frame() -> None:
+    units = {0: slice264(5), 1: slice264(1), 3: slice264(1), 4: slice264(1), 5: slice264(5), 7: slice264(5)}
+    sent = b"".join(interleaved_bytes(0, rtp(unit, at, at * 3000, True)) for at, unit in units.items())
+    with camera({"DESCRIBE": SDP}, sent) as (port, _):
+        spec = SourceSpec("door", "live", (f"rtsp://127.0.0.1:{port}/live",), live=SHORT)
+        reader = RtpPackets(spec, threading.Event(), SYSTEM_CLOCK, failed=lambda reason: None)
+        try:
+            seen = [(packet.is_keyframe, packet.is_corrupt) for packet, _ in islice(reader.read(), len(units))]
+        finally:
+            reader.close()
+    assert seen == [(True, False), (False, False), (False, True), (False, True), (True, False), (True, False)]
 
 
 def test_a_closed_port_and_an_unknown_name() -> None:

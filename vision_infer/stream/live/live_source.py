@@ -87,8 +87,8 @@ class LiveSource:
         self._orientations = Orientations()
         self._codec = opened.stream.codec_context.codec.canonical_name
         self._index = 0
-        self._reads: dict[int | None, int] = {}
-        """The time at which the packet of each expected frame was read, by PTS."""
+        self._reads: dict[int | None, tuple[int, bool]] = {}
+        """When the packet of each expected frame was read, and whether it was damaged, by PTS."""
         self._key_ns: int | None = None
         """The time of the last key frame, monotonic nanoseconds."""
         self._latest_s: float | None = None
@@ -188,7 +188,7 @@ class LiveSource:
             self._skip(_DROPS[action])
             return
         # 7. Decode. The decoder may return the frame with a later packet, so the read time is kept by PTS.
-        self._reads[packet.pts] = times.read_ns
+        self._reads[packet.pts] = times.read_ns, packet.is_corrupt
         if len(self._reads) > _READS_KEPT:
             del self._reads[next(iter(self._reads))]
         yield from self._decoded(packet, times)
@@ -255,7 +255,8 @@ class LiveSource:
         pts_ns = None
         if image.pts is not None and base is not None and self._packets.opened.timed:
             pts_ns = image.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
-        read_ns = self._reads.pop(image.pts, times.read_ns)
+        read_ns, damaged = self._reads.pop(image.pts, (times.read_ns, False))
+        damaged = damaged or image.is_corrupt
         if self._playout is not None:
             due = self._playout.frame_due(pts_ns)
             self._wait_until(due)
@@ -264,11 +265,11 @@ class LiveSource:
             trace = Trace(captured_ns=self._times.captured(pts_ns, read_ns), clock=self._times.clock)
         trace.decode_start_ns, trace.decode_end_ns = read_ns, self._now()
         pts_s = self._latest_s = None if pts_ns is None else pts_ns / SECOND
-        self.report.damaged += image.is_corrupt
+        self.report.damaged += damaged
         shown = self._decoding.image(image, self._orientations.of(image))
         self._update_info(image)
         index, self._index = self._index, self._index + 1
-        return Frame(self.spec.name, index, pts_s, shown, trace, damaged=image.is_corrupt)
+        return Frame(self.spec.name, index, pts_s, shown, trace, damaged=damaged)
 
     def _update_info(self, image: av.VideoFrame) -> None:
         """Update the size, scan type and decoder: a camera may change its video at any time."""

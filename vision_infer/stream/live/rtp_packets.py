@@ -128,7 +128,7 @@ class RtpPackets:
             raise
         self.sound = RtpSound(self._rtsp)
         self._progress_ns = clock.monotonic_ns()
-        self._latest_ns, self._reordered = 0, False
+        self._latest_ns, self._reordered, self._broken = 0, False, False
 
     @property
     def on_sound(self) -> Callable[[], None]:
@@ -166,7 +166,9 @@ class RtpPackets:
             units = round(at_ns * base.denominator / (base.numerator * SECOND))
             packet.pts = packet.dts = units
             pts_ns = units * SECOND * base.numerator // base.denominator  # exactly that of the frame
-            packet.is_keyframe, packet.is_corrupt = picture.key, picture.damaged
+            # What follows a loss refers to what is missing, until a key frame.
+            self._broken = picture.damaged or ((self._broken or picture.lost > 0) and not picture.key)
+            packet.is_keyframe, packet.is_corrupt = picture.key, self._broken
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
             # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
             self._reordered = self._reordered or pts_ns < self._latest_ns
