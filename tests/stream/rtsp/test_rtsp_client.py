@@ -105,7 +105,6 @@ def test_a_stream_with_sound_is_played_and_ended() -> None:
         InterleavedPacket(0, b"a"),
         InterleavedPacket(3, b"b"),
     ]
-    assert server.client.unknown_packets == 1
     server.client.send_rtcp(1, b"report")
     assert server.client.to_send() == interleaved_bytes(3, b"report")
     server.client.teardown(0)
@@ -256,6 +255,16 @@ def test_a_server_that_does_not_answer_is_noticed() -> None:
     client.tick(9 * SECOND)
     with pytest.raises(StreamError, match="no answer within 10 s"):
         client.tick(10 * SECOND)
+
+
+def test_packets_count_as_the_answer_to_play() -> None:
+    server = Server(choose=lambda description: description.media[:1])
+    server.described()
+    server.answer(server.asked("SETUP"), "Session: 1;timeout=30")
+    server.asked("PLAY")
+    server.client.receive(interleaved_bytes(0, b"a"), 0)
+    server.client.tick(10 * SECOND)
+    assert server.client.deadline_ns == 25 * SECOND
 
 
 def test_answers_without_a_number_or_repeated_ones() -> None:

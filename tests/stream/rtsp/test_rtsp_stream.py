@@ -10,7 +10,7 @@ from itertools import islice
 
 import pytest
 
-from tests.support.rtp_packets import rtp, slice264
+from tests.support.rtp_packets import SSRC, rtp, slice264
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtp_packets import RtpPackets
@@ -164,6 +164,23 @@ def test_frames_after_a_loss_are_damaged_until_a_key_frame() -> None:
         finally:
             reader.close()
     assert seen == [(True, False), (False, False), (False, True), (False, True), (True, False), (True, False)]
+
+
+def test_a_source_that_says_goodbye_ends_the_stream() -> None:
+    goodbye = interleaved_bytes(1, b"\x81\xcb\0\1" + SSRC.to_bytes(4, "big"))
+    with (
+        camera({"DESCRIBE": SDP}, packets(2) + goodbye) as (port, _),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        assert len(list(stream.read())) == 2
+
+
+def test_a_server_that_does_not_answer_play_is_read() -> None:
+    with (
+        camera({"DESCRIBE": SDP, "PLAY": packets(1)}, packets(2)) as (port, _),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        assert next(stream.read()).timed.picture.key
 
 
 def test_a_closed_port_and_an_unknown_name() -> None:

@@ -67,6 +67,7 @@ def udp_pair(connection: socket.socket) -> list[socket.socket]:
             if not port % 2:
                 second.bind((address, port + 1))
                 for opened in (first, second):
+                    opened.setblocking(False)
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UDP_BUFFER)
                 return [first, second]
         first.close()

@@ -27,6 +27,8 @@ from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture, un
 from vision_infer.stream.source import LiveOptions
 
 _READ = 65_536
+_BURST = 64
+"""The maximum number of UDP packets that are read at once."""
 _POLL_S = 0.25
 """The maximum time until it is noticed that the stream was removed, seconds."""
 _MAX_REDIRECTS = 3
@@ -143,6 +145,8 @@ class RtspStream:
                 self._bytes = self._packets = self._video_packets = 0
             if events is None or any(isinstance(event, ServerEnded | Redirected) for event in events):
                 return
+            if self._video is not None and self._video.ended:
+                return
             limit_s = self._live.stall_timeout_s
             if self._now() - last_ns > limit_s * _SECOND:
                 self.silent = not self._packets
@@ -192,6 +196,8 @@ class RtspStream:
                 if isinstance(event, PlayBegun):
                     self._open_firewall()
                     return None
+            if self._early:  # some servers send packets first, and answer late or never
+                return None
         raise StreamError(f"{self._shown}: the stream was removed")
 
     @property
@@ -229,16 +235,15 @@ class RtspStream:
             pictures: list[TimedPicture] = []
             for channel in ready:
                 data = self._received(channel)
-                if data is None:
-                    continue
-                if not data and channel < 0:
+                if data == [b""]:
                     return None, self._read(pictures)
-                self._bytes += len(data)
-                found = self._client.receive(data, now) if channel < 0 else [InterleavedPacket(channel, data)]
-                events += found
-                for event in found:
-                    if isinstance(event, InterleavedPacket):
-                        pictures += self._packet(event, now)
+                self._bytes += sum(map(len, data))
+                for one in data:
+                    found = self._client.receive(one, now) if channel < 0 else [InterleavedPacket(channel, one)]
+                    events += found
+                    for event in found:
+                        if isinstance(event, InterleavedPacket):
+                            pictures += self._packet(event, now)
         except (RtspSyntaxError, DescriptionError) as error:
             message = error.message if error.message.startswith(self._shown) else f"{self._shown}: {error.message}"
             raise type(error)(message, error.hint or "Check the camera and the network.") from None
@@ -258,18 +263,18 @@ class RtspStream:
         self._waited_ns += self._now() - now_ns
         return found
 
-    def _received(self, channel: int) -> bytes | None:
-        """Return what a socket has received; None for nothing, or a packet of another host."""
+    def _received(self, channel: int) -> list[bytes]:
+        """Return what a socket has received; one empty item at the end of the connection."""
         if channel < 0:
-            try:
-                return self._connection.recv(_READ)
-            except ssl.SSLWantReadError:
-                return None
-        try:
-            data, (address, *_) = self._udp[channel].recvfrom(_READ)
-        except ConnectionRefusedError:  # the answer to our own packets
-            return None
-        return data if address == self._peer else None
+            return [self._connection.recv(_READ)]
+        found: list[bytes] = []
+        # A refusal is the answer to one of our own packets.
+        with suppress(BlockingIOError, ConnectionRefusedError):
+            for _ in range(_BURST):
+                data, (address, *_) = self._udp[channel].recvfrom(_READ)
+                if address == self._peer and data:
+                    found.append(data)
+        return found
 
     def _packet(self, packet: InterleavedPacket, now_ns: int) -> list[TimedPicture]:
         channel, data = packet

@@ -126,18 +126,17 @@ class RtspClient:
         self._channels: dict[int, int] = {}
         """Our channel, two for each track, by the server's."""
         self._tracks_set_up = 0
-        self._ended = False
+        self._ended = self._heard = False
         self._now = 0
         self.tracks: list[TrackSetup] = []
         """The streams that were chosen, in this order."""
-        self.unknown_packets = 0
-        """The number of packets on channels of no track."""
 
     @property
     def deadline_ns(self) -> int | None:
         """When :meth:`tick` must be called, monotonic nanoseconds."""
-        times = [request.sent_ns + self._answer_ns for request in self._requests.values() if self._alive_ns is None]
-        return min([*times, *([] if self._alive_ns is None else [self._alive_ns])], default=None)
+        if self._alive_ns is not None or self._ended:
+            return None if self._ended else self._alive_ns
+        return min((request.sent_ns + self._answer_ns for request in self._requests.values()), default=None)
 
     def start(self, now_ns: int) -> None:
         """Begin the dialog, once connected."""
@@ -170,9 +169,8 @@ class RtspClient:
         for event in self._reader.push(data):
             if type(event) is InterleavedPacket:
                 channel = self._channels.get(event.channel)
-                if channel is None:
-                    self.unknown_packets += 1
-                else:
+                if channel is not None:
+                    self._heard = True
                     out.append(event if channel == event.channel else InterleavedPacket(channel, event.data))
             elif isinstance(event, RtspAnswer):
                 self._answered(event, out)
@@ -194,7 +192,11 @@ class RtspClient:
                 self._request(self._keep_alive, self._control)
             return
         for request in self._requests.values():
-            if now_ns - request.sent_ns >= self._answer_ns:
+            if now_ns - request.sent_ns < self._answer_ns:
+                continue
+            if request.method == "PLAY" and self._heard:  # packets are an answer, too
+                self._alive_ns = now_ns + self._timeout_s * _SECOND // 2
+            else:
                 message = f"{self._shown}: no answer within {self._answer_ns / _SECOND:g} s"
                 raise StreamError(message, "Check that it is on and reachable from this machine.")
 
