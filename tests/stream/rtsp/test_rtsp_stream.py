@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -28,14 +31,16 @@ def reply(request: ServerRequest, *lines: str, status: str = "200 OK", body: str
 
 
 @contextmanager
-def camera(answers: dict[str, bytes | str], after_play: bytes = b"") -> Iterator[tuple[int, list[ServerRequest]]]:
+def camera(
+    answers: dict[str, bytes | str], after_play: bytes = b"", tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[ServerRequest]]]:
     """Run a server that gives one answer per method, a body or a whole response; yield its port and the requests."""
     asked: list[ServerRequest] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
         reader = MessageReader()
-        with connection, suppress(OSError):
+        with suppress(OSError), connection if tls is None else tls.wrap_socket(connection, server_side=True) as connection:
             while data := connection.recv(65_536):
                 for request in reader.push(data):
                     if not isinstance(request, ServerRequest):
@@ -143,6 +148,7 @@ def test_what_cannot_be_read_over_rtp_is_named(sdp: str, why: str) -> None:
         (interleaved_bytes(0, rtp(slice264(1), 1)), StreamError, "packets arrive, but no complete image"),
         (b"\x00" * 100, RtspSyntaxError, "rtsp://127.0.0.1:[0-9]+/live: the server sent bytes that are not RTSP"),
     ],
+    ids=["silent", "unusable", "noise"],
 )
 def test_a_camera_without_pictures(after_play: bytes, kind: type[StreamError], text: str) -> None:
     with (
@@ -181,6 +187,20 @@ def test_a_server_that_does_not_answer_play_is_read() -> None:
         RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
     ):
         assert next(stream.read()).timed.picture.key
+
+
+def test_a_camera_over_tls_signs_its_own_certificate(tmp_path: Path) -> None:
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=camera"
+    chain, key = tmp_path / "camera.pem", tmp_path / "camera.key"
+    subprocess.run([*command.split(), "-keyout", key, "-out", chain], check=True, capture_output=True, timeout=30)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(chain, key)
+    with (
+        camera({"DESCRIBE": SDP}, packets(500), tls) as (port, asked),
+        RtspStream(f"rtsps://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        assert len(list(islice(stream.read(), 500))) == 500
+    assert asked[0].url == f"rtsps://127.0.0.1:{port}/live"
 
 
 def test_a_closed_port_and_an_unknown_name() -> None:
