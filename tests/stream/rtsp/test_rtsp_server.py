@@ -38,7 +38,7 @@ def slices(data: bytes) -> bytes:
 
 
 class Player:
-    """Plays the video of a URL on a socket of its own."""
+    """Plays the video of a URL."""
 
     def __init__(self, url: str, port: int, udp: Sequence[socket.socket] = (), loss: float = 0.0) -> None:
         ports = [udp[0].getsockname()[1]] if udp else None

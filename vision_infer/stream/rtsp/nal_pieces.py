@@ -1,4 +1,4 @@
-"""Pieces of NAL units, as they come out of RTP payloads: what the depacketizers of H.264 and H.265 have in common.
+"""Pieces of NAL units, taken out of RTP payloads: what the depacketizers of H.264 and H.265 have in common.
 
 The output is a byte stream with start codes (Annex B). A camera that puts such a stream into a payload, against RFC 6184 and RFC
 7798, therefore needs no conversion; only the types of the units in it are looked up (https://github.com/scottlamb/retina/issues/68).
