@@ -93,13 +93,13 @@ QUIRKS = (
     ),
     Quirk(
         "a unit in a single fragment (CostarHD)",
-        "https://github.com/bluenviron/gortsplib/blob/main/pkg/format/rtph264/decoder.go",
+        "https://github.com/bluenviron/gortsplib/pull/649",
         ((9, True, fragments264(P, 1000)[0]), (18, True, fragments264(P, 1000)[0])),
         ((0, False, annex_b(P)), (1, False, annex_b(P))),
     ),
     Quirk(
         "fragments without an end bit",
-        "https://github.com/bluenviron/gortsplib/blob/main/pkg/format/rtph264/decoder.go",
+        "https://github.com/scottlamb/retina/blob/main/src/codec/h264.rs",
         ((9, False, PARTS[0]), (9, False, PARTS[1]), (9, True, fragments264(LONG, 100, end=False)[2]), (18, True, P)),
         ((2, False, annex_b(LONG)), (3, False, annex_b(P))),
     ),
@@ -166,7 +166,7 @@ QUIRKS = (
     ),
     Quirk(
         "a unit in a single fragment (OpenIPC), and fragments without data and without an end",
-        "https://github.com/AlexxIT/go2rtc/blob/master/pkg/h265/rtp.go",
+        "https://github.com/scottlamb/retina/pull/131",
         (
             (9, True, fragments265(P5, 1000)[0]),
             *(

@@ -280,7 +280,7 @@ def test_answers_without_a_number_or_repeated_ones() -> None:
 
 
 def test_cameras_that_change_the_session_expect_the_first_one() -> None:
-    # https://github.com/scottlamb/retina/releases/tag/v0.4.6
+    # https://github.com/scottlamb/retina/blob/main/CHANGELOG.md
     server = Server()
     server.described()
     server.answer(server.asked("SETUP"), "Session: first", "Transport: RTP/AVP/TCP;interleaved=0-1")

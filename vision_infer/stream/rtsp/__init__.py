@@ -9,6 +9,7 @@ No module of this package opens a socket, reads a clock or starts a thread, so e
 - :mod:`~vision_infer.stream.rtsp.video_track`: RTP packets in, pictures out, with :mod:`~vision_infer.stream.rtsp.rtp`,
   :mod:`~vision_infer.stream.rtsp.rtcp`, the depacketizers, and :mod:`~vision_infer.stream.rtsp.picture`
 
-PyPI has no library for this that is maintained and permissively licensed: ``aiortsp`` is LGPL and brings its own event loop.
-aiortc can parse RTP headers, but it is an optional dependency of the preview, and needs several times as long per packet.
+No library on PyPI does this. ``aiortsp`` is LGPL. ``aio-rtsp-toolkit`` (Apache-2.0) joins NAL units, not pictures, has no UDP,
+no sender reports and no Digest with ``qop`` or SHA-256, and does not limit what a server may send. Both need asyncio. aiortc can
+parse RTP headers, but it is an optional dependency of the preview, and takes three times as long for a packet.
 """

@@ -308,7 +308,7 @@ class RtspClient:
         index = self._tracks_set_up
         track = self.tracks[index]
         transport = answer.headers.get("transport") or ""
-        # Some cameras change the session at each SETUP, and expect the first one: https://github.com/scottlamb/retina/releases/tag/v0.4.6
+        # Cameras that change it expect the first one: https://github.com/scottlamb/retina/blob/main/CHANGELOG.md (v0.4.6)
         session = listed(answer.headers.get("session"))
         if session and not self._session:
             self._session = session[0]

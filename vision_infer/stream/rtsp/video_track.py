@@ -92,7 +92,7 @@ class RtpVideoTrack:
         for found in parse_rtcp(data):
             if isinstance(found, Goodbye):
                 self.ended = self.ended or found.ssrc == self.order.ssrc
-            # Some cameras send reports of another source: https://github.com/scottlamb/retina/releases/tag/v0.4.6
+            # Some cameras send reports of another source: https://github.com/scottlamb/retina/blob/main/CHANGELOG.md
             elif self.order.ssrc in (None, found.ssrc):
                 self._report = found if found.wall_ns else None
                 self._reports.sender_report(found, now_ns)
