@@ -17,11 +17,14 @@ import pytest
 
 from tests.support.cameras import ClockMount, Codec, Mount, RtspServer
 from vision_infer.core.errors import RefusedError
+from vision_infer.stream.live.live_source import LiveSource
+from vision_infer.stream.live.rtsp_stream import UnsupportedByRtpError
 from vision_infer.stream.rtsp.client import PlayBegun, RtspClient
 from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket
 from vision_infer.stream.rtsp.refusal import TransportRefusedError
 from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture
+from vision_infer.stream.source import LiveOptions, SourceSpec
 
 LIMIT_S = 10.0
 
@@ -167,6 +170,20 @@ def test_each_packet_that_is_lost_over_udp_is_counted_and_no_cut_picture_is_whol
     whole = [picture for picture in pictures if not picture.damaged and picture.timestamp in sent]
     assert len(whole) > 10
     assert all(slices(sent[picture.timestamp]) == slices(picture.data) for picture in whole)
+
+
+def test_a_camera_that_ffmpeg_has_to_read_is_remembered_and_reported() -> None:
+    with RtspServer(ClockMount("/vp9", 320, 180, 15, codec="vp9", key_interval=5, user="admin", password="secret")) as server:
+        url = server.url("/vp9", "admin", "secret")
+        for _ in range(2):
+            with LiveSource(SourceSpec("door", "live", (url,)), 1, threading.Event()) as source:
+                assert next(source.frames()).image.size.width == 320
+            (warning,) = source.report.warnings
+            assert warning == (
+                "is read by FFmpeg, which delays each frame by one frame interval: the codec vp9 is not supported over RTP"
+            )
+        with pytest.raises(UnsupportedByRtpError, match="vp9"):
+            LiveSource(SourceSpec("door", "live", (url,), live=LiveOptions(ingest="rtp")), 1, threading.Event())
 
 
 class Pair:

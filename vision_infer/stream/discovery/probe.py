@@ -254,7 +254,7 @@ class _ProbeRun:
             url=self.shown,
             kind=opened.kind,
             format=opened.format,
-            ffmpeg_reason=why_ffmpeg(self._spec.paths[0]).removeprefix(f"{self.shown}: "),
+            ffmpeg_reason=why_ffmpeg(self._spec.paths[0]),
             codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 
 from av.codec.hwaccel import HWAccel
 
@@ -17,6 +18,7 @@ from vision_infer.stream.live.live_packets import LivePackets
 from vision_infer.stream.live.open_live import kind_of
 from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.live.rtsp_stream import UnsupportedByRtpError
+from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.description import DescriptionError
 from vision_infer.stream.rtsp.message import RtspSyntaxError
 from vision_infer.stream.source import SourceSpec
@@ -28,7 +30,7 @@ _log = logging.getLogger("vision_infer.stream")
 
 
 def why_ffmpeg(url: str) -> str:
-    """Return why a camera is read by FFmpeg although ``ingest`` is ``auto``; empty if it is not."""
+    """Return why a camera is read by FFmpeg although ``ingest`` is ``auto``, without secrets; empty if it is not."""
     return _by_ffmpeg.get(url, "")
 
 
@@ -52,7 +54,8 @@ def open_packets(
     if kind_of(url) != "rtsp" or ingest == "ffmpeg" or (ingest == "auto" and url in _by_ffmpeg):
         return LivePackets(spec, stopping, clock, log, hwaccel)
 
-    def failed(reason: str) -> None:
+    def failed(message: str) -> None:
+        reason = message.removeprefix(f"{redact(url)}: ")
         if ingest == "auto":
             _log.warning("%s: read by FFmpeg from now on: %s", spec.name, reason)
             _by_ffmpeg[url] = reason
@@ -61,14 +64,10 @@ def open_packets(
 
     try:
         return RtpPackets(spec, stopping, clock, failed, hwaccel)
-    except UnsupportedByRtpError as error:
-        with error.connection:
+    except (UnsupportedByRtpError, RtspSyntaxError, DescriptionError) as error:
+        with error.connection if isinstance(error, UnsupportedByRtpError) else nullcontext():
             if ingest == "rtp":
                 raise
-            failed(error.message)
-            return LivePackets(spec, stopping, clock, log, hwaccel)
-    except (RtspSyntaxError, DescriptionError) as error:
-        if ingest == "rtp":
-            raise
-        failed(error.message)
-    return LivePackets(spec, stopping, clock, log, hwaccel)
+            packets = LivePackets(spec, stopping, clock, log, hwaccel)
+        failed(error.message)  # only now: a camera that starts up may describe nothing
+        return packets

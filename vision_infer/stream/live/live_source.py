@@ -29,7 +29,7 @@ from vision_infer.stream.files.open_video import PROGRESSIVE, reason, too_many_p
 from vision_infer.stream.live.age_limit import AgeLimit
 from vision_infer.stream.live.backlog import Action, Backlog
 from vision_infer.stream.live.capture_clock import SECOND, CaptureClock, PacketTimes, UntimedClock
-from vision_infer.stream.live.ingest import open_packets
+from vision_infer.stream.live.ingest import open_packets, why_ffmpeg
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
 from vision_infer.stream.live.playout import Playout
@@ -78,6 +78,8 @@ class LiveSource:
             raise
         self._set_decoder()
         opened = self._packets.opened
+        if spec.live.ingest == "auto" and (reason := why_ffmpeg(spec.paths[0])):
+            self.report.warn(f"is read by FFmpeg, which delays each frame by one frame interval: {reason}")
         self.info = self._with_decoder(_info(opened.stream, opened.frame_rate))
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None
