@@ -172,6 +172,7 @@ def test_each_packet_that_is_lost_over_udp_is_counted_and_no_cut_picture_is_whol
     assert all(slices(sent[picture.timestamp]) == slices(picture.data) for picture in whole)
 
 
+@pytest.mark.slow
 def test_a_camera_that_ffmpeg_has_to_read_is_remembered_and_reported() -> None:
     with RtspServer(ClockMount("/vp9", 320, 180, 15, codec="vp9", key_interval=5, user="admin", password="secret")) as server:
         url = server.url("/vp9", "admin", "secret")
