@@ -11,6 +11,7 @@ SERVICE = ("cv2", "fastapi", "uvicorn", "websockets", "prometheus_client", "aior
 EXTRA_OF = {
     **dict.fromkeys(SERVICE, "serve"),
     "cv2": "images",
+    "onveef": "onvif",
     "supervision": "supervision",
     "pyarrow": "parquet",
     "pycocotools": "evaluate",

@@ -1,0 +1,1 @@
+"""Asks ONVIF cameras for their video streams: who made them, which streams they offer, and the URLs of these streams."""
