@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_infer.config.secret_references import expand
+from vision_infer.config.secrets.secret_references import expand
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.core.errors import UsageError

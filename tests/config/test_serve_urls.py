@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.config.api_stream import address_of, is_allowed, stream_from_api, url_problem
+from vision_infer.config.api_stream import is_allowed, stream_from_api, url_problem
 from vision_infer.config.serve import ServiceSettings
-from vision_infer.config.stream_url import check_url, is_file, name_of, split_url
+from vision_infer.config.stream_url import address_of, check_url, is_file, name_of, split_url
 from vision_infer.config.zones import STREAM_NAME
 from vision_infer.core.errors import UsageError
 

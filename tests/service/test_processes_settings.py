@@ -29,6 +29,7 @@ preview: {ice_servers: [{url: "turn:relay:3478", secret: shared-secret}]}
 sinks:
   mqtt: {broker: {url: "mqtt://hub", username: me, password: mqtt-password}}
   webhook: {hook: {url: "https://hub/x", secret: whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=}}
+credentials: [{match: 10.0.0.0/8, user: viewer, password: site-password}]
 results: {jsonl: out/rows.jsonl, parquet: out/rows.parquet}
 clips: {dir: /clips, max_mb: 100}
 streams:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 
 from tests.pipeline.fakes import wait_for
-from tests.pipeline.live_fakes import Camera
+from tests.pipeline.live_fakes import Camera, Connection
 from tests.service.site import Engines, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
+from vision_infer.core.errors import RefusedError
 from vision_infer.pipeline.status import StreamState
+from vision_infer.stream.source import SourceSpec
 
 __all__ = ["engines"]
 S = StreamState
@@ -76,6 +78,42 @@ def test_a_changed_file_affects_only_changed_streams(engines: Engines) -> None:
         site.service.reload(after)
         assert elsewhere.attempts == 1
         assert set(site.keep.kept) == {"s5"}
+
+
+class Watched(Site):
+    """A service that records the user names that its sources may use."""
+
+    users: dict[str, list[str]]
+
+    def open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Connection:
+        self.users = {**getattr(self, "users", {}), spec.name: [entry.user for entry in spec.live.credentials]}
+        return super().open(spec, decode_threads, stopping)
+
+
+def test_changed_credentials_are_used_for_new_connections(engines: Engines) -> None:
+    """A camera that is live stays connected; one that was refused, and whose entry has changed, is connected again at once."""
+
+    def entries(user: str) -> list[dict[str, str]]:
+        return [{"match": "10.0.0.0/24", "user": user, "password": "s3cret"}]
+
+    live, api, other = Camera(0), Camera(1), Camera(2, path="rtsp://elsewhere/")
+    api.refusals, other.refusals = [RefusedError("401")], [RefusedError("401")]
+    streams = {camera.name: wanted(camera) for camera in (live, other)}
+    site = Watched(live, api, other, of=settings(streams, credentials=entries("old")))
+    with site:
+        site.service.create("s1", wanted(api))
+        site.give(live)
+        for camera in (api, other):
+            site.wait_state(camera.name, S.REFUSED)
+        assert site.users == {name: ["old"] for name in ("s0", "s1", "s2")}
+        site.service.reload(settings(streams, credentials=entries("new")))
+        site.give(api)
+        site.give(live)
+        assert site.users == {"s0": ["old"], "s1": ["new"], "s2": ["old"]}
+        assert [camera.attempts for camera in (live, api, other)] == [1, 2, 1]
+        live.end()
+        site.give(live)
+        assert site.users["s0"] == ["new"]
 
 
 def test_a_stream_of_the_api_takes_precedence_over_a_changed_file(engines: Engines) -> None:

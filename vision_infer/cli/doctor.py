@@ -79,7 +79,8 @@ def _check(sources: list[str], discover: bool, seconds: float, udp: bool, token_
     urls = [source for source in sources if source not in files]
     urls += [stream.detect for stream in settings.streams.values() if stream.enabled]
     if urls:
-        yield from camera_checks.check_cameras(urls, LiveOptions(transport="udp" if udp else "tcp"), seconds)
+        live = LiveOptions(transport="udp" if udp else "tcp", credentials=settings.credentials)
+        yield from camera_checks.check_cameras(urls, live, seconds)
     if discover:
         yield from camera_checks.check_network(DISCOVERY_S)
     yield from checks.check_cpu()

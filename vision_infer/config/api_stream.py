@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from vision_infer.config.secret_references import has_references
+from vision_infer.config.secrets.secret_references import has_references
 from vision_infer.config.serve import ServiceSettings, StreamSettings
-from vision_infer.config.stream_url import split_url
+from vision_infer.config.stream_url import Address, address_of, split_url
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FILE_ONLY = "is allowed in the configuration file only"
 _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
@@ -83,25 +79,6 @@ def url_problem(url: str, service: ServiceSettings) -> str:
     if address is not None and not is_allowed(address, service.allow_networks):
         return "its address is outside the allowed networks"
     return ""
-
-
-def address_of(host: str) -> Address | None:
-    """Return the address of a numeric host, in every form that resolvers accept: ``127.1``, ``0x7f000001``, ``2130706433``.
-
-    Returns:
-        None if the host is a name. An IPv4-mapped IPv6 address becomes IPv4.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        if not re.fullmatch(r"(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?", host):
-            return None
-        try:
-            address = ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-        except OSError:
-            return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def is_allowed(address: Address, networks: Sequence[str]) -> bool:

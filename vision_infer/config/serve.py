@@ -13,6 +13,7 @@ from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
+from vision_infer.config.secrets.credentials import CredentialList
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
@@ -294,6 +295,12 @@ class ServeSettings(InferenceSettings):
     cost: CostSettings = Field(default=CostSettings(), description="The price of the machine.")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")
+    credentials: CredentialList = Field(
+        default=(),
+        max_length=1000,
+        description="The user names and passwords of cameras by host, for RTSP and HTTP URLs without a user name. The first "
+        "entry that matches the host is used.",
+    )
     state_dir: Path | None = Field(
         default=None, description="The folder of streams of the API. Defaults to $VISION_INFER_HOME/serve."
     )

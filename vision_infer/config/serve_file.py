@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from vision_infer.config.environment import settings_in
 from vision_infer.config.fields import Location, fields_of, type_at, unwrapped
-from vision_infer.config.secret_references import expand, read_secret
+from vision_infer.config.secrets.secret_references import expand, read_secret
 from vision_infer.config.serve import ServeFile, ServeSettings, StreamDefaults
 from vision_infer.config.stream_url import is_file, name_of
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of

@@ -6,9 +6,13 @@ No message contains a part of the URL: any part of a mistyped URL may be its pas
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,25 @@ def split_url(url: str) -> UrlParts:
         raise ValueError("has an invalid host or port; in a password, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F")
     port = int(host["port"]) if host["port"] else None
     return UrlParts(scheme, user, host["bracketed"] or host["host"], port, match["rest"])
+
+
+def address_of(host: str) -> Address | None:
+    """Return the address of a numeric host, in every form that resolvers accept: ``127.1``, ``0x7f000001``, ``2130706433``.
+
+    Returns:
+        None if the host is a name. An IPv4-mapped IPv6 address becomes IPv4.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?", host):
+            return None
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
+        except OSError:
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def check_url(url: str) -> None:

@@ -193,7 +193,11 @@ def _cameras(path: Path) -> list[SourceSpec]:
             "live",
             (stream.detect,),
             live=LiveOptions(
-                stream.transport, stream.open_timeout_s, stream.stall_timeout_s, keyframes_only=stream.keyframes_only
+                stream.transport,
+                stream.open_timeout_s,
+                stream.stall_timeout_s,
+                keyframes_only=stream.keyframes_only,
+                credentials=settings.credentials,
             ),
         )
         for name, stream in settings.streams.items()

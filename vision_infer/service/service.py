@@ -6,9 +6,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from vision_infer.analyze.zones import Zones
+from vision_infer.config.secrets.credentials import credentials_for
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError, VisionInferError
@@ -25,6 +27,7 @@ from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import ServiceEvent
 from vision_infer.service.operations.changes import Changes
+from vision_infer.service.operations.file_watch import RELOADED_FIELDS
 from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.requests import infer_image
@@ -75,7 +78,7 @@ class Service:
         if sink_set is not None:
             sinks = (*sinks, sink_set)
             sink_set.connect(self.streams, self.hub)
-        self.preview = Preview(settings.preview, lambda name: self._streams.main_source(name), clock)
+        self.preview = Preview(settings.preview, self._main_source, clock)
         self.clips = Clips(settings.clips, state_folder(settings.state_dir, os.environ) / "clips", clock)
         self._clock = clock
         self._open_source = open_stream
@@ -232,10 +235,13 @@ class Service:
         self._streams.delete(name)
 
     def reload(self, settings: ServeSettings) -> None:
-        """Apply the streams and sinks of a changed configuration file; unchanged ones keep running."""
+        """Apply the streams, sinks and credentials of a changed configuration file; unchanged streams and sinks keep running."""
         with self._streams.changing:
             self._streams.reload({name: one for name, one in settings.streams.items() if name not in settings.url_streams})
-            self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
+            before = self.settings.credentials
+            self.settings = self.settings.model_copy(update={name: getattr(settings, name) for name in RELOADED_FIELDS})
+            if settings.credentials != before:
+                self._streams.try_again(lambda url: credentials_for(url, before) != credentials_for(url, settings.credentials))
             if self._sink_set is not None:
                 self._sink_set.reload(settings.sinks)
 
@@ -247,7 +253,7 @@ class Service:
         status = view.status
         if status is None or status.state is not StreamState.LIVE:
             raise _unavailable(name, "the stream delivers no frames", status)
-        spec = self._streams.main_source(name)
+        spec = self._main_source(name)
         if spec is None:
             return snapshots.of_result(*snapshots.next_result(self.hub, name, timeout_s), annotated, self._clock)
         result = snapshots.next_result(self.hub, name, timeout_s)[1] if annotated else None
@@ -290,13 +296,21 @@ class Service:
         requests = self._lanes.source(spec.name)
         if requests is not None:
             return requests
-        source = self._open_source(spec, decode_threads, stopping)
+        source = self._open_source(self._with_credentials(spec), decode_threads, stopping)
         if isinstance(source, Tappable):
             taps: list[PacketTap] = [self.clips.tap(spec.name)]
             if self.settings.preview.enabled:
                 taps.append(self.preview.relay(spec.name))
             source.show(Taps(*taps))
         return source
+
+    def _main_source(self, name: str) -> SourceSpec | None:
+        spec = self._streams.main_source(name)
+        return None if spec is None else self._with_credentials(spec)
+
+    def _with_credentials(self, spec: SourceSpec) -> SourceSpec:
+        """Return a source with the present credentials; it is opened once, so that the next connection gets changed ones."""
+        return replace(spec, live=replace(spec.live, credentials=self.settings.credentials))
 
 
 def _unavailable(name: str, what: str, status: StreamStatus | None) -> UnavailableError:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Protocol
 
+from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
@@ -62,6 +63,8 @@ class LiveOptions:
     """Whether a file restarts at its end."""
     allow_networks: tuple[str, ...] = ()
     """The networks (CIDR) that a URL, its redirects and the entries of its playlists may lead to; empty for any."""
+    credentials: tuple[CameraCredentials, ...] = field(default=(), repr=False)
+    """The user names and passwords for URLs without a user name, by host; also for the hosts of redirects."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.rtp_packets import SSRC, rtp, slice264
+from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtp_packets import RtpPackets
@@ -90,6 +92,34 @@ def test_a_redirect_is_followed_without_the_password_on_another_host() -> None:
             assert [read.timed.picture.timestamp for read in islice(stream.read(), 3)] == [0, 3000, 6000]
     assert {request.url for request in asked} == {f"rtsp://localhost:{port}/other"}
     assert all(request.headers.get("authorization") is None for request in asked)
+
+
+@pytest.mark.parametrize("others", [{}, {"localhost": "other"}])
+@pytest.mark.parametrize("own", ["", "own:own@"])
+def test_each_host_of_a_redirect_receives_the_credentials_of_its_own_entry(own: str, others: dict[str, str]) -> None:
+    entries = tuple(
+        CameraCredentials.model_validate({"match": match, "user": user, "password": user})
+        for match, user in {"127.0.0.1": "first", **others}.items()
+    )
+    live = LiveOptions(open_timeout_s=1, credentials=entries)
+    asks = b'RTSP/1.0 401 Unauthorized\r\nCSeq: CSEQ\r\nWWW-Authenticate: Basic realm="x"\r\n\r\n'
+    with camera({"OPTIONS": asks}) as (port, asked):
+        answers: dict[str, bytes | str] = {"OPTIONS": asks}
+        with camera(answers) as (first, asked_first):
+            url = f"rtsp://{own}127.0.0.1:{first}/live"
+            with pytest.raises(RefusedError, match="authentication failed") as caught:
+                RtspStream(url, live, threading.Event())
+            answers["OPTIONS"] = moved(f"rtsp://localhost:{port}/other")
+            with pytest.raises(RefusedError, match="authentication failed"):
+                RtspStream(url, live, threading.Event())
+    assert str(caught.value).startswith(f"rtsp://{own and 'own:***@'}127.0.0.1:{first}/live: ")
+
+    def sent(requests: list[ServerRequest]) -> list[str]:
+        values = [request.headers.get("authorization") for request in requests]
+        return [base64.b64decode(value.removeprefix("Basic ")).decode() for value in values if value]
+
+    assert sent(asked_first) == ["own:own" if own else "first:first"]
+    assert sent(asked) == [f"{user}:{user}" for user in others.values()]
 
 
 def test_a_redirect_out_of_the_allowed_networks_is_refused() -> None:

@@ -16,6 +16,9 @@ QUIET_NS = 1_000_000_000
 CONFIRM_NS = 5_000_000_000
 """The time without changes after which a file that removes most streams is read again, in nanoseconds."""
 
+RELOADED_FIELDS = ("streams", "sinks", "credentials")
+"""The settings that a running service takes over from a changed file."""
+
 _log = logging.getLogger("vision_infer.service")
 
 _Version = tuple[int, int, int, int, int]
@@ -90,7 +93,7 @@ def restart_fields(before: ServeSettings, after: ServeSettings) -> list[str]:
     found: list[str] = []
     for name in ServeSettings.model_fields:
         old, new = getattr(before, name), getattr(after, name)
-        if name in ("streams", "sinks") or old == new:
+        if name in RELOADED_FIELDS or old == new:
             continue
         if name in ("service", "results"):
             found += [f"{name}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]

@@ -24,6 +24,7 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.preview.transport.port_front import PortFront
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.errors import UnknownStreamError
+from vision_infer.service.operations.file_watch import RELOADED_FIELDS
 from vision_infer.service.operations.logs import with_worker
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream, Placement
@@ -137,7 +138,7 @@ class Workers:
         return stream
 
     def reload(self, settings: ServeSettings) -> None:
-        """Apply the streams and sinks of a changed configuration file."""
+        """Apply the streams, sinks and credentials of a changed configuration file."""
         wanted = {name: one for name, one in settings.streams.items() if name not in settings.url_streams}
         known = self.placement.all()
         for name, stream in known.items():
@@ -148,7 +149,7 @@ class Workers:
                 self.placement.put(name, one, "file")
             else:
                 _log.warning("%s: already created over the API or given on the command line; ignoring the file's stream", name)
-        self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
+        self.settings = self.settings.model_copy(update={name: getattr(settings, name) for name in RELOADED_FIELDS})
         self.placement.store()
         for name in self.processes:
             self._order(name, {})

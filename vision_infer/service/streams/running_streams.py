@@ -10,7 +10,7 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError, VisionInferError
-from vision_infer.pipeline.status import StreamEvent
+from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.schedule.degradation import DegradationStep
@@ -191,6 +191,16 @@ class Streams:
                     if self.begun:  # otherwise begin() starts it
                         self._runner.run_or_fail(name, stream)
             self._runner.close_unused(self._streams.values())
+
+    def try_again(self, concerns: Callable[[str], bool]) -> None:
+        """Connect now to the streams that are not connected and whose URL is concerned by a change."""
+        with self.changing:
+            for name, stream in list(self._streams.items()):
+                status = self._supervisor.status(name)
+                waits = status is not None and status.state is not StreamState.LIVE
+                if waits and concerns(settings_at(stream.settings, stream.step).detect):
+                    self._runner.stop(name, stream.settings)
+                    self._runner.run_or_fail(name, stream)
 
     def degrade(self, name: str, step: DegradationStep, reason: str) -> bool:
         """Change a stream's step of degradation; return False if the stream is gone or disabled.

@@ -1,8 +1,8 @@
 """An HTTP client that FFmpeg reads through when the allowed networks are limited: the host of each request is checked.
 
 This includes the URL itself, each redirect, and each playlist, key and segment that a playlist names. The user name and password
-of a URL are sent as basic authentication, only to the host that they were given for. As in FFmpeg, TLS certificates are not
-verified, since cameras use self-signed ones.
+of a URL, or of the entry of ``credentials`` for its host, are sent as basic authentication, only to that host. As in FFmpeg, TLS
+certificates are not verified, since cameras use self-signed ones.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import socket
 import ssl
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from urllib.parse import unquote, urljoin, urlsplit
 
+from vision_infer.config.secrets.credentials import CameraCredentials, with_login
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address
 from vision_infer.stream.redact import redact
@@ -62,10 +64,12 @@ class GuardedHttp:
     Args:
         networks: The allowed networks in CIDR notation.
         limit_s: The time limit of the operation that FFmpeg runs now, seconds.
+        credentials: The user names and passwords by host, for URLs without a user name.
     """
 
-    def __init__(self, networks: tuple[str, ...], limit_s: float) -> None:
+    def __init__(self, networks: tuple[str, ...], limit_s: float, credentials: Sequence[CameraCredentials] = ()) -> None:
         self._networks = networks
+        self._credentials = credentials
         self._bodies: list[Body] = []
         self.allow(limit_s)
 
@@ -125,7 +129,7 @@ class GuardedHttp:
 
     def _ask(self, url: str) -> tuple[http.client.HTTPResponse, socket.socket]:
         shown = redact(url)
-        parts = urlsplit(url)
+        parts = urlsplit(with_login(url, self._credentials))
         if parts.scheme.lower() not in ("http", "https"):
             raise RefusedError(f"{shown}: leads to a protocol that is not allowed", "Use the URL of the stream itself.")
         address = allowed_address(url, self._networks)
@@ -169,7 +173,9 @@ def _check(response: http.client.HTTPResponse, shown: str) -> None:
     if status == 404:
         raise RefusedError(f"{shown}: the server has no such stream (404)", "Check the path in the URL.")
     if status in (401, 403):
-        raise RefusedError(f"{shown}: authentication failed ({status})", "Check the user name and password in the URL.")
+        raise RefusedError(
+            f"{shown}: authentication failed ({status})", "Check the user name and password (URL or `credentials`)."
+        )
     raise RefusedError(f"{shown}: the server rejected the request: {status}", "Check the URL.")
 
 

@@ -68,7 +68,7 @@ def _explain_answer(error: Exception, log: SourceLog, options: LiveOptions) -> t
     """Return the same for a status code of the server; None if it sent none."""
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         status = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
-        return True, f"authentication failed ({status})", "Check the user name and password in the URL."
+        return True, f"authentication failed ({status})", "Check the user name and password (URL or `credentials`)."
     if isinstance(error, av.error.HTTPNotFoundError):
         return True, "the server has no such stream (404)", "Check the path in the URL."
     if log.contains("method SETUP failed: 461"):

@@ -18,6 +18,7 @@ import av.container
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
+from vision_infer.config.secrets.credentials import with_login
 from vision_infer.config.stream_url import PROTOCOLS, url_help
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
@@ -153,7 +154,7 @@ def _web(kind: str, spec: SourceSpec) -> GuardedHttp | None:
     live = spec.live
     if kind != "http" or not live.allow_networks:
         return None
-    return GuardedHttp(live.allow_networks, live.open_timeout_s)
+    return GuardedHttp(live.allow_networks, live.open_timeout_s, live.credentials)
 
 
 def _open(
@@ -167,7 +168,7 @@ def _open(
 ) -> av.container.InputContainer:
     live = spec.live
     options = {"max_pixels": str(spec.read.max_pixels), **probing}
-    name, format_name = path, None
+    name, format_name = with_login(path, live.credentials), None
     if kind == "file":
         name, options["protocol_whitelist"] = f"file:{path}", "file"
     elif kind == "device":
@@ -184,7 +185,7 @@ def _open(
     if web is not None:
         options["http_persistent"] = "0"  # the HLS demuxer would treat our connections as its own, and abort
     elif live.allow_networks:
-        name = _pinned(path, kind, live.allow_networks)
+        name = _pinned(name, kind, live.allow_networks)
         if kind == "rtmp":
             options["rtmp_tcurl"] = _tc_url(path)
     log.use_thread()

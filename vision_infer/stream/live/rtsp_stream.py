@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from vision_infer.config.secrets.credentials import credentials_for
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtsp_sockets import connected, udp_pair, unreachable, with_credentials
@@ -179,7 +180,9 @@ class RtspStream:
             for channel, opened in enumerate(self._udp):
                 self._selector.register(opened, selectors.EVENT_READ, channel)
         ports = [opened.getsockname()[1] for opened in self._udp[::2]] or None
-        self._client = RtspClient(url, self._chosen, lambda: secrets.token_hex(8), ports, self._live.open_timeout_s)
+        known = credentials_for(url, self._live.credentials)
+        login = None if known is None else (known.user, known.password.get_secret_value())
+        self._client = RtspClient(url, self._chosen, lambda: secrets.token_hex(8), ports, self._live.open_timeout_s, login)
 
     def _play(self) -> str | None:
         """Carry on the dialog until the server plays. Returns the URL of a redirect."""

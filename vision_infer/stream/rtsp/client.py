@@ -93,7 +93,7 @@ class RtspClient:
         random_text: Returns a random text of hexadecimal digits that was not used before.
         udp_ports: The first of two consecutive local ports for each stream that may be chosen; None for TCP.
         answer_s: The time that the server has for an answer, seconds.
-        agent: The name and version of this program.
+        login: The user name and password, in place of those of the URL.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RtspClient:
         random_text: Callable[[], str],
         udp_ports: Sequence[int] | None = None,
         answer_s: float = 10.0,
-        agent: str = "vision-infer",
+        login: tuple[str, str] | None = None,
     ) -> None:
         self._url, user, password = split_credentials(url)
         self._shown = redact(url)
@@ -111,8 +111,7 @@ class RtspClient:
         self._random_text = random_text
         self._udp_ports = udp_ports
         self._answer_ns = round(answer_s * _SECOND)
-        self._agent = agent
-        self._authenticator = Authenticator(user, password)
+        self._authenticator = Authenticator(*(login or (user, password)))
         self._reader = MessageReader()
         self._out: list[bytes] = []
         self._requests: dict[int, _Request] = {}
@@ -218,7 +217,7 @@ class RtspClient:
         self._cseq += 1
         self._requests[self._cseq] = request
         request.sent_ns = self._now
-        headers = [("CSeq", str(self._cseq)), ("User-Agent", self._agent), *request.headers]
+        headers = [("CSeq", str(self._cseq)), ("User-Agent", "vision-infer"), *request.headers]
         if self._session:
             headers.append(("Session", self._session))
         authorization = self._authenticator.header(request.method, request.url, self._random_text())
@@ -272,7 +271,7 @@ class RtspClient:
         if not again or request.tries >= _MAX_TRIES:
             if self._alive_ns is not None:
                 return  # the packets show whether the session goes on
-            hint = "Check the user name and password in the URL."
+            hint = "Check the user name and password (URL or `credentials`)."
             raise RefusedError(f"{self._shown}: authentication failed (401)", hint) from ServerStatusError(401)
         request.tries += 1
         self._send(request)

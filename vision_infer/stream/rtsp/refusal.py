@@ -34,7 +34,7 @@ def refusal(shown: str, method: str, answer: RtspAnswer, udp: bool) -> StreamErr
         hint = f"Set transport: {other} for this stream (doctor: --transport {other})."
         return TransportRefusedError(f"{shown}: the server does not offer RTSP over {used} (461)", hint)
     if status == 403:
-        return RefusedError(f"{shown}: authentication failed (403)", "Check the user name and password in the URL.")
+        return RefusedError(f"{shown}: authentication failed (403)", "Check the user name and password (URL or `credentials`).")
     if status == 404:
         return RefusedError(f"{shown}: the server has no such stream (404)", "Check the path in the URL.")
     if status == 453 or status >= 500:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 
 from anyio import to_thread
@@ -76,9 +77,10 @@ async def probe_url(wanted: ProbeRequest, context: Shared) -> ProbeAnswer:
     The same restrictions apply as for streams: see `service.allow_schemes` and `service.allow_networks`.
     """
     settings = _checked(wanted, context)
-    networks = context.backend.settings.service.allow_networks
-    live = live_source("probe", settings.detect, settings, networks).live
-    stopping, height = threading.Event(), context.backend.settings.preview.max_height
+    service = context.backend.settings
+    live = live_source("probe", settings.detect, settings, service.service.allow_networks).live
+    live = replace(live, credentials=service.credentials)
+    stopping, height = threading.Event(), service.preview.max_height
     look = partial(probe, settings.detect, live, watch_s=WATCH_S, limit_s=LIMIT_S, stopping=stopping, max_height=height)
     limiter = context.probes
     async with limiter.slot():

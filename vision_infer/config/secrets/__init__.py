@@ -1,0 +1,1 @@
+"""Secrets of the configuration: references to them, and the credentials of cameras."""
