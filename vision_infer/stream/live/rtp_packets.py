@@ -126,6 +126,8 @@ class RtpPackets:
         except BaseException:
             self._rtsp.close()
             raise
+        self.packets, self.pictures = self._rtsp.counts
+        """What was received, and what became of it; both change while the stream is read."""
         self.sound = RtpSound(self._rtsp)
         self._progress_ns = clock.monotonic_ns()
         self._latest_ns, self._reordered, self._broken = 0, False, False

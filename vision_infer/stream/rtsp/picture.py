@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vision_infer.stream.rtp_counts import PictureCounts
 from vision_infer.stream.rtsp.nal_pieces import CONTINUES, DAMAGED, FIRST, HEAD, KEY, SLICE, Depacketizer
 from vision_infer.stream.rtsp.rtp import RtpPacket
 
@@ -43,19 +44,6 @@ class Picture:
     """The number of packets that are missing in it or before it, since the previous picture."""
     arrived_ns: int
     """When its first packet arrived, monotonic nanoseconds."""
-
-
-@dataclass(slots=True)
-class PictureCounts:
-    """What became of the pictures of a stream."""
-
-    whole: int = 0
-    damaged: int = 0
-    """The pictures of which a part is missing, also those of which nothing was left to give out."""
-    cut: int = 0
-    """The pictures that were given out as whole, but continued after their marker."""
-    oversize: int = 0
-    """The pictures that were dropped because they exceeded a limit."""
 
 
 class PictureAssembler:
