@@ -170,7 +170,8 @@ class LiveSource:
         # 3. Pass the packet on (preview, clips) before anything can be skipped: viewers and clips need all packets.
         if self._tap is not None:
             captured = None if age_ns is None else self._now() - age_ns
-            self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured, times.dts_ns))
+            shown, payloads = memoryview(packet), self._packets.payloads
+            self._tap.packet(EncodedPacket(shown, times.pts_ns, packet.is_keyframe, captured, times.dts_ns, payloads))
             self._packets.sound.listen(self._tap.wants_sound())
             if self._playout is not None:
                 self._pass_sound(times.pts_ns if times.dts_ns is None else times.dts_ns)
