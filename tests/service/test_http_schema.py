@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -20,7 +20,9 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.service.fakes import ADMIN, TOKENS, Api, FakeBackend
 from vision_infer.config.zones import STREAM_NAME
+from vision_infer.core.errors import RefusedError
 from vision_infer.service.http.app import make_app
+from vision_infer.service.http.routes import cameras
 
 CHECKS = [
     content_type_conformance,
@@ -55,6 +57,17 @@ def drawn(examples: int) -> Callable[[Any], Any]:
 def as_text(_: Any, value: Any) -> bytes:
     """Generate text bodies for WHEP."""
     return value if isinstance(value, bytes) else str(value).encode()
+
+
+@pytest.fixture(autouse=True)
+def _no_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither wait for answers of cameras nor send requests to generated addresses."""
+
+    def refused(*_: object) -> NoReturn:
+        raise RefusedError("http://10.0.0.9: authentication failed", "Check the user name and password.")
+
+    monkeypatch.setattr(cameras, "discover", lambda _: [])
+    monkeypatch.setattr(cameras, "camera_streams", refused)
 
 
 schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", fresh_app(), headers={"Authorization": f"Bearer {ADMIN}"})

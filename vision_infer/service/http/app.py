@@ -14,6 +14,7 @@ from vision_infer.service.http.context import Context
 from vision_infer.service.http.limits import BodyMemory
 from vision_infer.service.http.routes import (
     about,
+    cameras,
     cost,
     counts,
     events,
@@ -35,7 +36,7 @@ from vision_infer.service.results.live_images import LiveImages
 OPENAPI_PATH = "/api/v1/openapi.json"
 UPLOADS_IN_MEMORY = 36
 """The number of uploaded images of the maximum size that are in memory at the same time."""
-ROUTES = (streams, counts, events, flight, preview, video, probe, results, infer, session, about, cost, sinks, page)
+ROUTES = (streams, counts, events, flight, preview, video, probe, cameras, results, infer, session, about, cost, sinks, page)
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:

@@ -35,6 +35,10 @@ class Context:
     """The limit of uploaded images that are decoded and inferred."""
     probes: RequestLimiter = field(default_factory=lambda: RequestLimiter(2, 8))
     """The limit of URLs that are probed concurrently."""
+    searches: RequestLimiter = field(default_factory=lambda: RequestLimiter(1, 4))
+    """The limit of searches for cameras: one sends messages to the network at a time."""
+    inspections: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 12))
+    """The limit of cameras that are asked for their streams concurrently."""
 
 
 def context_of(connection: HTTPConnection) -> Context:
