@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane, with_options
 from tests.support.waiting import wait_until
@@ -57,8 +57,6 @@ class Camera:
         self.clock = clock
         self.refusals = list(refusals or [])
         self.opened: list[Connection] = []
-        self.ingest: tuple[Literal["rtp", "ffmpeg"] | None, str] = None, ""
-        """What reads the next connection, and why."""
         self.attempts = 0
         self.release = threading.Event()
         """Releases a blocked call."""
@@ -144,9 +142,7 @@ class Connection:
     def __init__(self, camera: Camera, stopping: threading.Event) -> None:
         self.camera = camera
         self.spec = camera.spec
-        ingest, why = camera.ingest
-        size = Size(SIDE, SIDE)
-        self.info = StreamInfo(size, None, None, None, None, "fake", False, ingest=ingest, ingest_reason=why)
+        self.info = StreamInfo(Size(SIDE, SIDE), None, None, None, None, "fake", False)
         self.report = ReadReport()
         self.stopping = stopping
         self.closed = threading.Event()
@@ -262,7 +258,7 @@ def lane_of(name: str, engine: EchoEngine) -> Lane:
     return Lane(name, engine, Selector(confidence=0.1, iou=None))
 
 
-UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe", "damaged")
+UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe")
 
 
 def dropped(status: StreamStatus) -> int:

@@ -7,6 +7,7 @@ import { allEvents } from "./views/all_events.js";
 import { cost } from "./views/cost.js";
 import { h, setText } from "./views/dom.js";
 import { engines } from "./views/engines.js";
+import { find } from "./views/find.js";
 import { login } from "./views/login.js";
 import { streamForm } from "./views/stream_form.js";
 import { stream } from "./views/stream.js";
@@ -93,6 +94,7 @@ function route() {
   if (page === "stream" && name && part === "edit") return [`edit ${name}`, () => streamForm(store, name)];
   if (page === "stream" && name) return [`stream ${name}`, () => stream(store, name)];
   if (page === "add") return ["add", () => streamForm(store, null)];
+  if (page === "find") return ["find", () => find(store)];
   if (page === "events") return ["events", () => allEvents(store)];
   if (page === "engines") return ["engines", () => engines()];
   if (page === "cost") return ["cost", () => cost()];
@@ -127,7 +129,7 @@ function show() {
   }
   const page = location.hash.replace(/^#\/?/, "").split("/")[0];
   links.forEach((link, index) => {
-    const here = NAV[index][0] === `#/${page}` || (index === 0 && ["stream", "add"].includes(page));
+    const here = NAV[index][0] === `#/${page}` || (index === 0 && ["stream", "add", "find"].includes(page));
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });

@@ -25,7 +25,6 @@
  *   state: string, reason: string, since: string, size: Size | null, codec: string | null, frame_rate: number | null,
  *   result_fps: number, wanted_fps: number | null, decoded_fps: number, results: number, reconnects: number, age_ms: Quantiles,
  *   dropped: Record<string, number>, occupancy: Record<string, number>, counts: Record<string, { in: number, out: number }>,
- *   ingest: "rtp" | "ffmpeg" | null, ingest_reason: string, damaged: number, rtp_packets: Record<string, number>,
  *   model: string, engine: string, clock: string | null, degraded: string, degraded_since: string, degraded_reason: string
  * }} Status
  */
@@ -44,6 +43,19 @@
  */
 /** @typedef {{ kind: string, name: string, points: number[][], settings: Settings }} Shape a zone or a line */
 /** @typedef {{ look: number[][][], ignore: number[][][] }} Region */
+/** @typedef {{ address: string, service: string, name: string, hardware: string, location: string, credentials: boolean }} Device */
+/** @typedef {{ user: string, password: string }} Login */
+/**
+ * @typedef {{
+ *   token: string, name: string, codec: string, size: Size | null, frame_rate: number | null, bit_rate: number | null, url: string
+ * }} Profile
+ */
+/**
+ * @typedef {{
+ *   manufacturer: string, model: string, name: string, clock_offset_s: number | null, profiles: Profile[],
+ *   channels: { detect: string, view: string }[], snapshot: string | null
+ * }} Camera
+ */
 /** @typedef {{ element: HTMLElement, title: string, close: () => void }} View */
 
 export {};

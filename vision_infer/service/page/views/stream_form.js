@@ -3,7 +3,7 @@
 
 import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
-import { rate } from "./words.js";
+import { nameLike, rate } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Settings, View } from "../transport/api.js" */
@@ -133,12 +133,7 @@ class StreamForm {
   }
 
   #checkName() {
-    const name = this.name.value;
-    const valid =
-      `${name
-        .trim()
-        .replace(/[^A-Za-z0-9._-]+/g, "-")
-        .replace(/^[._-]+/, "")}` || "front-door";
+    const valid = nameLike(this.name.value) || "front-door";
     this.name.setCustomValidity(
       this.name.validity.patternMismatch ? `A name has letters, digits, “.”, “_” and “-”, and no spaces, such as ${valid}.` : "",
     );
@@ -221,7 +216,6 @@ function probeFacts(answer) {
   const { size, codec, profile } = answer;
   const facts = [
     ["Video", `${codec}${profile ? ` (${profile})` : ""}, ${size.width}×${size.height}`],
-    ...(answer.ingest_reason ? [["Read by", `FFmpeg, one frame later: ${answer.ingest_reason}`]] : []),
     [
       "Rate",
       [

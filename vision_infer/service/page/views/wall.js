@@ -24,7 +24,8 @@ export function wall(store) {
   const grid = h("ul.wall", { "aria-label": "Cameras" });
   const empty = h("div.empty", { hidden: true });
   const summary = h("p.summary", { role: "status" });
-  const add = h("a.button.primary", { href: "#/add", hidden: true }, "Add a camera");
+  const add = addButtons();
+  add.hidden = true;
   const keep = saveNote();
   const size = h(
     "select",
@@ -157,12 +158,17 @@ function summarize(summary, streams) {
   setText(summary, streams.length ? text : "");
 }
 
+function addButtons() {
+  const find = h("a.button", { href: "#/find" }, "Find cameras");
+  return h("div.buttons", null, find, h("a.button.primary", { href: "#/add" }, "Add a camera"));
+}
+
 /** @param {Store} store */
 function placeholder(store) {
   return [
     h("h2", null, "No cameras yet"),
     h("p", null, "Add a camera by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for the built-in test pattern."),
-    store.canEdit ? h("a.button.primary", { href: "#/add" }, "Add a camera") : null,
+    store.canEdit ? addButtons() : null,
   ].filter(Boolean);
 }
 

@@ -3,7 +3,7 @@
 
 import { kindOf } from "../state/timeline.js";
 
-/** @import { Quantiles, SessionFacts, Settings, Status, Stream } from "../transport/api.js" */
+/** @import { Quantiles, SessionFacts, Status, Stream } from "../transport/api.js" */
 
 /** @type {Record<string, string>} */
 const STATES = {
@@ -81,7 +81,11 @@ export function bytes(value) {
 /** The time since a moment: 12 s, 4 min, 3 h, 2 d. @param {string} iso */
 export function since(iso, nowMs = Date.now()) {
   if (!iso) return "";
-  const seconds = Math.max(0, (nowMs - Date.parse(iso)) / 1000);
+  return span(Math.max(0, (nowMs - Date.parse(iso)) / 1000));
+}
+
+/** A duration: 12 s, 4 min, 3 h, 2 d. @param {number} seconds */
+export function span(seconds) {
   if (seconds < 100) return `${Math.floor(seconds)} s`;
   if (seconds < 6000) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
@@ -110,6 +114,15 @@ export function moment(iso) {
   return iso ? clockTime(new Date(iso)) : "";
 }
 
+/** A valid name of a camera that is like a text; empty if there is none. @param {string} text */
+export const nameLike = (text) =>
+  text
+    .normalize("NFKD")
+    .replace(/\p{Mark}/gu, "") // ü becomes u
+    .replace(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[._-]+|[._-]+$/g, "")
+    .slice(0, 64);
+
 /** Explanations of the outcomes of frames. @type {Record<string, string>} */
 export const OUTCOMES = {
   result: "inferred, with a result",
@@ -119,7 +132,6 @@ export const OUTCOMES = {
   hook: "the hook returned no row for the frame",
   superseded: "replaced by a newer frame while waiting for the engine",
   outdated: "too old when the engine became free",
-  damaged: "packets were lost, and it could not be decoded",
   stale: "too old after decoding",
   late: "too old on arrival: check the network and the camera's clock",
   backlogged: "the limit of frames in flight is reached: a stage after the engine is too slow",
@@ -137,23 +149,6 @@ export function drops(dropped) {
   const skipped = ([reason]) => kindOf(reason) === "skipped";
   all.sort((a, b) => Number(skipped(a)) - Number(skipped(b)) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
-}
-
-/**
- * What reads an RTSP camera, and what the network lost.
- * @param {Settings} settings @param {Status} status @returns {[string, string][]}
- */
-export function ingestFacts({ detect }, { ingest, ingest_reason, rtp_packets, damaged }) {
-  if (!/^rtsps?:/i.test(detect) || !ingest) return [];
-  const { received = 0, lost = 0 } = rtp_packets;
-  const share = lost ? ` (${((100 * lost) / (received + lost)).toFixed(2)} %)` : "";
-  return [
-    ["Read by", ingest === "rtp" ? "vision-infer, over RTP" : `FFmpeg${ingest_reason ? `: ${ingest_reason}` : ""}`],
-    ...(received
-      ? [/** @type {[string, string]} */ (["Packets lost", `${count(lost)} of ${count(received + lost)}${share}`])]
-      : []),
-    ["Damaged frames", count(damaged)],
-  ];
 }
 
 /** How the video of a stream arrives, for its tile. @param {string} mode @param {SessionFacts | null | undefined} facts */
