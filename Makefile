@@ -46,6 +46,7 @@ BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
 NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light; \
   command -v caddy >/dev/null || echo caddy; command -v nft >/dev/null || echo nftables; command -v ip >/dev/null || echo iproute2
+INGEST_MISSING := ls /usr/lib/*/gstreamer-1.0/libgstlibav.so >/dev/null 2>&1 || echo gstreamer1.0-libav
 # With RUNLEVEL=1, packages do not start their servers.
 install_missing = @missing="$$($(1))"; if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
@@ -157,6 +158,14 @@ bench-live-quick: $(VENV)/dev.stamp cameras ## Check that the benchmarks of the 
 	@status=0; for name in age load weights many; do \
 	  $(BIN)/python -m benchmarks.live_$$name --rounds 1 --seconds 8 || status=1; done; exit $$status
 
+# GStreamer's decoder of FFmpeg is for a comparison only; without it, GStreamer is left out.
+bench-ingest: $(VENV)/dev.stamp cameras ## Compare the ways to read an RTSP camera: age of frames, CPU, losses (about 11 minutes).
+	$(call install_missing,$(INGEST_MISSING))
+	$(BIN)/python -m benchmarks.live_ingest
+
+bench-ingest-quick: $(VENV)/dev.stamp cameras
+	$(BIN)/python -m benchmarks.live_ingest --rounds 1 --seconds 1
+
 bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the browser: latency in both modes, boxes, loss, viewers (about 12 minutes).
 	$(BIN)/python -m benchmarks.preview
 
@@ -178,11 +187,11 @@ bench-counting: $(VENV)/dev.stamp ## Count scenes of known truth at 5 to 30 resu
 bench-gate: $(VENV)/dev.stamp ## Measure what the motion gate saves and what it misses (about 3 minutes).
 	$(BIN)/python -m benchmarks.gate
 
-soak: $(VENV)/dev.stamp cameras ## Run the live service for 30 minutes while cameras and clients misbehave.
-	$(BIN)/python -m benchmarks.soak
+soak: $(VENV)/dev.stamp cameras ## Run the live service for 30 minutes while cameras and clients misbehave; INGEST=rtp is optional.
+	$(BIN)/python -m benchmarks.soak $(if $(INGEST),--ingest $(INGEST))
 
 soak-quick: $(VENV)/dev.stamp cameras ## The same for 3 minutes.
-	$(BIN)/python -m benchmarks.soak --minutes 3
+	$(BIN)/python -m benchmarks.soak --minutes 3 $(if $(INGEST),--ingest $(INGEST))
 
 # Validates files only; no daemon is needed. Tests of systemd and promtool are skipped by name where those are missing.
 deploy-check: $(VENV)/dev.stamp ## Validate compose.yaml with docker-compose, and test the files of deploy/.

@@ -1,6 +1,6 @@
 """Run the service for a long time while cameras and clients misbehave; check memory, errors and the recovery of streams.
 
-    python -m benchmarks.soak [--minutes 30] [--seed 1]
+    python -m benchmarks.soak [--minutes 30] [--seed 1] [--ingest rtp]
 
 ``vision-infer serve`` runs four streams of two RTSP servers and the built-in camera with the clock model. Random faults are
 injected one after the other; streams are added, changed and removed over the API, snapshots are taken, and clients connect that
@@ -36,6 +36,7 @@ SAMPLE_S = 2.0
 CALM_S = 10.0
 """The time at the end without faults, seconds."""
 _EXPECTED = "the configuration file has changed but is invalid"
+_PRINTED = ("vision-infer serves on", "live video on port")
 _FFMPEG = "vision_infer.ffmpeg"
 """The logger of FFmpeg's messages about sources; the state of the stream shows their effect."""
 
@@ -116,7 +117,7 @@ def unhandled(log: Path) -> list[str]:
         try:
             row = json.loads(line)
         except ValueError:
-            if "vision-infer serves on" not in line:
+            if not line.startswith(_PRINTED):
                 found.append(line)
             continue
         bad = "traceback" in row or row["level"] in ("error", "critical") or "unexpected" in row["message"]
@@ -154,12 +155,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ingest", choices=("auto", "rtp", "ffmpeg"), default="auto", help="What reads the RTSP cameras.")
     args = parser.parse_args()
     if missing():
         print(f"{missing()}; run: make cameras", file=sys.stderr)
         return 1
     machine = describe_machine()
-    with ForeignLoad() as foreign, Rig(args.seed) as rig:
+    with ForeignLoad() as foreign, Rig(args.seed, args.ingest) as rig:
         rig.service.wait_live(STREAMS)
         faults, samples, results = soak(rig, args.minutes)
         rig.remove_all()
@@ -192,7 +194,13 @@ def main() -> int:
         Check("configured streams that are live at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
         Check("exit status after SIGTERM", abs(status), 0, ""),
     ]
-    more = {"minutes": args.minutes, "seed": args.seed, "foreign_cores": foreign.cores, "samples": [asdict(s) for s in samples]}
+    more = {
+        "minutes": args.minutes,
+        "seed": args.seed,
+        "ingest": args.ingest,
+        "foreign_cores": foreign.cores,
+        "samples": [asdict(s) for s in samples],
+    }
     return conclude("soak", machine, checks, [asdict(run) for run in faults], more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.checked_page import NARROW, checked_page
@@ -10,6 +11,7 @@ from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
 
 
+@pytest.mark.slow  # 9 s
 def test_a_request_is_sent_from_the_documentation(browser: Browser) -> None:
     backend = FakeBackend(port=0)
     with WebServer(backend.settings.service, backend.hub) as web:

@@ -46,6 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
             yield serve
 
 
+@pytest.mark.slow  # 14 s; tests/real/test_clips.py covers clips, and the next test the list of events
 def test_a_clip_is_played_and_downloaded_and_its_deletion_is_reported(
     browser: Browser, site: ServeProcess, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.support.serve_process import ServeProcess
 from tests.support.turn_server import TURN_SECRET, turn_server
 
 CAMERAS = (
-    ClockMount("/plain", 320, 180, 25, key_interval=250),
+    ClockMount("/plain", 320, 180, 25, key_interval=250, mtu=1200),
     ClockMount("/h265", 320, 180, 15, codec="h265"),
     ClockMount("/b-frames", 320, 180, 15, b_frames=2),
     ClockMount("/sizes", 320, 180, 25, next_size=(480, 270), frames_per_size=30),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tests.support.serve_process import ServeProcess
 from vision_infer.cli.service_client import TOKEN
-from vision_infer.cli.why import _table, _time_of, why_command
+from vision_infer.cli.why import _show, _table, _time_of, why_command
 from vision_infer.core.errors import UsageError, VisionInferError
 
 NOW = datetime(2026, 11, 25, 3, 15, tzinfo=UTC)
@@ -70,6 +70,18 @@ def test_json_contains_the_complete_answer(process: ServeProcess, capsys: pytest
 def test_an_unknown_stream_is_a_one_line_error(process: ServeProcess, name: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         why_command(name, url=url(process))
+
+
+def test_what_reads_the_camera_and_lost_packets_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    minute = {"from": "2026-11-25T03:12:00Z", "outcomes": {"result": 9}, "max_age_ms": 40, "packets_lost": 7}
+    answer = {"stream": "front", "at": "2026-11-25T03:12:05Z", "explanation": "9 of 9 frames.", "hint": "", "state": None}
+    reason = "the codec vp9 is not supported over RTP"
+    _show({**answer, "until": None, "minute": minute, "frames": [], "ingest": "ffmpeg", "ingest_reason": reason})
+    said = capsys.readouterr().out
+    assert "read by     FFmpeg (the codec vp9 is not supported over RTP)" in said
+    assert "9 result; maximum age 40 ms; 7 packets lost" in said
+    _show({**answer, "until": None, "minute": None, "frames": [], "ingest": "rtp", "ingest_reason": ""})
+    assert "read by     vision-infer, over RTP\n" in capsys.readouterr().out
 
 
 def test_an_unreachable_service_is_a_one_line_error() -> None:

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.engine.synthetic_tensorrt import (
     CapturableContext,
     Config,
@@ -74,6 +76,7 @@ class Kernels:
     EAGER = "eager"
 
 
+@pytest.mark.slow  # 9 s
 def test_a_second_start_of_tensorrt_rtx_compiles_nothing(
     plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime, tmp_path: Path
 ) -> None:

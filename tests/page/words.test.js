@@ -6,6 +6,7 @@ import { test } from "node:test";
 
 import {
   fallbackWords,
+  ingestFacts,
   nameLike,
   noFrameWords,
   reasonOf,
@@ -29,6 +30,24 @@ test("the time until the next attempt counts down", () => {
   assert.equal(reasonOf(null), "");
   assert.equal(withoutWait("wrong user or password; next attempt in 60.0 s"), "wrong user or password");
   assert.equal(withoutWait("Check that it is on. Next attempt in 0.5 s."), "Check that it is on.");
+});
+
+test("what reads a camera, and what the network lost", () => {
+  const rtp = { ingest: "rtp", ingest_reason: "", rtp_packets: { received: 9900, lost: 100 }, damaged: 5 };
+  const facts = (/** @type {object} */ status, detect = "rtsp://camera/1") =>
+    ingestFacts({ detect }, /** @type {Status} */ (/** @type {unknown} */ (status)));
+  assert.deepEqual(facts(rtp), [
+    ["Read by", "vision-infer, over RTP"],
+    ["Packets lost", "100 of 10,000 (1.00 %)"],
+    ["Damaged frames", "5"],
+  ]);
+  const ffmpeg = { ingest: "ffmpeg", ingest_reason: "the codec vp9 is not supported over RTP", rtp_packets: {}, damaged: 0 };
+  assert.deepEqual(facts(ffmpeg), [
+    ["Read by", "FFmpeg: the codec vp9 is not supported over RTP"],
+    ["Damaged frames", "0"],
+  ]);
+  assert.deepEqual(facts({ ...rtp, ingest: null }), []);
+  assert.deepEqual(facts(ffmpeg, "/clip.mp4"), []);
 });
 
 test("how the video arrives, and why it is not WebRTC", () => {

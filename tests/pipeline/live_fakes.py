@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane, with_options
 from tests.support.waiting import wait_until
@@ -57,6 +57,8 @@ class Camera:
         self.clock = clock
         self.refusals = list(refusals or [])
         self.opened: list[Connection] = []
+        self.ingest: tuple[Literal["rtp", "ffmpeg"] | None, str] = None, ""
+        """What reads the next connection, and why."""
         self.attempts = 0
         self.release = threading.Event()
         """Releases a blocked call."""
@@ -142,7 +144,9 @@ class Connection:
     def __init__(self, camera: Camera, stopping: threading.Event) -> None:
         self.camera = camera
         self.spec = camera.spec
-        self.info = StreamInfo(Size(SIDE, SIDE), None, None, None, None, "fake", False)
+        ingest, why = camera.ingest
+        size = Size(SIDE, SIDE)
+        self.info = StreamInfo(size, None, None, None, None, "fake", False, ingest=ingest, ingest_reason=why)
         self.report = ReadReport()
         self.stopping = stopping
         self.closed = threading.Event()
@@ -258,7 +262,7 @@ def lane_of(name: str, engine: EchoEngine) -> Lane:
     return Lane(name, engine, Selector(confidence=0.1, iou=None))
 
 
-UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe")
+UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe", "damaged")
 
 
 def dropped(status: StreamStatus) -> int:

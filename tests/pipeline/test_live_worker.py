@@ -112,10 +112,45 @@ def test_lost_and_damaged_frames_add_up_over_connections() -> None:
         for gaps in (1, 2):
             for _ in range(gaps):
                 camera.call(lambda: camera.opened[-1].report.gap(None, None))
+            camera.call(partial(lose_packets, camera, gaps))
             rig.give(camera)
+            camera.call(partial(lose_packets, camera, 10))  # no frame follows
             camera.end()
         wait_until(lambda: rig.status().reconnects == 2)
-        assert rig.status().gaps == 3
+        status, flight = rig.status(), rig.supervisor.flight("s0")
+    assert (status.gaps, status.damaged) == (3, 6)
+    assert status.rtp_packets == {
+        **{"received": 2300, "lost": 23, "late": 0, "reordered": 0, "duplicates": 0, "foreign": 0, "damaged": 0}
+    }
+    assert status.rtp_frames == {"whole": 0, "damaged": 23, "cut": 0, "oversize": 0}
+    assert flight is not None
+    minutes = flight.frames.minutes(0, time.monotonic_ns())
+    assert sum(minute.packets_received for minute in minutes) == 2300
+    assert sum(minute.packets_lost for minute in minutes) == 23
+
+
+def lose_packets(camera: Camera, count: int) -> None:
+    report = camera.opened[-1].report
+    report.packets.received += 100 * count
+    report.packets.lost += count
+    report.pictures.damaged += count
+    report.damaged += count % 10 * 2
+
+
+def test_what_reads_a_camera_is_reported_with_the_reason() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        rig.give(camera)
+        first = rig.status()
+        camera.ingest = "ffmpeg", "the codec vp9 is not supported over RTP"
+        camera.end()
+        rig.give(camera)
+        status, flight = rig.status(), rig.supervisor.flight("s0")
+    assert (first.ingest, first.ingest_reason, first.rtp_packets) == (None, "", {})
+    assert flight is not None
+    for one in (status, flight):
+        assert (one.ingest, one.ingest_reason) == ("ffmpeg", "the codec vp9 is not supported over RTP")
 
 
 def test_a_refusal_waits_long_and_is_reported() -> None:

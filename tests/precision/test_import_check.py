@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from tests.support import raw_networks as raw
 from tests.support.assets import RAW_MODELS, photographs, raw_model
-from tests.support.exported import NAMES, exported
+from tests.support.exported import exported
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -138,7 +138,16 @@ def test_the_graph_gives_the_results_of_the_raw_model(
     assert [info.type.tensor_type.shape.dim[0].dim_param for info in card.graph.output] == ["batch"] * len(card.graph.output)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssdlite",
+        pytest.param("retinanet", marks=pytest.mark.slow),  # their export takes 8 s
+        pytest.param("fcos", marks=pytest.mark.slow),
+        "mobilenet",
+        "embedder",
+    ],
+)
 def test_torchvision_models_are_verified_on_photographs(name: str, tmp_path: Path) -> None:
     (result,) = verified(exported(name), tmp_path / "models", pictures=photographs())
     assert result.boxes <= 1e-2

@@ -22,7 +22,7 @@ from vision_infer.stream.time_code_reader import read
 
 CAMERAS = (
     ClockMount("/plain", fps=25, key_interval=25),
-    ClockMount("/h265", codec="h265", fps=15),
+    ClockMount("/h265", codec="h265", fps=15, mtu=1200),
     ClockMount("/vp8", 320, 180, 15, codec="vp8"),
     ClockMount("/vp9", 320, 180, 15, codec="vp9"),
     ClockMount("/b", b_frames=2, fps=15),

@@ -321,6 +321,7 @@ def test_a_connection_that_is_too_slow_is_closed(server: RtspServer) -> None:
 # Overload
 
 
+@pytest.mark.slow  # 16 s; tests/stream/test_live_backlog.py covers the choice of frames
 def test_no_backlog_builds_up_when_decoding_is_too_slow(server: RtspServer) -> None:
     """Decoding takes twice the frame interval: ages stay bounded and frames continue, with short and long key frame intervals."""
     with Reading(server.url("/clock"), slow_s=2 / 30) as often, Reading(server.url("/long"), slow_s=2 / 30) as seldom:

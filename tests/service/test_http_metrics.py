@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,7 +32,8 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
 
 def test_metrics_of_a_stream() -> None:
     api = Api()
-    api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, age_ms={}, ages=None, last_frame_ns=None)
+    unknown: dict[str, Any] = {"age_ms": {}, "ages": None, "last_frame_ns": None, "rtp_packets": {}, "rtp_frames": {}}
+    api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, **unknown)
     samples = scrape(api)
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="result") == 900
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="superseded") == 90
@@ -45,9 +47,14 @@ def test_metrics_of_a_stream() -> None:
     assert value(samples, "vision_infer_stream_last_frame_seconds", stream="door") == pytest.approx(0.04)
     assert value(samples, "vision_infer_stream_reconnects_total", stream="door") == 2
     assert value(samples, "vision_infer_stream_gpu_decoder_failures_total", stream="door") == 1
+    assert value(samples, "vision_infer_stream_damaged_frames_total", stream="door") == 5
+    assert value(samples, "vision_infer_stream_rtp_packets_total", stream="door", outcome="lost") == 100
+    assert value(samples, "vision_infer_stream_rtp_packets_total", stream="door", outcome="reordered") == 2
+    assert value(samples, "vision_infer_stream_rtp_frames_total", stream="door", outcome="oversize") == 1
     assert value(samples, "vision_infer_stream_engine_seconds_total", stream="door") == 5
     assert value(samples, "vision_infer_zone_objects", stream="door", zone="yard") == 2
     assert value(samples, "vision_infer_line_crossings_total", stream="door", line="gate", direction="out") == 4
+    assert not [one for one in samples if "_rtp_" in one.name and one.labels["stream"] == "gate"], "it is not read over RTP"
     for stream, state in (("door", "live"), ("gate", "refused")):
         states = {
             one.labels["state"]: one.value for one in samples if one.name.endswith("_state") and one.labels["stream"] == stream

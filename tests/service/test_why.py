@@ -144,6 +144,23 @@ def test_the_future_and_the_unknown_past_are_explained(story: Story) -> None:
     assert "No data" in story.why(BEGIN - 3600 * SECOND).text
 
 
+def test_lost_packets_are_reported_with_figures_and_what_to_do(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(20, detections=1)
+    story.recorder.packets(980, 20)
+    verdict = story.why(story.clock.now)
+    assert verdict.text.endswith("In this minute, 20 of 1000 packets were lost (2.0%).")
+    assert "transport: tcp" in verdict.hint
+    story.frames(10, DropReason.DAMAGED)
+    assert story.why(story.clock.now).hint.count("transport: tcp") == 1
+
+
+def test_a_minute_in_which_packets_contained_no_frame_is_explained(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.recorder.packets(5, 0)
+    assert "No frames arrived in this minute" in story.why(story.clock.now).text
+
+
 def test_frames_excluded_by_the_rate_are_ignored_if_the_engine_dropped_others() -> None:
     story = Story()
     story.state(StreamState.LIVE)
@@ -162,7 +179,7 @@ def flight_record(clock: HandClock) -> Flight:
     recorder.emitted(Frame("front", 3, 0.3, FakeImage(0, 0), trace), "engine", 1)
     recorder.dropped(DropReason.STALE)
     secret = StreamEvent("front", StreamState.LIVE, captured - SECOND, "rtsp://user:secret@camera/1", 0)
-    return Flight(recorder, (secret,), None)
+    return Flight(recorder, (secret,), None, "ffmpeg", "the codec vp9 is not supported over RTP")
 
 
 def test_frames_and_minutes_over_the_api() -> None:
@@ -189,6 +206,7 @@ def test_why_over_the_api() -> None:
     answer = api.get(path).json()
     assert " had results" in answer["explanation"]
     assert answer["state"]["state"] == "live"
+    assert (answer["ingest"], answer["ingest_reason"]) == ("ffmpeg", "the codec vp9 is not supported over RTP")
     assert "No data" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["explanation"]
     for wrong in ("yesterday", "2001-01-01T00:00:00", "1e400"):
         problem(api.get(path, params={"at": wrong}), 422, "invalid")

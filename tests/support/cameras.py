@@ -62,6 +62,8 @@ class ClockMount:
     udp_only: bool = False
     """Whether it refuses RTSP over TCP (status 461)."""
     frames_per_size: int = 60
+    mtu: int = 1400
+    """The maximum size of an RTP packet of H.264 and H.265, bytes."""
     stop_after: int | None = None
     """The number of frames after which nothing more is sent. 0 accepts clients but never describes the stream; 1 describes it
     and sends no frame that can be recognized as complete. None for no limit."""

@@ -23,8 +23,6 @@ import pytest
 
 from tests.support.media import MEDIA
 
-NAMES = ("ssdlite", "retinanet", "fcos", "mobilenet", "embedder")
-
 
 def exported(name: str) -> Path:
     """Return the ONNX file of a model; skip the test if torch or torchvision is not installed."""

@@ -212,7 +212,8 @@ def launch_line(mount):
         encoder = f"x264enc {common} {own} ! video/x-h264,profile=main"
     else:
         encoder = f"x264enc {quick} b-adapt=false bframes=0"
-    return f"( {APPSRC} ! {encoder} ! {PAY[codec]} {sound_line(mount)} )"
+    packets = f"mtu={mount['mtu']}" if codec in ("h264", "h265") else ""
+    return f"( {APPSRC} ! {encoder} ! {PAY[codec]} {packets} {sound_line(mount)} )"
 
 
 def no_seek(media):

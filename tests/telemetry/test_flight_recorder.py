@@ -80,6 +80,17 @@ def test_every_drop_is_recorded_with_its_reason(clock: HandClock, reason: DropRe
     assert recorder.minutes(clock.now, clock.now)[0].outcomes == {reason.value: 2}
 
 
+def test_packets_are_counted_by_minute(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock)
+    recorder.packets(90, 10)
+    recorder.dropped(DropReason.PACED)
+    recorder.packets(5, 1)
+    clock.now += MINUTE_NS
+    recorder.packets(7, 0)
+    counts = [(one.packets_received, one.packets_lost, one.outcomes) for one in recorder.minutes(0, clock.now)]
+    assert counts == [(95, 11, {"paced": 1}), (7, 0, {})]
+
+
 def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock) -> None:
     assert FlightRecorder(clock).frames_since_ns is None
     recorder = FlightRecorder(clock, frames=8)

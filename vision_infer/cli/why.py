@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FRAMES_SHOWN = 40
+INGEST = {"rtp": "vision-infer, over RTP", "ffmpeg": "FFmpeg"}
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|min|h)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -82,7 +83,10 @@ def _show(answer: dict[str, Any]) -> None:
         lines.append(f"next state  {until['state']} at {until['at']}{_reason(until)}")
     if minute is not None:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in minute["outcomes"].items())
-        lines.append(f"minute      {minute['from']}: {outcomes}; maximum age {minute['max_age_ms']} ms")
+        packets = f"; {minute['packets_lost']} packets lost" if minute.get("packets_lost") else ""
+        lines.append(f"minute      {minute['from']}: {outcomes}; maximum age {minute['max_age_ms']} ms{packets}")
+    if answer.get("ingest"):
+        lines.append(f"read by     {INGEST[answer['ingest']]}{_reason({'reason': answer['ingest_reason']})}")
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, markup=False)
     if answer["frames"]:

@@ -18,6 +18,8 @@ class DropReason(Enum):
     """Decoding fell behind, or began or was interrupted between key frames: the packet was skipped up to the next key frame."""
     UNDECODED = "undecoded"
     """The settings of the stream exclude it from decoding (key frames only, or reference frames only)."""
+    DAMAGED = "damaged"
+    """Packets of it are missing or damaged, and the decoder returned no frame for it."""
     STALE = "stale"
     """The decoded frame was older than the stream allows, after a stall or a burst."""
     LATE = "late"

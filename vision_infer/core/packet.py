@@ -51,6 +51,8 @@ class EncodedPacket:
     """The capture time, monotonic, nanoseconds; None if it is not known yet."""
     dts_ns: int | None = None
     """The decoding time, nanoseconds from the zero of the stream; None if there is none."""
+    payloads: tuple[bytes, ...] = ()
+    """The RTP payloads in which the frame arrived; empty if it was not read over RTP, or if they are not exactly this frame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from vision_infer.engine.gpu.ledger import GpuMemory
 from vision_infer.telemetry.flight_recorder import FlightRecorder
@@ -63,6 +64,9 @@ class Flight:
     changes: tuple[StreamEvent, ...]
     """The last state changes, oldest first."""
     wanted_fps: float | None
+    ingest: Literal["rtp", "ffmpeg"] | None = None
+    """What reads the stream, as in its status."""
+    ingest_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,16 @@ class StreamStatus:
     """The time of the last state change, monotonic, nanoseconds."""
     since_wall_ns: int = 0
     """The same, nanoseconds since 1970 (UTC)."""
+    ingest: Literal["rtp", "ffmpeg"] | None = None
+    """What reads a live stream: ``rtp``, this program, or ``ffmpeg``; None before it is open."""
+    ingest_reason: str = ""
+    """Why FFmpeg reads an RTSP camera although ``ingest`` is ``auto``, without secrets; empty if it does not."""
+    damaged: int = 0
+    """The number of decoded frames that are marked as damaged."""
+    rtp_packets: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of :class:`~vision_infer.stream.rtp_counts.RtpCounts` over all connections; empty without RTP."""
+    rtp_frames: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of :class:`~vision_infer.stream.rtp_counts.PictureCounts` over all connections; empty without RTP."""
     size: tuple[int, int] | None = None
     """The width and height of the source image, pixels; None if not known yet."""
     codec: str | None = None

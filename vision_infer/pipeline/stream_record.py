@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from vision_infer.analyze.zones import Zones
 from vision_infer.core.drop import DropReason
@@ -13,6 +13,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus, Usage
 from vision_infer.sink.sink import Written
+from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 from vision_infer.stream.source import ReadReport, StreamInfo
 from vision_infer.telemetry.flight_recorder import FlightRecorder
 from vision_infer.telemetry.histogram import Histogram
@@ -124,6 +125,12 @@ def progress_of(records: Sequence[StreamRecord]) -> float | None:
     return min(1.0, sum(decoded for decoded, _ in known) / expected)
 
 
+def _counts(counts: RtpCounts | PictureCounts) -> dict[str, int]:
+    """Return counts by name; empty if all are 0: then nothing was read over RTP."""
+    named = {name: count for name, count in asdict(counts).items() if name != "restarts"}  # a number of events, not of packets
+    return named if any(named.values()) else {}
+
+
 def status_of(record: StreamRecord) -> StreamStatus:
     """Return the status of a stream."""
     info = record.info
@@ -138,6 +145,9 @@ def status_of(record: StreamRecord) -> StreamStatus:
         detections=record.detections,
         gaps=record.report.gaps + record.unreadable,
         gpu_decoder_failures=record.report.gpu_failures,
+        damaged=record.report.damaged,
+        rtp_packets=_counts(record.report.packets),
+        rtp_frames=_counts(record.report.pictures),
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
         image_bytes=record.image_bytes,
@@ -146,6 +156,8 @@ def status_of(record: StreamRecord) -> StreamStatus:
         since_wall_ns=record.since_wall_ns,
         size=(info.size.width, info.size.height) if info and info.size else None,
         codec=info.codec if info else None,
+        ingest=info.ingest if info else None,
+        ingest_reason=info.ingest_reason if info else "",
         decoder=info.decoder if info else None,
         decoder_bytes=info.decoder_bytes if info else None,
         warnings=tuple(record.report.warnings),

@@ -32,7 +32,9 @@ class SupervisorStatistics(SupervisorLifecycle):
         record = self._streams.by_name.get(name)
         if record is None or record.live is None:
             return None
-        return Flight(record.live.flight, tuple(record.live.changes.copy()), record.live.wanted_fps)
+        info, live = record.info, record.live
+        ingest, reason = (info.ingest, info.ingest_reason) if info else (None, "")
+        return Flight(live.flight, tuple(live.changes.copy()), live.wanted_fps, ingest, reason)
 
     def lane_statuses(self) -> list[LaneStatus]:
         """Return the status of every lane that has an engine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vision_infer.core.frame import Frame
 from vision_infer.core.packet import EncodedPacket, SoundPacket, VideoFormat
@@ -62,7 +62,9 @@ class Relay:
             watch(ConnectionOpened(video))
 
     def packet(self, packet: EncodedPacket) -> None:
-        """Keep and forward a packet."""
+        """Keep and forward a packet. Its RTP payloads, which double its size, are kept only while there are watchers."""
+        if packet.payloads and not self._packet_watchers:
+            packet = replace(packet, payloads=())
         pts = packet.pts_ns
         with self._lock:
             if pts is not None:

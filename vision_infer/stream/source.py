@@ -12,6 +12,7 @@ from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
+from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 
 Decode = Literal["auto", "cpu", "nvdec"]
 MAX_LIVE_PIXELS = 36_000_000
@@ -120,6 +121,10 @@ class StreamInfo:
     """The decoding device: ``cpu``, or for example ``cuda:0``."""
     decoder_bytes: int | None = None
     """The approximate GPU memory of its decoder, bytes; None if it decodes on the CPU."""
+    ingest: Literal["rtp", "ffmpeg"] | None = None
+    """What reads a live source, as in :class:`LiveOptions`; None for other sources and the test pattern."""
+    ingest_reason: str = ""
+    """Why FFmpeg reads an RTSP camera although ``ingest`` is ``auto``, without secrets; empty if it does not."""
     bytes_per_pixel: float | None = None
     """The memory per pixel of a decoded frame, bytes: 1.5 for 8 bits with 4:2:0 chroma; None if unknown."""
 
@@ -137,7 +142,11 @@ class ReadReport:
     gap_times: list[tuple[float | None, float | None]] = field(default_factory=list)
     """The start and end of the first 100 gaps, presentation time in seconds; None if unknown."""
     damaged: int = 0
-    """The number of frames that the decoder returned and marked as damaged."""
+    """The number of decoded frames that are marked as damaged: a part of them, or of a frame that they refer to, is missing."""
+    packets: RtpCounts = field(default_factory=RtpCounts)
+    """The packets of a camera that is read over RTP."""
+    pictures: PictureCounts = field(default_factory=PictureCounts)
+    """What became of them."""
     gpu_failures: int = 0
     """The number of failures of the GPU decoder; after one, the source is decoded on the CPU."""
     warnings: list[str] = field(default_factory=list)

@@ -43,8 +43,10 @@ _RECORD = Struct("<qqqd7qHBBBB")
 """Index, time of the outcome, capture time, PTS; the times; detections, outcome, clock, batch, engine."""
 _NO_TIMES = (0,) * len(TIMES)
 _MAX_BYTE = 255
-_COLUMNS = 2 + len(OUTCOMES)
-"""The columns of a minute: its number since the first, the maximum age in milliseconds, and a count for each outcome."""
+_AGE, _RECEIVED, _LOST, _FIRST = 1, 2, 3, 4
+_COLUMNS = _FIRST + len(OUTCOMES)
+"""The columns of a minute: its number since the first, the maximum age in milliseconds, the numbers of packets received and lost,
+and a count for each outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Minute:
     outcomes: dict[str, int]
     max_age_ms: int
     """The maximum age of its results; 0 without results."""
+    packets_received: int = 0
+    """The number of RTP packets that were received; 0 if FFmpeg reads the stream."""
+    packets_lost: int = 0
+    """The number of RTP packets that were lost."""
 
 
 class FlightRecorder:
@@ -121,6 +127,14 @@ class FlightRecorder:
         """
         self._write(0, frame, self._engine(engine), detections, 1)
 
+    def packets(self, received: int, lost: int) -> None:
+        """Record the numbers of RTP packets that were received and lost since the previous call."""
+        now = self._now()
+        with self._lock:
+            row = self._row(now)
+            self._minutes[row + _RECEIVED] += received
+            self._minutes[row + _LOST] += lost
+
     def frames(self, from_ns: int, to_ns: int, limit: int = FRAMES_KEPT) -> list[FrameOutcome]:
         """Return the last outcomes in a time range, in the order in which they were known.
 
@@ -156,9 +170,10 @@ class FlightRecorder:
         for number in range(max(1, self._minute(from_ns) - self._first_minute, last - MINUTES_KEPT + 1), last + 1):
             at = number % MINUTES_KEPT * _COLUMNS
             if table[at] == number:
-                counts = table[at + 2 : at + _COLUMNS]
+                counts = table[at + _FIRST : at + _COLUMNS]
                 outcomes = {outcome: count for outcome, count in zip(OUTCOMES, counts, strict=True) if count}
-                found.append(Minute((number + self._first_minute) * MINUTE_NS - self._shift_ns, outcomes, table[at + 1]))
+                from_ns = (number + self._first_minute) * MINUTE_NS - self._shift_ns
+                found.append(Minute(from_ns, outcomes, table[at + _AGE], table[at + _RECEIVED], table[at + _LOST]))
         return found
 
     @property
@@ -199,15 +214,20 @@ class FlightRecorder:
                 self._ring, at, index, now, captured, pts_s, *times, min(detections, 0xFFFF), outcome, clock, batch, engine
             )
             self._written += 1
-            number = (now + self._shift_ns) // MINUTE_NS - self._first_minute
-            row = number % MINUTES_KEPT * _COLUMNS
+            row = self._row(now)
             minutes = self._minutes
-            if minutes[row] != number:
-                minutes[row : row + _COLUMNS] = array("I", (number, *(0,) * (_COLUMNS - 1)))
-            minutes[row + 2 + outcome] += count
+            minutes[row + _FIRST + outcome] += count
             age_ms = min(max(age_ns, 0) // 1_000_000, 0xFFFFFFFF)
-            if age_ms > minutes[row + 1]:
-                minutes[row + 1] = age_ms
+            if age_ms > minutes[row + _AGE]:
+                minutes[row + _AGE] = age_ms
+
+    def _row(self, now_ns: int) -> int:
+        """Return the place of the present minute in the table; the caller holds the lock."""
+        number = self._minute(now_ns) - self._first_minute
+        row = number % MINUTES_KEPT * _COLUMNS
+        if self._minutes[row] != number:
+            self._minutes[row : row + _COLUMNS] = array("I", (number, *(0,) * (_COLUMNS - 1)))
+        return row
 
     def _minute(self, at_ns: int) -> int:
         return (at_ns + self._shift_ns) // MINUTE_NS

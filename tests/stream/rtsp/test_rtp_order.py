@@ -56,7 +56,7 @@ def test_over_tcp_a_gap_is_a_loss_and_a_repetition_is_dropped() -> None:
     order = RtpOrder(96)
     numbers = [65_534, 65_535, 0, 3, 3, 2, 4]
     assert passed(order, *(rtp(b"", number) for number in numbers)) == [(65_534, 0), (65_535, 0), (0, 0), (3, 2), (4, 0)]
-    assert (order.counts.received, order.counts.lost, order.counts.duplicates) == (5, 2, 2)
+    assert (order.counts.received, order.counts.lost, order.counts.late, order.counts.duplicates) == (5, 2, 1, 1)
     assert order.highest == 0x1_0004
 
 
@@ -71,6 +71,8 @@ def test_over_udp_packets_are_put_in_order() -> None:
     found = passed(order, *(rtp(b"", number) for number in numbers))
     assert found == [(number & 0xFFFF, 0) for number in range(65_500, 65_800)]
     assert order.counts.lost == 0
+    late = sum(any(earlier > number for earlier in numbers[:at]) for at, number in enumerate(numbers))
+    assert order.counts.reordered == late > 0
 
 
 def test_over_udp_a_missing_packet_is_given_up_after_a_time_or_a_number_of_packets() -> None:
@@ -95,6 +97,15 @@ def test_no_packet_is_passed_twice_and_none_waits_for_ever(numbers: list[int], w
     total += len(order.expire(10 * SECOND))
     assert order.deadline_ns is None
     assert total == order.counts.received <= len(numbers)
+
+
+def test_a_late_packet_is_distinguished_from_a_duplicate() -> None:
+    order = RtpOrder(96, window=2)
+    passed(order, *(rtp(b"", number) for number in (65_534, 1, 2, 3)))
+    assert (order.counts.lost, order.counts.late, order.counts.duplicates) == (2, 0, 0)
+    # Of the two missing packets one arrives late, and twice; a packet that was passed on arrives again.
+    assert passed(order, *(rtp(b"", number) for number in (0, 0, 65_534))) == []
+    assert (order.counts.lost, order.counts.late, order.counts.duplicates) == (2, 1, 2)
 
 
 def test_packets_of_another_type_or_session_are_ignored() -> None:

@@ -56,11 +56,13 @@ def test_each_picture_is_given_out_with_its_last_packet(hevc: bool) -> None:
         make = slice265 if hevc else slice264
         units = [make(19 if hevc else 5, rng.randint(1, 9000)) if key else make(1, rng.randint(1, 9000))]
         units += [make(19 if hevc and key else 5 if key else 1, rng.randint(1, 3000), first=False) for _ in range(number % 3)]
-        for payload, last in payloads(units, hevc):
+        sent = list(payloads(units, hevc))
+        for payload, last in sent:
             out = push(joined, payload, number * 3000, last)
             assert len(out) == last
         (picture,) = out
-        assert picture == Picture(annex_b(*units), number * 3000, key, False, 0, number * 3000)
+        own = tuple(payload for payload, _ in sent)
+        assert picture == Picture(annex_b(*units), number * 3000, key, False, 0, number * 3000, own)
     assert (joined.counts.whole, joined.counts.damaged, joined.counts.cut) == (100, 0, 0)
 
 
@@ -100,6 +102,20 @@ def test_a_recovery_point_is_a_key_frame() -> None:
     push(joined, aggregate(b"\x78", [SPS, PPS, b"\x06\x06\x01\xc4\x80"]), 9)
     assert [picture.key for picture in push(joined, P, 9, True)] == [True]
     assert [picture.key for picture in push(joined, P, 18, True)] == [False]
+
+
+def test_a_picture_has_no_payloads_unless_they_are_exactly_the_picture() -> None:
+    joined = assembler()
+    parts = fragments264(slice264(1, 3000), 1000)
+    push(joined, parts[0], 0)
+    (damaged,) = push(joined, parts[2], 0, True, lost=1)
+    assert (damaged.damaged, damaged.payloads) == (True, ())
+    # A payload contains the end of a picture and the parameter sets of the next one, or they have the previous timestamp.
+    (first,) = push(joined, aggregate(b"\x78", [P, SPS]), 9, True)
+    (key,) = [*push(joined, PPS, 18), *push(joined, IDR, 18, True)]
+    assert (first.payloads, key.data, key.payloads) == ((), annex_b(SPS, PPS, IDR), ())
+    (after,) = push(joined, P, 27, True)
+    assert after.payloads == (P,)
 
 
 def test_a_loss_between_pictures_damages_none_of_them() -> None:

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import astuple, replace
+from operator import add
+from typing import TypeVar
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
@@ -23,6 +25,7 @@ from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.schedule.queues import QueuedItem
 from vision_infer.stream.live.backoff import Backoff, after_refusals
 from vision_infer.stream.redact import redact
+from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself
 
 GOOD_NS = 5_000_000_000
@@ -32,6 +35,7 @@ _log = logging.getLogger("vision_infer.stream")
 
 Opener = Callable[[threading.Event], AbstractContextManager[Source]]
 OnState = Callable[[StreamRecord, StreamState, str], None]
+Counts = TypeVar("Counts", RtpCounts, PictureCounts)
 
 
 class LiveWorker:
@@ -249,6 +253,8 @@ class _ConnectionCounts:
             gaps=self._before.gaps,
             gap_times=self._before.gap_times,
             damaged=self._before.damaged,
+            packets=self._before.packets,
+            pictures=self._before.pictures,
             gpu_failures=self._before.gpu_failures,
             warnings=self._before.warnings,
         )
@@ -274,6 +280,11 @@ class _ConnectionCounts:
         record.report.gaps = self._gaps + report.gaps
         record.report.damaged = self._damaged + report.damaged
         record.report.gpu_failures = self._before.gpu_failures + report.gpu_failures
+        packets = _sum(self._before.packets, report.packets)
+        received, lost = packets.received - record.report.packets.received, packets.lost - record.report.packets.lost
+        if received or lost:
+            self._live.flight.packets(received, lost)
+        record.report.packets, record.report.pictures = packets, _sum(self._before.pictures, report.pictures)
         for text in report.warnings:
             if text not in record.report.warnings:
                 record.report.warn(text)
@@ -281,6 +292,10 @@ class _ConnectionCounts:
         self._live.clock_offset_ms = report.clock_offset_ms
         if source.info is not record.info:
             record.info = source.info
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    return type(one)(*map(add, astuple(one), astuple(other)))
 
 
 def _text(failure: StreamError | None) -> str:

@@ -130,6 +130,8 @@ class H264Packets(NalPackets):
 
     sets = (SPS, PPS)
     dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
+    single = range(1, _STAP_A)
+    joined, fragmented, header_size = _STAP_A, _FU_A, 1
     kind = staticmethod(kind)
     parameter_sets = staticmethod(parameter_sets)
     sps_facts = staticmethod(sps_facts)

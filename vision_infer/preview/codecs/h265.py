@@ -104,6 +104,8 @@ class H265Packets(NalPackets):
 
     sets = (VPS, SPS, PPS)
     dropped = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
+    single = range(_AGGREGATION)
+    joined, fragmented, header_size = _AGGREGATION, _FRAGMENTATION, 2
     kind = staticmethod(kind)
     parameter_sets = staticmethod(parameter_sets)
     sps_facts = staticmethod(sps_facts)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.preview.codecs.payloads import MAX_PAYLOAD
 from vision_infer.stream.browser import VideoFacts
 
 _START = re.compile(rb"\x00\x00\x01")
@@ -49,6 +50,14 @@ class NalPackets(ABC):
     """The types of parameter sets in the order in which they are sent. The last but one is the sequence parameter set."""
     dropped: frozenset[int]
     """The types of units without meaning for a player: delimiters and filler data."""
+    single: range
+    """The types of a payload that is one unit."""
+    joined: int
+    """The type of a payload with several units."""
+    fragmented: int
+    """The type of a payload with a part of a unit."""
+    header_size: int
+    """The size of a unit's header, bytes."""
 
     def __init__(self, video: VideoFormat) -> None:
         self.facts: VideoFacts | None = None
@@ -81,8 +90,46 @@ class NalPackets(ABC):
         """Return the RTP payloads of units."""
 
     def payloads(self, packet: EncodedPacket) -> tuple[bytes, ...]:
-        """Return the RTP payloads of a packet; empty if it contains nothing to send."""
-        return self.packed(self.units(packet))
+        """Return the RTP payloads of a packet; empty if it contains nothing to send.
+
+        The payloads in which it arrived are not made again if players accept them.
+        """
+        own = tuple(payload for payload in packet.payloads if payload and self.kind(payload) not in self.dropped)
+        kinds = self._kinds(own)
+        if kinds and not packet.key and kinds.isdisjoint(self.sets):
+            return own
+        found = self.units(packet)
+        if kinds.issuperset(self.sets):
+            return own
+        if kinds and kinds.isdisjoint(self.sets):
+            return (*self.packed([unit for unit in found if self.kind(unit) in self.sets]), *own)
+        return self.packed(found)
+
+    def _kinds(self, payloads: Sequence[bytes]) -> set[int]:
+        """Return the types of the units in payloads; empty if players may not accept a payload."""
+        kinds: set[int] = set()
+        size, part = self.header_size, -1  # the type of the unit that is not complete yet; -1 for none
+        for payload in payloads:
+            if not size + 1 < len(payload) <= MAX_PAYLOAD or _START.search(payload):
+                return set()
+            kind = self.kind(payload)
+            if kind == self.fragmented:
+                begins, ends, kind = payload[size] >> 7, payload[size] >> 6 & 1, payload[size] & 63
+                if begins == (part >= 0) or begins & ends or part not in (-1, kind):
+                    return set()
+                part = -1 if ends else kind
+            elif part >= 0:
+                return set()
+            kinds.update(self._joined_kinds(payload) if kind == self.joined else (kind,))
+        return kinds if part < 0 and all(kind in self.single for kind in kinds) else set()
+
+    def _joined_kinds(self, payload: bytes) -> Iterator[int]:
+        """Yield the types of the units in a payload with several units; -1 if it is damaged."""
+        at, end = self.header_size, len(payload)
+        while at < end:
+            length = int.from_bytes(payload[at : at + 2], "big")
+            at += 2 + length
+            yield self.kind(payload[at - length :]) if length > self.header_size and at <= end else -1
 
     def sprop(self) -> str:
         """Return the SDP parameters that describe the stream itself; empty if the codec needs none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vision_infer.config.clips import ClipSettings
 from vision_infer.core.clock import Clock
@@ -130,7 +130,8 @@ class ClipTap:
             video = self._video
             if video is None or video.codec not in CODECS:
                 return
-            timed = TimedPacket(self._now() if packet.captured_ns is None else packet.captured_ns, packet)
+            kept = replace(packet, payloads=())  # they double the size, and clips do not need them
+            timed = TimedPacket(self._now() if packet.captured_ns is None else packet.captured_ns, kept)
             if packet.key:
                 sets = parameter_sets(video.codec, packet.data, length_size(video.codec, video.extradata))
                 if sets and self._sets and sets != self._sets:

@@ -49,6 +49,11 @@ class StreamStatusAnswer(ApiModel):
     error: str | None
     size: ImageSize | None = Field(description="The frame size; null until it is known.")
     codec: str | None
+    ingest: Literal["rtp", "ffmpeg"] | None = Field(
+        description="What reads the stream: `rtp`: this program, or `ffmpeg`: FFmpeg; null until the stream is open, and for "
+        "`test://`."
+    )
+    ingest_reason: str = Field(description="Why FFmpeg reads an RTSP camera although `ingest` is `auto`; else empty.")
     decoder: str | None = Field(description="The device that decodes: `cpu` or `cuda:0`; null until the stream is open.")
     decoder_bytes: int | None = Field(description="The approximate GPU memory of the decoder; null on the CPU.")
     warnings: list[str] = Field(description="Warnings, for example why the GPU does not decode this stream.")
@@ -61,7 +66,20 @@ class StreamStatusAnswer(ApiModel):
     results: int = Field(description="The number of frames that were inferred and emitted.")
     detections: int
     gaps: int = Field(description="The number of frames that could not be decoded.")
+    damaged: int = Field(
+        description="The number of decoded frames that are marked as damaged: a part of them is missing, or of a frame that they "
+        "refer to."
+    )
     dropped: dict[str, int] = Field(description="The number of frames without a result, by reason.")
+    rtp_packets: dict[str, int] = Field(
+        description="The number of RTP packets of the video over all connections: `received` and used, `lost`, `late` (lost, but "
+        "arrived later), `reordered` (received after a later one), `duplicates`, `foreign` (not of this video) and `damaged` "
+        "(not RTP). Empty if FFmpeg reads the stream."
+    )
+    rtp_frames: dict[str, int] = Field(
+        description="The number of frames that these packets contained: `whole`, `damaged` (a part is missing), `cut` (given out "
+        "before their end) and `oversize` (too large, dropped). Empty if FFmpeg reads the stream."
+    )
     lane: str
     model: str
     engine: str

@@ -183,7 +183,16 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
     last = [(status.name, status.last_frame_ns) for status in statuses if status.last_frame_ns is not None]
     yield _filled(quiet, [((name,), max(0, now_ns - last_ns) / 1e9) for name, last_ns in last])
     yield from _stream_counters(statuses)
+    text = "Number of RTP packets by outcome: received, lost, late (lost, but arrived later), reordered, duplicates, and others."
+    yield _by_outcome("rtp_packets", text, {status.name: status.rtp_packets for status in statuses})
+    text = "Number of frames received over RTP by outcome: whole, damaged, cut (given out before their end), oversize."
+    yield _by_outcome("rtp_frames", text, {status.name: status.rtp_frames for status in statuses})
     yield from _places(statuses)
+
+
+def _by_outcome(name: str, text: str, streams: Mapping[str, Mapping[str, int]]) -> Metric:
+    rows = [((stream, outcome), count) for stream, counts in streams.items() for outcome, count in counts.items()]
+    return _filled(CounterMetricFamily(f"vision_infer_stream_{name}", text, labels=("stream", "outcome")), rows)
 
 
 def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
@@ -191,6 +200,7 @@ def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
     for name, text, values in (
         ("decoded_frames", "Number of decoded frames.", [status.decoded for status in statuses]),
         ("detections", "Number of detections in results.", [status.detections for status in statuses]),
+        ("damaged_frames", "Number of decoded frames that are marked as damaged.", [status.damaged for status in statuses]),
         ("gaps", "Number of frames that could not be decoded.", [status.gaps for status in statuses]),
         ("gpu_decoder_failures", _GPU_DECODER, [status.gpu_decoder_failures for status in statuses]),
         ("reconnects", "Number of reconnections.", [status.reconnects for status in statuses]),

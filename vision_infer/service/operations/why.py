@@ -14,6 +14,10 @@ AROUND_NS = 2_000_000_000
 """The time before and after the moment in which frames are considered, in nanoseconds."""
 MAX_FRAMES = 400
 
+_LOSS_HINT = (
+    "If the camera is read over UDP, set transport: tcp. Otherwise, check the cable, the Wi-Fi and the switch, or lower the bit "
+    "rate of the camera."
+)
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     DropReason.GATED.value: (
         "the motion gate found no motion, and their rows repeat the previous detections",
@@ -32,6 +36,7 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "they arrived or were decoded too late and were older than max_age_ms",
         "The network or the decoder is too slow for the camera. Check the CPU load, or use the camera's substream.",
     ),
+    DropReason.DAMAGED.value: ("packets of them were lost or damaged, and they could not be decoded", _LOSS_HINT),
     DropReason.LATE.value: (
         "all frames were older than max_age_ms for longer than the stall timeout",
         "The network is too slow for the camera, or the camera's clock is wrong. Try clock: arrival, or the camera's substream.",
@@ -87,6 +92,10 @@ def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
     frames = tuple(sorted(known, key=lambda frame: frame.at_ns if frame.captured_ns is None else frame.captured_ns))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
     text, hint = _explain(flight, at_ns, now_ns, state, until, frames, minute)
+    if minute is not None and minute.packets_lost:
+        sent = minute.packets_received + minute.packets_lost
+        text += f" In this minute, {minute.packets_lost} of {sent} packets were lost ({minute.packets_lost / sent:.1%})."
+        hint = hint if hint.endswith(_LOSS_HINT) else f"{hint} {_LOSS_HINT}".lstrip()
     return Verdict(text, hint, state, until, frames, minute)
 
 
@@ -111,7 +120,7 @@ def _explain(
     kept = flight.frames.frames_since_ns
     if kept is not None and kept <= at_ns:
         return "No frames arrived: the camera sent no usable video.", "Check the camera and the network."
-    if minute is not None:
+    if minute is not None and minute.outcomes:
         return _of_minute(minute)
     if state is None:
         return "No data for this time: the stream was not running yet, or it was more than a day ago.", ""

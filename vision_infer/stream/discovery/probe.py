@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import av
 import av.container
@@ -55,7 +56,9 @@ class Probe:
     """The kind of source: ``rtsp``, ``http``, ``rtmp``, ``srt``, ``device``, ``file`` or ``test``."""
     format: str = ""
     """FFmpeg's name of the container format; ``rtp`` for an RTSP camera that this program reads itself."""
-    ffmpeg_reason: str = ""
+    ingest: Literal["rtp", "ffmpeg"] | None = None
+    """What reads it, as in the settings of a stream; None for the test pattern."""
+    ingest_reason: str = ""
     """Why FFmpeg reads an RTSP camera although ``ingest`` is ``auto``, without secrets; empty if it does not."""
     codec: str
     """FFmpeg's name of the codec; ``pattern`` for the test pattern."""
@@ -82,6 +85,10 @@ class Probe:
     """The number of frames that arrived."""
     damaged: int = 0
     """The number of packets that were marked as damaged or could not be decoded."""
+    packets_received: int = 0
+    """The number of RTP packets that were received; 0 if FFmpeg reads it."""
+    packets_lost: int = 0
+    """The number of RTP packets that were lost."""
     jitter_ms: float | None = None
     """The 95th percentile of the packet delay relative to the fastest packet, milliseconds; None if it cannot be measured."""
     key_interval_s: float | None = None
@@ -254,7 +261,8 @@ class _ProbeRun:
             url=self.shown,
             kind=opened.kind,
             format=opened.format,
-            ffmpeg_reason=why_ffmpeg(self._spec.paths[0]),
+            ingest="rtp" if isinstance(packets, RtpPackets) else "ffmpeg",
+            ingest_reason=why_ffmpeg(self._spec.paths[0]) if self._spec.live.ingest == "auto" else "",
             codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,
@@ -268,6 +276,8 @@ class _ProbeRun:
             watched_s=watch.watched_s,
             frames=watch.frames,
             damaged=watch.damaged,
+            packets_received=packets.packets.received if isinstance(packets, RtpPackets) else 0,
+            packets_lost=packets.packets.lost if isinstance(packets, RtpPackets) else 0,
             jitter_ms=None if opened.paced or not opened.timed else watch.jitter_ms(),
             key_interval_s=watch.key_interval_s,
             key_interval_frames=watch.key_interval_frames,

@@ -16,6 +16,7 @@ MAX_DECODE = 0.5
 """The maximum CPU share of decoding, in CPUs."""
 _LARGE = 2_500_000
 """More pixels than 1080p has."""
+_LOSS_HINT = "Use transport: tcp, or check the network."
 _SECOND_STREAM = "Use the camera's second stream for detection (detect:)."
 
 
@@ -41,7 +42,8 @@ def _summary(found: Probe) -> str:
     players = found.passthrough_players
     browser = f"unmodified for {players}" if players else "it must be transcoded for browsers"
     first = f"first frame after {found.first_frame_ms:.0f} ms"
-    return f"{found.url}: {codec} {found.size}, {rate}{bits}; {first}{key}{jitter}{decode}; {browser}"
+    by = {"rtp": " over RTP", "ffmpeg": " by FFmpeg"}[found.ingest] if found.kind == "rtsp" and found.ingest else ""
+    return f"{found.url}: {codec} {found.size}{by and f', read{by}'}, {rate}{bits}; {first}{key}{jitter}{decode}; {browser}"
 
 
 def _problems(found: Probe) -> list[Finding]:
@@ -49,8 +51,8 @@ def _problems(found: Probe) -> list[Finding]:
     if not found.passthrough_players and found.kind != "test":
         text = f"the preview must transcode it: {found.passthrough_problem}"
         problems.append(("note", text, "Set the camera to H.264 without B-frames."))
-    if found.ffmpeg_reason:
-        text = f"it is read by FFmpeg, which delays each frame by one frame interval: {found.ffmpeg_reason}"
+    if found.ingest_reason:
+        text = f"it is read by FFmpeg, which delays each frame by one frame interval: {found.ingest_reason}"
         problems.append(("note", text, "Set the camera to H.264 or H.265, and its sound to AAC or G.711, or switch it off."))
     if found.b_frames:
         text = "it sends B-frames, so each frame waits for later ones"
@@ -67,9 +69,12 @@ def _problems(found: Probe) -> list[Finding]:
         text = f"it announces {found.nominal_rate:.3g} frames/s and sends {found.frame_rate:.3g}"
         hint = "Many cameras send fewer frames in the dark; otherwise, check the load of the camera and the network."
         problems.append(("note", text, hint))
-    if found.damaged:
-        text = f"{found.damaged} of {found.frames} packets were damaged"
-        problems.append(("warning", text, "Packets are lost. Use transport: tcp, or check the network."))
+    if found.packets_lost:
+        sent = found.packets_received + found.packets_lost
+        text = f"{found.packets_lost} of {sent} RTP packets were lost, and {found.damaged} of {found.frames} frames are damaged"
+        problems.append(("warning", text, _LOSS_HINT))
+    elif found.damaged:
+        problems.append(("warning", f"{found.damaged} of {found.frames} frames are damaged", f"Packets are lost. {_LOSS_HINT}"))
     if found.decode_ms is not None and found.frame_rate and found.decode_ms * found.frame_rate / 1000 > MAX_DECODE:
         share = found.decode_ms * found.frame_rate / 1000
         problems.append(("warning", f"decoding it uses {share:.1f} CPUs", _SECOND_STREAM))

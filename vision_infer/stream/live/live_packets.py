@@ -75,6 +75,8 @@ class LivePackets:
         self.sound = self._sound_reader()
         self.on_sound: Callable[[], None] = lambda: None
         """Called when the sound reader has a further packet."""
+        self.payloads: tuple[bytes, ...] = ()
+        """Empty: FFmpeg returns no RTP payloads."""
         self.shift_ns = 0
         """The time that is added to the times of packets and frames, so that they continue when a file restarts, nanoseconds."""
         self._stopping = stopping

@@ -33,6 +33,7 @@ from vision_infer.stream.live.ingest import open_packets, why_ffmpeg
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
 from vision_infer.stream.live.playout import Playout
+from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.nvdec import Decoding
 from vision_infer.stream.orientation import Orientations
 from vision_infer.stream.redact import redact
@@ -78,9 +79,13 @@ class LiveSource:
             raise
         self._set_decoder()
         opened = self._packets.opened
-        if spec.live.ingest == "auto" and (reason := why_ffmpeg(spec.paths[0])):
-            self.report.warn(f"is read by FFmpeg, which delays each frame by one frame interval: {reason}")
         self.info = self._with_decoder(_info(opened.stream, opened.frame_rate))
+        if isinstance(self._packets, RtpPackets):
+            self.report.packets, self.report.pictures = self._packets.packets, self._packets.pictures
+            self.info = replace(self.info, ingest="rtp")
+        elif spec.live.ingest == "auto" and (reason := why_ffmpeg(spec.paths[0])):
+            self.report.warn(f"is read by FFmpeg, which delays each frame by one frame interval: {reason}")
+            self.info = replace(self.info, ingest_reason=reason)
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None
         self._times = CaptureClock(spec.live.clock, opened.held, interval_ns) if opened.timed else UntimedClock()
@@ -90,7 +95,7 @@ class LiveSource:
         self._codec = opened.stream.codec_context.codec.canonical_name
         self._index = 0
         self._reads: dict[int | None, tuple[int, bool]] = {}
-        """When the packet of each expected frame was read, and whether it was damaged, by PTS."""
+        """When the packet of each expected frame was read, and whether it was damaged, by PTS in decoding order."""
         self._key_ns: int | None = None
         """The time of the last key frame, monotonic nanoseconds."""
         self._latest_s: float | None = None
@@ -112,13 +117,16 @@ class LiveSource:
         Raises:
             StreamError: No data arrives, nothing can be decoded, or all frames are too old.
         """
-        while True:
-            for packet, times in self._packets.read():
-                yield from self._packet(packet, times)
-            if not self._packets.restart_file():
-                return
-            self._set_decoder()
-            self._show_format()
+        try:
+            while True:
+                for packet, times in self._packets.read():
+                    yield from self._packet(packet, times)
+                if not self._packets.restart_file():
+                    return
+                self._set_decoder()
+                self._show_format()
+        finally:
+            self._without_frame(None)
 
     def __enter__(self) -> LiveSource:
         return self
@@ -162,7 +170,8 @@ class LiveSource:
         # 3. Pass the packet on (preview, clips) before anything can be skipped: viewers and clips need all packets.
         if self._tap is not None:
             captured = None if age_ns is None else self._now() - age_ns
-            self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured, times.dts_ns))
+            shown, payloads = memoryview(packet), self._packets.payloads
+            self._tap.packet(EncodedPacket(shown, times.pts_ns, packet.is_keyframe, captured, times.dts_ns, payloads))
             self._packets.sound.listen(self._tap.wants_sound())
             if self._playout is not None:
                 self._pass_sound(times.pts_ns if times.dts_ns is None else times.dts_ns)
@@ -192,7 +201,7 @@ class LiveSource:
         # 7. Decode. The decoder may return the frame with a later packet, so the read time is kept by PTS.
         self._reads[packet.pts] = times.read_ns, packet.is_corrupt
         if len(self._reads) > _READS_KEPT:
-            del self._reads[next(iter(self._reads))]
+            self._no_frame(next(iter(self._reads)))
         yield from self._decoded(packet, times)
 
     def _arrived(self, times: PacketTimes) -> int | None:
@@ -223,6 +232,7 @@ class LiveSource:
     def _decoded(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         """Decode a packet, and yield the frames that are recent enough."""
         if not self.decoding():
+            self._reads.pop(packet.pts, None)
             self._packets.made_progress()
             return
         for image in self._decode(packet):
@@ -249,8 +259,24 @@ class LiveSource:
             return []
         except av.error.FFmpegError as error:
             self._packet_failed(error)
+            if packet.pts in self._reads:
+                self._reads[packet.pts] = self._reads[packet.pts][0], True
             return []
         return decoded
+
+    def _without_frame(self, until: int | None) -> None:
+        """Count the damaged packets for which the decoder returns no frame.
+
+        Args:
+            until: The PTS of a frame that was returned: earlier ones follow no more. None at the end.
+        """
+        for pts in [pts for pts in self._reads if until is None or (pts is not None and pts < until)]:
+            self._no_frame(pts)
+
+    def _no_frame(self, pts: int | None) -> None:
+        _, damaged = self._reads.pop(pts)
+        if damaged:
+            self.report.drop(DropReason.DAMAGED)
 
     def _frame(self, image: av.VideoFrame, times: PacketTimes) -> Frame:
         base = image.time_base or self._packets.opened.stream.time_base
@@ -258,6 +284,8 @@ class LiveSource:
         if image.pts is not None and base is not None and self._packets.opened.timed:
             pts_ns = image.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
         read_ns, damaged = self._reads.pop(image.pts, (times.read_ns, False))
+        if image.pts is not None:
+            self._without_frame(image.pts)
         damaged = damaged or image.is_corrupt
         if self._playout is not None:
             due = self._playout.frame_due(pts_ns)
@@ -309,4 +337,5 @@ def _info(stream: VideoStream, frame_rate: Fraction | None) -> StreamInfo:
         codec=context.codec.canonical_name,
         has_audio=False,
         interlaced=context.field_order > PROGRESSIVE,
+        ingest="ffmpeg",
     )

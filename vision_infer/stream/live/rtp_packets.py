@@ -126,9 +126,13 @@ class RtpPackets:
         except BaseException:
             self._rtsp.close()
             raise
+        self.packets, self.pictures = self._rtsp.counts
+        """What was received, and what became of it; both change while the stream is read."""
         self.sound = RtpSound(self._rtsp)
         self._progress_ns = clock.monotonic_ns()
         self._latest_ns, self._reordered, self._broken = 0, False, False
+        self.payloads: tuple[bytes, ...] = ()
+        """The RTP payloads of the packet that was read last; see :class:`~vision_infer.core.packet.EncodedPacket`."""
 
     @property
     def on_sound(self) -> Callable[[], None]:
@@ -174,6 +178,7 @@ class RtpPackets:
             self._reordered = self._reordered or pts_ns < self._latest_ns
             self._latest_ns = pts_ns
             dts_ns = None if self._reordered else pts_ns
+            self.payloads = picture.payloads
             yield packet, PacketTimes(picture.arrived_ns, waited_ns, pts_ns, dts_ns, camera_ns)
             self._progress_ns += now() - after  # the watchdog measures the source, not the time that the caller takes
         end = cast("Packet[VideoStream]", Packet())

@@ -20,6 +20,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtsp_sockets import connected, udp_pair, unreachable, with_credentials
 from vision_infer.stream.redact import redact
+from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket, RtspSyntaxError
@@ -207,6 +208,11 @@ class RtspStream:
     def zero_wall_ns(self) -> int | None:
         """The time of the video's zero by the camera's clock, nanoseconds since 1970, UTC; None before it is known."""
         return None if self._video is None else self._video.zero_wall_ns
+
+    @property
+    def counts(self) -> tuple[RtpCounts, PictureCounts]:
+        """What was received of the video, packets and pictures; the objects change while the stream is read."""
+        return (RtpCounts(), PictureCounts()) if self._video is None else (self._video.order.counts, self._video.assembler.counts)
 
     def _chosen(self, description: SessionDescription) -> Sequence[MediaSection]:
         videos = [media for media in description.media if media.kind == "video"]

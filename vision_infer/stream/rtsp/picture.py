@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vision_infer.stream.rtp_counts import PictureCounts
 from vision_infer.stream.rtsp.nal_pieces import CONTINUES, DAMAGED, FIRST, HEAD, KEY, SLICE, Depacketizer
 from vision_infer.stream.rtsp.rtp import RtpPacket
 
@@ -43,19 +44,8 @@ class Picture:
     """The number of packets that are missing in it or before it, since the previous picture."""
     arrived_ns: int
     """When its first packet arrived, monotonic nanoseconds."""
-
-
-@dataclass(slots=True)
-class PictureCounts:
-    """What became of the pictures of a stream."""
-
-    whole: int = 0
-    damaged: int = 0
-    """The pictures of which a part is missing, also those of which nothing was left to give out."""
-    cut: int = 0
-    """The pictures that were given out as whole, but continued after their marker."""
-    oversize: int = 0
-    """The pictures that were dropped because they exceeded a limit."""
+    payloads: tuple[bytes, ...] = ()
+    """The payloads of its packets; empty if it is damaged, or if a payload also has a part of another picture."""
 
 
 class PictureAssembler:
@@ -77,6 +67,8 @@ class PictureAssembler:
         self._slice_end = 0
         """The number of pieces up to the end of the last slice; what follows belongs to the next picture."""
         self._size = 0
+        self._payloads: list[bytes] | None = None
+        """The payloads of the present picture; None if its beginning arrived with the previous picture."""
         self._open = self._has_slice = self._in_slice = False
         self._key = self._next_key = self._damaged = False
         self._timestamp = self._arrived_ns = self._lost = 0
@@ -107,12 +99,16 @@ class PictureAssembler:
         if lost and pieces and not pieces[0][0] & (FIRST | HEAD):
             self._damaged = True
         # 2. Add the pieces. Without markers, a unit may begin the next picture.
+        if not self._pieces:
+            self._payloads = []
         if not self._open and timestamp != self._timestamp:
             self._timestamp, self._arrived_ns = timestamp, now_ns
         elif not self._pieces:
             self._arrived_ns = now_ns
         for flags, piece in pieces:
             self._add(flags, piece, out)
+        if self._payloads is not None and pieces:
+            self._payloads.append(packet.data[packet.begin : packet.end])
         if self._size > MAX_PICTURE or len(self._pieces) > _MAX_PIECES:
             self._drop()
         # 3. The marker ends a picture that has begun.
@@ -168,7 +164,9 @@ class PictureAssembler:
         """Give out the present picture, and keep what belongs to the next one."""
         if self._has_slice:
             data = b"".join(self._pieces[: self._slice_end])
-            out.append(Picture(data, self._timestamp, self._key, self._damaged, self._lost, self._arrived_ns))
+            whole = self.marked and not self._damaged and self._slice_end == len(self._pieces)
+            payloads = tuple(self._payloads or ()) if whole else ()
+            out.append(Picture(data, self._timestamp, self._key, self._damaged, self._lost, self._arrived_ns, payloads))
             del self._pieces[: self._slice_end]
             self._size = sum(map(len, self._pieces))
             self._lost = 0
@@ -178,6 +176,7 @@ class PictureAssembler:
             self.counts.whole += 1
         self._key, self._next_key = self._next_key, False
         self._slice_end = 0
+        self._payloads = None
         self._open = self._has_slice = self._in_slice = self._damaged = False
 
     def _drop(self) -> None:

@@ -7,8 +7,10 @@ with lists for each packet, while a camera sends some hundred packets per second
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections import deque
 from typing import NamedTuple
+
+from vision_infer.stream.rtp_counts import RtpCounts
 
 _HEADER = struct.Struct("!BBHII")
 _SIZE = _HEADER.size
@@ -17,6 +19,7 @@ _HALF = 0x8000
 _MASK = 0xFFFF
 _MAX_GAP = 3000
 """The maximum number of consecutive packets that count as lost (MAX_DROPOUT of RFC 3550, appendix A.1)."""
+_MISSED_KEPT = 128
 _SILENT_NS = 1_000_000_000
 """The time without a packet of the present source after which another source may take its place, nanoseconds."""
 
@@ -58,25 +61,6 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
     return RtpPacket(second & 0x7F, second > 0x7F, sequence, timestamp, ssrc, data, begin, end)
 
 
-@dataclass(slots=True)
-class RtpCounts:
-    """What was received from one source."""
-
-    received: int = 0
-    """The packets that were passed on."""
-    lost: int = 0
-    """The packets that did not arrive in time."""
-    late: int = 0
-    """The packets that arrived after they had been counted as lost."""
-    duplicates: int = 0
-    foreign: int = 0
-    """The packets of another source or payload type, which were ignored."""
-    damaged: int = 0
-    """The packets that are not valid RTP."""
-    restarts: int = 0
-    """How often the source was replaced or its numbers started again."""
-
-
 class RtpOrder:
     """Puts the packets of one stream in order, and counts those that are missing.
 
@@ -102,6 +86,8 @@ class RtpOrder:
         self._next = 0
         self._seen_ns = 0
         self._waiting: dict[int, tuple[RtpPacket, int]] = {}
+        self._missed: deque[int] = deque(maxlen=_MISSED_KEPT)
+        """The sequence numbers that were counted as lost last."""
         self._candidate: tuple[int, int] | None = None
         """The source and the next sequence number of packets that may begin a new series."""
 
@@ -142,7 +128,7 @@ class RtpOrder:
             if ahead < _MAX_GAP:
                 return self._ahead(packet, ahead, now_ns)
             if ahead >= _HALF and _MASK + 1 - ahead <= max(100, self._window):
-                self._behind()
+                self._behind(sequence)
                 return []
         elif self.ssrc is not None and now_ns - self._seen_ns < _SILENT_NS:
             # Some servers send packets of an earlier session: https://github.com/scottlamb/retina/issues/17
@@ -172,12 +158,14 @@ class RtpOrder:
         if packet.sequence in self._waiting:
             self.counts.duplicates += 1
             return []
+        self.counts.reordered += any((number - self._next) & _MASK > ahead for number in self._waiting)
         self._waiting[packet.sequence] = packet, now_ns
         return self._released(all_of_them=len(self._waiting) > self._window)
 
-    def _behind(self) -> None:
-        # Either it was counted as lost, which only UDP makes possible, or it was passed on before.
-        if self._window and self.counts.lost > self.counts.late:
+    def _behind(self, sequence: int) -> None:
+        """Count a packet that was counted as lost, or passed on before."""
+        if sequence in self._missed:
+            self._missed.remove(sequence)
             self.counts.late += 1
         else:
             self.counts.duplicates += 1
@@ -197,6 +185,7 @@ class RtpOrder:
 
     def _skip(self, gap: int) -> None:
         self.counts.lost += gap
+        self._missed.extend((self._next + number) & _MASK for number in range(gap))
         if self._next + gap > _MASK:
             self.cycles += 1
         self._next = (self._next + gap) & _MASK
@@ -210,6 +199,7 @@ class RtpOrder:
             return []
         self.ssrc, self._seen_ns = packet.ssrc, now_ns
         self._waiting.clear()
+        self._missed.clear()
         self._next, self.cycles = packet.sequence, 0
         self._passed(packet.sequence)
         if first:

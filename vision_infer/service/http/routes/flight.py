@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -42,6 +42,8 @@ class MinuteAnswer(ApiModel):
     from_: str = Field(alias="from", serialization_alias="from", description="The start of the minute (UTC).")
     outcomes: dict[str, int] = Field(description="The number of frames by outcome.")
     max_age_ms: int = Field(description="The maximum age of its results; 0 without results.")
+    packets_received: int = Field(description="The number of RTP packets that were received; 0 if FFmpeg reads the stream.")
+    packets_lost: int = Field(description="The number of RTP packets that were lost.")
 
 
 class FramesAnswer(ApiModel):
@@ -61,6 +63,8 @@ class WhyAnswer(ApiModel):
     at: str = Field(description="The time in question (UTC).")
     explanation: str = Field(description="The explanation.")
     hint: str = Field(description="The recommended action; may be empty.")
+    ingest: Literal["rtp", "ffmpeg"] | None = Field(description="What reads the stream now, as in its status.")
+    ingest_reason: str = Field(description="Why FFmpeg reads an RTSP camera although `ingest` is `auto`; else empty.")
     state: StateChange | None = Field(description="The stream's state at that time; null if unknown.")
     until: StateChange | None = Field(description="The next change of state; null if the state still applies.")
     minute: MinuteAnswer | None
@@ -104,12 +108,15 @@ def get_why(
     clock = context.clock
     now_ns = clock.monotonic_ns()
     at_ns = now_ns if at is None else _monotonic(at, clock)
-    verdict = explain(context.backend.flight(name), at_ns, now_ns)
+    flight = context.backend.flight(name)
+    verdict = explain(flight, at_ns, now_ns)
     return WhyAnswer(
         stream=name,
         at=_utc(at_ns, clock),
         explanation=verdict.text,
         hint=verdict.hint,
+        ingest=flight.ingest,
+        ingest_reason=flight.ingest_reason,
         state=None if verdict.state is None else state_change(verdict.state, clock),
         until=None if verdict.until is None else state_change(verdict.until, clock),
         minute=None if verdict.minute is None else _minute(verdict.minute, clock),
@@ -147,4 +154,4 @@ def _name(time: str) -> str:
 
 
 def _minute(minute: Minute, clock: Clock) -> MinuteAnswer:
-    return MinuteAnswer(**{"from": _utc(minute.from_ns, clock)}, outcomes=minute.outcomes, max_age_ms=minute.max_age_ms)
+    return MinuteAnswer(**{"from": _utc(minute.from_ns, clock)}, **shared_fields(MinuteAnswer, minute))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from anyio import to_thread
 from fastapi import APIRouter
@@ -52,6 +53,8 @@ class ProbeAnswer(ApiModel):
     reason: str = Field(description="The reason for a failure and what to do; empty if the URL works.")
     codec: str | None = None
     profile: str | None = Field(default=None, description="The codec profile.")
+    ingest: Literal["rtp", "ffmpeg"] | None = Field(default=None, description="What reads it, as in the status of a stream.")
+    ingest_reason: str = Field(default="", description="Why FFmpeg reads an RTSP camera although `ingest` is `auto`; else empty.")
     size: ImageSize | None = None
     frame_rate: float | None = Field(default=None, description="The measured frame rate, frames per second.")
     bit_rate: float | None = Field(default=None, description="The bit rate, bits per second.")

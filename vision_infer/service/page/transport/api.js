@@ -25,6 +25,7 @@
  *   state: string, reason: string, since: string, size: Size | null, codec: string | null, frame_rate: number | null,
  *   result_fps: number, wanted_fps: number | null, decoded_fps: number, results: number, reconnects: number, age_ms: Quantiles,
  *   dropped: Record<string, number>, occupancy: Record<string, number>, counts: Record<string, { in: number, out: number }>,
+ *   ingest: "rtp" | "ffmpeg" | null, ingest_reason: string, damaged: number, rtp_packets: Record<string, number>,
  *   model: string, engine: string, clock: string | null, degraded: string, degraded_since: string, degraded_reason: string
  * }} Status
  */

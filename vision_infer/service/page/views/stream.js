@@ -12,7 +12,19 @@ import { Events } from "./events.js";
 import { Player } from "./player.js";
 import { StagesPlot } from "./stages_plot.js";
 import { Timeline } from "./timeline.js";
-import { clockTime, count, drops, quantiles, rate, rates, reasonOf, since, stateOf, degradationOf } from "./words.js";
+import {
+  clockTime,
+  count,
+  degradationOf,
+  drops,
+  ingestFacts,
+  quantiles,
+  rate,
+  rates,
+  reasonOf,
+  since,
+  stateOf,
+} from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Change, Row, Settings, Stream, Transport, View } from "../transport/api.js" */
@@ -294,6 +306,7 @@ class StreamView {
         ["Frames/s", rates(status)],
         ["Dropped", drops(status.dropped).join(", ") || "none"],
         ["Video", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)} frames/s` : ""}`],
+        ...ingestFacts(settings, status),
         ["Model", status.model],
         ["Engine", status.engine],
         ["Clock", status.clock ?? "–"],

@@ -3,7 +3,7 @@
 
 import { kindOf } from "../state/timeline.js";
 
-/** @import { Quantiles, SessionFacts, Status, Stream } from "../transport/api.js" */
+/** @import { Quantiles, SessionFacts, Settings, Status, Stream } from "../transport/api.js" */
 
 /** @type {Record<string, string>} */
 const STATES = {
@@ -132,6 +132,7 @@ export const OUTCOMES = {
   hook: "the hook returned no row for the frame",
   superseded: "replaced by a newer frame while waiting for the engine",
   outdated: "too old when the engine became free",
+  damaged: "packets were lost, and it could not be decoded",
   stale: "too old after decoding",
   late: "too old on arrival: check the network and the camera's clock",
   backlogged: "the limit of frames in flight is reached: a stage after the engine is too slow",
@@ -149,6 +150,23 @@ export function drops(dropped) {
   const skipped = ([reason]) => kindOf(reason) === "skipped";
   all.sort((a, b) => Number(skipped(a)) - Number(skipped(b)) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
+}
+
+/**
+ * What reads an RTSP camera, and what the network lost.
+ * @param {Settings} settings @param {Status} status @returns {[string, string][]}
+ */
+export function ingestFacts({ detect }, { ingest, ingest_reason, rtp_packets, damaged }) {
+  if (!/^rtsps?:/i.test(detect) || !ingest) return [];
+  const { received = 0, lost = 0 } = rtp_packets;
+  const share = lost ? ` (${((100 * lost) / (received + lost)).toFixed(2)} %)` : "";
+  return [
+    ["Read by", ingest === "rtp" ? "vision-infer, over RTP" : `FFmpeg${ingest_reason ? `: ${ingest_reason}` : ""}`],
+    ...(received
+      ? [/** @type {[string, string]} */ (["Packets lost", `${count(lost)} of ${count(received + lost)}${share}`])]
+      : []),
+    ["Damaged frames", count(damaged)],
+  ];
 }
 
 /** How the video of a stream arrives, for its tile. @param {string} mode @param {SessionFacts | null | undefined} facts */
