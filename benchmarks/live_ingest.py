@@ -221,22 +221,18 @@ def middle(runs: Sequence[tuple[float, ...]], part: float) -> float:
 def cell(runs: Sequence[tuple[float, ...]]) -> str:
     """Return p50 and p95, the medians of all rounds, and p99 of all frames together."""
     together = [value for values in runs for value in values]
-    return f"{middle(runs, 0.5):.1f} / {middle(runs, 0.95):.1f} / {quantile(together, 0.99):.1f}" if together else "–"
+    return f"{middle(runs, 0.5):.1f}/{middle(runs, 0.95):.1f}/{quantile(together, 0.99):.1f}"
 
 
 def age_table(runs: Sequence[AgeRun]) -> list[str]:
     """Return the table of ages, Markdown."""
-    names = [name for name in ("rtp", "ffmpeg", "gstreamer") if any(run.reader == name for run in runs)]
-    heads = [head for name in names for head in ([NAMES[name]] if name == "gstreamer" else [NAMES[name], "as reported"])]
-    lines = ["| Age of a decoded frame, p50 / p95 / p99, ms | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
-    for fps in sorted({run.fps for run in runs}):
-        cells = [f"{fps} frames/s"]
-        for name in names:
-            here = [run for run in runs if (run.fps, run.reader) == (fps, name)]
-            cells.append(cell([run.true for run in here]))
-            if name != "gstreamer":
-                cells.append(cell([run.reported for run in here]))
-        lines.append(f"| {' | '.join(cells)} |")
+    rates = sorted({run.fps for run in runs})
+    lines = [f"| Age, ms: p50/p95/p99 | {' | '.join(f'{fps}/s' for fps in rates)} |", "|---" * (len(rates) + 1) + "|"]
+    for name in (name for name in NAMES if any(run.reader == name for run in runs)):
+        of_rates = [[run for run in runs if (run.fps, run.reader) == (fps, name)] for fps in rates]
+        lines.append(f"| {NAMES[name]} | {' | '.join(cell([run.true for run in here]) for here in of_rates)} |")
+        if name != "gstreamer":
+            lines.append(f"| as it reports | {' | '.join(cell([run.reported for run in here]) for here in of_rates)} |")
     return lines
 
 
