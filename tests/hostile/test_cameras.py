@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 
@@ -62,11 +64,11 @@ def test_a_connection_is_ended_in_time_with_bounded_memory(name: str) -> None:
     assert "127.0.0.1" in error
 
 
-@pytest.fixture
-def stuck() -> Iterator[tuple[threading.Event, threading.Thread]]:
-    """A thread that opens a camera which never stops answering, with a time limit that is far away."""
+@contextmanager
+def stuck(ingest: Literal["rtp", "ffmpeg"]) -> Iterator[tuple[threading.Event, threading.Thread]]:
+    """Run a thread that opens a camera which never stops answering, with a time limit that is far away."""
     stopping = threading.Event()
-    options = LiveOptions(open_timeout_s=600, stall_timeout_s=600)
+    options = LiveOptions(open_timeout_s=600, stall_timeout_s=600, ingest=ingest)
 
     def read(url: str) -> None:
         try:
@@ -81,19 +83,19 @@ def stuck() -> Iterator[tuple[threading.Event, threading.Thread]]:
         yield stopping, thread
 
 
-def test_a_thread_that_is_stuck_in_a_server_ends_when_its_stream_is_removed(
-    stuck: tuple[threading.Event, threading.Thread],
-) -> None:
-    stopping, thread = stuck
-    wait_until(lambda: connection_guard._watch._guards)
-    thread.join(1.5)
-    assert thread.is_alive()
-    stopping.set()
-    began = time.monotonic()
-    thread.join(20)
-    assert not thread.is_alive()
-    assert time.monotonic() - began < 10, "expected: below 2 s"
-    assert not connection_guard._watch._guards
+@pytest.mark.parametrize("ingest", ["rtp", "ffmpeg"])
+def test_a_thread_that_is_stuck_in_a_server_ends_when_its_stream_is_removed(ingest: Literal["rtp", "ffmpeg"]) -> None:
+    with stuck(ingest) as (stopping, thread):
+        if ingest == "ffmpeg":
+            wait_until(lambda: connection_guard._watch._guards)
+        thread.join(1.5)
+        assert thread.is_alive()
+        stopping.set()
+        began = time.monotonic()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert time.monotonic() - began < (10 if ingest == "ffmpeg" else 3), "expected: below 2 s, and 0.3 s over RTP"
+        assert not connection_guard._watch._guards
 
 
 def test_the_frames_of_a_camera_are_limited_to_8k() -> None:

@@ -281,7 +281,7 @@ def test_a_network_leaves_no_thread_behind(cameras: RtspServer) -> None:
     with FaultProxy(cameras.port) as network, opened(network.url("/clock")) as frames:
         next(frames)
         assert len(set(threading.enumerate()) - before) >= 3
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before, "a timer of another test may end meanwhile"
 
 
 def test_only_video_packets_have_a_payload_to_damage() -> None:
