@@ -16,6 +16,9 @@ IDR, P, LONG = slice264(5), slice264(1), slice264(5, 299)
 IDR5, P5, LONG5 = slice265(19), slice265(1), slice265(20, 299)
 PARTS, PARTS5 = fragments264(LONG, 100), fragments265(LONG5, 100)
 
+SIGNED = b"\x06\x05\x20" + bytes(range(1, 20)) + b"\0\0\1\x65\x88" + bytes(range(1, 25)) + b"\0\0\1\x41\x9a\x80"
+ESCAPED = SIGNED.replace(b"\0\0\1", b"\0\0\3\1")
+
 Packet = tuple[int, bool, bytes]
 """The timestamp, the marker bit and the payload; the sequence numbers have no gap."""
 Given = tuple[int, bool, bytes]
@@ -133,6 +136,18 @@ QUIRKS = (
         ((0, False, annex_b(SPS, PPS, IDR)),),
     ),
     Quirk(
+        "units without bytes in an aggregation packet",
+        "https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtpdec_h264.c",
+        ((9, True, b"\x78\0\0" + aggregate(b"", [SPS, b"", PPS, IDR])),),
+        ((0, False, annex_b(SPS, PPS, IDR)),),
+    ),
+    Quirk(
+        "start codes in the SEI, which is signed (ONVIF Media Signing)",
+        "https://github.com/bluenviron/gortsplib/issues/1156",
+        ((9, True, SIGNED), *((9, False, part) for part in fragments264(SIGNED, 30)), (9, True, IDR), (18, True, P)),
+        ((len(SIGNED) // 30 + 2, False, annex_b(ESCAPED, ESCAPED, IDR)), (len(SIGNED) // 30 + 3, False, annex_b(P))),
+    ),
+    Quirk(
         "an aggregation packet that is cut off",
         "https://www.rfc-editor.org/rfc/rfc6184#section-5.7.1",
         ((9, True, aggregate(b"\x78", [SPS, PPS, IDR])[:-1]), (18, True, aggregate(b"\x78", [IDR]) + b"\xff\xff\1")),
@@ -155,6 +170,16 @@ QUIRKS = (
         "https://github.com/AlexxIT/go2rtc/issues/244",
         ((0, True, VPS5), (0, True, SPS5), (0, True, PPS5), (0, True, SEI5), (9, True, IDR5), (18, True, P5)),
         ((4, False, annex_b(VPS5, SPS5, PPS5, SEI5, IDR5)), (5, False, annex_b(P5))),
+        "h265",
+    ),
+    Quirk(
+        "start codes in the SEI before and after the slices, which is signed (ONVIF Media Signing)",
+        "https://github.com/bluenviron/gortsplib/issues/1156",
+        ((9, False, b"\x4e\1" + SIGNED), (9, False, IDR5), (9, True, b"\x50\1" + SIGNED), (18, True, P5)),
+        (
+            (2, False, annex_b(b"\x4e\1" + ESCAPED, IDR5, b"\x50\1" + ESCAPED)),
+            (3, False, annex_b(P5)),
+        ),
         "h265",
     ),
     Quirk(

@@ -23,7 +23,7 @@ class RtpCounts:
     damaged: int = 0
     """The packets that are not valid RTP."""
     restarts: int = 0
-    """How often the source was replaced or its numbers started again."""
+    """How often the numbers started again, with the same source or another one."""
 
 
 @dataclass(slots=True)

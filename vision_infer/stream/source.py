@@ -42,7 +42,7 @@ class LiveOptions:
     """The options of a live source."""
 
     transport: Literal["tcp", "udp"] = "tcp"
-    """The transport of RTSP."""
+    """The transport of RTSP. TCP is used as well if the server refuses UDP."""
     open_timeout_s: float = 10.0
     """The maximum time until a server answers when it is opened, seconds."""
     stall_timeout_s: float = 5.0

@@ -120,9 +120,18 @@ def test_packets_of_another_type_or_session_are_ignored() -> None:
 def test_a_new_source_takes_over_when_the_old_one_is_silent() -> None:
     order = RtpOrder(96)
     passed(order, rtp(b"", 1))
-    new = [rtp(b"", number, ssrc=7) for number in (900, 901, 902)]
-    assert passed(order, *new, now_ns=2 * SECOND) == [(901, 1), (902, 0)]
-    assert (order.ssrc, order.counts.restarts) == (7, 1)
+    new = [rtp(b"", number, ssrc=7) for number in (900, 901, 902, 903)]
+    assert passed(order, *new[:2], now_ns=299 * MS) == []
+    assert passed(order, *new[2:], now_ns=300 * MS) == [(900, 1), (901, 0), (902, 0), (903, 0)]
+    assert (order.ssrc, order.counts.restarts, order.counts.foreign) == (7, 1, 0)
+
+
+def test_a_source_that_changes_between_two_packets_goes_on() -> None:
+    # Seen with a Uniview camera, at each group of pictures: https://github.com/bluenviron/gortsplib/issues/687
+    order = RtpOrder(96)
+    packets = [rtp(b"", number, ssrc=number // 3) for number in range(9)]
+    assert passed(order, *packets) == [(number, 0) for number in range(9)]
+    assert (order.ssrc, order.counts.lost, order.counts.foreign) == (2, 0, 0)
 
 
 def test_two_packets_in_sequence_end_a_jump() -> None:
@@ -130,8 +139,18 @@ def test_two_packets_in_sequence_end_a_jump() -> None:
     assert passed(order, rtp(b"", 1), rtp(b"", 20_000), rtp(b"", 2), rtp(b"", 40_000), rtp(b"", 40_001)) == [
         (1, 0),
         (2, 0),
-        (40_001, 1),
+        (40_000, 1),
+        (40_001, 0),
     ]
+
+
+def test_packets_of_another_source_do_not_wait_without_limit() -> None:
+    order = RtpOrder(96)
+    passed(order, rtp(b"", 1))
+    assert passed(order, *(rtp(b"", number, ssrc=7) for number in range(1000, 2000)))[0] == (1000, 1)
+    for number in range(0, 4000, 2):
+        passed(order, rtp(b"", number, ssrc=8))
+        assert len(order._held) <= 1
 
 
 def test_timestamps_do_not_wrap() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from hashlib import md5
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,3 +103,25 @@ def test_any_challenge_is_parsed_or_ignored(words: list[str]) -> None:
     camera = Authenticator("admin", "secret")
     if camera.challenged(["".join(words)]):
         assert camera.header("PLAY", "rtsp://192.0.2.1/", "00")
+
+
+@given(st.lists(st.text(max_size=60), max_size=10), st.text(max_size=10))
+@settings(max_examples=100)
+def test_any_header_is_parsed_or_ignored(values: list[str], password: str) -> None:
+    camera = Authenticator("admin", password)
+    if camera.challenged([f"Digest {value}" for value in values]):
+        assert camera.header("PLAY", "rtsp://192.0.2.1/", "00")
+
+
+@pytest.mark.parametrize("part", ["a", "a ", " ", "a=", 'a="', 'a=\\"', ",", "Digest ", "Digest a=b,", "a-", '"'])
+def test_a_long_header_takes_bounded_time(part: str) -> None:
+    began = time.process_time()
+    challenges(["Digest " + part * (32_768 // len(part))] * 4)
+    assert time.process_time() - began < 3, "expected: below 0.1 s"
+
+
+def test_values_without_quotes_are_read() -> None:
+    camera = Authenticator("admin", "secret")
+    assert camera.challenged(["Digest realm=cam, nonce=abc==, algorithm=MD5, qop=auth, stale=false"])
+    assert camera.challenge is not None
+    assert (camera.challenge.realm, camera.challenge.nonce, camera.challenge.qop) == ("cam", "abc==", "auth")

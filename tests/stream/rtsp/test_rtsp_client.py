@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_infer.core.errors import RefusedError, StreamError
-from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
+from vision_infer.stream.rtsp.client import RtspClient
+from vision_infer.stream.rtsp.client_events import ClientEvent, PlayBegun, Redirected, ServerEnded
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import (
     InterleavedPacket,
@@ -204,7 +205,15 @@ def test_a_redirect_is_reported_and_not_followed() -> None:
     location = "Location: rtsp://admin:secret@198.51.100.7:8554/other"
     assert server.answer(describe, location, status="302 Found") == [Redirected("rtsp://198.51.100.7:8554/other")]
     assert server.client.to_send() == b""
-    for wrong in ("http://198.51.100.7/", "file:///etc/passwd", "rtsp://", "/other"):
+    for wrong in (
+        "http://198.51.100.7/",
+        "file:///etc/passwd",
+        "rtsp://",
+        "/other",
+        "rtsp://[::1/",
+        "rtsp://a:99999/",
+        "rtsp://a:0/",
+    ):
         server = Server()
         with pytest.raises(RefusedError, match="redirects"):
             server.answer(server.asked("OPTIONS"), f"Location: {wrong}", status="301 Moved")
@@ -237,6 +246,51 @@ def test_a_server_without_get_parameter_is_kept_alive_by_options() -> None:
     assert server.client.deadline_ns == 30 * SECOND
     server.client.tick(30 * SECOND)
     server.asked("OPTIONS")
+
+
+def test_a_keep_alive_that_is_rejected_with_another_number() -> None:
+    # Tapo C220: https://github.com/scottlamb/retina/issues/136
+    server = Server()
+    server.playing()
+    server.client.tick(15 * SECOND)
+    request = server.asked("GET_PARAMETER")
+    assert request.cseq is not None
+    rejected = f"RTSP/1.0 400 Bad Request\r\nCSeq: {request.cseq - 1}\r\n\r\n"
+    assert server.client.receive(rejected.encode(), 15 * SECOND) == []
+    server.client.tick(30 * SECOND)
+    server.asked("OPTIONS")
+
+
+def test_an_empty_continuation_does_not_end_the_headers() -> None:
+    # Luma x20: https://github.com/koush/scrypted/pull/2137
+    server = Server(choose=lambda description: description.media[:1])
+    server.described()
+    server.answer(server.asked("SETUP"), "Session: 821724453759789", " ", "Transport: RTP/AVP/TCP;interleaved=0-1")
+    play = server.asked("PLAY")
+    assert play.headers.get("session") == "821724453759789"
+    assert server.answer(play, "Session: 821724453759789", " ", "RTP-Info: url=rtsp://admin:x@203.0.113.9/;seq=1") == [
+        PlayBegun()
+    ]
+    assert server.client.to_send() == b""
+
+
+def test_bytes_between_packets_are_skipped_once_the_stream_is_set_up() -> None:
+    # Canon VB-H47: https://github.com/bluenviron/gortsplib/pull/653
+    server = Server()
+    server.playing()
+    rtp = b"\x80\x60" + bytes(20)
+    sent = (
+        interleaved_bytes(0, rtp)
+        + b"\x00\x17$\x09\x00\x04\x80junk"
+        + interleaved_bytes(0, rtp)
+        + b"RTSP/1.0 200 OK\r\nCSeq: 99\r\n\r\n"
+    )
+    assert server.client.receive(sent, 0) == [InterleavedPacket(0, rtp)] * 2
+    with pytest.raises(RtspSyntaxError, match="neither RTSP nor packets"):
+        server.client.receive(bytes(200_000), 0)
+    early = Server()
+    with pytest.raises(RtspSyntaxError, match="not RTSP"):
+        early.client.receive(b"\x00\x17junk", 0)
 
 
 def test_a_nonce_that_expires_while_the_stream_plays_is_replaced() -> None:
@@ -309,6 +363,17 @@ def test_udp_ports_are_negotiated() -> None:
     first = server.asked("SETUP")
     assert first.headers.get("transport") == "RTP/AVP;unicast;client_port=5000-5001"
     server.answer(first, "Session: 1", "Transport: RTP/AVP/UDP;unicast;client_port=5000-5001;server_port=43670-43671;ssrc=7C")
+    second = server.asked("SETUP")
+    assert server.client.tracks[0].server_ports == (43670, 43671)
+    server.answer(second, "Session: 1", "Transport: RTP/AVP/UDP;unicast;client_port=5002-5003;server_port=65535")
+    assert server.client.tracks[1].server_ports is None
+    server.asked("PLAY")
+
+
+def test_a_server_that_refuses_udp() -> None:
+    server = Server(udp_ports=[5000, 5002])
+    server.described()
+    server.answer(server.asked("SETUP"), "Session: 1", "Transport: RTP/AVP;unicast;client_port=5000-5001;server_port=43670-43671")
     second = server.asked("SETUP")
     with pytest.raises(TransportRefusedError, match="over UDP"):
         server.answer(second, status="461 Unsupported Transport")

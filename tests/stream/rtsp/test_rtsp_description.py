@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
+import time
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_infer.stream.rtsp.control_url import base_url, joined, split_credentials, without_credentials
+from vision_infer.stream.rtsp.control_url import base_url, joined, redirect_target, split_credentials, without_credentials
 from vision_infer.stream.rtsp.description import DescriptionError, SessionDescription, parse_description
 from vision_infer.stream.rtsp.message import RtspHeaders
 
@@ -168,6 +172,39 @@ def test_limits() -> None:
         parse(*["m=video 0 RTP/AVP 96"] * 65)
     with pytest.raises(DescriptionError, match="lines"):
         parse(*["a=x"] * 5000)
+
+
+def test_a_hostile_description_takes_bounded_time() -> None:
+    formats = " ".join(f"{number % 128:03}" for number in range(60_000))
+    began = time.process_time()
+    parse(f"m=video 0 RTP/AVP {formats}", *["a=rtpmap:300 H264/90000"] * 4000)
+    assert time.process_time() - began < 5, "expected: below 0.3 s"
+    assert parse("m=video 0 RTP/AVP " + "9" * 5000 + " 96").media[0].payload_type == 96
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=100)
+def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
+    with contextlib.suppress(DescriptionError):
+        parse_description(b"m=video 0 RTP/AVP 96\n" + body, URL)
+    with contextlib.suppress(DescriptionError):
+        parse_description(body, URL)
+
+
+@given(
+    st.text(max_size=80),
+    st.text(max_size=40),
+    st.sampled_from(["", "rtsp://", "rtsps://", "rtsp://rtsp://", "rtsp://a:b@", "rtsp://["]),
+)
+@settings(max_examples=150)
+def test_any_url_of_a_server_is_used_without_credentials_or_ignored(text: str, other: str, scheme: str) -> None:
+    base = base_url(RtspHeaders((("content-base", scheme + text),)), URL)
+    control = joined(base, scheme + other)
+    target = redirect_target(scheme + text)
+    for url in (base, control, target):
+        assert "@" not in url.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]
+        assert not re.search(r"[\s\x00-\x1f\x7f]", url)
+    assert target == "" or (urlsplit(target).hostname and urlsplit(target).port != 0)
 
 
 WORDS = ["m=", "a=", "rtpmap:", "fmtp:", "control:", "96", "26", "RTP/AVP", "video", "0", "/", ";", "=", ",", "H264", "Z0=", "\n"]

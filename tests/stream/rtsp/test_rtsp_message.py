@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_infer.stream.rtsp.message import (
     MAX_BODY,
     MAX_HEAD,
+    MAX_SKIPPED,
     InterleavedPacket,
     MessageReader,
     RtspAnswer,
@@ -100,6 +102,63 @@ def test_no_header_is_written_with_a_control_character(text: str) -> None:
         request_bytes("SETUP", f"rtsp://camera/{text}", [])
     with pytest.raises(RtspSyntaxError, match="control character"):
         answer_bytes(200, "OK", [("CSeq", text)])
+
+
+RTP = b"\x80\x60\x00\x01" + bytes(8)
+
+
+def resynced(*chunks: bytes) -> list[RtspEvent]:
+    reader = MessageReader()
+    reader.channels = frozenset({0, 1})
+    return [event for chunk in chunks for event in reader.push(chunk)]
+
+
+@pytest.mark.parametrize("junk", [b"\x00", b"\xff" * 3000, b"\x00$\x07\x00\x0c\x80$$", b"\x80\x60" + bytes(1400), b"1\x00RTSP"])
+@given(st.lists(st.integers(0, 3000), max_size=6))
+@settings(max_examples=20)
+def test_junk_between_packets_is_skipped_however_it_is_divided(junk: bytes, cuts: list[int]) -> None:
+    # https://github.com/bluenviron/gortsplib/pull/653
+    sent = interleaved_bytes(0, RTP) + junk + interleaved_bytes(1, RTP) + junk + OK + interleaved_bytes(0, RTP)
+    places = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
+    events = resynced(*(sent[a:b] for a, b in itertools.pairwise(places)))
+    expected = [InterleavedPacket(0, RTP), InterleavedPacket(1, RTP), answer(OK), InterleavedPacket(0, RTP)]
+    assert events == expected
+
+
+def test_the_bytes_that_are_skipped_are_limited() -> None:
+    with pytest.raises(RtspSyntaxError, match="neither RTSP nor packets"):
+        resynced(*[bytes(1000)] * (MAX_SKIPPED // 1000 + 2))
+    assert len(resynced(*[bytes(1000) + interleaved_bytes(0, RTP)] * 500)) == 500
+
+
+def test_packets_between_the_lines_of_a_message_are_read() -> None:
+    # FFmpeg accepts them as well: https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtsp.c
+    packet = interleaved_bytes(0, RTP + b"\r\n\r\n")
+    head, rest = OK[: OK.index(b"Content")], OK[OK.index(b"Content") :]
+    sent = head + packet + packet + rest
+    for chunks in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
+        assert read(*chunks) == [InterleavedPacket(0, RTP + b"\r\n\r\n")] * 2 + [answer(OK)]
+    with pytest.raises(RtspSyntaxError, match="within the headers"):
+        read(head + interleaved_bytes(0, b"") * 1000)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+def test_any_bytes_are_skipped_in_bounded_memory(chunks: list[bytes]) -> None:
+    reader = MessageReader()
+    reader.channels = frozenset({0, 1})
+    with contextlib.suppress(RtspSyntaxError):
+        for chunk in chunks:
+            reader.push(chunk)
+            assert reader._size <= MAX_HEAD + MAX_BODY + 65_540
+
+
+def test_a_head_in_single_bytes_takes_bounded_time() -> None:
+    began = time.process_time()
+    reader = MessageReader()
+    with contextlib.suppress(RtspSyntaxError):
+        for _ in range(MAX_HEAD):
+            reader.push(b"A")
+    assert time.process_time() - began < 5, "expected: below 1 s"
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))

@@ -62,11 +62,12 @@ def mutated(rng: random.Random) -> bytes:
     parts = list(PARTS)
     for _ in range(rng.randint(0, 3)):
         at = rng.randrange(len(parts))
-        parts[at : at + 1] = rng.choice([[], [parts[at]] * 2, [rng.choice(parts)], [parts[at][: rng.randrange(len(parts[at]))]]])
+        parts[at : at + 1] = rng.choice([[], [parts[at]] * 2, [rng.choice(parts)], [parts[at][: rng.randint(0, len(parts[at]))]]])
     data = bytearray(b"".join(parts))
-    # Half of the changes hit the answers, which are a small part of the bytes.
+    # Either the answers are changed, which are a small part of the bytes, or the packets.
+    answers = rng.random() < 0.5
     for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(len(data) if rng.random() < 0.5 else min(len(data), 1200))
+        at = rng.randrange(1200) if answers else rng.randrange(1200, len(data))
         change = rng.randrange(4)
         if change == 0:
             data[at] = rng.randrange(256)

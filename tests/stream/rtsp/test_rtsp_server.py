@@ -19,7 +19,8 @@ from tests.support.cameras import ClockMount, Codec, Mount, RtspServer
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.live.live_source import LiveSource
 from vision_infer.stream.live.rtsp_stream import UnsupportedByRtpError
-from vision_infer.stream.rtsp.client import PlayBegun, RtspClient
+from vision_infer.stream.rtsp.client import RtspClient
+from vision_infer.stream.rtsp.client_events import PlayBegun
 from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket
 from vision_infer.stream.rtsp.refusal import TransportRefusedError

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.support.rtp_packets import SSRC, rtp, slice264
+from tests.support.waiting import wait_until
 from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.live.rtsp_stream import RtspStream, UnsupportedByRtpError
-from vision_infer.stream.rtsp.message import MessageReader, RtspSyntaxError, ServerRequest, interleaved_bytes
+from vision_infer.stream.rtsp.message import MessageReader, RtspSyntaxError, ServerRequest, interleaved_bytes, request_bytes
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 SHORT = LiveOptions(open_timeout_s=1, stall_timeout_s=0.5)
 SDP = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+
+
+Answers = dict[str, bytes | str | Callable[[ServerRequest], bytes | str]]
 
 
 def reply(request: ServerRequest, *lines: str, status: str = "200 OK", body: str = "") -> bytes:
@@ -34,9 +41,12 @@ def reply(request: ServerRequest, *lines: str, status: str = "200 OK", body: str
 
 @contextmanager
 def camera(
-    answers: dict[str, bytes | str], after_play: bytes = b"", tls: ssl.SSLContext | None = None
+    answers: Answers, after_play: bytes = b"", tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[int, list[ServerRequest]]]:
-    """Run a server that gives one answer per method, a body or a whole response; yield its port and the requests."""
+    """Run a server that gives one answer per method, a body, a whole response, or what a function makes of the request.
+
+    Yields its port and the requests.
+    """
     asked: list[ServerRequest] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -49,6 +59,7 @@ def camera(
                         continue
                     asked.append(request)
                     answer = answers.get(request.method, "")
+                    answer = answer(request) if callable(answer) else answer
                     if isinstance(answer, bytes):
                         connection.sendall(answer.replace(b"CSEQ", str(request.cseq).encode()))
                     else:
@@ -134,7 +145,7 @@ def test_a_redirect_out_of_the_allowed_networks_is_refused() -> None:
 
 
 def test_redirects_without_end_are_refused() -> None:
-    answers: dict[str, bytes | str] = {}
+    answers: Answers = {}
     with camera(answers) as (port, asked):
         answers["OPTIONS"] = moved(f"rtsp://127.0.0.1:{port}/again")
         with pytest.raises(RefusedError, match="more than 3 redirects"):
@@ -176,7 +187,7 @@ def test_what_cannot_be_read_over_rtp_is_named(sdp: str, why: str) -> None:
     [
         (b"", StreamError, "no data for 0.5 s"),
         (interleaved_bytes(0, rtp(slice264(1), 1)), StreamError, "packets arrive, but no complete image"),
-        (b"\x00" * 100, RtspSyntaxError, "rtsp://127.0.0.1:[0-9]+/live: the server sent bytes that are not RTSP"),
+        (b"\x00" * 200_000, RtspSyntaxError, "rtsp://127.0.0.1:[0-9]+/live: the server sent 131072 bytes that are neither RTSP"),
     ],
     ids=["silent", "unusable", "noise"],
 )
@@ -231,6 +242,85 @@ def test_a_camera_over_tls_signs_its_own_certificate(tmp_path: Path) -> None:
     ):
         assert len(list(islice(stream.read(), 500))) == 500
     assert asked[0].url == f"rtsps://127.0.0.1:{port}/live"
+
+
+def test_a_server_that_never_plays_is_given_up_in_time() -> None:
+    """Packets without a picture are no answer to PLAY that could be waited for without limit."""
+    junk = interleaved_bytes(0, rtp(slice264(1)[:1], 1)) + interleaved_bytes(1, b"")
+    began = time.monotonic()
+    with (
+        camera({"DESCRIBE": SDP, "PLAY": junk}) as (port, _),
+        pytest.raises(StreamError, match="no answer within 1 s"),
+    ):
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event())
+    assert time.monotonic() - began < 5, "expected: 1 s"
+
+
+def test_a_server_that_refuses_udp_is_read_over_tcp(caplog: pytest.LogCaptureFixture) -> None:
+    live = replace(SHORT, transport="udp")
+    refused = b"RTSP/1.0 461 Unsupported Transport\r\nCSeq: CSEQ\r\n\r\n"
+
+    def set_up(request: ServerRequest) -> bytes | str:
+        return "" if "interleaved" in (request.headers.get("transport") or "") else refused
+
+    with (
+        camera({"DESCRIBE": SDP, "SETUP": set_up}, packets(3)) as (port, _),
+        RtspStream(f"rtsp://admin:secret@127.0.0.1:{port}/live", live, threading.Event()) as stream,
+    ):
+        assert len(list(islice(stream.read(), 3))) == 3
+    assert "TCP is used" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_no_packet_over_udp_is_explained() -> None:
+    setup = b"RTSP/1.0 200 OK\r\nCSeq: CSEQ\r\nSession: 1\r\nTransport: RTP/AVP;unicast;server_port=65000-99999\r\n\r\n"
+    with (
+        camera({"DESCRIBE": SDP, "SETUP": setup}) as (port, _),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", replace(SHORT, transport="udp"), threading.Event()) as stream,
+        pytest.raises(StreamError, match="no data") as caught,
+    ):
+        list(stream.read())
+    assert "transport: tcp" in caught.value.hint
+
+
+def test_the_end_of_a_stream_is_not_delayed_by_a_server_that_reads_nothing() -> None:
+    ended = threading.Event()
+    answers: Answers = {"DESCRIBE": SDP, "GET_PARAMETER": lambda request: str(ended.wait(20))}
+    with (
+        camera(answers, packets(1)) as (port, _),
+        RtspStream(f"rtsp://127.0.0.1:{port}/live", SHORT, threading.Event()) as stream,
+    ):
+        next(stream.read())
+
+        def fill() -> None:
+            while True:
+                stream._unsent += request_bytes("GET_PARAMETER", "*", [("X", "x" * 30_000)])
+                stream._send()
+
+        with pytest.raises(StreamError, match="reads no requests"):
+            fill()
+        began = time.monotonic()
+        stream.close()
+        assert time.monotonic() - began < 0.5
+        ended.set()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_connections_leave_no_socket_behind() -> None:
+    refused = b"RTSP/1.0 404 Not Found\r\nCSeq: CSEQ\r\n\r\n"
+    with camera({"DESCRIBE": SDP}, packets(1)) as (port, _), camera({"DESCRIBE": refused}) as (missing, _):
+        before = descriptors()
+        for transport in ("tcp", "udp"):
+            live = replace(SHORT, transport=transport, stall_timeout_s=0.01)
+            for _ in range(25):
+                with RtspStream(f"rtsp://127.0.0.1:{port}/live", live, threading.Event()) as stream:
+                    assert transport == "udp" or next(stream.read())
+                with pytest.raises(RefusedError):
+                    RtspStream(f"rtsp://127.0.0.1:{missing}/live", live, threading.Event())
+        wait_until(lambda: descriptors() <= before, lambda: f"{descriptors()} instead of {before} descriptors", 5)
 
 
 def test_a_closed_port_and_an_unknown_name() -> None:

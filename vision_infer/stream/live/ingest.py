@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from av.codec.hwaccel import HWAccel
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.live_packets import LivePackets
 from vision_infer.stream.live.open_live import kind_of
@@ -68,6 +69,12 @@ def open_packets(
         with error.connection if isinstance(error, UnsupportedByRtpError) else nullcontext():
             if ingest == "rtp":
                 raise
-            packets = LivePackets(spec, stopping, clock, log, hwaccel)
+            try:
+                packets = LivePackets(spec, stopping, clock, log, hwaccel)
+            except StreamError as other:
+                # The next attempt uses only one connection: some cameras accept no second one.
+                if isinstance(error, UnsupportedByRtpError) and not isinstance(other, RefusedError):
+                    failed(error.message)
+                raise
         failed(error.message)  # only now: a camera that starts up may describe nothing
         return packets

@@ -16,10 +16,16 @@ from vision_infer.stream.source import LiveOptions
 _UDP_BUFFER = 2_000_000
 """The size of the receive buffer over UDP, bytes: a key frame arrives in a burst."""
 _TRIES = 50
+_READ = 65_536
+_BURST = 64
+"""The maximum number of UDP packets that are read at once."""
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def connected(url: str, live: LiveOptions) -> socket.socket:
     """Return a connection to the host of a URL, with TLS for ``rtsps``. The certificate is not verified: cameras sign their own.
+
+    The connection does not block.
 
     Raises:
         RefusedError: The host is not allowed.
@@ -34,16 +40,43 @@ def connected(url: str, live: LiveOptions) -> socket.socket:
     except (socket.gaierror, UnicodeError):
         raise unknown_host(url) from None
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if scheme != "rtsps":
-        return opened
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        return context.wrap_socket(opened, server_hostname=parts.hostname)
-    except BaseException:
-        opened.close()
-        raise
+    if scheme == "rtsps":
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        try:
+            opened = context.wrap_socket(opened, server_hostname=parts.hostname)
+        except BaseException:
+            opened.close()
+            raise
+    opened.setblocking(False)
+    return opened
+
+
+def sent(connection: socket.socket, data: bytearray) -> int:
+    """Return the number of bytes that a connection has accepted."""
+    with suppress(*_NOT_NOW):
+        return connection.send(data)
+    return 0
+
+
+def received(connection: socket.socket) -> list[bytes]:
+    """Return what a connection has received; an empty item at its end."""
+    with suppress(*_NOT_NOW):
+        return [connection.recv(_READ)]
+    return []
+
+
+def received_packets(opened: socket.socket, peer: str) -> list[bytes]:
+    """Return the UDP packets of one address that have arrived."""
+    found: list[bytes] = []
+    # A refusal is the answer to one of our own packets.
+    with suppress(BlockingIOError, ConnectionRefusedError):
+        for _ in range(_BURST):
+            data, (address, *_) = opened.recvfrom(_READ)
+            if address == peer and data:
+                found.append(data)
+    return found
 
 
 def unreachable(shown: str, error: Exception, limit_s: float) -> StreamError:

@@ -6,6 +6,7 @@ address that was checked is connected to, also after a redirect, and over UDP on
 
 from __future__ import annotations
 
+import logging
 import secrets
 import selectors
 import socket
@@ -18,25 +19,36 @@ from typing import NamedTuple
 from vision_infer.config.secrets.credentials import credentials_for
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import RefusedError, StreamError
-from vision_infer.stream.live.rtsp_sockets import connected, udp_pair, unreachable, with_credentials
+from vision_infer.stream.live.rtsp_sockets import (
+    connected,
+    received,
+    received_packets,
+    sent,
+    udp_pair,
+    unreachable,
+    with_credentials,
+)
 from vision_infer.stream.redact import redact
 from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
-from vision_infer.stream.rtsp.client import ClientEvent, PlayBegun, Redirected, RtspClient, ServerEnded
+from vision_infer.stream.rtsp.client import RtspClient
+from vision_infer.stream.rtsp.client_events import ClientEvent, PlayBegun, Redirected, ServerEnded
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket, RtspSyntaxError
+from vision_infer.stream.rtsp.refusal import TransportRefusedError
 from vision_infer.stream.rtsp.sound_track import RtpSoundTrack, TimedSound, unsupported_sound
 from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture, unsupported
 from vision_infer.stream.source import LiveOptions
 
-_READ = 65_536
-_BURST = 64
-"""The maximum number of UDP packets that are read at once."""
+_MAX_UNSENT = 65_536
+"""The maximum number of bytes that wait until the server reads them."""
 _POLL_S = 0.25
 """The maximum time until it is noticed that the stream was removed, seconds."""
 _MAX_REDIRECTS = 3
 _MAX_BYTES = 32_000_000
 """The maximum that a server may send without a picture; a key frame has a few megabytes."""
 _SECOND = 1_000_000_000
+_NO_UDP = "A firewall may drop the packets. Set transport: tcp for this stream."
+_log = logging.getLogger("vision_infer.stream")
 _HOLE = b"\x80\x00\x00\x00"
 """A packet without a payload, after which a firewall lets the packets of the server pass."""
 
@@ -100,15 +112,9 @@ class RtspStream:
         self._early: list[ReadPicture] = []
         self._opened = ExitStack()
         self._playing = False
+        self._open_until_ns = self._now() + round(live.open_timeout_s * _SECOND)
         try:
-            for _ in range(_MAX_REDIRECTS):
-                self._connect(url)
-                target = self._play()
-                if target is None:
-                    return
-                self.close()
-                url = with_credentials(url, target)
-            raise RefusedError(f"{self._shown}: more than {_MAX_REDIRECTS} redirects", "Use the URL of the stream itself.")
+            self._open(url)
         except UnsupportedByRtpError:
             raise
         except BaseException:
@@ -127,8 +133,7 @@ class RtspStream:
             self._playing = False
             with suppress(StreamError, OSError):
                 self._client.teardown(self._now())
-                self._connection.settimeout(0.1)
-                self._connection.sendall(self._client.to_send())
+                self._send()  # the answer is not awaited
         self._opened.close()
 
     def read(self) -> Iterator[ReadPicture]:
@@ -152,7 +157,8 @@ class RtspStream:
             limit_s = self._live.stall_timeout_s
             if self._now() - last_ns > limit_s * _SECOND:
                 self.silent = not self._packets
-                raise StreamError(f"{self._shown}: {self._missing()} for {limit_s:g} s", "Check the camera and the network.")
+                hint = _NO_UDP if self._udp and self.silent else "Check the camera and the network."
+                raise StreamError(f"{self._shown}: {self._missing()} for {limit_s:g} s", hint)
             if self._bytes > _MAX_BYTES:
                 message = f"{self._shown}: the server sent more than {_MAX_BYTES // 1_000_000} MB without a complete frame"
                 raise StreamError(message, "Check the stream's format and bit rate.")
@@ -162,9 +168,30 @@ class RtspStream:
             return "no data"
         return "packets arrive, but no complete image" if self._video_packets else "sound arrives, but no video"
 
-    def _connect(self, url: str) -> None:
+    def _open(self, url: str) -> None:
+        """Connect and play; follow redirects, and use TCP if the server refuses UDP."""
+        udp, redirects = self._live.transport == "udp", 0
+        while redirects < _MAX_REDIRECTS:
+            self._connect(url, udp)
+            try:
+                target = self._play()
+            except TransportRefusedError:
+                if not udp:
+                    raise
+                _log.warning("%s: the server does not offer RTSP over UDP (461); TCP is used", self._shown)
+                udp = False
+            else:
+                if target is None:
+                    return
+                url = with_credentials(url, target)
+                redirects += 1
+            self.close()
+        raise RefusedError(f"{self._shown}: more than {_MAX_REDIRECTS} redirects", "Use the URL of the stream itself.")
+
+    def _connect(self, url: str, udp: bool) -> None:
         """Open the sockets."""
         self._udp: list[socket.socket] = []
+        self._unsent = bytearray()
         self._video: RtpVideoTrack | None = None
         self._heard: RtpSoundTrack | None = None
         self._selector = selectors.DefaultSelector()
@@ -175,7 +202,7 @@ class RtspStream:
             raise unreachable(self._shown, error, self._live.open_timeout_s) from None
         self._peer = self._connection.getpeername()[0]
         self._selector.register(self._connection, selectors.EVENT_READ, -1)
-        if self._live.transport == "udp":
+        if udp:
             for _ in range(1 + self._live.audio):
                 self._udp += [self._opened.enter_context(opened) for opened in udp_pair(self._connection)]
             for channel, opened in enumerate(self._udp):
@@ -190,6 +217,8 @@ class RtspStream:
         self._client.start(self._now())
         self._playing = True
         while not self._stopping.is_set():
+            if self._now() >= self._open_until_ns:
+                raise unreachable(self._shown, TimeoutError(), self._live.open_timeout_s)
             events, pictures = self._step()
             self._early += pictures
             if events is None:
@@ -236,8 +265,7 @@ class RtspStream:
         now = self._now()
         self._client.tick(now)
         try:
-            if out := self._client.to_send():
-                self._connection.sendall(out)
+            self._send()
             ready = self._ready(now)
             now = self._now()
             events: list[ClientEvent] = []
@@ -262,6 +290,14 @@ class RtspStream:
             pictures += self._video.expire(now)
         return events, self._read(pictures)
 
+    def _send(self) -> None:
+        """Send what is due, as far as the connection takes it: a server that reads nothing must not delay the stream's end."""
+        self._unsent += self._client.to_send()
+        if self._unsent:
+            del self._unsent[: sent(self._connection, self._unsent)]
+            if len(self._unsent) > _MAX_UNSENT:
+                raise StreamError(f"{self._shown}: the server reads no requests", "Check the camera and the network.")
+
     def _ready(self, now_ns: int) -> list[int]:
         """Wait for data, and return the channels that have some; -1 is the connection itself."""
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
@@ -274,16 +310,7 @@ class RtspStream:
 
     def _received(self, channel: int) -> list[bytes]:
         """Return what a socket has received; one empty item at the end of the connection."""
-        if channel < 0:
-            return [self._connection.recv(_READ)]
-        found: list[bytes] = []
-        # A refusal is the answer to one of our own packets.
-        with suppress(BlockingIOError, ConnectionRefusedError):
-            for _ in range(_BURST):
-                data, (address, *_) = self._udp[channel].recvfrom(_READ)
-                if address == self._peer and data:
-                    found.append(data)
-        return found
+        return received(self._connection) if channel < 0 else received_packets(self._udp[channel], self._peer)
 
     def _packet(self, packet: InterleavedPacket, now_ns: int) -> list[TimedPicture]:
         channel, data = packet
@@ -317,7 +344,7 @@ class RtspStream:
         for place, opened in enumerate(self._udp[: 2 * len(self._client.tracks)]):
             ports = self._client.tracks[place // 2].server_ports
             if ports is not None:
-                with suppress(OSError, OverflowError):
+                with suppress(OSError):
                     opened.sendto(_HOLE, (self._peer, ports[place % 2]))
 
     def _read(self, pictures: list[TimedPicture]) -> list[ReadPicture]:

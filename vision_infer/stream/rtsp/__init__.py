@@ -2,7 +2,8 @@
 
 No module of this package opens a socket, reads a clock or starts a thread, so each behavior of a server can be tested with bytes:
 
-- :mod:`~vision_infer.stream.rtsp.client`: the dialog with a server, from ``OPTIONS`` to ``TEARDOWN``
+- :mod:`~vision_infer.stream.rtsp.client`: the dialog with a server, from ``OPTIONS`` to ``TEARDOWN``; its output is in
+  :mod:`~vision_infer.stream.rtsp.client_events`
 - :mod:`~vision_infer.stream.rtsp.message`: requests, responses and interleaved packets in a stream of bytes
 - :mod:`~vision_infer.stream.rtsp.authentication`: Basic and Digest
 - :mod:`~vision_infer.stream.rtsp.description`: the SDP of a server, with :mod:`~vision_infer.stream.rtsp.control_url`

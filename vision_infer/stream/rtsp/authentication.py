@@ -126,7 +126,7 @@ class Authenticator:
             return None
         self._count += 1
         if asked.scheme == "basic":
-            return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
+            return "Basic " + base64.b64encode(_bytes(f"{self.user}:{self.password}")).decode("ascii")
         secret = self._hash(f"{self.user}:{asked.realm}:{self.password}")
         if asked.algorithm.lower().endswith("-sess"):
             secret = self._hash(f"{secret}:{asked.nonce}:{cnonce}")
@@ -147,7 +147,11 @@ class Authenticator:
 
     def _hash(self, text: str) -> str:
         assert self.challenge is not None
-        return hashlib.new(self.challenge.hash_name, text.encode(), usedforsecurity=False).hexdigest()
+        return hashlib.new(self.challenge.hash_name, _bytes(text), usedforsecurity=False).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # an argument of the command line may have bytes that are not UTF-8
 
 
 def _quoted(text: str) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.authentication import Authenticator
-from vision_infer.stream.rtsp.control_url import base_url, split_credentials
+from vision_infer.stream.rtsp.client_events import ClientEvent, PlayBegun, Redirected, ServerEnded, TrackSetup
+from vision_infer.stream.rtsp.control_url import base_url, redirect_target, split_credentials
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription, parse_description
 from vision_infer.stream.rtsp.message import (
     InterleavedPacket,
@@ -40,39 +41,7 @@ _INTERLEAVED = re.compile(r"interleaved=\s*(\d{1,3})(?:\s*-\s*\d{1,3})?", re.ASC
 _SERVER_PORT = re.compile(r"server_port=\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
 _TIMEOUT = re.compile(r"timeout\s*=\s*(\d{1,6})", re.IGNORECASE | re.ASCII)
 _REDIRECTS = frozenset({301, 302, 303, 305, 307, 308})
-_URL = re.compile(r"(?i)rtsps?://[^\s/?#][^\s\x00-\x1f\x7f]{0,2000}")
-
-
-@dataclass(frozen=True, slots=True)
-class PlayBegun:
-    """The server has answered PLAY. Packets may have arrived before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Redirected:
-    """The server sends the client to another URL. The caller decides whether that URL is allowed, and opens a connection."""
-
-    url: str
-    """An ``rtsp`` or ``rtsps`` URL without credentials."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerEnded:
-    """The server has ended the session."""
-
-
-ClientEvent = InterleavedPacket | PlayBegun | Redirected | ServerEnded
-
-
-@dataclass(slots=True)
-class TrackSetup:
-    """A stream that is being set up."""
-
-    media: MediaSection
-    server_ports: tuple[int, int] | None = None
-    """The server's ports for RTP and RTCP over UDP; None over TCP, or if the server names none."""
-    channel: int = 0
-    """The interleaved channel of RTP, as the server numbers it; RTCP has the next one."""
+_MAX_PORT = 65_535
 
 
 @dataclass(slots=True)
@@ -241,13 +210,15 @@ class RtspClient:
         if answer.status < 200:
             return
         request = self._pending(answer)
+        if self._alive_ns is not None and answer.status >= 400 and answer.status != 401:
+            # Even if the number is that of an earlier request: https://github.com/scottlamb/retina/issues/136
+            self._keep_alive = "OPTIONS"
         if request is None or request.method == "TEARDOWN":
             return
         if answer.status == 401:
             self._authenticate(request, answer)
         elif self._alive_ns is not None:
-            if answer.status >= 400:
-                self._keep_alive = "OPTIONS"
+            return
         elif answer.status in _REDIRECTS:
             self._redirected(answer.headers.get("location"), out)
         elif request.method == "OPTIONS":  # a server that does not know it is asked for its description anyway
@@ -301,6 +272,7 @@ class RtspClient:
         if channel in self._channels or channel + 1 in self._channels or channel > 254:
             raise RtspSyntaxError(f"{self._shown}: the server uses channel {channel} for two streams")
         self._channels |= {channel: 2 * index, channel + 1: 2 * index + 1}
+        self._reader.channels = frozenset(self._channels)
         self.tracks[index].channel = channel
 
     def _set_up(self, answer: RtspAnswer) -> None:
@@ -322,7 +294,8 @@ class RtspClient:
                 self._map(index, int(channels[1]))
         elif ports := _SERVER_PORT.search(transport):
             first = int(ports[1])
-            track.server_ports = first, int(ports[2] or first + 1)
+            second = int(ports[2] or first + 1)
+            track.server_ports = (first, second) if max(first, second) <= _MAX_PORT else None
         self._tracks_set_up += 1
         if self._tracks_set_up < len(self.tracks):
             self._set_up_next(self._tracks_set_up)
@@ -330,10 +303,11 @@ class RtspClient:
             self._request("PLAY", self._control, ("Range", "npt=0.000-"))
 
     def _redirected(self, location: str | None, out: list[ClientEvent]) -> None:
-        if location is None or _URL.fullmatch(location) is None:
+        target = redirect_target(location or "")
+        if not target:
             raise RefusedError(f"{self._shown}: the server redirects to an address that is not an RTSP URL", "Check the URL.")
         self._ended = True
-        out.append(Redirected(split_credentials(location)[0]))
+        out.append(Redirected(target))
 
     def _asked(self, request: ServerRequest, out: list[ClientEvent]) -> None:
         """Answer a request of the server."""

@@ -29,6 +29,18 @@ def split_credentials(url: str) -> tuple[str, str, str]:
     return without_credentials(url), unquote(user), unquote(password)
 
 
+def redirect_target(location: str) -> str:
+    """Return the URL of a ``Location`` header without credentials; empty if it is not an RTSP URL with a valid host and port."""
+    url = without_credentials(location)
+    if not _ABSOLUTE.fullmatch(url) or not _USABLE.fullmatch(url):
+        return ""
+    try:
+        parts = urlsplit(url)
+        return url if parts.hostname and parts.port != 0 else ""
+    except ValueError:
+        return ""
+
+
 def base_url(headers: RtspHeaders, request_url: str) -> str:
     """Return the base of relative URLs: ``Content-Base``, ``Content-Location``, or the URL of the request, in this order.
 

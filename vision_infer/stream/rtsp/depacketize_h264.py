@@ -8,10 +8,12 @@ from vision_infer.stream.rtsp.nal_pieces import (
     FIRST,
     HEAD,
     KEY,
+    OPAQUE,
     OTHER,
     SLICE,
     Piece,
     aggregated,
+    escaped,
     started,
     without_start,
 )
@@ -23,7 +25,7 @@ _IDR = 5
 _SEI = 6
 _RECOVERY_POINT = 6
 """The type of the SEI message that marks a key frame without an IDR picture (H.264, annex D.1.8)."""
-_SLICES, _HEADS = frozenset({1, 2, _IDR}), frozenset({_SEI, 7, 8, 9})
+_SLICES, _HEADS = frozenset({1, 2, _IDR}), frozenset({7, 8, 9})
 
 
 class H264Depacketizer:
@@ -38,6 +40,8 @@ class H264Depacketizer:
         """Whether a fragmented unit has begun."""
         self._header = b""
         """The header of a unit whose fragments were empty so far."""
+        self._opaque = False
+        """Whether the fragmented unit is an SEI unit."""
 
     def push(self, packet: RtpPacket, lost: int) -> list[Piece]:
         """Return the pieces of a packet: see :class:`~vision_infer.stream.rtsp.nal_pieces.Depacketizer`."""
@@ -77,8 +81,10 @@ class H264Depacketizer:
             return []
         if self._header:
             unit, self._header = self._header, b""
-            return [started(_flags, unit, data, at, end)]
-        return [(CONTINUES, data[at:end])]
+            flags, piece = started(_flags, unit, data, at, end)
+            self._opaque = bool(flags & OPAQUE)
+            return [(flags, piece)]
+        return [(CONTINUES, escaped(data[at:end]) if self._opaque else data[at:end])]
 
 
 def _flags(data: bytes, at: int, end: int) -> int:
@@ -89,6 +95,6 @@ def _flags(data: bytes, at: int, end: int) -> int:
     if kind in _SLICES:
         # first_mb_in_slice is 0 if its first bit is 1 (H.264, 7.3.3).
         return SLICE | (FIRST if after & 0x80 else 0) | (KEY if kind == _IDR else 0)
-    if kind in _HEADS:
-        return HEAD | (KEY if kind == _SEI and after == _RECOVERY_POINT else 0)
-    return OTHER
+    if kind == _SEI:
+        return HEAD | OPAQUE | (KEY if after == _RECOVERY_POINT else 0)
+    return HEAD if kind in _HEADS else OTHER

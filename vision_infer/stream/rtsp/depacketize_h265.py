@@ -8,10 +8,12 @@ from vision_infer.stream.rtsp.nal_pieces import (
     FIRST,
     HEAD,
     KEY,
+    OPAQUE,
     OTHER,
     SLICE,
     Piece,
     aggregated,
+    escaped,
     started,
     without_start,
 )
@@ -20,8 +22,10 @@ from vision_infer.stream.rtsp.rtp import RtpPacket
 _AGGREGATION, _FRAGMENT = 48, 49
 _LAST_SLICE = 31
 _FIRST_KEY, _LAST_KEY = 16, 23
-_HEADS = frozenset({32, 33, 34, 35, 39})
-"""Parameter sets, the delimiter, and the SEI that precedes a picture."""
+_HEADS = frozenset({32, 33, 34, 35})
+"""Parameter sets and the delimiter."""
+_SEIS = {39: HEAD | OPAQUE, 40: OTHER | OPAQUE}
+"""Supplemental information before and after the slices of a picture."""
 
 
 class H265Depacketizer:
@@ -35,6 +39,8 @@ class H265Depacketizer:
         """Whether a fragmented unit has begun."""
         self._header = b""
         """The header of a unit whose fragments were empty so far."""
+        self._opaque = False
+        """Whether the fragmented unit is an SEI unit."""
 
     def push(self, packet: RtpPacket, lost: int) -> list[Piece]:
         """Return the pieces of a packet: see :class:`~vision_infer.stream.rtsp.nal_pieces.Depacketizer`."""
@@ -73,8 +79,10 @@ class H265Depacketizer:
             return []
         if self._header:
             unit, self._header = self._header, b""
-            return [started(_flags, unit, data, at, end)]
-        return [(CONTINUES, data[at:end])]
+            flags, piece = started(_flags, unit, data, at, end)
+            self._opaque = bool(flags & OPAQUE)
+            return [(flags, piece)]
+        return [(CONTINUES, escaped(data[at:end]) if self._opaque else data[at:end])]
 
 
 def _flags(data: bytes, at: int, end: int) -> int:
@@ -85,4 +93,4 @@ def _flags(data: bytes, at: int, end: int) -> int:
     if kind <= _LAST_SLICE:
         # first_slice_segment_in_pic_flag is the first bit (H.265, 7.3.6.1).
         return SLICE | (FIRST if data[at + 2] & 0x80 else 0) | (KEY if _FIRST_KEY <= kind <= _LAST_KEY else 0)
-    return HEAD if kind in _HEADS else OTHER
+    return _SEIS.get(kind) or (HEAD if kind in _HEADS else OTHER)

@@ -100,9 +100,10 @@ class _Section:
     def of_format(self, name: str, payload_type: str) -> str:
         """Return what an attribute says about a payload type."""
         for key, value in self.attributes:
-            number, _, text = value.partition(" ")
-            if key == name and number == payload_type:
-                return text.strip()
+            if key == name:
+                number, _, text = value.partition(" ")
+                if number == payload_type:
+                    return text.strip()
         return ""
 
 
@@ -147,7 +148,8 @@ def _media(section: _Section, sections: list[_Section], base: str) -> MediaSecti
     """Return a media section, or None if it is not RTP or has no valid payload type."""
     if "RTP/" not in section.protocol:
         return None
-    found = [name for name in section.formats if name.isascii() and name.isdigit() and int(name) < 128]
+    numbers = (name for name in section.formats if name.isascii() and name.isdigit() and len(name) <= 3)
+    found = list(dict.fromkeys(name for name in numbers if int(name) < 128))
     if not found:
         return None
     # Of several formats, the first that has a name.

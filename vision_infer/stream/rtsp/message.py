@@ -1,14 +1,15 @@
 """RTSP 1.0 messages (RFC 2326) and interleaved packets (section 10.12) in a stream of bytes.
 
 The reader accepts what cameras get wrong without harm: a line end without CR, any case of header names, spaces around values, a
-missing reason, empty lines between messages. It refuses what makes the next message ambiguous: a length that is not a number, two
-different lengths, a first line that is neither a message nor a packet.
+missing reason, empty lines between messages, packets between the lines of a message. It refuses what makes the next message
+ambiguous: a length that is not a number, two different lengths, a first line that is neither a message nor a packet. Once packets
+are expected, it skips what is between them up to the next packet or response.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,13 +21,21 @@ MAX_HEADERS = 128
 """The maximum number of headers of a message."""
 MAX_BODY = 262_144
 """The maximum size of a message's body, bytes."""
+MAX_SKIPPED = 131_072
+"""The maximum number of consecutive bytes that are skipped: a packet of the maximum size whose header is missing, twice."""
+_MAX_INNER = 64
+"""The maximum number of packets between the lines of a message."""
 _DOLLAR = 0x24
 _FRAME_HEAD = 4
 _LINE_ENDS = b"\r\n"
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_HEAD_END = re.compile(rb"\r?\n(?:\r?\n|(?=(\$)))")
 _STATUS_LINE = re.compile(r"RTSP/\d\.\d +(\d{3})(?: +(.*))?", re.IGNORECASE)
 _REQUEST_LINE = re.compile(r"([A-Z_]{3,20}) +(\S+) +RTSP/\d\.\d", re.IGNORECASE)
-_STARTS = re.compile(rb"(?i)[a-z_]{1,20}[ /]")
+_STARTS = re.compile(rb"(?i)[a-z_]{3,20}[ /]|[a-z_]{1,20}\Z")
+_NEXT = re.compile(rb"(?s)RTSP/\d\.\d \d|(?=\$(.)..[\x80-\xbf])")
+"""A response, or a packet of version 2 of RTP or RTCP."""
+_NEXT_SIZE = 10
+"""The number of bytes that are compared with it."""
 _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -96,10 +105,13 @@ class MessageReader:
     """Splits the bytes of a connection into messages and interleaved packets, however they are divided into chunks."""
 
     def __init__(self) -> None:
+        self.channels: Container[int] = ()
+        """The channels on which packets are expected; none means that nothing is skipped."""
         self._chunks: list[bytes] = []
         self._size = 0
         self._need = 1
         """The number of bytes without which the next message or packet cannot be complete."""
+        self._skipped = 0
 
     def push(self, chunk: bytes) -> list[RtspEvent]:
         """Add bytes. Returns the messages and packets that are now complete.
@@ -118,36 +130,54 @@ class MessageReader:
         while at < end:
             first = data[at]
             if first == _DOLLAR:
-                if end - at < _FRAME_HEAD:
-                    self._need = _FRAME_HEAD
-                    break
-                body = at + _FRAME_HEAD
-                after = body + (data[at + 2] << 8 | data[at + 3])
-                if after > end:
-                    self._need = after - at
-                    break
-                events.append(InterleavedPacket(data[at + 1], data[body:after]))
-                at = after
+                after = self._packet(data, at, events)
             elif first in _LINE_ENDS:
-                at += 1
-            else:
+                after = at + 1
+            elif _STARTS.match(data, at):
+                data = self._without_packets(data, at, events)
+                end = len(data)
                 after = self._message(data, at, events)
-                if not after:
-                    break
-                at = after
+            else:
+                after = self._skip(data, at)
+            if not after:
+                break
+            at = after
+        if events:
+            self._skipped = 0
         rest = data[at:] if at else data
         self._chunks, self._size = [rest] if rest else [], len(rest)
         return events
 
+    def _packet(self, data: bytes, at: int, events: list[RtspEvent]) -> int:
+        """Read a packet. Returns as :meth:`_message` does."""
+        available = len(data) - at
+        size = _FRAME_HEAD + (data[at + 2] << 8 | data[at + 3]) if available >= _FRAME_HEAD else _FRAME_HEAD
+        if available < size:
+            self._need = size
+            return 0
+        events.append(InterleavedPacket(data[at + 1], data[at + _FRAME_HEAD : at + size]))
+        return at + size
+
+    def _without_packets(self, data: bytes, at: int, events: list[RtspEvent]) -> bytes:
+        """Take out the packets between the lines of a message, which FFmpeg accepts as well.
+
+        See ``ff_rtsp_read_reply`` in https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtsp.c.
+        """
+        for _ in range(_MAX_INNER):
+            found = _HEAD_END.search(data, at, at + MAX_HEAD)
+            after = self._packet(data, found.end(), events) if found and found[1] else 0
+            if not found or not after:
+                return data
+            data = data[: found.end()] + data[after:]
+        raise RtspSyntaxError(f"the server sent more than {_MAX_INNER} packets within the headers of a message")
+
     def _message(self, data: bytes, at: int, events: list[RtspEvent]) -> int:
         """Read a message. Returns the position after it; 0 if it is incomplete, with the number of bytes that it needs noted."""
         found = _HEAD_END.search(data, at, at + MAX_HEAD)
-        if found is None:
+        if found is None or found[1]:
             available = len(data) - at
-            if available >= MAX_HEAD:
+            if available >= MAX_HEAD and found is None:
                 raise RtspSyntaxError(f"the server sent RTSP headers of more than {MAX_HEAD} bytes")
-            if available > 20 and _STARTS.match(data, at) is None:
-                raise RtspSyntaxError("the server sent bytes that are not RTSP")
             self._need = available + 1
             return 0
         first, headers = _head(data[at : found.start()])
@@ -156,6 +186,24 @@ class MessageReader:
             self._need = after - at
             return 0
         events.append(_event(first, headers, data[found.end() : after]))
+        return after
+
+    def _skip(self, data: bytes, at: int) -> int:
+        """Skip what is neither a packet nor a message. Returns as :meth:`_message` does.
+
+        One camera sends other bytes between packets (https://github.com/bluenviron/gortsplib/pull/653), old versions of live555
+        send only a part of a packet (https://github.com/scottlamb/retina/issues/17).
+        """
+        if not self.channels:
+            raise RtspSyntaxError("the server sent bytes that are not RTSP")
+        starts = (found.start() for found in _NEXT.finditer(data, at) if not found[1] or found[1][0] in self.channels)
+        after = next(starts, max(at, len(data) - _NEXT_SIZE))
+        self._skipped += after - at
+        if self._skipped > MAX_SKIPPED:
+            raise RtspSyntaxError(f"the server sent {MAX_SKIPPED} bytes that are neither RTSP nor packets")
+        if after == at:
+            self._need = len(data) - at + 1
+            return 0
         return after
 
 

@@ -25,6 +25,8 @@ OTHER = 16
 """A unit begins that is none of these; it belongs to the present picture."""
 DAMAGED = 32
 """A part of the payload could not be used."""
+OPAQUE = 64
+"""A unit of supplemental information (SEI) begins, in which start codes mean nothing."""
 
 Piece = tuple[int, bytes]
 """What begins with the piece, as flags, and its bytes."""
@@ -59,6 +61,8 @@ def started(flags: Callable[[bytes, int, int], int], header: bytes, data: bytes,
     """
     piece = b"\0\0\0\1" + header + data[at:end]
     found = flags(piece, 4, len(piece))
+    if found & OPAQUE:
+        return found, piece[:4] + escaped(piece[4:])
     inner = piece.find(_START, 4 + len(header), _LOOK_AT)
     while inner >= 0:
         found |= flags(piece, inner + 3, len(piece))
@@ -75,13 +79,27 @@ def without_start(data: bytes, begin: int, end: int) -> int:
 
 
 def aggregated(data: bytes, at: int, end: int) -> Iterator[tuple[int, int] | None]:
-    """Yield the beginning and the end of each unit of an aggregation packet; None for a part that is damaged."""
-    while at < end:
-        size = data[at] << 8 | data[at + 1] if at + 2 <= end else 0
+    """Yield the beginning and the end of each unit of an aggregation packet; None for a part that is damaged.
+
+    Units without bytes are left out, as in https://github.com/FFmpeg/FFmpeg/blob/master/libavformat/rtpdec_h264.c, and so are
+    zeros at the end, which are padding.
+    """
+    while at + 2 <= end:
+        size = data[at] << 8 | data[at + 1]
         at += 2
-        if size == 0 or at + size > end:
-            if data[max(0, at - 2) : end].strip(b"\0"):  # zeros are padding
-                yield None
+        if at + size > end:
+            yield None
             return
-        yield at, at + size
+        if size:
+            yield at, at + size
         at += size
+    if at < end and data[at]:
+        yield None
+
+
+def escaped(data: bytes) -> bytes:
+    """Return a part of an SEI unit without start codes in it.
+
+    A signature of the video may contain some (ONVIF Media Signing): https://github.com/bluenviron/gortsplib/issues/1156.
+    """
+    return data.replace(_START, b"\0\0\3\1")

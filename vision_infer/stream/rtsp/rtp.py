@@ -20,8 +20,10 @@ _MASK = 0xFFFF
 _MAX_GAP = 3000
 """The maximum number of consecutive packets that count as lost (MAX_DROPOUT of RFC 3550, appendix A.1)."""
 _MISSED_KEPT = 128
-_SILENT_NS = 1_000_000_000
+_SILENT_NS = 300_000_000
 """The time without a packet of the present source after which another source may take its place, nanoseconds."""
+_MAX_HELD = 256
+"""The maximum number of packets of another source that are held back."""
 
 
 class RtpPacket(NamedTuple):
@@ -88,8 +90,8 @@ class RtpOrder:
         self._waiting: dict[int, tuple[RtpPacket, int]] = {}
         self._missed: deque[int] = deque(maxlen=_MISSED_KEPT)
         """The sequence numbers that were counted as lost last."""
-        self._candidate: tuple[int, int] | None = None
-        """The source and the next sequence number of packets that may begin a new series."""
+        self._held: list[RtpPacket] = []
+        """Consecutive packets that may begin a new series."""
 
     @property
     def highest(self) -> int:
@@ -130,10 +132,11 @@ class RtpOrder:
             if ahead >= _HALF and _MASK + 1 - ahead <= max(100, self._window):
                 self._behind(sequence)
                 return []
-        elif self.ssrc is not None and now_ns - self._seen_ns < _SILENT_NS:
-            # Some servers send packets of an earlier session: https://github.com/scottlamb/retina/issues/17
-            self.counts.foreign += 1
-            return []
+        elif sequence == self._next and self.ssrc is not None and not self._waiting:
+            # One camera changes its source with each group of pictures: https://github.com/bluenviron/gortsplib/issues/687
+            self.ssrc, self._seen_ns = packet.ssrc, now_ns
+            self._passed(sequence)
+            return [(packet, 0)]
         return self._new_series(packet, now_ns)
 
     def expire(self, now_ns: int) -> list[tuple[RtpPacket, int]]:
@@ -145,7 +148,9 @@ class RtpOrder:
 
     def _passed(self, sequence: int) -> None:
         self.counts.received += 1
-        self._candidate = None
+        if self._held:
+            self.counts.foreign += len(self._held)
+            self._held.clear()
         self._next = (sequence + 1) & _MASK
         if not self._next:
             self.cycles += 1
@@ -191,22 +196,30 @@ class RtpOrder:
         self._next = (self._next + gap) & _MASK
 
     def _new_series(self, packet: RtpPacket, now_ns: int) -> list[tuple[RtpPacket, int]]:
-        """Start with a packet, or start again after a jump: two packets in sequence are needed for that."""
-        first = self.ssrc is None
-        if not first and self._candidate != (packet.ssrc, packet.sequence):
-            self._candidate = packet.ssrc, (packet.sequence + 1) & _MASK
-            self.counts.foreign += 1
+        """Start with a packet, or start again after a jump or with another source.
+
+        Two packets in sequence end a jump. Another source has to wait until the present one is silent: some servers send packets
+        of an earlier session (https://github.com/scottlamb/retina/issues/17). Until then, its packets are held back.
+        """
+        held, first, jumped = self._held, self.ssrc is None, packet.ssrc == self.ssrc
+        if held and (held[-1].ssrc, (held[-1].sequence + 1) & _MASK) != (packet.ssrc, packet.sequence):
+            self.counts.foreign += len(held)
+            held.clear()
+        held.append(packet)
+        silent = jumped or now_ns - self._seen_ns >= _SILENT_NS or len(held) > _MAX_HELD
+        if not first and (len(held) < 2 or not silent):
             return []
+        self._held = []
+        out = self._released(all_of_them=True)
         self.ssrc, self._seen_ns = packet.ssrc, now_ns
-        self._waiting.clear()
         self._missed.clear()
-        self._next, self.cycles = packet.sequence, 0
-        self._passed(packet.sequence)
-        if first:
-            return [(packet, 0)]
-        self.counts.restarts += 1
-        self.counts.lost += 1  # the number is unknown; the first packet of the new series was ignored
-        return [(packet, 1)]
+        self._next, self.cycles = held[0].sequence, 0
+        for one in held:
+            self._passed(one.sequence)
+        if not first:
+            self.counts.restarts += 1
+            self.counts.lost += 1  # the number is unknown
+        return out + [(one, int(not first and one is held[0])) for one in held]
 
 
 class RtpTimeline:

@@ -57,6 +57,7 @@ class RtpSoundTrack:
         self._aac = media.codec == "mpeg4-generic"
         self._header_size = _header_bits(media) // 8 if self._aac else 0
         self._index_bits = int(media.parameters.get("indexlength") or 0) if self._aac else 0
+        self._restarts = 0
         self._timeline = RtpTimeline()
         self._zero: int | None = None
         self._report: SenderReport | None = None
@@ -71,6 +72,8 @@ class RtpSoundTrack:
             now_ns: The time of its arrival, monotonic nanoseconds.
         """
         packets = self.order.expire(now_ns) + self.order.push(data, now_ns)
+        if self.order.counts.restarts != self._restarts:  # the report was about the times of the previous series
+            self._restarts, self._report = self.order.counts.restarts, None
         return [found for packet, lost in packets for found in self._packet(packet, lost)]
 
     def push_rtcp(self, data: bytes) -> None:

@@ -66,6 +66,7 @@ class RtpVideoTrack:
         self._reports = ReceiverReports(ssrc, media.clock_rate)
         self._report: SenderReport | None = None
         self._report_ns: int | None = None
+        self._restarts = 0
         self._timeline = RtpTimeline()
         self._zero: int | None = None
 
@@ -106,6 +107,8 @@ class RtpVideoTrack:
 
     def _joined(self, packets: list[tuple[RtpPacket, int]], now_ns: int) -> list[TimedPicture]:
         out: list[TimedPicture] = []
+        if self.order.counts.restarts != self._restarts:  # the report was about the times of the previous series
+            self._restarts, self._report = self.order.counts.restarts, None
         for packet, lost in packets:
             for picture in self.assembler.push(packet, lost, now_ns):
                 self._reports.packet(picture.timestamp, now_ns)
