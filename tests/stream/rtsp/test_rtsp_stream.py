@@ -245,7 +245,7 @@ def test_a_camera_over_tls_signs_its_own_certificate(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_plays_is_given_up_in_time() -> None:
-    """Packets without a picture are no answer to PLAY that could be waited for without limit."""
+    """Packets without a picture do not extend the time that the server has for its answer to PLAY."""
     junk = interleaved_bytes(0, rtp(slice264(1)[:1], 1)) + interleaved_bytes(1, b"")
     began = time.monotonic()
     with (
