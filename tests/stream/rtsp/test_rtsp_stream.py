@@ -115,7 +115,7 @@ def test_each_host_of_a_redirect_receives_the_credentials_of_its_own_entry(own: 
     live = LiveOptions(open_timeout_s=1, credentials=entries)
     asks = b'RTSP/1.0 401 Unauthorized\r\nCSeq: CSEQ\r\nWWW-Authenticate: Basic realm="x"\r\n\r\n'
     with camera({"OPTIONS": asks}) as (port, asked):
-        answers: dict[str, bytes | str] = {"OPTIONS": asks}
+        answers: Answers = {"OPTIONS": asks}
         with camera(answers) as (first, asked_first):
             url = f"rtsp://{own}127.0.0.1:{first}/live"
             with pytest.raises(RefusedError, match="authentication failed") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ _TRIES = 50
 _READ = 65_536
 _BURST = 64
 """The maximum number of UDP packets that are read at once."""
+_HOLE = b"\x80\x00\x00\x00"
+"""A packet without a payload."""
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -106,6 +109,20 @@ def udp_pair(connection: socket.socket) -> list[socket.socket]:
         first.close()
         second.close()
     raise StreamError("no two consecutive UDP ports are free", "Set transport: tcp for this stream.")
+
+
+def open_firewall(opened: Sequence[socket.socket], ports: Iterable[tuple[int, int] | None], peer: str) -> None:
+    """Send a packet from each UDP socket to the server's port, so that a firewall lets the packets of the server pass.
+
+    Args:
+        opened: Two sockets for each stream.
+        ports: The server's ports for each stream; None if they are unknown.
+        peer: The server's address.
+    """
+    for place, pair in enumerate(ports):
+        for one, port in zip(opened[2 * place : 2 * place + 2], pair or (), strict=False):
+            with suppress(OSError):
+                one.sendto(_HOLE, (peer, port))
 
 
 def with_credentials(url: str, target: str) -> str:

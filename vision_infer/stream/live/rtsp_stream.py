@@ -21,6 +21,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.rtsp_sockets import (
     connected,
+    open_firewall,
     received,
     received_packets,
     sent,
@@ -49,8 +50,6 @@ _MAX_BYTES = 32_000_000
 _SECOND = 1_000_000_000
 _NO_UDP = "A firewall may drop the packets. Set transport: tcp for this stream."
 _log = logging.getLogger("vision_infer.stream")
-_HOLE = b"\x80\x00\x00\x00"
-"""A packet without a payload, after which a firewall lets the packets of the server pass."""
 
 
 class UnsupportedByRtpError(StreamError):
@@ -227,7 +226,7 @@ class RtspStream:
                 if isinstance(event, Redirected):
                     return event.url
                 if isinstance(event, PlayBegun):
-                    self._open_firewall()
+                    open_firewall(self._udp, [track.server_ports for track in self._client.tracks], self._peer)
                     return None
             if self._early:  # some servers send packets first, and answer late or never
                 return None
@@ -338,14 +337,6 @@ class RtspStream:
         elif ports := self._client.tracks[0].server_ports:
             with suppress(OSError):
                 self._udp[1].sendto(report, (self._peer, ports[1]))
-
-    def _open_firewall(self) -> None:
-        """Send a packet from each UDP port to the server's, so that a firewall lets its packets pass."""
-        for place, opened in enumerate(self._udp[: 2 * len(self._client.tracks)]):
-            ports = self._client.tracks[place // 2].server_ports
-            if ports is not None:
-                with suppress(OSError):
-                    opened.sendto(_HOLE, (self._peer, ports[place % 2]))
 
     def _read(self, pictures: list[TimedPicture]) -> list[ReadPicture]:
         out = [
