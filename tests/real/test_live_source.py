@@ -55,8 +55,8 @@ def side_by_side(readings: dict[str, Reading], frames: int) -> dict[str, Reading
 
 @pytest.fixture(scope="module")
 def plain(server: RtspServer) -> dict[str, Reading]:
-    """Read both codecs for two seconds."""
-    arrival = LiveOptions(clock="arrival")
+    """Read both codecs for two seconds with FFmpeg."""
+    arrival = LiveOptions(clock="arrival", ingest="ffmpeg")
     return side_by_side({path: Reading(server.url(path), arrival) for path in ("/clock", "/h265")}, 60)
 
 
@@ -74,6 +74,7 @@ def test_the_first_frame_is_young_and_its_capture_time_is_right(plain: dict[str,
     info = reading.info
     assert (info.codec, info.size and (info.size.width, info.size.height)) == ("h264" if path == "/clock" else "hevc", (640, 360))
     assert info.frame_rate == 30
+    assert info.ingest == "ffmpeg"
 
 
 def test_the_times_of_a_trace_are_in_order(plain: dict[str, Reading]) -> None:
@@ -136,14 +137,15 @@ def test_the_cameras_clock_is_used_once_it_is_known(server: RtspServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def assembled(server: RtspServer) -> dict[str, Reading]:
+def over_rtp(server: RtspServer) -> dict[str, Reading]:
     own = LiveOptions(ingest="rtp", clock="arrival")
     return side_by_side({path: Reading(server.url(path), own) for path in ("/clock", "/h265")}, 120)
 
 
 @pytest.mark.parametrize("path", ["/clock", "/h265"])
-def test_own_frame_assembly_saves_one_frame_interval(assembled: dict[str, Reading], path: str) -> None:
-    reading = assembled[path]
+def test_reading_over_rtp_saves_one_frame_interval(over_rtp: dict[str, Reading], path: str) -> None:
+    reading = over_rtp[path]
+    assert reading.info.ingest == "rtp"
     assert reading.report.gaps == 0
     size = reading.info.size
     assert size is not None
@@ -225,13 +227,13 @@ def test_a_frozen_camera_is_detected_and_delivers_no_stale_frame(own_server: Rts
 
 
 def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
-    """Two seconds of video arrive at once and are decoded without waiting for a key frame, also with our own assembly."""
+    """Two seconds of video arrive at once and are decoded without waiting for a key frame, with FFmpeg and over RTP."""
     with (
         FaultProxy(server.port) as network,
-        Reading(network.url("/long")) as plain,
-        Reading(network.url("/long"), LiveOptions(ingest="rtp")) as assembled,
+        Reading(network.url("/long"), LiveOptions(ingest="ffmpeg")) as plain,
+        Reading(network.url("/long"), LiveOptions(ingest="rtp")) as over_rtp,
     ):
-        both = (plain, assembled)
+        both = (plain, over_rtp)
         Reading.wait_for_each(both, 10)
         network.stall(2)
         for reading in both:
@@ -271,16 +273,16 @@ def test_damage_is_survived_and_counted(server: RtspServer) -> None:
     with (
         FaultProxy(server.port) as network,
         FaultProxy(server.port) as other,
-        Reading(network.url("/clock")) as plain,
-        Reading(other.url("/clock"), LiveOptions(ingest="rtp")) as assembled,
+        Reading(network.url("/clock"), LiveOptions(ingest="ffmpeg")) as plain,
+        Reading(other.url("/clock"), LiveOptions(ingest="rtp")) as over_rtp,
     ):
-        both = (plain, assembled)
+        both = (plain, over_rtp)
         Reading.wait_for_each(both, 10)
         network.flip_bits(0.2)
         other.flip_bits(0.2)
         plain.wait(lambda: network.flips > 30, "flipped bits")
         network.heal()
-        assembled.wait(lambda: other.flips > 30, "flipped bits")
+        over_rtp.wait(lambda: other.flips > 30, "flipped bits")
         other.heal()
         Reading.wait_for_each(both, 40)
         for reading in both:
