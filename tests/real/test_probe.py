@@ -71,6 +71,9 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     assert clock.bit_rate
     assert clock.decode_ms
     assert clock.jitter_ms is not None
+    assert (clock.ingest, clock.ingest_reason, clock.packets_lost) == ("rtp", "", 0)
+    assert clock.packets_received >= clock.frames
+    assert (seen["/vp9"].ingest, seen["/vp9"].ingest_reason) == ("ffmpeg", "the codec vp9 is not supported over RTP")
 
 
 def test_reasons_against_passthrough(seen: dict[str, Probe]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,7 +26,9 @@ from tests.support.cameras import ClockMount, RtspServer
 from tests.support.live_reading import Reading
 from tests.support.media import numbered
 from tests.support.rtp_packets import SSRC, payloads, rtp
+from tests.support.serve_process import ServeProcess
 from tests.support.udp_relay import UdpRelay
+from vision_infer.cli.why import why_command
 from vision_infer.core.frame import Frame
 from vision_infer.preview.codecs.nal_units import units
 from vision_infer.stream.live.live_source import LiveSource
@@ -177,3 +182,47 @@ def test_one_percent_of_the_packets_of_a_real_server_is_lost_over_udp() -> None:
     compared = [np.array_equal(got.frame.image.to_rgb(), sent[got.moment]) for got in unmarked if got.moment in sent]
     assert len(compared) > 0.9 * len(unmarked)
     assert all(compared), "no frame that lacks a part is given out as whole"
+
+
+@pytest.mark.slow
+def test_a_service_with_worker_processes_shows_the_losses_and_what_reads_each_camera(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(4)
+    mounts = (
+        ClockMount("/udp", fps=15, udp_only=True, key_interval=10),
+        ClockMount("/vp9", 320, 180, 15, codec="vp9", key_interval=5),
+    )
+    with (
+        RtspServer(*mounts) as server,
+        UdpRelay(server.port, lambda: rng.random() < 0.02) as network,
+        ServeProcess(
+            tmp_path,
+            f"model: clock\nprocesses: 2\nstreams:\n  lossy: {{detect: '{network.url('/udp')}', transport: udp, audio: false}}\n"
+            f"  vp9: {{detect: '{server.url('/vp9')}'}}\n",
+        ) as process,
+    ):
+
+        def status(name: str) -> Any:
+            return process.streams()[name]["status"]
+
+        process.wait(lambda: status("vp9")["results"] > 5 and status("lossy")["damaged"] > 0, "results and losses")
+        reason = "the codec vp9 is not supported over RTP"
+        assert (status("vp9")["ingest"], status("vp9")["ingest_reason"]) == ("ffmpeg", reason)
+        assert (status("vp9")["rtp_packets"], status("vp9")["rtp_frames"]) == ({}, {})
+        assert (status("lossy")["ingest"], status("lossy")["ingest_reason"]) == ("rtp", "")
+        assert 0 < status("lossy")["rtp_packets"]["lost"] <= network.lost
+        assert status("lossy")["rtp_frames"]["whole"] > 0
+        metrics = process.ask("GET", "/metrics")[1]
+        assert re.search(
+            r'vision_infer_stream_rtp_packets_total{outcome="lost",stream="lossy",worker="worker-\d"} [1-9]', metrics
+        )
+        assert 'outcome="lost",stream="vp9"' not in metrics
+        url = f"http://127.0.0.1:{process.port}"
+        assert why_command("lossy", url=url) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert re.search(r"In this minute, \d+ of \d+ packets were lost \(\d+\.\d%\)\.", text)
+        assert "set transport: tcp" in text
+        assert "read by vision-infer, over RTP" in text
+        assert why_command("vp9", url=url) == 0
+        assert f"read by FFmpeg ({reason})" in " ".join(capsys.readouterr().out.split())
