@@ -24,7 +24,7 @@ _URL = re.compile(r"(?i)(?<!file://)(?<=://)([^\s?#]*)([?#]\S*)?")
 _PART = re.compile(r"([?&;#])([^=&;?#\s]+)(=?)([^&;?#\s]*)")
 _HARMLESS = re.compile(
     r"(?i)audio|bitrate|camera|ch|chan|channel|channelid|chn|clock|codec|compression|date|device|duration|enablesrtp|encoding|end"
-    r"|endtime|fmt|format|fps|framerate|h26[45]|height|input|interval|latency|line|loop|mode|multicast|overlay|page|pkt_size|port"
+    r"|endtime|fmt|format|fps|framerate|h26[45x]|height|input|inst|interval|latency|line|loop|mode|multicast|overlay|page|pkt_size|port"
     r"|profile|proto|protocol|quality|rate|resolution|rotation|rtsp_transport|seconds|seek|size|speed|start|starttime|stream"
     r"|streamtype|subtype|tcp|time|timeout|track|trackid|transport|transportmode|transtype|type|udp|unicast|version|video"
     r"|videocodec|view|width"

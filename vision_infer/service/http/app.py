@@ -20,6 +20,7 @@ from vision_infer.service.http.routes import (
     events,
     flight,
     infer,
+    makers,
     page,
     preview,
     probe,
@@ -36,7 +37,24 @@ from vision_infer.service.results.live_images import LiveImages
 OPENAPI_PATH = "/api/v1/openapi.json"
 UPLOADS_IN_MEMORY = 36
 """The number of uploaded images of the maximum size that are in memory at the same time."""
-ROUTES = (streams, counts, events, flight, preview, video, probe, cameras, results, infer, session, about, cost, sinks, page)
+ROUTES = (
+    streams,
+    counts,
+    events,
+    flight,
+    preview,
+    video,
+    probe,
+    cameras,
+    makers,
+    results,
+    infer,
+    session,
+    about,
+    cost,
+    sinks,
+    page,
+)
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:

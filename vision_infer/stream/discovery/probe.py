@@ -22,7 +22,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.stream.browser import VideoFacts, passthrough
 from vision_infer.stream.discovery.packet_watch import PacketWatch
-from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, failed_while_opening, find_host
+from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, failed_while_opening, find_host, with_paths
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.ingest import open_packets, why_ffmpeg
@@ -191,7 +191,7 @@ class _ProbeRun:
             step = self.step
             if step == "answer":
                 step = failed_while_opening(error, self._spec, self._since_ns() / SECOND)
-            self.failure = ProbeError(step, error)
+            self.failure = ProbeError(step, with_paths(error, self._spec))
             self.failure.__context__ = None  # a library's error would show the whole URL
         except BaseException as error:  # noqa: BLE001 - it is raised on the caller's thread
             self.failure = error

@@ -11,6 +11,7 @@ import av
 
 from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.discovery.makers import suggested_paths
 from vision_infer.stream.live.allowed_networks import allowed_address, unknown_host
 from vision_infer.stream.live.live_errors import TIMED_OUT
 from vision_infer.stream.rtsp.refusal import ServerStatusError
@@ -41,6 +42,16 @@ class ProbeError(StreamError):
         self.step: Step = step
         self.refused = isinstance(error, RefusedError)
         """Whether trying again at once is useless."""
+
+
+def with_paths(error: StreamError, spec: SourceSpec) -> StreamError:
+    """Return an error with the paths to try, if a camera does not know the path of an RTSP URL, or the URL has none."""
+    cause = error.__cause__ or error.__context__
+    status, realm = (cause.status, cause.realm) if isinstance(cause, ServerStatusError) else (0, "")
+    without = spec.paths[0].lower().startswith("rtsp") and not urlsplit(spec.paths[0]).path.strip("/")
+    if status == 404 or (without and 400 <= status < 453 and status not in (401, 403)):
+        return RefusedError(error.message, f"{error.hint} {suggested_paths(realm)}")
+    return error
 
 
 def find_host(spec: SourceSpec) -> None:

@@ -93,6 +93,11 @@ class Authenticator:
     """The challenge that requests answer; None until the server has sent one."""
     _count: int = field(default=0, init=False)
 
+    @property
+    def realm(self) -> str:
+        """The realm of the challenge; empty before the server has sent one."""
+        return "" if self.challenge is None else self.challenge.realm
+
     def challenged(self, values: Iterable[str]) -> bool:
         """Take the challenges of a response with status 401.
 

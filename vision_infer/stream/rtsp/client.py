@@ -228,7 +228,8 @@ class RtspClient:
             self._request("DESCRIBE", self._url, ("Accept", "application/sdp"))
         elif answer.status >= 300:
             udp = self._udp_ports is not None
-            raise refusal(self._shown, request.method, answer, udp) from ServerStatusError(answer.status)
+            cause = ServerStatusError(answer.status, self._authenticator.realm)
+            raise refusal(self._shown, request.method, answer, udp) from cause
         elif request.method == "DESCRIBE":
             self._described(answer, request.url)
         elif request.method == "SETUP":

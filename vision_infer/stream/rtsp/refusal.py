@@ -8,11 +8,17 @@ from vision_infer.stream.rtsp.message import RtspAnswer
 
 
 class ServerStatusError(Exception):
-    """The status code of a response, as the cause of the error that explains it."""
+    """The status code of a response, as the cause of the error that explains it.
 
-    def __init__(self, status: int) -> None:
+    Args:
+        status: The status code.
+        realm: The realm that the server has asked a password for; empty if it has asked for none.
+    """
+
+    def __init__(self, status: int, realm: str = "") -> None:
         super().__init__(f"RTSP status {status}")
         self.status = status
+        self.realm = realm
 
 
 class TransportRefusedError(RefusedError):

@@ -68,6 +68,9 @@ class StreamForm {
       inputMode: "url",
       placeholder: "rtsp://user:password@10.0.0.5/sub",
     });
+    this.maker = h("select", { onchange: () => this.#propose() }, h("option", { value: "" }, "other"));
+    this.host = text("", { inputMode: "url", placeholder: "10.0.0.5", maxLength: 255, oninput: () => this.#propose() });
+    this.channel = number(1, { min: 1, max: 999, step: 1, onchange: () => this.#makers() });
     this.view = text(settings.view, { maxLength: 4096, inputMode: "url", placeholder: "same as URL" });
     this.model = h("select", null, h("option", { value: settings.model ?? "" }, settings.model ?? "default model"));
     this.fps = number(settings.fps, { min: 0, placeholder: "all" });
@@ -99,6 +102,7 @@ class StreamForm {
       "form.card",
       { onsubmit: (/** @type {Event} */ event) => (event.preventDefault(), this.#save()) },
       field("Name", this.name, "Letters, digits, “.”, “_” and “-”."),
+      this.existing ? null : this.#address(),
       field("URL", this.url, "Used for inference. A low-resolution substream reduces the decoding cost."),
       h("div.buttons", null, this.testButton),
       this.testResult,
@@ -118,6 +122,42 @@ class StreamForm {
       this.errorText,
       h("div.buttons", null, h("a.button", { href: back }, "Cancel"), this.saveButton),
     );
+  }
+
+  /** What the URLs of a new camera can be made from. */
+  #address() {
+    this.#makers();
+    return h(
+      "div.trio",
+      null,
+      field("Maker", this.maker, "Fills in the URLs."),
+      field("Host", this.host, "The camera's address or name."),
+      field("Channel", this.channel, "1, except at a recorder."),
+    );
+  }
+
+  /** Read the paths of all makers for this channel. */
+  async #makers() {
+    const channel = this.channel.valueAsNumber || 1;
+    const makers = await getJson(`api/v1/cameras/makers?channel=${channel}`).catch(() => []);
+    if (channel !== (this.channel.valueAsNumber || 1)) return; // changed meanwhile
+    const chosen = this.maker.value;
+    this.paths = new Map(makers.map((/** @type {any} */ maker) => [maker.name, maker]));
+    this.maker.replaceChildren(
+      h("option", { value: "" }, "other"),
+      ...[...this.paths.keys()].map((name) => h("option", null, name)),
+    );
+    this.maker.value = this.paths.has(chosen) ? chosen : "";
+    this.#propose();
+  }
+
+  /** Fill in the URLs of the chosen maker's camera. */
+  #propose() {
+    const paths = this.paths?.get(this.maker.value);
+    const host = this.host.value.trim();
+    if (!paths || !host) return;
+    this.url.value = `rtsp://${host}${paths.sub || paths.main}`;
+    this.view.value = paths.sub ? `rtsp://${host}${paths.main}` : "";
   }
 
   /** Settings for overload. Collapsed unless one of them is set. @param {Settings} settings */
