@@ -6,6 +6,7 @@ import typer
 
 from vision_infer import __version__
 from vision_infer.cli import diff, doctor, run, schema, serve, why
+from vision_infer.cli.cameras import cameras
 from vision_infer.cli.capacity import bench, plan
 from vision_infer.cli.engines import engine
 from vision_infer.cli.models import model
@@ -25,6 +26,7 @@ app.command(name="why")(why.why_command)
 app.command(name="bench")(bench.bench_command)
 app.command(name="plan")(plan.plan_command)
 app.command(name="doctor")(doctor.doctor_command)
+app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
 app.add_typer(schema.app, name="schema")

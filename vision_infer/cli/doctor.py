@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.cameras.login import CameraLogin, PasswordFile, User, read_login
 from vision_infer.cli.service_client import TOKEN, ServiceClient, read_token
 from vision_infer.core.errors import UsageError
 from vision_infer.core.finding import SEVERITIES, Finding, Severity, worst
@@ -32,7 +33,11 @@ def doctor_command(
             help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras and its preview port.",
         ),
     ] = None,
-    discover: Annotated[bool, Option("--discover", help="Search for cameras in the local network (ONVIF).")] = False,
+    discover: Annotated[
+        bool, Option("--discover", help="Search for cameras in the local network (ONVIF), and ask them for their streams.")
+    ] = False,
+    user: User = None,
+    password_file: PasswordFile = None,
     seconds: Annotated[float, Option(min=2, max=600, help="The maximum time per camera, in seconds.")] = 10.0,
     transport: Annotated[str, Option(metavar="tcp|udp", help="The transport of RTSP.")] = "tcp",
     preview: Annotated[
@@ -52,12 +57,14 @@ def doctor_command(
     """
     if transport not in ("tcp", "udp"):
         raise UsageError(f"--transport {transport}: is not a valid transport", "Use tcp or udp.")
+    if user is not None and not discover:
+        raise UsageError("--user: is for --discover", "Write the user name and password into the URL of a camera.")
     found: list[Finding] = []
-    local = (sources or [], discover, seconds, transport == "udp", token_file)
+    local = (sources or [], discover, seconds, transport == "udp", token_file, read_login(user, password_file))
     for finding in _check(*local) if preview is None else _check_preview(preview, token_file):
         found.append(finding)
         if not json_output:
-            _show(finding)
+            show_finding(finding)
     if json_output:
         typer.echo(json.dumps({"worst": worst(found), "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
@@ -66,7 +73,9 @@ def doctor_command(
     return STATUS[worst(found)]
 
 
-def _check(sources: list[str], discover: bool, seconds: float, udp: bool, token_file: Path | None) -> Iterator[Finding]:
+def _check(
+    sources: list[str], discover: bool, seconds: float, udp: bool, token_file: Path | None, login: CameraLogin | None
+) -> Iterator[Finding]:
     """Yield all findings. Cameras come first, so that no other check disturbs their measurement."""
     from vision_infer.cli import camera_checks, checks
     from vision_infer.config.serve_file import load_settings
@@ -82,7 +91,7 @@ def _check(sources: list[str], discover: bool, seconds: float, udp: bool, token_
         live = LiveOptions(transport="udp" if udp else "tcp", credentials=settings.credentials)
         yield from camera_checks.check_cameras(urls, live, seconds)
     if discover:
-        yield from camera_checks.check_network(DISCOVERY_S)
+        yield from camera_checks.check_network(DISCOVERY_S, settings, login)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()
@@ -106,7 +115,8 @@ def _check_preview(url: str, token_file: Path | None) -> Iterator[Finding]:
     yield from check_service(ServiceClient(url, read_token(token_file), "--preview"))
 
 
-def _show(finding: Finding) -> None:
+def show_finding(finding: Finding) -> None:
+    """Print a finding and its hint."""
     typer.echo(f"{finding.severity:<8} {finding.area:<8} {finding.text}")
     if finding.hint:
         typer.echo(f"{'':<17} → {finding.hint}")

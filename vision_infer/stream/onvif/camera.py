@@ -9,6 +9,9 @@ _INFERENCE_CODECS = ("h264", "hevc")
 """The codecs that are preferred for inference: other ones need several times the bandwidth, or are old."""
 _BROWSER_CODEC = "h264"
 """The codec that every browser plays, so that the preview sends it unmodified."""
+DETECT_SIZE = 360
+"""The minimum short side of the stream for inference, in pixels: that of the usual substreams, 640×360 and larger. Their long
+side fills the input of a model with 416 or 640 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class OnvifCamera:
     used instead."""
 
 
-def choose_streams(profiles: Sequence[OnvifProfile], detect_size: int = 640) -> tuple[OnvifProfile, OnvifProfile]:
+def choose_streams(profiles: Sequence[OnvifProfile], detect_size: int = DETECT_SIZE) -> tuple[OnvifProfile, OnvifProfile]:
     """Choose the streams for inference and for viewing, both from the video source of the first profile.
 
     For inference: the smallest whose short side has at least ``detect_size`` pixels; if there is none, the largest. H.264 and
@@ -61,7 +64,7 @@ def choose_streams(profiles: Sequence[OnvifProfile], detect_size: int = 640) -> 
 
     Args:
         profiles: The profiles of a camera; at least one.
-        detect_size: The short side of the model's input, in pixels.
+        detect_size: The minimum short side for inference, in pixels.
 
     Returns:
         The profile for inference and the profile for viewing, which may be the same.

@@ -1,0 +1,1 @@
+"""The commands for the cameras of a configuration file."""
