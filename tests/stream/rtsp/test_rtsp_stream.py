@@ -22,6 +22,8 @@ from tests.support.waiting import wait_until
 from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.ffmpeg_log import SourceLog
+from vision_infer.stream.live.ingest import open_packets
 from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.live.rtsp_stream import RtspStream, UnsupportedByRtpError
 from vision_infer.stream.rtsp.message import MessageReader, RtspSyntaxError, ServerRequest, interleaved_bytes, request_bytes
@@ -107,7 +109,7 @@ def test_a_redirect_is_followed_without_the_password_on_another_host() -> None:
 
 @pytest.mark.parametrize("others", [{}, {"localhost": "other"}])
 @pytest.mark.parametrize("own", ["", "own:own@"])
-def test_each_host_of_a_redirect_receives_the_credentials_of_its_own_entry(own: str, others: dict[str, str]) -> None:
+def test_each_host_of_a_redirect_receives_the_credentials_for_that_host(own: str, others: dict[str, str]) -> None:
     entries = tuple(
         CameraCredentials.model_validate({"match": match, "user": user, "password": user})
         for match, user in {"127.0.0.1": "first", **others}.items()
@@ -131,6 +133,18 @@ def test_each_host_of_a_redirect_receives_the_credentials_of_its_own_entry(own: 
 
     assert sent(asked_first) == ["own:own" if own else "first:first"]
     assert sent(asked) == [f"{user}:{user}" for user in others.values()]
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_ffmpeg_follows_no_redirect_and_so_sends_no_credentials_to_another_host(method: str) -> None:
+    entry = CameraCredentials.model_validate({"match": "127.0.0.1", "user": "admin", "password": "secret"})
+    live = LiveOptions(open_timeout_s=2, ingest="ffmpeg", credentials=(entry,))
+    with camera({"DESCRIBE": SDP}) as (port, asked), camera({method: moved(f"rtsp://localhost:{port}/other")}) as (first, _):
+        spec = SourceSpec("door", "live", (f"rtsp://127.0.0.1:{first}/live",), live=live)
+        with pytest.raises(RefusedError, match="leads to a protocol or format that is not allowed") as caught:
+            open_packets(spec, threading.Event(), SYSTEM_CLOCK, SourceLog("door"))
+    assert "secret" not in repr(caught.value)
+    assert asked == []
 
 
 def test_a_redirect_out_of_the_allowed_networks_is_refused() -> None:

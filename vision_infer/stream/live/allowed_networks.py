@@ -3,8 +3,8 @@
 A host name is resolved once, here, and the connection goes to the address that was checked; so a name server cannot return
 another address later (DNS rebinding). Over HTTP, each redirect and each entry of a playlist is checked in the same way
 (:mod:`vision_infer.stream.live.guarded_http`). For RTSP, RTMP and SRT, FFmpeg connects itself, and receives the address in place
-of the host name. The redirects of an RTSP server are checked as well, unless FFmpeg reads the camera (``ingest``): it follows
-them without a check, so a camera in an allowed network can make it send RTSP requests to another host.
+of the host name. The redirects of an RTSP server are checked as well; if FFmpeg reads the camera (``ingest``), they are refused,
+because RTSP is not in the list of protocols that FFmpeg may open.
 """
 
 from __future__ import annotations
