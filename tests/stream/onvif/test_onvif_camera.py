@@ -222,7 +222,7 @@ def test_a_malicious_response_is_rejected(content: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e999", "-5", "nan", "9" * 5000, "many"])
-def test_an_invalid_number_is_no_obstacle(number: str) -> None:
+def test_an_invalid_number_counts_as_unknown(number: str) -> None:
     device = OnvifDevice(profiles())
     answer = device.answer
 

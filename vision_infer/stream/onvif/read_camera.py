@@ -277,7 +277,7 @@ class _CameraReader:
     def _wrong_password(self, message: str) -> WrongPasswordError:
         if not self._user:
             return WrongPasswordError(message, "Give the user name and password of the camera.")
-        hint = "Check the user name and password; some cameras have users of their own for ONVIF."
+        hint = "Check the user name and password. Some cameras have separate users for ONVIF."
         if self._offset_s is None:
             hint += " The camera's time cannot be read: check its clock too, because cameras refuse requests with another time."
         elif abs(self._offset_s) > _CLOCK_DIFFERS_S:
