@@ -39,17 +39,18 @@ SECOND = 1_000_000_000
 STEP = 3000
 """The RTP time between two frames, at 30 frames/s."""
 COUNT = 150
+KEY_FRAMES, INTRA_REFRESH = "keyint=15:min-keyint=15:slices=2", "keyint=20:intra-refresh=1"
+"""Options of the encoder: two slices, and a key frame each half second; or a part of each frame is coded without references."""
 PATIENT = LiveOptions(open_timeout_s=5, stall_timeout_s=2, max_age_s=3600, clock="camera")
 
 
 @cache
-def pictures() -> tuple[bytes, ...]:
-    """Return encoded frames of two slices, with a key frame each half second."""
+def pictures(options: str = KEY_FRAMES) -> tuple[bytes, ...]:
+    """Return encoded frames."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 320, 240, "yuv420p", Fraction(30)
-    options = "keyint=15:min-keyint=15:scenecut=0:bframes=0:slices=2"
-    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "24", "x264-params": options}
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "24", "x264-params": f"scenecut=0:bframes=0:{options}"}
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 60, (240, 320, 3), np.uint8)
     images = [numbered(number, 320, 240) // 2 + np.roll(noise, number, 1) for number in range(COUNT)]
@@ -58,19 +59,19 @@ def pictures() -> tuple[bytes, ...]:
 
 
 @cache
-def whole_frames() -> tuple[NDArray[np.uint8], ...]:
+def whole_frames(options: str = KEY_FRAMES) -> tuple[NDArray[np.uint8], ...]:
     """Return the frames as a decoder returns them without losses."""
     decoder = av.CodecContext.create("h264", "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type = "NONE"
-    frames = [frame for data in pictures() for frame in decoder.decode(Packet(data))]
+    frames = [frame for data in pictures(options) for frame in decoder.decode(Packet(data))]
     return tuple(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames)
 
 
-def packets() -> list[bytes]:
+def packets(options: str = KEY_FRAMES) -> list[bytes]:
     parts = [
         (payload, number * STEP, last)
-        for number, data in enumerate(pictures())
+        for number, data in enumerate(pictures(options))
         for payload, last in payloads(list(units(data)), hevc=False, mtu=1400)
     ]
     return [rtp(payload, sequence, timestamp, last) for sequence, (payload, timestamp, last) in enumerate(parts)]
@@ -129,6 +130,22 @@ def test_each_lost_packet_is_counted_and_each_frame_has_an_outcome(loss: float) 
     assert len(unmarked) >= 15
     for frame in unmarked:
         assert np.array_equal(frame.image.to_rgb(), whole_frames()[number_of(frame)]), number_of(frame)
+
+
+def test_with_intra_refresh_frames_are_marked_until_all_parts_were_refreshed() -> None:
+    sent = packets(INTRA_REFRESH)
+    times = [struct.unpack_from("!I", packet, 4)[0] // STEP for packet in sent]
+    del sent[times.index(50)]
+    frames, _ = read(sent, time.time_ns())
+    exact = [
+        number_of(frame)
+        for frame in frames
+        if np.array_equal(frame.image.to_rgb(), whole_frames(INTRA_REFRESH)[number_of(frame)])
+    ]
+    marked = [number_of(frame) for frame in frames if frame.damaged]
+    assert marked[0] == 50
+    assert set(marked) | set(exact) == set(range(COUNT)), "what is not marked is exact"
+    assert 60 < marked[-1] < 80, "the refresh that began with frame 60 is complete"
 
 
 def test_damaged_packets_without_a_frame_have_a_reason() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import media
-from vision_infer.stream.live.nal_units import is_disposable, is_intra_only, is_vp9_key
+from vision_infer.stream.live.nal_units import frames_to_recovery, is_disposable, is_intra_only, is_vp9_key
 
 H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
 HEVC = replace(
@@ -70,6 +70,20 @@ def test_intra_only_codecs() -> None:
     assert is_intra_only("mjpeg")
     assert is_disposable("mjpeg", b"")
     assert not is_intra_only("h264")
+
+
+@pytest.mark.parametrize(("payload", "frames"), [(b"\x01\xa0", 0), (b"\x02\x0a\x60", 19), (b"\x03\x00\x40\x20", 512)])
+def test_frames_until_a_recovery_point_of_h264_is_complete(payload: bytes, frames: int) -> None:
+    """``payload`` is the size, and recovery_frame_cnt as ue(v)."""
+    point = b"\0\0\0\1\x06\x06" + payload + b"\x80"
+    assert frames_to_recovery(point + b"\0\0\1\x41\x9a\x00\x00") == frames
+    assert frames_to_recovery(point + b"\0\0\1\x65\x88\x00\x00") == 0, "an IDR picture"
+
+
+@given(st.binary(max_size=40))
+def test_damaged_recovery_points_are_read(data: bytes) -> None:
+    assert frames_to_recovery(b"\0\0\1\x06\x06" + data) >= 0
+    assert frames_to_recovery(data) >= 0
 
 
 @given(st.sampled_from(["h264", "hevc", "vp9", "mpeg4"]), st.binary(max_size=200))

@@ -10,6 +10,9 @@ _LOOK_AT = 4096
 _START = re.compile(rb"\x00\x00\x01")
 _INTRA = frozenset({"mjpeg", "mjpegb", "jpeg2000", "ffv1", "dvvideo", "prores", "rawvideo", "png", "huffyuv", "ffvhuff"})
 _H264_SLICES = (1, 2, 5)
+_H264_IDR = 5
+_H264_RECOVERY_POINT = b"\x06\x06"
+"""The header of supplemental enhancement information, and its type."""
 _HEVC_LAST_SLICE = 31
 _HEVC_LAST_UNREFERENCED = 14
 
@@ -40,6 +43,26 @@ def is_disposable(codec: str, data: bytes | memoryview) -> bool:
             if kind <= _HEVC_LAST_SLICE:
                 return kind <= _HEVC_LAST_UNREFERENCED and not kind & 1
     return False
+
+
+def frames_to_recovery(data: bytes | memoryview) -> int:
+    """Return after how many frames all are exact if decoding begins with a key frame of H.264; 0 for an IDR picture.
+
+    With intra refresh there are recovery points in place of IDR pictures (recovery_frame_cnt, ITU-T H.264, D.2.8).
+
+    Args:
+        data: A packet with start codes.
+    """
+    head, frames = bytes(data[:_LOOK_AT]), 0
+    for match in _START.finditer(head):
+        at = match.end()
+        if at + 3 < len(head) and head[at] & 31 == _H264_IDR:
+            return 0
+        if head[at : at + 2] == _H264_RECOVERY_POINT:
+            bits = int.from_bytes(head[at + 3 : at + 11].ljust(8, b"\0"), "big")
+            zeros = 64 - bits.bit_length()
+            frames = (bits >> 63 - 2 * zeros) - 1 if zeros < 32 else 0
+    return frames
 
 
 def is_vp9_key(data: bytes | memoryview) -> bool:

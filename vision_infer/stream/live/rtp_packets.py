@@ -20,9 +20,11 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.packet import SoundFormat, SoundPacket
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
+from vision_infer.stream.live.nal_units import frames_to_recovery, is_disposable
 from vision_infer.stream.live.open_live import OpenedStream
 from vision_infer.stream.live.rtsp_stream import ReadPicture, RtspStream
 from vision_infer.stream.redact import redact
+from vision_infer.stream.rtsp.picture import Picture
 from vision_infer.stream.rtsp.sound_track import CODECS, TimedSound
 from vision_infer.stream.source import SourceSpec
 
@@ -130,7 +132,11 @@ class RtpPackets:
         """What was received, and what became of it; both change while the stream is read."""
         self.sound = RtpSound(self._rtsp)
         self._progress_ns = clock.monotonic_ns()
-        self._latest_ns, self._reordered, self._broken = 0, False, False
+        self._latest_ns, self._reordered = 0, False
+        self._broken = False
+        """Whether pictures refer to something that is missing."""
+        self._recovers_in = 0
+        """The number of pictures after which they no longer do; 0 if it is not known."""
         self.payloads: tuple[bytes, ...] = ()
         """The RTP payloads of the packet that was read last; see :class:`~vision_infer.core.packet.EncodedPacket`."""
 
@@ -170,8 +176,7 @@ class RtpPackets:
             units = round(at_ns * base.denominator / (base.numerator * SECOND))
             packet.pts = packet.dts = units
             pts_ns = units * SECOND * base.numerator // base.denominator  # exactly that of the frame
-            # What follows a loss refers to what is missing, until a key frame.
-            self._broken = picture.damaged or ((self._broken or picture.lost > 0) and not picture.key)
+            self._note_loss(picture)
             packet.is_keyframe, packet.is_corrupt = picture.key, self._broken
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
             # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
@@ -184,6 +189,19 @@ class RtpPackets:
         end = cast("Packet[VideoStream]", Packet())
         end.stream = stream
         yield end, PacketTimes(now(), 0, None)
+
+    def _note_loss(self, picture: Picture) -> None:
+        """Update whether pictures are broken: what follows a loss refers to what is missing, until a key frame."""
+        if picture.damaged or picture.lost:
+            self._broken, self._recovers_in = True, 0
+        if not self._broken or picture.damaged:
+            return
+        if picture.key and not self._recovers_in:
+            self._recovers_in = frames_to_recovery(picture.data) if self.opened.stream.codec_context.name == "h264" else 0
+            self._broken = self._recovers_in > 0
+        elif self._recovers_in:
+            self._recovers_in -= not is_disposable("h264", picture.data)
+            self._broken = self._recovers_in > 0
 
     def _pictures(self) -> Iterator[ReadPicture]:
         """Yield the pictures, and report a camera whose packets contain none."""
