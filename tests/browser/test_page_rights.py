@@ -109,6 +109,8 @@ def test_a_stream_of_the_command_line_is_edited_and_saved(browser: Browser) -> N
             assert "yard" not in backend.kept
             checked.open("stream/door")
             expect(page.get_by_text("defined in configuration file")).to_be_visible()
+            for fact in ("vision-infer, over RTP", "100 of 10,000 (1.00 %)"):
+                expect(page.locator(".facts")).to_contain_text(fact)
             expect(page.get_by_role("link", name="Save as cameras.yaml")).to_be_hidden()
             checked.expect_quiet("503", "whep", "snapshot", "404")
 
@@ -118,6 +120,7 @@ def test_text_from_the_service_is_never_markup(browser: Browser) -> None:
     backend = FakeBackend(port=0)
     name = f"door {SCRIPT}"
     lost = {"reason": SCRIPT, "state": StreamState.STALLED, "dropped": {SCRIPT: 3}, "occupancy": {SCRIPT: 1}}
+    lost |= {"ingest": "ffmpeg", "ingest_reason": SCRIPT}
     backend.put(name, "rtsp://10.0.0.5/" + SCRIPT.replace(" ", "%20"), origin="api", model=SCRIPT, engine=SCRIPT, **lost)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
