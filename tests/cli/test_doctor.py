@@ -20,6 +20,7 @@ from vision_infer.engine.smoke_test import SmokeTestResult
 from vision_infer.stream.codecs import CodecState
 from vision_infer.stream.discovery.probe import Probe
 from vision_infer.stream.discovery.probe_findings import find_in_probe
+from vision_infer.stream.source import LiveOptions
 from vision_infer.telemetry.machine import Disk, Grants, MemorySize
 
 
@@ -41,6 +42,23 @@ def test_the_json_report_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [(one["area"], one["facts"]["failed_at"]) for one in errors] == [("camera", "name")]
     engines = {one["facts"]["engine"] for one in found["findings"] if one["area"] == "runtime"}
     assert "onnxruntime-cpu-fp32" in engines
+
+
+def test_cameras_are_checked_with_the_credentials_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text(
+        "streams: {gate: {detect: 'rtsp://10.0.0.5/x'}}\ncredentials: [{match: 10.0.0.0/8, user: ann, password: geheim}]\n"
+    )
+    asked: list[tuple[list[str], list[str]]] = []
+
+    def check(urls: list[str], live: LiveOptions, seconds: float) -> list[Finding]:
+        del seconds
+        asked.append((urls, [entry.user for entry in live.credentials]))
+        return []
+
+    monkeypatch.setattr(camera_checks, "check_cameras", check)
+    assert next(doctor._check([str(path), "rtsp://10.0.0.6/y"], False, 2.0, False, None, None)).area == "cpu"
+    assert asked == [(["rtsp://10.0.0.6/y", "rtsp://10.0.0.5/x"], ["ann"])]
 
 
 @pytest.mark.parametrize(("severity", "status"), [("ok", 0), ("note", 0), ("warning", 1), ("error", 2)])
@@ -74,8 +92,6 @@ def test_an_invalid_transport_is_a_usage_error() -> None:
     ],
 )
 def test_an_invalid_url_is_reported_without_its_password(url: str, expected: str) -> None:
-    from vision_infer.stream.source import LiveOptions
-
     (found,) = camera_checks.check_cameras([url], LiveOptions(), 2.0)
     assert found.severity == "error"
     assert found.text.startswith(expected)

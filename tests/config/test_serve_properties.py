@@ -96,6 +96,10 @@ PLACES = [
     ("streams", "front", "passwrd"),
     ("streams", "front"),
     ("streams",),
+    ("credentials", 0, "match"),
+    ("credentials", 0, "password"),
+    ("credentials", 0),
+    ("credentials",),
     ("passwort",),
 ]
 SHAPES = [
@@ -123,7 +127,11 @@ def put(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
     at: Any = data
     for key, following in pairwise(place):
         empty: Any = [] if isinstance(following, int) else {}
-        at = at.setdefault(key, empty)
+        if isinstance(at, list):
+            at.append(empty)
+            at = empty
+        else:
+            at = at.setdefault(key, empty)
     if isinstance(at, list):
         at.append(value)
     else:

@@ -135,8 +135,11 @@ def test_cameras_of_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "cameras.yaml"
     path.write_text(
         "streams:\n  a: {url: 'rtsp://10.0.0.5/a', transport: udp}\n  b: {url: 'rtsp://10.0.0.5/b', enabled: false}\n"
+        "credentials: [{match: 10.0.0.0/8, user: ann, password: secret}]\n"
     )
     (spec,) = find_frame_sources([str(path)])
+    assert [entry.user for entry in spec.live.credentials] == ["ann"]
+    assert "secret" not in repr(spec)
     assert (spec.name, spec.kind, spec.paths, spec.live.transport) == ("a", "live", ("rtsp://10.0.0.5/a",), "udp")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.service.fakes import Api, FakeBackend, status
-from vision_infer.config.serve import StreamSettings
+from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.errors import ConflictError, UnavailableError
@@ -93,6 +93,31 @@ def test_no_response_or_log_line_contains_a_password(log: io.StringIO) -> None:
         assert MARK not in to_row(event, 0), event
     for line in log.getvalue().splitlines():
         assert MARK not in line
+
+
+def test_no_response_contains_a_password_of_the_credentials(log: io.StringIO) -> None:
+    """All routes are asked, except those that search the network, also for the settings of a stream whose host matches."""
+    backend = FakeBackend(requests_per_second=1e6)
+    entries = [{"match": f"gate-{number}", "user": "viewer", "password": one} for number, one in enumerate(_PASSWORDS)]
+    entries.append({"match": "127.0.0.0/8", "user": "viewer", "password": MARK})
+    backend.settings = ServeSettings.model_validate({"service": backend.settings.service, "credentials": entries})
+    api = Api(backend)
+    assert api.ask("PUT", "/api/v1/streams/gate", json={"detect": "rtsp://gate-1/x", "view": "rtsp://127.0.0.1:9/x"}).is_success
+    bodies = ({}, {"detect": "rtsp://127.0.0.1:9/x"}, {"url": "rtsp://127.0.0.1:9/x"}, {"model": "tiny", "password": 1})
+    asked = 0
+    for path, methods in api.get("/api/v1/openapi.json").json()["paths"].items():
+        for method in methods:
+            if path in ("/api/v1/cameras/find", "/api/v1/cameras/inspect", "/api/v1/results"):
+                continue
+            for body in bodies if method in ("post", "put", "patch") else (None,):
+                answer = api.ask(method.upper(), path.replace("{name}", "gate"), json=body)
+                assert MARK not in answer.text + str(answer.headers), path
+                asked += 1
+    assert asked > 40
+    backend.broken = RuntimeError(f"a mistake with {backend.settings!r}")
+    assert api.get("/api/v1/streams").status_code == 500
+    assert "a mistake with" in log.getvalue()
+    assert MARK not in log.getvalue()
 
 
 def test_no_error_contains_a_password(log: io.StringIO) -> None:
