@@ -33,7 +33,7 @@ SCRIPT = Path(__file__).with_name("rtsp_server.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 READY_S = 30.0
 """The time limit until a server listens, seconds."""
-Codec = Literal["h264", "h265", "vp8", "vp9"]
+Codec = Literal["h264", "h265", "jpeg", "vp8", "vp9"]
 Sound = Literal["", "pcmu", "pcma", "opus", "aac"]
 """The codec of a second track with a tone; empty for none."""
 ENCODERS = {"h264": "libx264", "h265": "libx265"}

@@ -169,6 +169,7 @@ APPSRC = "appsrc name=source is-live=true format=time block=false max-buffers=8 
 PAY = {
     "h264": "h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
     "h265": "h265parse ! rtph265pay name=pay0 pt=96 config-interval=-1",
+    "jpeg": "rtpjpegpay name=pay0 pt=26",
     "vp8": "rtpvp8pay name=pay0 pt=96",
     "vp9": "rtpvp9pay name=pay0 pt=96",
 }
@@ -205,6 +206,8 @@ def launch_line(mount):
         encoder = (
             f"{codec}enc deadline=1 cpu-used=8 keyframe-max-dist={mount['key_interval']} target-bitrate={mount['kbit_s'] * 1000}"
         )
+    elif codec == "jpeg":
+        encoder = "jpegenc"
     elif codec == "h265":
         encoder = f"x265enc {quick}"
     elif mount["b_frames"]:  # neither the low-latency tuning nor the default profile has B-frames

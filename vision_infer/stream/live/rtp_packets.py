@@ -28,7 +28,7 @@ from vision_infer.stream.rtsp.picture import Picture
 from vision_infer.stream.rtsp.sound_track import CODECS, TimedSound
 from vision_infer.stream.source import SourceSpec
 
-_FORMATS = {"h264": "h264", "h265": "hevc"}
+_FORMATS = {"h264": "h264", "h265": "hevc", "jpeg": "mjpeg"}
 """FFmpeg's format of each codec."""
 _TIME_BASE = Fraction(1, 1_200_000)
 """The time base of FFmpeg's raw formats."""

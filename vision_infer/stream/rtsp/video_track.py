@@ -7,13 +7,18 @@ from typing import NamedTuple
 
 from vision_infer.stream.rtsp.depacketize_h264 import H264Depacketizer
 from vision_infer.stream.rtsp.depacketize_h265 import H265Depacketizer
+from vision_infer.stream.rtsp.depacketize_jpeg import JpegDepacketizer
 from vision_infer.stream.rtsp.description import MediaSection
 from vision_infer.stream.rtsp.nal_pieces import Depacketizer
 from vision_infer.stream.rtsp.picture import Picture, PictureAssembler
 from vision_infer.stream.rtsp.rtcp import Goodbye, ReceiverReports, SenderReport, parse_rtcp
 from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, RtpTimeline
 
-_DEPACKETIZERS: dict[str, Callable[[], Depacketizer]] = {"h264": H264Depacketizer, "h265": H265Depacketizer}
+_DEPACKETIZERS: dict[str, Callable[[], Depacketizer]] = {
+    "h264": H264Depacketizer,
+    "h265": H265Depacketizer,
+    "jpeg": JpegDepacketizer,
+}
 _SECOND = 1_000_000_000
 _UDP_WINDOW = 64
 """The maximum number of packets that wait for a missing one over UDP."""
