@@ -112,6 +112,8 @@ class MessageReader:
         self._need = 1
         """The number of bytes without which the next message or packet cannot be complete."""
         self._skipped = 0
+        self._skipping = False
+        """Whether the next message or packet has still to be found."""
 
     def push(self, chunk: bytes) -> list[RtspEvent]:
         """Add bytes. Returns the messages and packets that are now complete.
@@ -129,6 +131,11 @@ class MessageReader:
         self._need = 1
         while at < end:
             first = data[at]
+            if self._skipping:
+                at, self._skipping = self._skip(data, at)
+                if self._skipping:
+                    break
+                continue
             if first == _DOLLAR:
                 after = self._packet(data, at, events)
             elif first in _LINE_ENDS:
@@ -138,7 +145,8 @@ class MessageReader:
                 end = len(data)
                 after = self._message(data, at, events)
             else:
-                after = self._skip(data, at)
+                self._skipping = True
+                continue
             if not after:
                 break
             at = after
@@ -188,8 +196,8 @@ class MessageReader:
         events.append(_event(first, headers, data[found.end() : after]))
         return after
 
-    def _skip(self, data: bytes, at: int) -> int:
-        """Skip what is neither a packet nor a message. Returns as :meth:`_message` does.
+    def _skip(self, data: bytes, at: int) -> tuple[int, bool]:
+        """Skip what is neither a packet nor a message. Returns the position after it, and whether more may have to be skipped.
 
         One camera sends other bytes between packets (https://github.com/bluenviron/gortsplib/pull/653), old versions of live555
         send only a part of a packet (https://github.com/scottlamb/retina/issues/17).
@@ -197,14 +205,13 @@ class MessageReader:
         if not self.channels:
             raise RtspSyntaxError("the server sent bytes that are not RTSP")
         starts = (found.start() for found in _NEXT.finditer(data, at) if not found[1] or found[1][0] in self.channels)
-        after = next(starts, max(at, len(data) - _NEXT_SIZE))
+        begin = next(starts, None)
+        after = max(at, len(data) - _NEXT_SIZE) if begin is None else begin
         self._skipped += after - at
         if self._skipped > MAX_SKIPPED:
             raise RtspSyntaxError(f"the server sent {MAX_SKIPPED} bytes that are neither RTSP nor packets")
-        if after == at:
-            self._need = len(data) - at + 1
-            return 0
-        return after
+        self._need = 1 if begin is not None else len(data) - after + 1
+        return after, begin is None
 
 
 def request_bytes(method: str, url: str, headers: Iterable[tuple[str, str]]) -> bytes:
