@@ -149,6 +149,7 @@ def test_a_camera_is_added_and_its_login_is_offered_for_others_of_its_maker(site
     site.checked.expect_quiet("422")
 
 
+@pytest.mark.slow
 def test_the_channels_of_a_recorder_are_added_one_after_the_other(site: Site, network: Network) -> None:
     network.sources = 2
     page = site.checked.open("find")
@@ -179,7 +180,7 @@ def test_an_address_is_entered_by_hand_if_no_camera_answers(browser: Browser, ne
         refused = card(page, "127.0.0.1")
         expect(refused.get_by_label("User")).to_be_focused()
         log_in(refused)
-        expect(refused.get_by_role("alert")).to_contain_text("is outside the allowed networks (10.0.0.0/8")
+        expect(refused.get_by_role("alert")).to_contain_text("is outside the allowed networks. Allowed are 10.0.0.0/8")
         network.image = b"\xff\xd8\xff no image"
         address.fill("10.0.0.7")
         address.press("Enter")
@@ -197,6 +198,7 @@ def test_an_address_is_entered_by_hand_if_no_camera_answers(browser: Browser, ne
         site.checked.expect_quiet("422")
 
 
+@pytest.mark.slow
 def test_a_viewer_cannot_search(browser: Browser, network: Network) -> None:
     del network
     with Site(browser, TOKENS) as site:

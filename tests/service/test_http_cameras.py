@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from starlette.testclient import TestClient
 
 from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBackend, problem
 from tests.support.hand_clock import HandClock
+from tests.support.onvif_device import PASSWORD as ONVIF_PASSWORD
+from tests.support.onvif_device import USER, FakeProfile, OnvifDevice, serving
 from vision_infer.config.secrets.credentials import CameraCredentials
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.service.http.routes import cameras
@@ -174,7 +177,7 @@ def test_a_failed_login_is_explained_and_logged_without_secrets(inspected: Inspe
         response = inspect(Api(), f"http://10.0.0.5/onvif?password={PASSWORD}")
     answer = problem(response, 422, "invalid")
     assert answer["detail"] == "http://10.0.0.5: authentication failed (401). Check the user name and password."
-    assert "password=***: failed" in caplog.text
+    assert "camera inspection by 127.0.0.1: http://10.0.0.5: authentication failed (401)\n" in caplog.text
     assert PASSWORD not in caplog.text + response.text
 
 
@@ -236,7 +239,7 @@ REFUSED = [
 @pytest.mark.parametrize("address", REFUSED)
 def test_no_request_is_sent_to_other_hosts_and_ports(inspected: Inspected, address: str) -> None:
     answer = problem(inspect(Api(), address), 422, "invalid")
-    assert answer["errors"][0]["field"] == "address"
+    assert answer["detail"].startswith("the ONVIF address ")
     assert "secret" not in str(answer)
     assert inspected.asked == []
 
@@ -244,10 +247,10 @@ def test_no_request_is_sent_to_other_hosts_and_ports(inspected: Inspected, addre
 @pytest.mark.parametrize(
     ("address", "url"),
     [
-        ("192.168.1.20", "http://192.168.1.20:80/onvif/device_service"),
-        (" https://172.16.0.9/ ", "https://172.16.0.9:443/onvif/device_service"),
+        ("192.168.1.20", "http://192.168.1.20/onvif/device_service"),
+        (" https://172.16.0.9/ ", "https://172.16.0.9/onvif/device_service"),
         ("http://camera.local:2020/onvif/service?x=1", "http://camera.local:2020/onvif/service?x=1"),
-        ("http://10.0.0.5#@8.8.8.8/", "http://10.0.0.5:80#@8.8.8.8/"),
+        ("http://10.0.0.5#@8.8.8.8/", "http://10.0.0.5#@8.8.8.8/"),
     ],
 )
 def test_a_host_is_enough(inspected: Inspected, address: str, url: str) -> None:
@@ -261,8 +264,49 @@ def test_allowed_networks_take_the_place_of_private_ones(inspected: Inspected) -
     assert inspect(api, "127.0.0.1:8000").status_code == 200
     assert inspect(api, "[fd00::5]").status_code == 200
     answer = problem(inspect(api, "10.0.0.5"), 422, "invalid")
-    assert "outside the allowed networks (127.0.0.0/8, fd00::/8); see service.allow_networks" in answer["detail"]
+    assert answer["detail"].endswith("Allowed are 127.0.0.0/8, fd00::/8; see service.allow_networks.")
     assert [asked[3] for asked in inspected.asked] == [("127.0.0.0/8", "fd00::/8")] * 2
+
+
+def onvif_device(**faults: Any) -> OnvifDevice:
+    profiles = [
+        FakeProfile("main", "H265", 2560, 1440, "rtsp://192.0.2.9:8554/main"),
+        FakeProfile("sub", "H264", 640, 360, "rtsp://10.0.0.1/sub", rate=10),
+    ]
+    return OnvifDevice(profiles, clock_offset_s=3600, **faults)
+
+
+def test_a_camera_on_the_network_is_asked() -> None:
+    api = Api(FakeBackend(allow_networks=["127.0.0.0/8"]))
+    login = {"user": USER, "password": ONVIF_PASSWORD}
+    with serving(onvif_device()) as device:
+        answer = inspect(api, f"127.0.0.1:{device.port}", **login).json()
+        problem(inspect(api, f"127.0.0.1:{device.port}"), 422, "invalid")
+        attempts = device.attempts
+    assert [(one["token"], one["url"], one["frame_rate"]) for one in answer["profiles"]] == [
+        ("main", "rtsp://127.0.0.1:8554/main", 25),
+        ("sub", "rtsp://127.0.0.1/sub", 10),
+    ], "the addresses that the camera names lead to itself"
+    assert answer["channels"] == [{"detect": "sub", "view": "sub"}]
+    assert (answer["name"], answer["clock_offset_s"]) == ("Front Door", pytest.approx(3600, abs=2))
+    assert answer["snapshot"].startswith("data:image/jpeg;base64,/9j/")
+    assert attempts <= 12, "a wrong password must not lock the account"
+
+
+def test_a_name_that_leads_to_this_machine_is_refused() -> None:
+    with serving(onvif_device()) as device:
+        answer = problem(inspect(Api(), f"localhost:{device.port}"), 422, "invalid")
+        assert device.requests == []
+    assert "outside the allowed networks" in answer["detail"]
+
+
+@pytest.mark.slow
+def test_a_camera_that_never_ends_its_answer_is_given_up() -> None:
+    began = time.monotonic()
+    with serving(onvif_device(drip_s=0.05)) as device:
+        answer = problem(inspect(Api(FakeBackend(allow_networks=["127.0.0.0/8"])), f"127.0.0.1:{device.port}"), 422, "invalid")
+    assert time.monotonic() - began < 20
+    assert "10 s" in answer["detail"]
 
 
 @pytest.mark.parametrize(

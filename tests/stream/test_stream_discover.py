@@ -52,10 +52,15 @@ def asked_for(question: bytes) -> str:
 
 
 @contextmanager
-def devices(answers: Callable[[str], list[bytes]], group: bool = False) -> Iterator[tuple[str, int]]:
+def devices(answers: Callable[[str], list[bytes]], group: bool = False, port: int = 0) -> Iterator[tuple[str, int]]:
     """Answer each probe; yields the address to send it to."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
-        listening.bind(("0.0.0.0" if group else "127.0.0.1", 0))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as answering,
+    ):
+        answering.bind(("127.0.0.1", 0))  # a message to the group may come from another address of this machine
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("0.0.0.0" if group else "127.0.0.1", port))
         listening.settimeout(0.05)
         if group:
             member = struct.pack("4s4s", socket.inet_aton(GROUP), socket.inet_aton("127.0.0.1"))
@@ -69,7 +74,7 @@ def devices(answers: Callable[[str], list[bytes]], group: bool = False) -> Itera
                 except TimeoutError:
                     continue
                 for data in answers(asked_for(question)):
-                    listening.sendto(data, place)
+                    answering.sendto(data, place)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from vision_infer.config.api_stream import is_allowed
 from vision_infer.config.secrets.credentials import CameraCredentials, credentials_for
 from vision_infer.config.serve import ServeSettings
-from vision_infer.config.stream_url import address_of, check_url, split_url
-from vision_infer.core.errors import StreamError
+from vision_infer.config.stream_url import PROTOCOLS, address_of, split_url
+from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.service.http import limits
 from vision_infer.service.http.api_models import ApiModel, ImageSize
 from vision_infer.service.http.context import Shared
@@ -23,7 +23,7 @@ from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
 from vision_infer.stream.discovery.discover import DiscoveredDevice, discover
 from vision_infer.stream.onvif.camera import OnvifCamera, OnvifProfile, choose_streams
-from vision_infer.stream.onvif.read_camera import camera_streams, snapshot
+from vision_infer.stream.onvif.read_camera import camera_streams, service_address, snapshot
 from vision_infer.stream.redact import redact
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
@@ -35,7 +35,6 @@ PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 the metadata services of clouds, nor the internet (RFC 1918)."""
 DETECT_SIZE = 360
 """The minimum short side of the stream for inference, in pixels: that of the usual substreams, 640×360 and larger."""
-_SERVICE_PATH = "/onvif/device_service"
 _WEB_PORTS = (*range(80, 90), 443)
 """The ports below 1024 that ONVIF services use. Other services that listen there must not receive requests."""
 
@@ -131,17 +130,18 @@ async def inspect_camera(wanted: InspectRequest, context: Shared, request: Reque
 
     The camera must be in `service.allow_networks`; if this is empty, in a private network.
     """
-    url = service_url(wanted.address, _networks(context.backend.settings))
     limiter = context.inspections
-    outcome = "failed"
+    outcome = "canceled"
     async with limiter.slot():
         try:
+            url = service_url(wanted.address, _networks(context.backend.settings))
             answer = await to_thread.run_sync(_inspect, url, wanted, context.backend.settings, limiter=limiter.threads)
-            outcome = f"{len(answer.profiles)} streams"
+            outcome = f"{redact(url)}: {len(answer.profiles)} streams"
         except StreamError as error:
+            outcome = redact(error.message)
             raise Problem("invalid", str(error)) from None
         finally:
-            logger.info("camera inspection by %s: %s: %s", limits.address_of(request.scope), redact(url), outcome)
+            logger.info("camera inspection by %s: %s", limits.address_of(request.scope), outcome)
     return answer
 
 
@@ -150,30 +150,23 @@ def _networks(settings: ServeSettings) -> tuple[str, ...]:
 
 
 def service_url(address: str, networks: tuple[str, ...]) -> str:
-    """Return the URL of the ONVIF service at a host, at a host with a port, or at a URL.
+    """Return the URL of the ONVIF service at an address, if the service may send requests there.
+
+    The address of a host name is checked when it is resolved for the connection.
 
     Raises:
-        Problem: The service must not send requests there. The message contains no part of the address.
+        RefusedError: It is invalid or not allowed. The message contains no part of it.
     """
-    text = address.strip()
-    url = text if "://" in text else f"http://{text}"
-    try:
-        check_url(url)
-        parts = split_url(url)
-    except ValueError as error:
-        raise _invalid(str(error)) from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise _invalid("must be a host, a host with a port, or a URL that begins with http:// or https://")
-    if parts.user:
-        raise _invalid("contains a user name; write it in user and password")
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    url = service_address(address.strip())
+    parts = split_url(url)
+    port = parts.port or PROTOCOLS[parts.scheme].port
     if port < 1024 and port not in _WEB_PORTS:
-        raise _invalid("has a port that ONVIF services do not use; allowed are 80 to 89, 443, and from 1024")
+        raise RefusedError("the ONVIF address has a port of another service", "Use port 80 to 89, 443, or one from 1024.")
     host = address_of(parts.host)
     if host is not None and not is_allowed(host, networks):
-        raise _invalid(f"is outside the allowed networks ({', '.join(networks)}); see service.allow_networks")
-    place = f"[{parts.host}]" if ":" in parts.host else parts.host
-    return f"{parts.scheme}://{place}:{port}{parts.rest if parts.rest not in ('', '/') else _SERVICE_PATH}"
+        hint = f"Allowed are {', '.join(networks)}; see service.allow_networks."
+        raise RefusedError("the ONVIF address is outside the allowed networks", hint)
+    return url
 
 
 def _inspect(url: str, wanted: InspectRequest, settings: ServeSettings) -> CameraAnswer:
@@ -220,14 +213,10 @@ def _profile(profile: OnvifProfile, hide: bool) -> CameraProfile:
     )
 
 
-def _invalid(message: str) -> Problem:
-    return Problem("invalid", f"address: {message}", errors=[{"field": "address", "message": message}])
-
-
 def _device(found: DiscoveredDevice, credentials: Sequence[CameraCredentials]) -> FoundDevice:
     """Return a device. It may name only its own address as its service: the user logs in to the device that is shown."""
     own = [url for url in found.services if _host(url) == found.address]
-    service = own[0] if own else f"http://{found.address}{_SERVICE_PATH}"
+    service = own[0] if own else service_address(found.address)
     return FoundDevice(
         address=found.address,
         service=service,
