@@ -97,11 +97,14 @@ def test_a_picture_with_a_lost_packet_is_never_given_out_as_whole(seed: int, hev
     assert joined.counts.whole == len(whole)
 
 
-def test_a_recovery_point_is_a_key_frame() -> None:
+@pytest.mark.parametrize("before", [b"", b"\x00\x02\x12\x34\x01\x01\x55", b"\xff\x06\x03abc", b"\x05\xff\x01" + b"u" * 256])
+def test_a_recovery_point_is_a_key_frame(before: bytes) -> None:
     joined = assembler()
-    push(joined, aggregate(b"\x78", [SPS, PPS, b"\x06\x06\x01\xc4\x80"]), 9)
+    push(joined, aggregate(b"\x78", [SPS, PPS, b"\x06" + before + b"\x06\x01\xc4\x80"]), 9)
     assert [picture.key for picture in push(joined, P, 9, True)] == [True]
     assert [picture.key for picture in push(joined, P, 18, True)] == [False]
+    push(joined, b"\x06\x05\x03\x06\x01\xc4\x80", 27)
+    assert [picture.key for picture in push(joined, P, 27, True)] == [False]
 
 
 def test_a_picture_has_no_payloads_unless_they_are_exactly_the_picture() -> None:

@@ -31,6 +31,9 @@ def test_a_packet_of_g711_is_passed_on_as_it_is() -> None:
     track.push_rtcp(struct.pack("!BBHIQIII", 0x80, 200, 6, SSRC, (wall_s + 2_208_988_800) << 32, 0, 1, 2))
     assert track.push_rtp(rtp(b"b", 2, 0), 0) == [TimedSound(b"b", SECOND // 50, wall_s * SECOND)]
     assert track.push_rtp(rtp(b"", 3, 160), 0) == []
+    # A report about other times, as of a clock that was set.
+    (late,) = track.push_rtp(rtp(b"c", 4, 2 * 3600 * 8000), 0)
+    assert late.wall_ns is None
 
 
 def test_the_access_units_of_aac_are_separated() -> None:
@@ -38,6 +41,14 @@ def test_the_access_units_of_aac_are_separated() -> None:
     found = track.push_rtp(rtp(units(3, 4) + b"aaabbbb", 1, 0, True), 0)
     assert [(sound.data, sound.since_ns) for sound in found] == [(b"aaa", 0), (b"bbbb", 64_000_000)]
     assert track.push_rtp(rtp(units(3, 40) + b"aaab", 2, 2048, True), 0)[0].data == b"aaa"
+
+
+def test_the_duration_of_access_units_may_be_announced() -> None:
+    track = RtpSoundTrack(media("mpeg4-generic", 16_000, {**HBR, "constantduration": "2048"}))
+    found = track.push_rtp(rtp(units(3, 4) + b"aaabbbb", 1, 0, True), 0)
+    assert [sound.since_ns for sound in found] == [0, 128_000_000]
+    track = RtpSoundTrack(media("mpeg4-generic", 16_000, {**HBR, "constantduration": "x"}))
+    assert [sound.since_ns for sound in track.push_rtp(rtp(units(3, 4) + b"aaabbbb", 1, 0, True), 0)] == [0, 64_000_000]
 
 
 def test_an_access_unit_in_several_packets_is_joined_unless_one_is_lost() -> None:

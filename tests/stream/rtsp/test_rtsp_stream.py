@@ -95,6 +95,21 @@ def packets(count: int) -> bytes:
     return b"".join(interleaved_bytes(0, rtp(slice264(5), at, at * 3000, True)) for at in range(count))
 
 
+def test_packets_have_a_decoding_time_until_one_goes_back_in_time() -> None:
+    def times(*given: tuple[int, int]) -> list[bool]:
+        sent = [rtp(slice264(kind), at, timestamp, True) for at, (kind, timestamp) in enumerate(given)]
+        with camera({"DESCRIBE": SDP}, b"".join(interleaved_bytes(0, packet) for packet in sent)) as (port, _):
+            spec = SourceSpec("door", "live", (f"rtsp://127.0.0.1:{port}/",), live=SHORT)
+            packets = RtpPackets(spec, threading.Event(), SYSTEM_CLOCK, failed=lambda reason: None)
+            try:
+                return [times.dts_ns is not None for _, times in islice(packets.read(), len(given))]
+            finally:
+                packets.close()
+
+    assert times((5, 0), (1, 9000), (1, 3000), (1, 6000)) == [True, True, False, False]
+    assert times((5, 90_000), (1, 93_000), (5, 0), (1, 3000)) == [True] * 4  # the camera has restarted
+
+
 def test_a_redirect_is_followed_without_the_password_on_another_host() -> None:
     with camera({"DESCRIBE": SDP}, packets(3)) as (port, asked):
         target = moved(f"rtsp://localhost:{port}/other")

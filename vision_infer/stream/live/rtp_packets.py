@@ -179,8 +179,9 @@ class RtpPackets:
             self._note_loss(picture)
             packet.is_keyframe, packet.is_corrupt = picture.key, self._broken
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
-            # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames.
-            self._reordered = self._reordered or pts_ns < self._latest_ns
+            # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames. At a key
+            # frame, the camera has restarted.
+            self._reordered = self._reordered or (pts_ns < self._latest_ns and not picture.key)
             self._latest_ns = pts_ns
             dts_ns = None if self._reordered else pts_ns
             self.payloads = picture.payloads

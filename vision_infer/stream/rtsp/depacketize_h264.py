@@ -25,6 +25,8 @@ _IDR = 5
 _SEI = 6
 _RECOVERY_POINT = 6
 """The type of the SEI message that marks a key frame without an IDR picture (H.264, annex D.1.8)."""
+_LOOK_AT = 512
+"""The number of bytes at the beginning of an SEI unit in which messages are looked for."""
 _SLICES, _HEADS = frozenset({1, 2, _IDR}), frozenset({7, 8, 9})
 
 
@@ -96,5 +98,24 @@ def _flags(data: bytes, at: int, end: int) -> int:
         # first_mb_in_slice is 0 if its first bit is 1 (H.264, 7.3.3).
         return SLICE | (FIRST if after & 0x80 else 0) | (KEY if kind == _IDR else 0)
     if kind == _SEI:
-        return HEAD | OPAQUE | (KEY if after == _RECOVERY_POINT else 0)
+        return HEAD | OPAQUE | (KEY if _has_recovery_point(data, at + 1, min(end, at + _LOOK_AT)) else 0)
     return HEAD if kind in _HEADS else OTHER
+
+
+def _has_recovery_point(data: bytes, at: int, end: int) -> bool:
+    """Return whether SEI messages contain a recovery point (H.264, 7.3.2.3); encoders write others before it."""
+    while at + 1 < end:
+        kind, at = _number(data, at, end)
+        if kind == _RECOVERY_POINT:
+            return True
+        size, at = _number(data, at, end)
+        at += size
+    return False
+
+
+def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return the type or the size of an SEI message, and the position after it."""
+    value = 0
+    while at < end and data[at] == 0xFF:
+        value, at = value + 0xFF, at + 1
+    return (value + data[at] if at < end else value), at + 1

@@ -15,6 +15,8 @@ _SENDER_REPORT, _RECEIVER_REPORT, _SOURCE_DESCRIPTION, _BYE = 200, 201, 202, 203
 _NTP_EPOCH_S = 2_208_988_800
 """The seconds from 1900, the epoch of NTP, to 1970."""
 _SECOND = 1_000_000_000
+PLAUSIBLE_S = 3600
+"""The maximum distance of a packet from a sender report, seconds. A larger one means that the report is wrong."""
 _MAX_LOST = 0x7FFFFF
 _MAX_PACKETS = 64
 """The maximum number of packets of a compound packet that are read."""

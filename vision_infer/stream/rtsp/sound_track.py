@@ -5,11 +5,12 @@ G.711, G.722 and Opus are sent one packet each (RFC 3551, RFC 7587), AAC in acce
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from vision_infer.stream.rtsp.description import MediaSection
-from vision_infer.stream.rtsp.rtcp import SenderReport, parse_rtcp
+from vision_infer.stream.rtsp.rtcp import PLAUSIBLE_S, SenderReport, parse_rtcp
 from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, RtpTimeline
 
 CODECS = {"pcmu": "pcm_mulaw", "pcma": "pcm_alaw", "g722": "adpcm_g722", "opus": "opus", "mpeg4-generic": "aac"}
@@ -18,6 +19,7 @@ _SECOND = 1_000_000_000
 _UDP_WINDOW = 16
 _AAC_SAMPLES = 1024
 """The number of samples of an access unit of AAC."""
+_DURATION = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _MAX_UNIT = 16_384
 """The maximum size of an access unit, bytes."""
 
@@ -57,6 +59,9 @@ class RtpSoundTrack:
         self._aac = media.codec == "mpeg4-generic"
         self._header_size = _header_bits(media) // 8 if self._aac else 0
         self._index_bits = int(media.parameters.get("indexlength") or 0) if self._aac else 0
+        duration = media.parameters.get("constantduration", "")
+        self._unit_duration = int(duration) if _DURATION.fullmatch(duration) else _AAC_SAMPLES
+        """The duration of an access unit in units of the clock rate: twice the number of samples for HE-AAC."""
         self._restarts = 0
         self._timeline = RtpTimeline()
         self._zero: int | None = None
@@ -90,7 +95,7 @@ class RtpSoundTrack:
                 yield self._timed(packet.data[packet.begin : packet.end], packet.timestamp)
             return
         for place, unit in enumerate(self._units(packet)):
-            yield self._timed(unit, packet.timestamp + place * _AAC_SAMPLES & 0xFFFFFFFF)
+            yield self._timed(unit, packet.timestamp + place * self._unit_duration & 0xFFFFFFFF)
 
     def _units(self, packet: RtpPacket) -> Iterator[bytes]:
         """Yield the complete access units of a packet (RFC 3640, section 3.2)."""
@@ -125,7 +130,8 @@ class RtpSoundTrack:
         wall_ns = None
         if self._report is not None:
             since = ((timestamp - self._report.timestamp + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-            wall_ns = self._report.wall_ns + since * _SECOND // self._rate
+            if abs(since) <= PLAUSIBLE_S * self._rate:
+                wall_ns = self._report.wall_ns + since * _SECOND // self._rate
         return TimedSound(data, (extended - self._zero) * _SECOND // self._rate, wall_ns)
 
 

@@ -11,7 +11,7 @@ from vision_infer.stream.rtsp.depacketize_jpeg import JpegDepacketizer
 from vision_infer.stream.rtsp.description import MediaSection
 from vision_infer.stream.rtsp.nal_pieces import Depacketizer
 from vision_infer.stream.rtsp.picture import Picture, PictureAssembler
-from vision_infer.stream.rtsp.rtcp import Goodbye, ReceiverReports, SenderReport, parse_rtcp
+from vision_infer.stream.rtsp.rtcp import PLAUSIBLE_S, Goodbye, ReceiverReports, SenderReport, parse_rtcp
 from vision_infer.stream.rtsp.rtp import RtpOrder, RtpPacket, RtpTimeline
 
 _DEPACKETIZERS: dict[str, Callable[[], Depacketizer]] = {
@@ -24,8 +24,6 @@ _UDP_WINDOW = 64
 """The maximum number of packets that wait for a missing one over UDP."""
 _REPORT_NS = 5 * _SECOND
 """The interval of receiver reports (RFC 3550, section 6.2)."""
-_PLAUSIBLE_S = 3600
-"""The maximum distance of a picture from a sender report, seconds. A larger one means that the report is wrong."""
 
 
 class TimedPicture(NamedTuple):
@@ -127,7 +125,7 @@ class RtpVideoTrack:
         wall_ns = None
         if self._report is not None:
             since = ((picture.timestamp - self._report.timestamp + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-            if abs(since) <= _PLAUSIBLE_S * self._rate:
+            if abs(since) <= PLAUSIBLE_S * self._rate:
                 wall_ns = self._report.wall_ns + since * _SECOND // self._rate
         pts_ns = (extended - self._zero) * _SECOND // self._rate
         self.zero_wall_ns = None if wall_ns is None else wall_ns - pts_ns
