@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -69,6 +70,8 @@ class OnvifDevice:
     """Contents of SOAP bodies, or whole responses, that replace the answers of operations."""
     statuses: dict[str, int] = field(default_factory=dict)
     """The statuses of these answers."""
+    tls: ssl.SSLContext | None = None
+    """What it needs for HTTPS; None for HTTP."""
     moved_to: str = ""
     """Where it redirects all requests to."""
     drip_s: float = 0.0
@@ -82,7 +85,7 @@ class OnvifDevice:
     @property
     def service(self) -> str:
         """The address of its device service."""
-        return f"http://127.0.0.1:{self.port}/onvif/device_service"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/onvif/device_service"
 
     def operations(self) -> list[str]:
         """Return the operations that were requested, in order."""
@@ -189,6 +192,11 @@ def http_is_valid(device: OnvifDevice, method: str, target: str, header: str) ->
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore clients that disconnect."""
 
@@ -252,7 +260,7 @@ def serving(device: OnvifDevice) -> Iterator[OnvifDevice]:
             self.end_headers()
             self.wfile.write(content)
 
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = _Server(Handler, device.tls)
     device.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Command
 from tests.support.onvif_device import PASSWORD, USER, FakeProfile, OnvifDevice, serving
 from vision_infer.cli import camera_checks
 from vision_infer.cli.camera_checks import check_network
@@ -116,3 +117,19 @@ def test_a_missing_package_is_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
         (one,) = found(monkeypatch, fake, LOGIN)
     assert (one.severity, one.hint) == ("note", "Run: pip install '.[onvif]'")
     assert fake.requests == []
+
+
+def test_the_command_prints_the_streams(in_process: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.cli.checks._to_try", lambda *_: [])  # the runtimes take seconds
+    monkeypatch.setenv("CAMERA_PASSWORD", PASSWORD)
+    with serving(device()) as fake:
+        answered = DiscoveredDevice("127.0.0.1", "", "", "", (fake.service,), "urn:1")
+        monkeypatch.setattr(module, "discover", lambda _: [answered])
+        done = in_process("doctor", "--discover", "--user", USER)
+    assert "ok       camera   127.0.0.1: Example IPC-7: detect rtsp://127.0.0.1/sub (h264 640x360" in done.stdout
+    assert f"front-door: {{detect: 'rtsp://{USER}:${{CAMERA_PASSWORD}}@127.0.0.1/sub', view:" in done.stdout
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_a_user_without_a_search_is_an_error(in_process: Command) -> None:
+    assert "--user: is for --discover" in in_process("doctor", "--user", USER).stderr

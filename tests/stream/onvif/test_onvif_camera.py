@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import random
+import ssl
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.onvif_device import JPEG, PASSWORD, UNSUPPORTED, USER, FakeProfile, OnvifDevice, enveloped, serving
+from tests.support.onvif_device import (
+    JPEG,
+    NOT_AUTHORIZED,
+    PASSWORD,
+    UNSUPPORTED,
+    USER,
+    FakeProfile,
+    OnvifDevice,
+    enveloped,
+    serving,
+)
 from vision_infer.core import packages
 from vision_infer.core.errors import MissingPackageError, RefusedError, StreamError
 from vision_infer.stream.onvif.camera import OnvifCamera, OnvifProfile
@@ -176,6 +190,47 @@ def test_functions_that_a_camera_lacks_are_optional(answers: dict[str, str | byt
         assert len(read(device).profiles) == 2
 
 
+def test_a_user_who_may_only_watch_video_needs_no_other_permission() -> None:
+    """The name and the snapshot are optional, and no reason to believe that the password is wrong."""
+    optional = dict.fromkeys(("GetScopes", "GetDeviceInformation", "GetSnapshotUri"), NOT_AUTHORIZED)
+    device = OnvifDevice(profiles(), answers={**optional}, statuses=dict.fromkeys(optional, 400))
+    with serving(device):
+        camera = read(device)
+    assert (camera.model, camera.snapshot_url, len(camera.profiles)) == ("", "", 2)
+
+
+def test_a_failure_after_the_streams_are_known_is_not_an_error() -> None:
+    device = OnvifDevice(profiles(), answers={"GetScopes": b"a" * ((1 << 20) + 1)})
+    with serving(device):
+        assert len(read(device).profiles) == 2
+
+
+def test_media2_without_rtsp_over_tcp_is_asked_for_unicast() -> None:
+    device = OnvifDevice(profiles(), ("media2",))
+    answer = device.answer
+
+    def without_tcp(operation: str, body: str) -> str:
+        return UNSUPPORTED if ":Protocol>RTSP<" in body else answer(operation, body)
+
+    device.answer = without_tcp  # type: ignore[method-assign]
+    with serving(device):
+        assert len(read(device).profiles) == 2
+
+
+def test_a_camera_over_https_is_not_asked_over_http(tmp_path: Path) -> None:
+    """It signs its own certificate, and its addresses name HTTP."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=camera"
+    chain, key = tmp_path / "camera.pem", tmp_path / "camera.key"
+    subprocess.run([*command.split(), "-keyout", key, "-out", chain], check=True, capture_output=True, timeout=30)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(chain, key)
+    device = OnvifDevice(profiles(), tls=tls)
+    with serving(device):
+        camera = read(device)
+        assert snapshot(camera, USER, PASSWORD, HERE) == JPEG
+    assert camera.snapshot_url == f"https://127.0.0.1:{device.port}/snapshot.jpg"
+
+
 def test_media_is_asked_if_media2_fails() -> None:
     device = OnvifDevice(profiles(), ("media", "media2"))
     answer = device.answer
@@ -239,6 +294,56 @@ def test_an_invalid_number_counts_as_unknown(number: str) -> None:
     assert camera.profiles[0].width == 0
     assert camera.profiles[0].frame_rate == 0
     assert camera.clock_offset_s is None
+
+
+TAGS = (
+    b"<t:Encoding>",
+    b"</m:Profiles>",
+    b' token=""',
+    b"<t:Uri/>",
+    b"<t:Width>-1</t:Width>",
+    b"&#0;",
+    b"\x00",
+    b"<v:Fault/>",
+    b">9e99<",
+)
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    for _ in range(rng.randint(1, 4)):
+        at, length = rng.randrange(len(content)), rng.choice((1, 5, 80))
+        inserted = rng.choice((b"", rng.randbytes(1), rng.choice(TAGS), content[at : at + length] * 2))
+        content = content[:at] + inserted + content[at + length :] or b" "
+    return content
+
+
+class MutatedDevice(OnvifDevice):
+    """The responses of a camera without its network, some of their bytes changed."""
+
+    def __init__(self, media: Any, seed: int) -> None:
+        super().__init__(profiles(), media, port=80)
+        self.rng = random.Random(seed)
+        self.address, self.has_authenticated = "127.0.0.1", False
+
+    def send(self, _: str, __: int, body: bytes) -> tuple[int, bytes]:
+        text = body.decode()
+        operation = text.split("Body><")[1].split(":", 1)[1].split(">")[0].rstrip("/")
+        content = enveloped(self.answer(operation, text))
+        return 200, mutated(content, self.rng) if self.rng.random() < 0.4 else content
+
+
+def test_changed_bytes_lead_to_a_camera_or_to_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras = 0
+    for seed in range(200):
+        device = MutatedDevice(("media", "media2")[seed % 2 :][:1], seed)
+        monkeypatch.setattr("vision_infer.stream.onvif.read_camera.DeviceHttp", lambda *_, device=device: device)
+        try:
+            camera = read(device)
+        except StreamError:
+            continue
+        cameras += 1
+        assert all(profile.url.startswith("rtsp") and "//127.0.0.1" in profile.url for profile in camera.profiles)
+    assert 20 < cameras < 200
 
 
 def test_a_redirect_is_not_followed_and_receives_no_password() -> None:

@@ -133,6 +133,7 @@ class _CameraReader:
         self._offset_s: float | None = None
         self._replaced: dict[str, None] = {}
         self._speaks_onvif = False
+        self._has_streams = False
         self._problem = ""
 
     def read_clock(self) -> None:
@@ -161,29 +162,30 @@ class _CameraReader:
         """Return the properties and the streams."""
         from onveef import envelopes, parsers
 
-        information = self._asked(envelopes.device_get_information(), parsers.parse_device_information)
         services = self._asked(envelopes.device_get_services(), parsers.parse_services)
         services = services or self._asked(envelopes.device_get_capabilities(), parsers.parse_capabilities)
-        scopes = self._asked(envelopes.device_get_scopes(), parsers.parse_scopes)
-        named = [item["scope_item"].removeprefix(_NAME_SCOPE) for item in scopes if item["scope_item"].startswith(_NAME_SCOPE)]
         profiles: tuple[OnvifProfile, ...] = ()
-        snapshot_url = ""
-        for service in ("media2", "media"):
-            url = self._on_device(services.get(service, ""), ("http", "https"))
+        media = ("", False)
+        for name in ("media2", "media"):
+            url = self._on_device(services.get(name, ""), ("http", "https"))
             if url and not profiles:
-                profiles = tuple(self._profiles(url, service == "media2"))
-                snapshot_url = self._snapshot_url(url, service == "media2", profiles)
+                media = (url, name == "media2")
+                profiles = tuple(self._profiles(*media))
         if not profiles:
             hint = "Check that it is a camera, that ONVIF is enabled in its settings, and that this user may watch video."
             problem = self._problem and f" (it reported: {self._problem})"
             raise RefusedError(f"{redact(self._url)}: the device offers no video stream over ONVIF{problem}", hint)
+        self._has_streams = True
+        information = self._asked(envelopes.device_get_information(), parsers.parse_device_information)
+        scopes = self._asked(envelopes.device_get_scopes(), parsers.parse_scopes)
+        named = [item["scope_item"].removeprefix(_NAME_SCOPE) for item in scopes if item["scope_item"].startswith(_NAME_SCOPE)]
         return OnvifCamera(
             manufacturer=_shown(information.get("Manufacturer", "")),
             model=_shown(information.get("Model", "")),
             name=_shown(unquote(named[0])) if named else "",
             clock_offset_s=self._offset_s,
             profiles=profiles,
-            snapshot_url=snapshot_url,
+            snapshot_url=self._snapshot_url(*media, profiles[0].token),
             replaced_hosts=tuple(self._replaced),
         )
 
@@ -194,7 +196,7 @@ class _CameraReader:
         asked = envelopes.media_get_profiles(use_media2=media2)
         for profile in self._asked(asked, parsers.parse_profiles, service)[:_MAX_PROFILES]:
             encoder, source = profile.get("video_encoder"), profile.get("video_source", {})
-            if encoder is None or not profile["token"]:
+            if encoder is None or not 0 < len(profile["token"]) <= _MAX_TEXT:
                 continue
             codec = encoder["encoding"].upper()
             url = self._stream_url(service, media2, profile["token"])
@@ -225,20 +227,26 @@ class _CameraReader:
                 return url
         return ""
 
-    def _snapshot_url(self, service: str, media2: bool, profiles: tuple[OnvifProfile, ...]) -> str:
+    def _snapshot_url(self, service: str, media2: bool, token: str) -> str:
         from onveef import envelopes, parsers
 
-        if not profiles:
-            return ""
-        asked = envelopes.media_get_snapshot_uri(profile_token=profiles[0].token, use_media2=media2)
+        asked = envelopes.media_get_snapshot_uri(profile_token=token, use_media2=media2)
         return self._on_device(self._asked(asked, parsers.parse_snapshot_uri, service), ("http", "https"))
 
     def _asked(self, body: str, parse: Callable[[str], _Answer], service: str = "") -> _Answer:
-        """Return a parsed response; an empty one if the device answers with a fault or its response cannot be parsed."""
+        """Return a parsed response; an empty one if the device answers with a fault or its response cannot be parsed.
+
+        Raises:
+            StreamError: The device cannot be reached, or refused the user name and password. Once the streams are known, this is
+                not an error: the user may lack the permission for the remaining requests, which are not necessary.
+        """
         try:
             return parse(self._call(service or self._url, body, self._user))
         except _DeviceFaultError as error:
             self._problem = error.message
+        except StreamError:
+            if not self._has_streams:
+                raise
         except OverflowError:  # the parser does not expect the number 1e999
             self._problem = "an invalid number"
         return parse("")
