@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Command
 
 
-@pytest.mark.parametrize("words", [(), ("model",), ("engine",), ("schema",)])
+@pytest.mark.parametrize("words", [(), ("model",), ("engine",), ("schema",), ("cameras",)])
 def test_without_arguments_the_help_is_printed(in_process: Command, words: tuple[str, ...]) -> None:
     done = in_process(*words)
     lines = done.stderr.splitlines()

@@ -364,6 +364,14 @@ def test_a_device_that_sends_single_bytes_is_left_in_time() -> None:
     assert "no answer within 0.3 s" in error.message
 
 
+def test_one_request_does_not_take_the_time_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, an RTSP server does not answer at all."""
+    monkeypatch.setattr("vision_infer.stream.onvif.device_http.REQUEST_S", 0.2)
+    device = OnvifDevice(profiles(), drip_s=0.02)
+    with serving(device):
+        assert "no answer within 0.2 s" in refused(device, limit_s=30.0).message
+
+
 def test_a_device_without_video() -> None:
     device = OnvifDevice([])
     with serving(device):

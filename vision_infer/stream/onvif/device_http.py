@@ -25,6 +25,8 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.rtsp.authentication import Authenticator, challenges
 
 EVERY_NETWORK = ("0.0.0.0/0", "::/0")
+REQUEST_S = 5.0
+"""The maximum time of one request, seconds."""
 
 
 class WrongPasswordError(RefusedError):
@@ -50,8 +52,9 @@ class DeviceHttp:
         self.address = allowed_address(url, allowed or EVERY_NETWORK)
         self._host = urlsplit(url).hostname
         self._authenticator = Authenticator(user, password)
-        self._limit_s = limit_s
-        self._deadline = time.monotonic() + limit_s
+        self._request_s = min(limit_s, REQUEST_S)
+        self._end = time.monotonic() + limit_s
+        self._request_end = self._end
 
     @property
     def has_authenticated(self) -> bool:
@@ -102,6 +105,7 @@ class DeviceHttp:
         answer = self._authenticator.header(method, target, secrets.token_hex(16))
         if answer is not None:
             headers["Authorization"] = answer
+        self._request_end = min(self._end, time.monotonic() + self._request_s)
         try:
             with socket.create_connection((self.address, port), self._left_s()) as plain:
                 opened = _tls().wrap_socket(plain, server_hostname=parts.hostname) if secure else plain
@@ -114,13 +118,13 @@ class DeviceHttp:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, http.client.HTTPException):
                 raise StreamError(f"{shown}: the response is not valid HTTP", "Check the address and the port.") from None
-            raise unreachable(shown, error, self._limit_s) from None
+            raise unreachable(shown, error, self._request_s) from None
         if len(content) > max_bytes:
             raise StreamError(f"{shown}: the response is larger than {max_bytes} bytes", "Check that it is a camera.")
         return response.status, content, response.headers.get_all("WWW-Authenticate") or []
 
     def _left_s(self) -> float:
-        left = self._deadline - time.monotonic()
+        left = self._request_end - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
