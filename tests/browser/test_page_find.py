@@ -72,7 +72,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 
 
 class Site:
-    """The page of a service without cameras of its own, except those that the test adds."""
+    """The page of a service with one camera, which is named door."""
 
     def __init__(self, browser: Browser, tokens: Tokens, **options: Any) -> None:
         self.backend = FakeBackend(port=0)

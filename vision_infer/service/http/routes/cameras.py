@@ -33,8 +33,6 @@ MAX_WAIT_S = 10.0
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """The networks of cameras unless ``service.allow_networks`` is set: neither this machine, nor link-local addresses, among them
 the metadata services of clouds, nor the internet (RFC 1918)."""
-DETECT_SIZE = 360
-"""The minimum short side of the stream for inference, in pixels: that of the usual substreams, 640×360 and larger."""
 _WEB_PORTS = (*range(80, 90), 443)
 """The ports below 1024 that ONVIF services use. Other services that listen there must not receive requests."""
 
@@ -188,7 +186,7 @@ def _answer(camera: OnvifCamera, image: bytes | None, hide: bool) -> CameraAnswe
     channels: dict[str, list[OnvifProfile]] = {}
     for profile in camera.profiles:
         channels.setdefault(profile.source, []).append(profile)
-    pairs = [choose_streams(profiles, DETECT_SIZE) for profiles in channels.values()]
+    pairs = [choose_streams(profiles) for profiles in channels.values()]
     return CameraAnswer(
         manufacturer=camera.manufacturer,
         model=camera.model,
