@@ -5,7 +5,7 @@ was captured at its PTS plus this offset. Queueing in a network, a socket or a d
 arrivals are measured. Since the camera's clock drifts against ours, the minimum rises by 200 parts per million, which is more
 than the error of any quartz.
 
-Some demuxers hold a packet back until the next one begins (RTSP with H.264 or H.265, and MPEG-TS: libavformat's parser must see
+Some of FFmpeg's demuxers hold a packet back until the next one begins (RTSP with H.264 or H.265, and MPEG-TS: its parser must see
 where a frame ends). There, the arrival of a packet is the time at which the read of the *previous* packet returned, because it
 returned when this packet began to arrive.
 
