@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import cv2
@@ -15,6 +16,8 @@ import pytest
 from tests.cli.conftest import Command
 from tests.support.media import Clip, Sound, bikes, clip
 from tests.support.result_schema import validate_row
+from vision_infer.cli.table import _live_lines
+from vision_infer.pipeline.runs.summary import RunSummary
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -240,3 +243,11 @@ def test_objects_are_tracked_in_sequences_of_images_only(
     done = in_process("run", folder, "--track", "--model", "clock", "--quiet")
     refused = "--track: the images of photos are not a numbered sequence of frames" in done.stderr
     assert (done.returncode, refused) == ((0, False) if accepted else (2, True)), done.stderr
+
+
+def test_the_line_of_a_camera_has_its_losses() -> None:
+    source = {"name": "door", "age_ms": {"p50": 20.0, "p95": 31.0}, "dropped": {"stale": 2}, "reconnects": 1}
+    sources = ({**source, "rtp_packets": {"received": 990, "lost": 10}}, {**source, "rtp_packets": {}})
+    lossy, other = _live_lines(cast(RunSummary, SimpleNamespace(sources=sources)))
+    assert other == "door: age of results p50 20 ms, p95 31 ms; 2 frames dropped (stale 2), 1 reconnects"
+    assert lossy == f"{other}, 10 packets lost"

@@ -86,6 +86,8 @@ def test_a_lost_camera_is_connected_again(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     (source,) = json.loads((tmp_path / "s.json").read_text())["sources"]
     assert source["reconnects"] >= 1
+    assert (source["ingest"], source["ingest_reason"], source["rtp_packets"]["lost"]) == ("rtp", "", 0)
+    assert source["rtp_packets"]["received"] > len(rows)
     assert source["error"] is None
     frames = [row["frame"] for row in rows]
     assert frames == sorted(set(frames))

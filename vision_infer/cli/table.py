@@ -53,9 +53,11 @@ def _live_lines(summary: RunSummary) -> list[str]:
         if "reconnects" in source:
             ages, dropped = source["age_ms"], source["dropped"]
             reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+            lost = source["rtp_packets"].get("lost", 0)
             lines.append(
                 f"{source['name']}: age of results p50 {ages['p50']:.0f} ms, p95 {ages['p95']:.0f} ms; "
                 f"{sum(dropped.values())} frames dropped{f' ({reasons})' if reasons else ''}, {source['reconnects']} reconnects"
+                f"{f', {lost} packets lost' if lost else ''}"
             )
     return lines
 

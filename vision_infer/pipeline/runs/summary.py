@@ -11,7 +11,7 @@ from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.runs.counts import counts_of
 from vision_infer.pipeline.runs.job import Job
-from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.status import StreamState, StreamStatus
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord, status_of
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
@@ -192,15 +192,18 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "dropped": status.dropped,
         "hook_errors": record.hook_errors,
         "counts": counts_of(record),
-        **({} if record.live is None else _live_summary(record.live)),
+        **({} if record.live is None else _live_summary(record.live, status)),
         "error": status.error if status.state is StreamState.FAILED else None,
     }
 
 
-def _live_summary(live: LiveRecord) -> dict[str, Any]:
+def _live_summary(live: LiveRecord, status: StreamStatus) -> dict[str, Any]:
     ages = live.age_total
     quantiles = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     return {
+        "ingest": status.ingest,
+        "ingest_reason": status.ingest_reason,
+        "rtp_packets": dict(status.rtp_packets),
         "reconnects": max(0, live.connections - 1),
         "age_ms": {name: round(ages.quantile_ns(share) / 1e6, 3) for name, share in quantiles.items()},
     }
