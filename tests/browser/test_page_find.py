@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,6 +48,7 @@ class Network:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.devices = [device(15, "ACME Dome"), device(16, "ACME Bullet <b>"), device(5, "Other_Cam")]
+        self.devices.append(replace(self.devices[0], services=("http://10.0.0.15:8001/",), id="urn:uuid:2nd", name="ACME 2nd"))
         self.logins: list[tuple[str, str, str]] = []
         self.sources = 1
         self.image = JPEG
@@ -110,12 +112,13 @@ def log_in(shown: Locator, password: str = PASSWORD) -> None:
 
 def test_a_camera_is_added_and_its_login_is_offered_for_others_of_its_maker(site: Site, network: Network) -> None:
     page = site.checked.open("find")
-    expect(page.get_by_role("status").filter(has_text="3 cameras found")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="4 cameras found")).to_be_visible()
     dome = card(page, "ACME Dome")
     expect(dome).to_contain_text("D-1 · 10.0.0.15 · hall")
     expect(card(page, "Other_Cam")).to_contain_text("Already added: door")
     log_in(dome, "wrong")
     expect(dome.get_by_role("alert")).to_contain_text("the camera refused the login. Check the user name and password.")
+    expect(dome.get_by_label("Password")).to_be_focused()
     log_in(dome)
     expect(dome.get_by_role("img", name="Image of ACME Dome")).to_be_visible()
     site.checked.wait("document.querySelector('.device canvas').getContext('2d').getImageData(9, 9, 1, 1).data[0] > 150")

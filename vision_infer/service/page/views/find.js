@@ -26,7 +26,7 @@ class Find {
   constructor(store) {
     this.store = store;
     this.leaving = new AbortController();
-    /** @type {Map<string, FoundDevice>} by address */
+    /** @type {Map<string, FoundDevice>} by the URL of the service: several devices may share an address */
     this.devices = new Map();
     /** @type {Map<string, Login>} the last login of each maker: in memory only, until this view is closed */
     this.logins = new Map();
@@ -100,11 +100,11 @@ class Find {
 
   /** @param {Device} device @returns {FoundDevice} */
   #show(device) {
-    let shown = this.devices.get(device.address);
+    let shown = this.devices.get(device.service);
     if (!shown) {
       shown = new FoundDevice(this.store, device, this.leaving.signal, (makers, login) => this.#loggedIn(makers, login));
       for (const maker of shown.makers) shown.offer(this.logins.get(maker));
-      this.devices.set(device.address, shown);
+      this.devices.set(device.service, shown);
       this.list.append(shown.element);
       this.list.hidden = false;
     }

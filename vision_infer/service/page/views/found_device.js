@@ -101,6 +101,7 @@ export class FoundDevice {
       if (this.leaving.aborted) return;
       setText(this.errorText, messageOf(error));
       this.password.select();
+      this.password.focus();
     } finally {
       setText(this.status, "");
       this.loginButton.disabled = false;
