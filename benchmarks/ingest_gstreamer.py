@@ -3,7 +3,7 @@
 
     /usr/bin/python3 benchmarks/ingest_gstreamer.py SECONDS URL
 
-It prints one line of JSON: the age of each frame in milliseconds, in a list of its own. This is the shortest pipeline: no jitter
+It prints one line of JSON: a list for each frame that has its age in milliseconds. This is the shortest pipeline: no jitter
 buffer, no frame threads, no wait for the time of presentation, and no parser, because the depayloader returns whole pictures.
 """
 

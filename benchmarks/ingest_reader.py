@@ -1,4 +1,4 @@
-"""Reads cameras as the service does, in a process of its own, and prints one line of JSON.
+"""Reads cameras as the service does, in a separate process, and prints one line of JSON.
 
     python -m benchmarks.ingest_reader age INGEST SECONDS URL         the age of each decoded frame: true, and as reported
     python -m benchmarks.ingest_reader decode INGEST SECONDS URL…     CPU time with decoding, and nothing else
