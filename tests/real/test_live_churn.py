@@ -67,4 +67,5 @@ def test_repeated_reconnects_leave_nothing_behind(server: RtspServer) -> None:
         assert after["attempts"] > 30, "other connections were refused all the time"
         assert after["threads"] == before["threads"]
         growth.append(after["rss"] - before["rss"])
+    # The C library allocates some megabytes once, in the first rounds; a leak grows in all of them.
     assert min(growth) <= 1 << 20, "for 40 reconnections and hundreds of refusals"

@@ -2,7 +2,7 @@
 
     python -m tests.support.live_reconnects PORT
 
-Prints a JSON list with the resources after 10, 20 and 30 rounds. PORT is the port of an RTSP server with the mounts ``/clock``
+Prints a JSON list with the resources after each ten of 60 rounds. PORT is the port of an RTSP server with the mounts ``/clock``
 and ``/locked``.
 """
 
@@ -20,7 +20,7 @@ from tests.support.live_service import Running, camera
 from vision_infer.config.serve import Reconnect
 
 GOOD = tuple(f"good{number}" for number in range(4))
-ROUNDS = (10, 10, 10)
+ROUNDS = (10,) * 6
 """The number of disconnections of all good cameras before each measurement."""
 AT_ONCE = Reconnect(min_s=0.01, max_s=0.02, refused_s=0.02)
 
