@@ -141,6 +141,16 @@ def test_the_size_of_a_picture_is_limited(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(map(len, joined._pieces)) <= 5000 + 60
 
 
+def test_the_number_of_pieces_of_a_picture_is_limited() -> None:
+    joined = assembler()
+    first, rest = fragments264(IDR, 1, end=False)[:2]
+    push(joined, first, 9)
+    for _ in range(33_000):
+        push(joined, rest, 9)
+    assert len(joined._pieces) < 32_768
+    assert joined.counts.oversize == 1
+
+
 @pytest.mark.parametrize("hevc", [False, True])
 @given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 3), st.booleans(), st.integers(0, 1)), max_size=60))
 @settings(max_examples=150)

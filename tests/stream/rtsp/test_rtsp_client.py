@@ -237,9 +237,10 @@ def test_the_session_is_kept_alive_at_half_of_its_timeout() -> None:
     server.asked("OPTIONS")
 
 
-def test_a_server_without_get_parameter_is_kept_alive_by_options() -> None:
+@pytest.mark.parametrize("public", ["Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN", "Server: no list of methods"])
+def test_a_server_without_get_parameter_is_kept_alive_by_options(public: str) -> None:
     server = Server(choose=lambda description: description.media[:1])
-    server.answer(server.asked("OPTIONS"), "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
+    server.answer(server.asked("OPTIONS"), public)
     server.answer(server.asked("DESCRIBE"), body=SDP)
     server.answer(server.asked("SETUP"), "Session: 1;timeout=0")
     server.answer(server.asked("PLAY"))

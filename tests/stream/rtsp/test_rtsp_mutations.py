@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import struct
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -13,11 +17,13 @@ import pytest
 from tests.support.rtp_packets import SSRC, payloads, rtp, slice264
 from tests.support.rtp_quirks import PPS, QUIRKS, SPS
 from vision_infer.core.errors import StreamError
+from vision_infer.stream.live.rtsp_stream import RtspStream, UnsupportedByRtpError
 from vision_infer.stream.rtsp.client import RtspClient
 from vision_infer.stream.rtsp.description import MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket, interleaved_bytes
 from vision_infer.stream.rtsp.sound_track import RtpSoundTrack, unsupported_sound
 from vision_infer.stream.rtsp.video_track import RtpVideoTrack, unsupported
+from vision_infer.stream.source import LiveOptions
 
 SDP = (
     b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=a\r\nt=0 0\r\na=control:*\r\n"
@@ -138,6 +144,50 @@ def test_mutated_connections() -> None:
     began = time.process_time()
     assert 0 < run(range(300)) < 300
     assert time.process_time() - began < 30
+
+
+def read_over_sockets(numbers: range) -> int:
+    """Read mutated connections from a server that awaits no request; return the number of pictures."""
+    live, pictures = LiveOptions(open_timeout_s=0.3, stall_timeout_s=0.1, ingest="rtp"), 0
+    shown: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rtsp://admin:s3cret@127.0.0.1:{listener.getsockname()[1]}/live"
+        for number in numbers:
+            rng = random.Random(number)
+            data = mutated(rng)
+
+            def serve(data: bytes = data) -> None:
+                connection, _ = listener.accept()
+                with suppress(OSError), connection:
+                    connection.sendall(data)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65_536):
+                        pass
+
+            server = threading.Thread(target=serve)
+            server.start()
+            try:
+                with RtspStream(url, live, threading.Event()) as stream:
+                    for _ in stream.read():
+                        pictures += 1
+            except UnsupportedByRtpError as error:
+                error.connection.close()
+            except StreamError as error:
+                shown.append(f"{error} {error!r}")
+            server.join(5)
+    assert not any("s3cret" in text for text in shown)
+    return pictures
+
+
+def test_mutated_connections_over_sockets() -> None:
+    assert read_over_sockets(range(40))
+
+
+@pytest.mark.slow
+def test_many_mutated_connections_over_sockets() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert read_over_sockets(range(100, 2000))
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ class RtspStream:
         self._early: list[ReadPicture] = []
         self._opened = ExitStack()
         self._playing = False
-        self._open_until_ns = self._now() + round(live.open_timeout_s * _SECOND)
+        self._open_until_ns = 0  # known once connected: an address of the host that does not answer takes the whole time
         try:
             self._open(url)
         except UnsupportedByRtpError:
@@ -200,6 +200,7 @@ class RtspStream:
         except (OSError, ValueError) as error:
             raise unreachable(self._shown, error, self._live.open_timeout_s) from None
         self._peer = self._connection.getpeername()[0]
+        self._open_until_ns = self._open_until_ns or self._now() + round(self._live.open_timeout_s * _SECOND)
         self._selector.register(self._connection, selectors.EVENT_READ, -1)
         if udp:
             for _ in range(1 + self._live.audio):

@@ -223,7 +223,7 @@ class RtspClient:
             self._redirected(answer.headers.get("location"), out)
         elif request.method == "OPTIONS":  # a server that does not know it is asked for its description anyway
             public = [name.upper() for name in listed(answer.headers.get("public"), ",")]
-            if public and "GET_PARAMETER" not in public:
+            if "GET_PARAMETER" not in public:
                 self._keep_alive = "OPTIONS"
             self._request("DESCRIBE", self._url, ("Accept", "application/sdp"))
         elif answer.status >= 300:
