@@ -306,7 +306,7 @@ def test_a_camera_that_never_ends_its_answer_is_given_up() -> None:
     with serving(onvif_device(drip_s=0.05)) as device:
         answer = problem(inspect(Api(FakeBackend(allow_networks=["127.0.0.0/8"])), f"127.0.0.1:{device.port}"), 422, "invalid")
     assert time.monotonic() - began < 20
-    assert "10 s" in answer["detail"]
+    assert "no answer within" in answer["detail"]
 
 
 @pytest.mark.parametrize(
