@@ -11,6 +11,8 @@ from typing import Any
 
 import av
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.preview.depayloading import h265_units
 from tests.preview.encoding import Recipe, encoded
@@ -180,6 +182,14 @@ def test_a_loss_damages_nothing_but_its_picture_for_viewers() -> None:
             (image,) = [*decoder.decode(av.Packet(annex_b(*units_of(camera, False)))), *decoder.decode(None)]
             assert not image.is_corrupt
             decoder.flush_buffers()
+
+
+@given(st.lists(st.binary(max_size=12), max_size=6), st.booleans(), st.booleans())
+@settings(max_examples=100)
+def test_no_payload_raises(camera: list[bytes], key: bool, hevc: bool) -> None:
+    converter = H265Packets(VideoFormat("hevc")) if hevc else H264Packets(VideoFormat("h264"))
+    packet = EncodedPacket(memoryview(SLICE), 0, key, None, payloads=tuple(camera))
+    assert all(converter.payloads(packet))
 
 
 def test_payloads_are_kept_only_while_somebody_watches() -> None:

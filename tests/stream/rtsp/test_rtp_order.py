@@ -60,6 +60,13 @@ def test_over_tcp_a_gap_is_a_loss_and_a_repetition_is_dropped() -> None:
     assert order.highest == 0x1_0004
 
 
+def test_the_highest_number_counts_its_cycles() -> None:
+    order = RtpOrder(96)
+    for number, highest in ((65_534, 65_534), (65_535, 65_535), (0, 65_536)):
+        passed(order, rtp(b"", number))
+        assert order.highest == highest
+
+
 def test_over_udp_packets_are_put_in_order() -> None:
     order = RtpOrder(96, window=16)
     numbers = list(range(65_500, 65_500 + 300))

@@ -96,7 +96,7 @@ class RtpOrder:
     @property
     def highest(self) -> int:
         """The highest sequence number that was passed on, with its cycles: 32 bits (RFC 3550, section 6.4.1)."""
-        return (self.cycles << 16 | ((self._next - 1) & _MASK)) & 0xFFFFFFFF
+        return ((self.cycles << 16) + self._next - 1) & 0xFFFFFFFF
 
     @property
     def deadline_ns(self) -> int | None:
