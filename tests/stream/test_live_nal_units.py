@@ -75,7 +75,7 @@ def test_intra_only_codecs() -> None:
 @pytest.mark.parametrize(("payload", "frames"), [(b"\x01\xa0", 0), (b"\x02\x0a\x60", 19), (b"\x03\x00\x40\x20", 512)])
 def test_frames_until_a_recovery_point_of_h264_is_complete(payload: bytes, frames: int) -> None:
     """``payload`` is the size, and recovery_frame_cnt as ue(v)."""
-    point = b"\0\0\0\1\x06\x06" + payload + b"\x80"
+    point = b"\0\0\0\1\x06\x05\x03abc\x06" + payload + b"\x80"  # behind another message
     assert frames_to_recovery(point + b"\0\0\1\x41\x9a\x00\x00") == frames
     assert frames_to_recovery(point + b"\0\0\1\x65\x88\x00\x00") == 0, "an IDR picture"
 

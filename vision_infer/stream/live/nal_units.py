@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
+
+from vision_infer.stream.rtsp.depacketize_h264 import recovery_frames
 
 _LOOK_AT = 4096
 """The number of bytes that are searched; whatever precedes the first slice is shorter."""
@@ -11,8 +14,7 @@ _START = re.compile(rb"\x00\x00\x01")
 _INTRA = frozenset({"mjpeg", "mjpegb", "jpeg2000", "ffv1", "dvvideo", "prores", "rawvideo", "png", "huffyuv", "ffvhuff"})
 _H264_SLICES = (1, 2, 5)
 _H264_IDR = 5
-_H264_RECOVERY_POINT = b"\x06\x06"
-"""The header of supplemental enhancement information, and its type."""
+_H264_SEI = 6
 _HEVC_LAST_SLICE = 31
 _HEVC_LAST_UNREFERENCED = 14
 
@@ -54,14 +56,13 @@ def frames_to_recovery(data: bytes | memoryview) -> int:
         data: A packet with start codes.
     """
     head, frames = bytes(data[:_LOOK_AT]), 0
-    for match in _START.finditer(head):
-        at = match.end()
-        if at + 3 < len(head) and head[at] & 31 == _H264_IDR:
+    units = [(match.start(), match.end()) for match in _START.finditer(head)]
+    for (_, at), (end, _) in pairwise([*units, (len(head), 0)]):
+        kind = head[at] & 31 if at < end else 0
+        if kind == _H264_IDR:
             return 0
-        if head[at : at + 2] == _H264_RECOVERY_POINT:
-            bits = int.from_bytes(head[at + 3 : at + 11].ljust(8, b"\0"), "big")
-            zeros = 64 - bits.bit_length()
-            frames = (bits >> 63 - 2 * zeros) - 1 if zeros < 32 else 0
+        if kind == _H264_SEI:
+            frames = recovery_frames(head, at + 1, end) or frames
     return frames
 
 

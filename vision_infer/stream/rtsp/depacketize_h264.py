@@ -98,19 +98,30 @@ def _flags(data: bytes, at: int, end: int) -> int:
         # first_mb_in_slice is 0 if its first bit is 1 (H.264, 7.3.3).
         return SLICE | (FIRST if after & 0x80 else 0) | (KEY if kind == _IDR else 0)
     if kind == _SEI:
-        return HEAD | OPAQUE | (KEY if _has_recovery_point(data, at + 1, min(end, at + _LOOK_AT)) else 0)
+        return HEAD | OPAQUE | (0 if recovery_frames(data, at + 1, min(end, at + _LOOK_AT)) is None else KEY)
     return HEAD if kind in _HEADS else OTHER
 
 
-def _has_recovery_point(data: bytes, at: int, end: int) -> bool:
-    """Return whether SEI messages contain a recovery point (H.264, 7.3.2.3); encoders write others before it."""
+def recovery_frames(data: bytes, at: int, end: int) -> int | None:
+    """Return after how many frames all are exact if decoding begins here (recovery_frame_cnt of H.264, D.1.8).
+
+    Args:
+        data: Bytes that contain SEI messages (H.264, 7.3.2.3); encoders write others before a recovery point.
+        at: The position of the first message.
+        end: The end of the messages.
+
+    Returns:
+        The number of frames; None if there is no recovery point.
+    """
     while at + 1 < end:
         kind, at = _number(data, at, end)
-        if kind == _RECOVERY_POINT:
-            return True
         size, at = _number(data, at, end)
+        if kind == _RECOVERY_POINT:
+            bits = int.from_bytes(data[at : min(end, at + 8)].ljust(8, b"\0"), "big")
+            zeros = 64 - bits.bit_length()  # ue(v): zeros, a one, and as many further bits
+            return (bits >> 63 - 2 * zeros) - 1 if zeros < 32 else 0
         at += size
-    return False
+    return None
 
 
 def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
