@@ -39,23 +39,32 @@ SECOND = 1_000_000_000
 STEP = 3000
 """The RTP time between two frames, at 30 frames/s."""
 COUNT = 150
-KEY_FRAMES, INTRA_REFRESH = "keyint=15:min-keyint=15:slices=2", "keyint=20:intra-refresh=1"
-"""Options of the encoder: two slices, and a key frame each half second; or a part of each frame is coded without references."""
+KEY_FRAMES = "bframes=0:keyint=15:min-keyint=15:slices=2"
+"""The options of the encoder: frames of two slices, and a key frame each half second."""
+INTRA_REFRESH = "bframes=0:keyint=20:intra-refresh=1"
+"""The options for frames of which a part has no references."""
+OPEN_GROUPS = "bframes=2:b-adapt=0:keyint=15:min-keyint=15:open-gop=1:rc-lookahead=4"
+"""The options for B-frames that refer to a key frame and to frames before it."""
 PATIENT = LiveOptions(open_timeout_s=5, stall_timeout_s=2, max_age_s=3600, clock="camera")
 
 
 @cache
-def pictures(options: str = KEY_FRAMES) -> tuple[bytes, ...]:
-    """Return encoded frames."""
+def pictures(options: str = KEY_FRAMES) -> dict[int, bytes]:
+    """Return encoded frames by their number, in decoding order."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 320, 240, "yuv420p", Fraction(30)
-    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "24", "x264-params": f"scenecut=0:bframes=0:{options}"}
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "24", "x264-params": f"scenecut=0:{options}"}
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 60, (240, 320, 3), np.uint8)
     images = [numbered(number, 320, 240) // 2 + np.roll(noise, number, 1) for number in range(COUNT)]
-    packets = [packet for image in images for packet in encoder.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))]
-    return tuple(map(bytes, [*packets, *encoder.encode(None)]))
+    encoder.time_base = Fraction(1, 30)
+    encoded: list[Packet[VideoStream]] = []
+    for number, image in enumerate(images):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = number
+        encoded += encoder.encode(frame)
+    return {packet.pts: bytes(packet) for packet in [*encoded, *encoder.encode(None)] if packet.pts is not None}
 
 
 @cache
@@ -64,14 +73,15 @@ def whole_frames(options: str = KEY_FRAMES) -> tuple[NDArray[np.uint8], ...]:
     decoder = av.CodecContext.create("h264", "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type = "NONE"
-    frames = [frame for data in pictures(options) for frame in decoder.decode(Packet(data))]
+    frames = [frame for data in pictures(options).values() for frame in decoder.decode(Packet(data))]
+    frames += decoder.decode(None)
     return tuple(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames)
 
 
 def packets(options: str = KEY_FRAMES) -> list[bytes]:
     parts = [
         (payload, number * STEP, last)
-        for number, data in enumerate(pictures(options))
+        for number, data in pictures(options).items()
         for payload, last in payloads(list(units(data)), hevc=False, mtu=1400)
     ]
     return [rtp(payload, sequence, timestamp, last) for sequence, (payload, timestamp, last) in enumerate(parts)]
@@ -146,6 +156,23 @@ def test_with_intra_refresh_frames_are_marked_until_all_parts_were_refreshed() -
     assert marked[0] == 50
     assert set(marked) | set(exact) == set(range(COUNT)), "what is not marked is exact"
     assert 60 < marked[-1] < 80, "the refresh that began with frame 60 is complete"
+
+
+def test_frames_that_refer_to_a_loss_behind_a_key_frame_are_marked() -> None:
+    sent = packets(OPEN_GROUPS)
+    times = [struct.unpack_from("!I", packet, 4)[0] // STEP for packet in sent]
+    del sent[times.index(54)]
+    frames, _ = read(sent, time.time_ns())
+    assert [number_of(frame) for frame in frames] == list(range(COUNT))
+    inexact = [
+        number_of(frame)
+        for frame in frames
+        if not np.array_equal(frame.image.to_rgb(), whole_frames(OPEN_GROUPS)[number_of(frame)])
+    ]
+    marked = [number_of(frame) for frame in frames if frame.damaged]
+    assert inexact
+    assert set(inexact) <= set(marked)
+    assert len(marked) <= 20, "they end at the key frame"
 
 
 def test_damaged_packets_without_a_frame_have_a_reason() -> None:

@@ -137,6 +137,8 @@ class RtpPackets:
         """Whether pictures refer to something that is missing."""
         self._recovers_in = 0
         """The number of pictures after which they no longer do; 0 if it is not known."""
+        self._exact_ns = -SECOND
+        """The time of the key frame that ended this. B-frames that follow it may precede it in time, and refer further back."""
         self.payloads: tuple[bytes, ...] = ()
         """The RTP payloads of the packet that was read last; see :class:`~vision_infer.core.packet.EncodedPacket`."""
 
@@ -176,8 +178,8 @@ class RtpPackets:
             units = round(at_ns * base.denominator / (base.numerator * SECOND))
             packet.pts = packet.dts = units
             pts_ns = units * SECOND * base.numerator // base.denominator  # exactly that of the frame
-            self._note_loss(picture)
-            packet.is_keyframe, packet.is_corrupt = picture.key, self._broken
+            self._note_loss(picture, pts_ns)
+            packet.is_keyframe, packet.is_corrupt = picture.key, self._broken or pts_ns < self._exact_ns
             camera_ns = None if wall_ns is None else wall_ns - self._clock.wall_ns() + now()
             # RTP carries no decoding time. It is the presentation time until that goes back: then there are B-frames. At a key
             # frame, the camera has restarted.
@@ -191,11 +193,12 @@ class RtpPackets:
         end.stream = stream
         yield end, PacketTimes(now(), 0, None)
 
-    def _note_loss(self, picture: Picture) -> None:
+    def _note_loss(self, picture: Picture, pts_ns: int) -> None:
         """Update whether pictures are broken: what follows a loss refers to what is missing, until a key frame."""
         if picture.damaged or picture.lost:
             self._broken, self._recovers_in = True, 0
         if not self._broken or picture.damaged:
+            self._exact_ns = min(self._exact_ns, pts_ns) if picture.key else self._exact_ns  # times may go back
             return
         if picture.key and not self._recovers_in:
             self._recovers_in = frames_to_recovery(picture.data) if self.opened.stream.codec_context.name == "h264" else 0
@@ -203,6 +206,8 @@ class RtpPackets:
         elif self._recovers_in:
             self._recovers_in -= not is_disposable("h264", picture.data)
             self._broken = self._recovers_in > 0
+        if not self._broken:
+            self._exact_ns = pts_ns
 
     def _pictures(self) -> Iterator[ReadPicture]:
         """Yield the pictures, and report a camera whose packets contain none."""
