@@ -192,7 +192,7 @@ def test_no_payload_raises(camera: list[bytes], key: bool, hevc: bool) -> None:
     assert all(converter.payloads(packet))
 
 
-def test_payloads_are_kept_only_while_somebody_watches() -> None:
+def test_payloads_are_kept_only_while_there_are_viewers() -> None:
     relay, seen = Relay(), list[Any]()
     relay.opened(VideoFormat("h264"))
     relay.packet(EncodedPacket(memoryview(IDR), 0, True, None, payloads=(IDR,)))
