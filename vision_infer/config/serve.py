@@ -128,7 +128,9 @@ class StreamDefaults(StreamPolicy):
     clips: ClipSettings | None = Field(
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
-    transport: Literal["tcp", "udp"] = Field(default="tcp", description="The transport of RTSP.")
+    transport: Literal["tcp", "udp"] = Field(
+        default="tcp", description="The preferred transport of RTSP; the other one is used if the server refuses it."
+    )
     audio: bool = Field(
         default=True,
         description="Whether the camera's sound is available in the preview and in clips. If not, an RTSP camera sends none.",

@@ -42,7 +42,7 @@ class LiveOptions:
     """The options of a live source."""
 
     transport: Literal["tcp", "udp"] = "tcp"
-    """The transport of RTSP. TCP is used as well if the server refuses UDP."""
+    """The preferred transport of RTSP. Over RTP, the other one is used if the server refuses it."""
     open_timeout_s: float = 10.0
     """The maximum time until a server answers when it is opened, seconds."""
     stall_timeout_s: float = 5.0

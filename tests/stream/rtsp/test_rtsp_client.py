@@ -42,6 +42,7 @@ class Server:
         url: The URL that the client plays.
         udp_ports: The client's ports.
         choose: Returns the streams to play.
+        other: Prepares the other transport.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Server:
         url: str = URL,
         udp_ports: Sequence[int] | None = None,
         choose: Callable[[SessionDescription], Sequence[MediaSection]] = everything,
+        other: Callable[[], Sequence[int] | None] | None = None,
     ) -> None:
         numbers = count()
-        self.client = RtspClient(url, choose, lambda: f"{next(numbers):08x}", udp_ports)
+        self.client = RtspClient(url, choose, lambda: f"{next(numbers):08x}", udp_ports, other=other)
         self.reader = MessageReader()
         self.now_ns = 0
         self.client.start(0)
@@ -371,14 +373,29 @@ def test_udp_ports_are_negotiated() -> None:
     server.asked("PLAY")
 
 
-def test_a_server_that_refuses_udp() -> None:
-    server = Server(udp_ports=[5000, 5002])
+def test_a_server_that_refuses_udp_for_the_second_stream() -> None:
+    server = Server(udp_ports=[5000, 5002], other=lambda: pytest.fail("the first stream uses UDP"))
     server.described()
     server.answer(server.asked("SETUP"), "Session: 1", "Transport: RTP/AVP;unicast;client_port=5000-5001;server_port=43670-43671")
     second = server.asked("SETUP")
     with pytest.raises(TransportRefusedError, match="over UDP"):
         server.answer(second, status="461 Unsupported Transport")
     assert [track.server_ports for track in server.client.tracks] == [(43670, 43671), None]
+
+
+@pytest.mark.parametrize("udp", [False, True])
+def test_the_other_transport_is_used_if_the_server_refuses_one(udp: bool) -> None:
+    # As in https://github.com/bluenviron/gortsplib/blob/main/client.go
+    tcp, ports = "RTP/AVP/TCP;unicast;interleaved=0-1", "RTP/AVP;unicast;client_port=5000-5001"
+    server = Server(udp_ports=[5000] if udp else None, other=lambda: None if udp else [5000])
+    server.described()
+    first = server.asked("SETUP")
+    assert first.headers.get("transport") == (ports if udp else tcp)
+    server.answer(first, status="461 Unsupported Transport")
+    again = server.asked("SETUP")
+    assert (again.url, again.headers.get("transport")) == (first.url, tcp if udp else ports)
+    with pytest.raises(TransportRefusedError, match=r"neither TCP nor UDP \(461\)"):
+        server.answer(again, status="461 Unsupported Transport")
 
 
 def test_a_server_that_answers_with_udp_is_refused_over_tcp() -> None:

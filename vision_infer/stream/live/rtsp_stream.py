@@ -35,7 +35,6 @@ from vision_infer.stream.rtsp.client import RtspClient
 from vision_infer.stream.rtsp.client_events import ClientEvent, PlayBegun, Redirected, ServerEnded
 from vision_infer.stream.rtsp.description import DescriptionError, MediaSection, SessionDescription
 from vision_infer.stream.rtsp.message import InterleavedPacket, RtspSyntaxError
-from vision_infer.stream.rtsp.refusal import TransportRefusedError
 from vision_infer.stream.rtsp.sound_track import RtpSoundTrack, TimedSound, unsupported_sound
 from vision_infer.stream.rtsp.video_track import RtpVideoTrack, TimedPicture, unsupported
 from vision_infer.stream.source import LiveOptions
@@ -48,7 +47,7 @@ _MAX_REDIRECTS = 3
 _MAX_BYTES = 32_000_000
 """The maximum that a server may send without a picture; a key frame has a few megabytes."""
 _SECOND = 1_000_000_000
-_NO_UDP = "A firewall may drop the packets. Set transport: tcp for this stream."
+_NO_UDP = "A firewall may drop the UDP packets. Set transport: tcp if the server offers it."
 _log = logging.getLogger("vision_infer.stream")
 
 
@@ -105,19 +104,16 @@ class RtspStream:
         """Whether a picture was read."""
         self.silent = False
         """Whether the read failed because nothing arrived."""
-        self._waited_ns = 0
-        self._bytes = self._packets = self._video_packets = 0
+        self._waited_ns = self._bytes = self._packets = self._video_packets = 0
         """What has arrived since the last picture."""
         self._early: list[ReadPicture] = []
-        self._opened = ExitStack()
-        self._playing = False
+        self._opened, self._playing = ExitStack(), False
         self._open_until_ns = 0  # known once connected: an address of the host that does not answer takes the whole time
         try:
             self._open(url)
-        except UnsupportedByRtpError:
-            raise
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if not isinstance(error, UnsupportedByRtpError):
+                self.close()
             raise
 
     def __enter__(self) -> RtspStream:
@@ -168,26 +164,17 @@ class RtspStream:
         return "packets arrive, but no complete image" if self._video_packets else "sound arrives, but no video"
 
     def _open(self, url: str) -> None:
-        """Connect and play; follow redirects, and use TCP if the server refuses UDP."""
-        udp, redirects = self._live.transport == "udp", 0
-        while redirects < _MAX_REDIRECTS:
-            self._connect(url, udp)
-            try:
-                target = self._play()
-            except TransportRefusedError:
-                if not udp:
-                    raise
-                _log.warning("%s: the server does not offer RTSP over UDP (461); TCP is used", self._shown)
-                udp = False
-            else:
-                if target is None:
-                    return
-                url = with_credentials(url, target)
-                redirects += 1
+        """Connect and play, and follow redirects."""
+        for _ in range(_MAX_REDIRECTS):
+            self._connect(url)
+            target = self._play()
+            if target is None:
+                return
             self.close()
+            url = with_credentials(url, target)
         raise RefusedError(f"{self._shown}: more than {_MAX_REDIRECTS} redirects", "Use the URL of the stream itself.")
 
-    def _connect(self, url: str, udp: bool) -> None:
+    def _connect(self, url: str) -> None:
         """Open the sockets."""
         self._udp: list[socket.socket] = []
         self._unsent = bytearray()
@@ -202,15 +189,31 @@ class RtspStream:
         self._peer = self._connection.getpeername()[0]
         self._open_until_ns = self._open_until_ns or self._now() + round(self._live.open_timeout_s * _SECOND)
         self._selector.register(self._connection, selectors.EVENT_READ, -1)
-        if udp:
-            for _ in range(1 + self._live.audio):
-                self._udp += [self._opened.enter_context(opened) for opened in udp_pair(self._connection)]
-            for channel, opened in enumerate(self._udp):
-                self._selector.register(opened, selectors.EVENT_READ, channel)
-        ports = [opened.getsockname()[1] for opened in self._udp[::2]] or None
+        ports = self._open_udp() if self._live.transport == "udp" else None
         known = credentials_for(url, self._live.credentials)
         login = None if known is None else (known.user, known.password.get_secret_value())
-        self._client = RtspClient(url, self._chosen, lambda: secrets.token_hex(8), ports, self._live.open_timeout_s, login)
+        answer_s, other = self._live.open_timeout_s, self._other_transport
+        self._client = RtspClient(url, self._chosen, lambda: secrets.token_hex(8), ports, answer_s, login, other)
+
+    def _open_udp(self) -> list[int]:
+        """Open UDP sockets, and return the first port of each pair."""
+        for _ in range(1 + self._live.audio):
+            self._udp += [self._opened.enter_context(opened) for opened in udp_pair(self._connection)]
+        for channel, opened in enumerate(self._udp):
+            self._selector.register(opened, selectors.EVENT_READ, channel)
+        return [opened.getsockname()[1] for opened in self._udp[::2]]
+
+    def _other_transport(self) -> list[int] | None:
+        """Change the transport, because the server does not offer the preferred one. Returns the UDP ports; None for TCP."""
+        before, self._udp = self._udp, []
+        used, other = ("UDP", "TCP") if before else ("TCP", "UDP")
+        _log.warning("%s: the server does not offer RTSP over %s (461); %s is used", self._shown, used, other)
+        for opened in before:
+            self._selector.unregister(opened)
+            opened.close()
+        ports = None if before else self._open_udp()
+        self._start_tracks()
+        return ports
 
     def _play(self) -> str | None:
         """Carry on the dialog until the server plays. Returns the URL of a redirect."""
@@ -249,16 +252,17 @@ class RtspStream:
         if not usable:
             why = unsupported(videos[0]) if videos else "the server offers no video"
             raise UnsupportedByRtpError(f"{self._shown}: {why}", "", self._opened)
-        self.media, udp = usable[0], bool(self._udp)
-        self._video = RtpVideoTrack(self.media, secrets.randbits(32), udp)
+        self.media = usable[0]
         self.sound = next((media for media in description.media if media.kind == "audio"), None) if self._live.audio else None
-        if self.sound is None:
-            return [self.media]
-        if why := unsupported_sound(self.sound):
+        if self.sound is not None and (why := unsupported_sound(self.sound)):
             hint = "With audio: false, the video is read over RTP."
             raise UnsupportedByRtpError(f"{self._shown}: {why}", hint, self._opened)
-        self._heard = RtpSoundTrack(self.sound, udp)
-        return [self.media, self.sound]
+        self._start_tracks()
+        return [self.media] if self.sound is None else [self.media, self.sound]
+
+    def _start_tracks(self) -> None:
+        self._video = RtpVideoTrack(self.media, secrets.randbits(32), bool(self._udp))
+        self._heard = None if self.sound is None else RtpSoundTrack(self.sound, bool(self._udp))
 
     def _step(self) -> tuple[list[ClientEvent] | None, list[ReadPicture]]:
         """Send what is due, and wait for data once. Returns None in place of events at the end of the connection."""
@@ -271,8 +275,8 @@ class RtspStream:
             events: list[ClientEvent] = []
             pictures: list[TimedPicture] = []
             for channel in ready:
-                data = self._received(channel)
-                if data == [b""]:
+                data = received(self._connection) if channel < 0 else received_packets(self._udp[channel], self._peer)
+                if data == [b""]:  # the end of the connection
                     return None, self._read(pictures)
                 self._bytes += sum(map(len, data))
                 for one in data:
@@ -307,10 +311,6 @@ class RtspStream:
         found = [key.data for key, _ in self._selector.select(max(0.0, min(due_s, _POLL_S)))]
         self._waited_ns += self._now() - now_ns
         return found
-
-    def _received(self, channel: int) -> list[bytes]:
-        """Return what a socket has received; one empty item at the end of the connection."""
-        return received(self._connection) if channel < 0 else received_packets(self._udp[channel], self._peer)
 
     def _packet(self, packet: InterleavedPacket, now_ns: int) -> list[TimedPicture]:
         channel, data = packet

@@ -63,6 +63,8 @@ class RtspClient:
         udp_ports: The first of two consecutive local ports for each stream that may be chosen; None for TCP.
         answer_s: The time that the server has for an answer, seconds.
         login: The user name and password, in place of those of the URL.
+        other: Called once if the server does not offer the transport (461); prepares the other one, and returns its UDP ports as
+            in ``udp_ports``. None to give up.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class RtspClient:
         udp_ports: Sequence[int] | None = None,
         answer_s: float = 10.0,
         login: tuple[str, str] | None = None,
+        other: Callable[[], Sequence[int] | None] | None = None,
     ) -> None:
         self._url, user, password = split_credentials(url)
         self._shown = redact(url)
         self._choose = choose
         self._random_text = random_text
         self._udp_ports = udp_ports
+        self._other, self._switched = other, False
         self._answer_ns = round(answer_s * _SECOND)
         self._authenticator = Authenticator(*(login or (user, password)))
         self._reader = MessageReader()
@@ -226,10 +230,14 @@ class RtspClient:
             if "GET_PARAMETER" not in public:
                 self._keep_alive = "OPTIONS"
             self._request("DESCRIBE", self._url, ("Accept", "application/sdp"))
+        elif answer.status == 461 and not self._tracks_set_up and self._other is not None and not self._switched:
+            self._switched, self._channels = True, {}
+            self._udp_ports = self._other()
+            self._set_up_next(0)
         elif answer.status >= 300:
-            udp = self._udp_ports is not None
+            used = "neither TCP nor UDP" if self._switched else "TCP" if self._udp_ports is None else "UDP"
             cause = ServerStatusError(answer.status, self._authenticator.realm)
-            raise refusal(self._shown, request.method, answer, udp) from cause
+            raise refusal(self._shown, request.method, answer, used) from cause
         elif request.method == "DESCRIBE":
             self._described(answer, request.url)
         elif request.method == "SETUP":

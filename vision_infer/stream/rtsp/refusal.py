@@ -25,20 +25,24 @@ class TransportRefusedError(RefusedError):
     """The server does not offer the transport that was requested (461)."""
 
 
-def refusal(shown: str, method: str, answer: RtspAnswer, udp: bool) -> StreamError:
+def refusal(shown: str, method: str, answer: RtspAnswer, transport: str) -> StreamError:
     """Return the error for a response with a status of 300 or more.
 
     Args:
         shown: The URL without secrets.
         method: The method of the request.
         answer: The response.
-        udp: Whether the packets were requested over UDP.
+        transport: The transport that was requested: ``TCP``, ``UDP``, or ``neither TCP nor UDP`` if both were in vain.
     """
     status, reason = answer.status, redact(answer.reason[:80])
     if status == 461:
-        used, other = ("UDP", "tcp") if udp else ("TCP", "udp")
+        if transport not in ("TCP", "UDP"):
+            return TransportRefusedError(
+                f"{shown}: the server offers RTSP over {transport} (461)", "Check the URL and the server."
+            )
+        other = "tcp" if transport == "UDP" else "udp"
         hint = f"Set transport: {other} for this stream (doctor: --transport {other})."
-        return TransportRefusedError(f"{shown}: the server does not offer RTSP over {used} (461)", hint)
+        return TransportRefusedError(f"{shown}: the server does not offer RTSP over {transport} (461)", hint)
     if status == 403:
         return RefusedError(f"{shown}: authentication failed (403)", "Check the user name and password (URL or `credentials`).")
     if status == 404:
