@@ -129,7 +129,7 @@ class StreamDefaults(StreamPolicy):
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
     transport: Literal["tcp", "udp"] = Field(
-        default="tcp", description="The preferred transport of RTSP; the other one is used if the server refuses it."
+        default="tcp", description="The preferred transport of RTSP; over RTP, the other one is used if the server refuses it."
     )
     audio: bool = Field(
         default=True,
