@@ -22,9 +22,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from tests.stream.rtsp.test_rtsp_stream import SDP, camera
+from tests.stream.test_stream_damage import IN_FLV, IN_MPG
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.live_reading import Reading
-from tests.support.media import numbered
+from tests.support.media import Clip, clip, numbered
+from tests.support.odd_files import overwritten
 from tests.support.rtp_packets import SSRC, payloads, rtp
 from tests.support.serve_process import ServeProcess
 from tests.support.udp_relay import UdpRelay
@@ -270,3 +272,21 @@ def test_a_service_with_worker_processes_shows_the_losses_and_what_reads_each_ca
         assert "read by vision-infer, over RTP" in text
         assert why_command("vp9", url=url) == 0
         assert f"read by FFmpeg ({reason})" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("recipe", "part"), [(IN_FLV, 0.6), (IN_MPG, 0.3)], ids=["h264", "mpeg2"])
+def test_frames_after_damage_that_the_decoder_finds_are_marked_until_a_key_frame(
+    recipe: Clip, part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LiveSource, "_wait_until", lambda source, due_ns: None)
+    sources = []
+    for path in (clip(recipe), overwritten(recipe, part, 700)):
+        with LiveSource(SourceSpec("clip", "live", (str(path),), live=PATIENT), 1, threading.Event()) as source:
+            sources.append((list(source.frames()), source.report))
+    (whole, _), (frames, report) = sources
+    sent = {frame.pts_s: frame.image.to_rgb() for frame in whole}
+    assert report.damaged + report.gaps > 0
+    inexact = [frame for frame in frames if not np.array_equal(frame.image.to_rgb(), sent[frame.pts_s])]
+    assert inexact
+    assert all(frame.damaged for frame in inexact)
+    assert not frames[-1].damaged

@@ -94,12 +94,13 @@ class LiveSource:
         self._orientations = Orientations()
         self._codec = opened.stream.codec_context.codec.canonical_name
         self._index = 0
-        self._reads: dict[int | None, tuple[int, bool]] = {}
-        """When the packet of each expected frame was read, and whether it was damaged, by PTS in decoding order."""
+        self._reads: dict[int | None, tuple[int, bool, bool]] = {}
+        """When the packet of each expected frame was read, whether it was damaged, and whether it is a key frame; by PTS."""
         self._key_ns: int | None = None
         """The time of the last key frame, monotonic nanoseconds."""
         self._latest_s: float | None = None
-        self._failing = False
+        self._failing = self._broken = False
+        """Whether packets cannot be decoded now, and whether frames refer to one that was damaged."""
         self._tap: PacketTap | None = None
         self.decoding: Callable[[], bool] = lambda: True
         """Called before each packet is decoded; while it returns False, packets are read but not decoded."""
@@ -199,7 +200,7 @@ class LiveSource:
             self._skip(_DROPS[action])
             return
         # 7. Decode. The decoder may return the frame with a later packet, so the read time is kept by PTS.
-        self._reads[packet.pts] = times.read_ns, packet.is_corrupt
+        self._reads[packet.pts] = times.read_ns, packet.is_corrupt, packet.is_keyframe
         if len(self._reads) > _READS_KEPT:
             self._no_frame(next(iter(self._reads)))
         yield from self._decoded(packet, times)
@@ -260,7 +261,7 @@ class LiveSource:
         except av.error.FFmpegError as error:
             self._packet_failed(error)
             if packet.pts in self._reads:
-                self._reads[packet.pts] = self._reads[packet.pts][0], True
+                self._reads[packet.pts] = self._reads[packet.pts][0], True, False
             return []
         return decoded
 
@@ -274,7 +275,7 @@ class LiveSource:
             self._no_frame(pts)
 
     def _no_frame(self, pts: int | None) -> None:
-        _, damaged = self._reads.pop(pts)
+        _, damaged, _ = self._reads.pop(pts)
         if damaged:
             self.report.drop(DropReason.DAMAGED)
 
@@ -283,10 +284,11 @@ class LiveSource:
         pts_ns = None
         if image.pts is not None and base is not None and self._packets.opened.timed:
             pts_ns = image.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
-        read_ns, damaged = self._reads.pop(image.pts, (times.read_ns, False))
+        read_ns, damaged, key = self._reads.pop(image.pts, (times.read_ns, False, False))
         if image.pts is not None:
             self._without_frame(image.pts)
-        damaged = damaged or image.is_corrupt
+        self._broken = image.is_corrupt or (self._broken and not (key or image.key_frame))
+        damaged = damaged or self._broken
         if self._playout is not None:
             due = self._playout.frame_due(pts_ns)
             self._wait_until(due)
@@ -321,6 +323,7 @@ class LiveSource:
             if self._decoding.failed(reason(error)):
                 raise StreamError(f"{self._shown}: the GPU decoder failed", "The next connection decodes on the CPU.") from None
             raise_live_error(error, self._shown, self._log, self.spec.live, doing="decoding stopped")
+        self._broken = True
         if not self._failing:
             self._failing = True
             self.report.gap(self._latest_s, None)
