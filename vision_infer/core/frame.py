@@ -24,4 +24,4 @@ class Frame:
     file: str | None = None
     """The file name of the image, in a stream that is a folder of images."""
     damaged: bool = False
-    """Whether the decoder reported damage: parts are missing or guessed."""
+    """Whether parts of it, or of a frame that it refers to, are missing or guessed."""

@@ -48,7 +48,7 @@ class Result:
     file: str | None = None
     """The file name of the image, in a folder of images."""
     damaged: bool = False
-    """Whether the decoder reported damage: parts are missing or guessed."""
+    """Whether parts of the frame, or of one that it refers to, are missing or guessed."""
     live: LiveAccount | None = None
     """The additional values of a live stream; None for other streams."""
     events: tuple[SceneEvent, ...] = ()
@@ -156,7 +156,7 @@ RESULT_SCHEMA: dict[str, Any] = {
         "damaged": {
             "type": "boolean",
             "enum": [True],
-            "description": "Only if the decoder reported damage: parts are missing or guessed.",
+            "description": "Only if parts of the frame, or of one that it refers to, are missing or guessed.",
         },
         "gated": {
             "type": "boolean",
