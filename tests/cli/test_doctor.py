@@ -110,7 +110,8 @@ def seen(**other: Any) -> Probe:
     [
         ({}, "ok", "first frame after 300 ms, a key frame every 2 s; unmodified for every browser"),
         ({"b_frames": True}, "warning", "it sends B-frames"),
-        ({"ingest_reason": "the codec jpeg is not supported over RTP"}, "note", "it is read by FFmpeg, which delays"),
+        ({"ingest_reason": "the codec vp9 is not supported"}, "note", "it is read by FFmpeg: the codec vp9 is not supported"),
+        ({"ingest_reason": "it is encrypted", "ingest_delays": True}, "note", "by FFmpeg, which delays each frame by one frame"),
         ({"key_interval_s": 10.0}, "warning", "its key frames are 10 s apart"),
         ({"key_interval_s": None, "since_key_s": 7.0}, "warning", "its key frames are at least 7 s apart"),
         ({"key_interval_s": None, "first_frame_ms": 6050.0}, "warning", "its key frames are at least 6 s apart"),

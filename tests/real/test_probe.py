@@ -73,6 +73,7 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     assert clock.jitter_ms is not None
     assert (clock.ingest, clock.ingest_reason, clock.packets_lost) == ("rtp", "", 0)
     assert clock.packets_received >= clock.frames
+    assert not seen["/vp9"].ingest_delays
     assert (seen["/vp9"].ingest, seen["/vp9"].ingest_reason) == ("ffmpeg", "the codec vp9 is not supported over RTP")
 
 

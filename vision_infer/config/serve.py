@@ -151,7 +151,8 @@ class StreamDefaults(StreamPolicy):
     ingest: Literal["auto", "rtp", "ffmpeg"] = Field(
         default="auto",
         description="What reads an RTSP camera. `rtp`: this program, which passes on an image with its last packet. `ffmpeg`: "
-        "FFmpeg, one frame interval later. `auto`: `rtp`, and `ffmpeg` for a camera that cannot be read by `rtp`.",
+        "FFmpeg, which passes on H.264 and H.265 one frame interval later. `auto`: `rtp`, and `ffmpeg` for a camera that `rtp` "
+        "cannot read.",
     )
     best_effort: bool = Field(default=False, description="Accept a stream over the API even without capacity for its `fps`.")
     loop: bool = Field(default=False, description="Restart a file at its end. Files only.")

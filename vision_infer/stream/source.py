@@ -56,8 +56,8 @@ class LiveOptions:
     skip_nonref: bool = False
     """Whether frames that no other frame references are skipped."""
     ingest: Literal["auto", "rtp", "ffmpeg"] = "auto"
-    """What reads an RTSP camera: ``rtp`` this program, which gives out a frame with its last packet; ``ffmpeg`` FFmpeg, a frame
-    interval later; ``auto`` FFmpeg only for a camera that this program cannot read."""
+    """What reads an RTSP camera: ``rtp`` this program, which gives out a frame with its last packet; ``ffmpeg`` FFmpeg, H.264 and
+    H.265 a frame interval later; ``auto`` FFmpeg only for a camera that this program cannot read."""
     audio: bool = True
     """Whether its sound may be read."""
     loop: bool = False

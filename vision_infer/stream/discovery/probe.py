@@ -60,6 +60,8 @@ class Probe:
     """What reads it, as in the settings of a stream; None for the test pattern."""
     ingest_reason: str = ""
     """Why FFmpeg reads an RTSP camera although ``ingest`` is ``auto``, without secrets; empty if it does not."""
+    ingest_delays: bool = False
+    """Whether FFmpeg passes on a frame only when the next one begins."""
     codec: str
     """FFmpeg's name of the codec; ``pattern`` for the test pattern."""
     profile: str = ""
@@ -263,6 +265,7 @@ class _ProbeRun:
             format=opened.format,
             ingest="rtp" if isinstance(packets, RtpPackets) else "ffmpeg",
             ingest_reason=why_ffmpeg(self._spec.paths[0]) if self._spec.live.ingest == "auto" else "",
+            ingest_delays=opened.held > 0,
             codec=context.codec.canonical_name,
             profile=str(context.profile or ""),
             pixel_format=first.format.name,

@@ -52,7 +52,8 @@ def _problems(found: Probe) -> list[Finding]:
         text = f"the preview must transcode it: {found.passthrough_problem}"
         problems.append(("note", text, "Set the camera to H.264 without B-frames."))
     if found.ingest_reason:
-        text = f"it is read by FFmpeg, which delays each frame by one frame interval: {found.ingest_reason}"
+        delay = ", which delays each frame by one frame interval" if found.ingest_delays else ""
+        text = f"it is read by FFmpeg{delay}: {found.ingest_reason}"
         problems.append(("note", text, "Set the camera to H.264 or H.265, and its sound to AAC or G.711, or switch it off."))
     if found.b_frames:
         text = "it sends B-frames, so each frame waits for later ones"

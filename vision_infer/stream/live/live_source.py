@@ -84,7 +84,8 @@ class LiveSource:
             self.report.packets, self.report.pictures = self._packets.packets, self._packets.pictures
             self.info = replace(self.info, ingest="rtp")
         elif spec.live.ingest == "auto" and (reason := why_ffmpeg(spec.paths[0])):
-            self.report.warn(f"is read by FFmpeg, which delays each frame by one frame interval: {reason}")
+            delay = ", which delays each frame by one frame interval" if opened.held else ""
+            self.report.warn(f"is read by FFmpeg{delay}: {reason}")
             self.info = replace(self.info, ingest_reason=reason)
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None

@@ -256,7 +256,7 @@ function probeFacts(answer) {
   const { size, codec, profile } = answer;
   const facts = [
     ["Video", `${codec}${profile ? ` (${profile})` : ""}, ${size.width}×${size.height}`],
-    ...(answer.ingest_reason ? [["Read by", `FFmpeg, one frame later: ${answer.ingest_reason}`]] : []),
+    ...(answer.ingest_reason ? [["Read by", `FFmpeg: ${answer.ingest_reason}`]] : []),
     [
       "Rate",
       [
