@@ -183,7 +183,7 @@ def test_a_stream_of_the_api_is_created_changed_and_removed(site: Site) -> None:
     assert site.ask("DELETE", "/api/v1/streams/s0")[0] == 409
 
 
-@pytest.mark.slow  # 14 s; tests/service/test_processes_down.py covers what is shown meanwhile
+@pytest.mark.slow  # 14 s; tests/service/test_processes_down.py covers the answers in the meantime
 def test_a_killed_worker_costs_the_other_nothing_and_its_streams_come_back(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     with Site(tmp_path, 4, f"results: {{jsonl: '{rows}'}}\n") as site:

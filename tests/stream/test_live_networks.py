@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tests.support.live_reading import Reading
 from tests.support.live_web import hls_writer, live_web
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address, with_address
+from vision_infer.stream.live.guarded_http import GuardedHttp
 from vision_infer.stream.source import LiveOptions
 
 ONLY_THIS = LiveOptions(open_timeout_s=10, stall_timeout_s=5, allow_networks=("127.0.0.1/32",))
@@ -150,6 +154,35 @@ def test_a_server_that_sends_no_response() -> None:
         listener.listen()
         live = LiveOptions(open_timeout_s=1, allow_networks=("127.0.0.0/8",))
         assert "within 1 s" in str(ended(f"http://127.0.0.1:{listener.getsockname()[1]}/x", live))
+
+
+@pytest.mark.parametrize("headers", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_a_server_that_sends_single_bytes_is_given_up(headers: bytes) -> None:
+    """Whether they belong to the status line or to the size of a chunk: no read of them takes as long as the limit."""
+    over = threading.Event()
+
+    def run() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(headers)
+            while not over.wait(0.05):
+                connection.sendall(b"0" if headers else b"H")
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=run)
+        thread.start()
+        web = GuardedHttp(("127.0.0.0/8",), 0.4)
+        began = time.monotonic()
+        try:
+            with pytest.raises(StreamError, match=r"0\.4 s"):
+                web(f"http://127.0.0.1:{listener.getsockname()[1]}/x", 0, None).read(100)
+            assert time.monotonic() - began < 1.5
+        finally:
+            over.set()
+            web.close()
+            thread.join()
 
 
 def test_files_and_devices_are_not_opened(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -17,7 +16,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from vision_infer.config.secrets.credentials import CameraCredentials, with_login
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.limited_http import send
 from vision_infer.stream.live.allowed_networks import allowed_address
+from vision_infer.stream.live.rtsp_sockets import unreachable
 from vision_infer.stream.redact import redact
 
 _MAX_REDIRECTS = 5
@@ -44,7 +45,6 @@ class Body:
             StreamError: No data arrived in time.
         """
         try:
-            self._connection.settimeout(self._web.left_s())
             return self._response.read1(size)
         except TimeoutError:
             message = f"{self._shown}: no data for {self._web.limit_s:g} s"
@@ -133,29 +133,10 @@ class GuardedHttp:
         if parts.scheme.lower() not in ("http", "https"):
             raise RefusedError(f"{shown}: leads to a protocol that is not allowed", "Use the URL of the stream itself.")
         address = allowed_address(url, self._networks)
-        secure = parts.scheme.lower() == "https"
-        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-        connection = http.client.HTTPConnection(host, port)
         try:
-            plain = socket.create_connection((address, port), self.left_s())
-            connection.sock = _tls().wrap_socket(plain, server_hostname=host) if secure else plain
-            kept = connection.sock  # http.client drops its reference once it has the response
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers=_headers(parts.username, parts.password))
-            response = connection.getresponse()
+            return send(url, address, self.left_s, _headers(parts.username, parts.password))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            connection.close()
-            raise self._unreachable(error, shown) from None
-        return response, kept
-
-    def _unreachable(self, error: Exception, shown: str) -> StreamError:
-        if isinstance(error, TimeoutError):
-            message, hint = f"no answer within {self.limit_s:g} s", "Check that it is on and reachable from this machine."
-        elif isinstance(error, ConnectionRefusedError):
-            message, hint = "connection refused", "Check that the camera is on and that the port is correct."
-        else:
-            message, hint = f"cannot be opened: {type(error).__name__}", "Check the address and the server."
-        return StreamError(f"{shown}: {message}", hint)
+            raise unreachable(shown, error, self.limit_s) from None
 
 
 def _check(response: http.client.HTTPResponse, shown: str) -> None:
@@ -185,9 +166,3 @@ def _headers(user: str | None, password: str | None) -> dict[str, str]:
         credentials = f"{unquote(user)}:{unquote(password or '')}"
         headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
     return headers
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
@@ -88,6 +89,8 @@ def unreachable(shown: str, error: Exception, limit_s: float) -> StreamError:
         return StreamError(f"{shown}: no answer within {limit_s:g} s", "Check that it is on and reachable from this machine.")
     if isinstance(error, ConnectionRefusedError):
         return StreamError(f"{shown}: connection refused", "Check that the camera is on and that the port is correct.")
+    if isinstance(error, http.client.HTTPException):
+        return StreamError(f"{shown}: the response is not valid HTTP", "Check the address and the port.")
     reason = getattr(error, "strerror", None) or error
     return StreamError(f"{shown}: cannot be opened: {reason}", "Check the address and the server.")
 

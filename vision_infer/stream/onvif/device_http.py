@@ -9,16 +9,12 @@ TLS certificates are not verified, since cameras sign their own.
 from __future__ import annotations
 
 import http.client
-import io
 import secrets
-import socket
-import ssl
 import time
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.limited_http import request_target, send
 from vision_infer.stream.live.allowed_networks import allowed_address
 from vision_infer.stream.live.rtsp_sockets import unreachable
 from vision_infer.stream.redact import redact
@@ -95,29 +91,19 @@ class DeviceHttp:
         return self._authenticator.challenged(asked)
 
     def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes, list[str]]:
-        parts, shown = urlsplit(url), redact(url)
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        shown = redact(url)
         headers = {"User-Agent": "vision-infer", "Connection": "close"}
         if body is not None:
             headers["Content-Type"] = "application/soap+xml; charset=utf-8"
-        answer = self._authenticator.header(method, target, secrets.token_hex(16))
+        answer = self._authenticator.header(method, request_target(url), secrets.token_hex(16))
         if answer is not None:
             headers["Authorization"] = answer
         self._request_end = min(self._end, time.monotonic() + self._request_s)
         try:
-            with socket.create_connection((self.address, port), self._left_s()) as plain:
-                opened = _tls().wrap_socket(plain, server_hostname=parts.hostname) if secure else plain
-                with opened:
-                    connection = http.client.HTTPConnection(parts.hostname or "", port)
-                    connection.sock = _LimitedSocket(opened, self._left_s)
-                    connection.request(method, target, body, headers)
-                    response = connection.getresponse()
-                    content = response.read(max_bytes + 1)
+            response, connection = send(url, self.address, self._left_s, headers, method, body)
+            with connection:
+                content = response.read(max_bytes + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, http.client.HTTPException):
-                raise StreamError(f"{shown}: the response is not valid HTTP", "Check the address and the port.") from None
             raise unreachable(shown, error, self._request_s) from None
         if len(content) > max_bytes:
             raise StreamError(f"{shown}: the response is larger than {max_bytes} bytes", "Check that it is a camera.")
@@ -128,40 +114,3 @@ class DeviceHttp:
         if left <= 0:
             raise TimeoutError
         return left
-
-
-class _LimitedSocket:
-    """A socket for ``http.client`` whose time limit holds for a whole response, and not for each of its bytes."""
-
-    def __init__(self, opened: socket.socket, left_s: Callable[[], float]) -> None:
-        self._opened = opened
-        self._left_s = left_s
-
-    def sendall(self, data: bytes) -> None:
-        self._opened.settimeout(self._left_s())
-        self._opened.sendall(data)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(_LimitedReader(self._opened, self._left_s))
-
-    def close(self) -> None:
-        """Do nothing: the response is read from the socket after ``http.client`` has closed the connection."""
-
-
-class _LimitedReader(io.RawIOBase):
-    def __init__(self, opened: socket.socket, left_s: Callable[[], float]) -> None:
-        self._opened = opened
-        self._left_s = left_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._opened.settimeout(self._left_s())
-        return self._opened.recv_into(buffer)
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
