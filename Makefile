@@ -117,6 +117,12 @@ check: $(VENV)/dev.stamp page-check ## Lint, check types, layers, dead code and 
 	$(BIN)/python -m docs.make_reference --check
 	$(BIN)/mkdocs build --strict --quiet
 
+dist: $(VENV)/dev.stamp ## Build the source package and the wheel into dist/, and check them; with TAG=v1.2.3 as a release.
+	$(BIN)/python -m docs.check_release
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(PYTEST) -q tests/test_package.py
+
 format: $(VENV)/dev.stamp ## Format the code and generate docs/reference/.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -2,7 +2,8 @@
 
 It reads Markdown, YAML comments and descriptions, Grafana titles, the strings and comments of the page, and the docstrings,
 comments and messages of Python files. ``python docs/check_prose.py`` prints each hit as ``path:line: phrase -> advice`` and exits
-with status 1 if there is one; ``--count`` prints the number of words and hits of each area instead.
+with status 1 if there is one; ``--count`` prints the number of words and hits of each area instead. Paths limit the check to
+these files.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def hits(path: str, patterns: list[tuple[re.Pattern[str], str]]) -> Iterator[tup
                 yield first + prose.count("\n", 0, match.start()), match[0], advice
 
 
-def files() -> list[str]:
-    """Return the tracked files that hold prose."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+def files(paths: list[str]) -> list[str]:
+    """Return the tracked files that hold prose, of these paths or of all."""
+    words = ["git", "ls-files", "--", *paths]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     chosen = [path for path in listed if Path(path).suffix in TEXT or (path.endswith(".py") and path.startswith(PYTHON))]
     return [path for path in chosen if not SKIPPED.search(path) and (ROOT / path).is_file()]
 
@@ -80,7 +82,7 @@ def main() -> int:
     words: Counter[str] = Counter()
     found: Counter[str] = Counter()
     count = "--count" in sys.argv[1:]
-    for path in files():
+    for path in files([word for word in sys.argv[1:] if word != "--count"]):
         area = area_of(path)
         words[area] += len((ROOT / path).read_text(encoding="utf-8").split())
         for line, phrase, advice in hits(path, patterns):
