@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import chain, count
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -80,10 +82,13 @@ def check_network(wait_s: float, settings: ServeSettings, login: CameraLogin | N
         ]
         return [*map(_device, devices), *missing]
     with ThreadPoolExecutor(CAMERAS_AT_ONCE) as pool:
-        asked = [pool.submit(_streams, device, settings, login) for device in devices]
-        return [
-            finding for device, streams in zip(devices, asked, strict=True) for finding in (_device(device), *streams.result())
-        ]
+        asked = list(pool.map(lambda device: _asked(device, settings, login), devices))
+    taken = {name.casefold() for name in settings.streams}
+    return [
+        finding
+        for device, answer in zip(devices, asked, strict=True)
+        for finding in (_device(device), *([answer] if isinstance(answer, Finding) else _streams(device, answer, login, taken)))
+    ]
 
 
 def _device(device: DiscoveredDevice) -> Finding:
@@ -91,48 +96,79 @@ def _device(device: DiscoveredDevice) -> Finding:
     return Finding("network", "ok", " ".join(filter(None, words)), facts=asdict(device))
 
 
-def _streams(device: DiscoveredDevice, settings: ServeSettings, login: CameraLogin | None) -> list[Finding]:
-    """Return the streams of each channel of a device, or why they cannot be read."""
-    from vision_infer.stream.onvif.device_http import WrongPasswordError
-    from vision_infer.stream.onvif.read_camera import camera_streams, service_address
+def _service(device: DiscoveredDevice) -> str:
+    """Return the URL of a device's ONVIF service. It may name only its own address: the password is sent to the device that
+    answered."""
+    from vision_infer.stream.onvif.read_camera import service_address
 
-    # A device may name only its own address: the password is sent to the device that answered.
     own = [url for url in device.services if urlsplit(url).hostname == device.address]
-    url = own[0] if own else service_address(device.address)
+    return own[0] if own else service_address(device.address)
+
+
+def _asked(device: DiscoveredDevice, settings: ServeSettings, login: CameraLogin | None) -> OnvifCamera | Finding:
+    """Return what a device offers, or why it cannot be read."""
+    from vision_infer.stream.onvif.device_http import WrongPasswordError
+    from vision_infer.stream.onvif.read_camera import camera_streams
+
+    url = _service(device)
     user, password = user_and_password(url, login, settings.credentials)
     try:
-        camera = camera_streams(url, user, password, settings.service.allow_networks)
+        return camera_streams(url, user, password, settings.service.allow_networks)
     except WrongPasswordError as error:
         if user:
-            return [Finding("camera", "warning", error.message, error.hint)]
+            return Finding("camera", "warning", error.message, error.hint)
         text = f"{device.address}: the user name and password are needed to read its streams"
         hint = f"Add --user NAME, with the password in ${PASSWORD} or --password-file FILE, or a CONFIG.yaml with credentials:."
-        return [Finding("camera", "note", text, hint)]
+        return Finding("camera", "note", text, hint)
     except StreamError as error:
-        return [Finding("camera", "warning", error.message, error.hint)]
-    sources = list(dict.fromkeys(profile.source for profile in camera.profiles))
-    return [_channel(device, camera, number, source, login) for number, source in enumerate(sources, 1)]
+        return Finding("camera", "warning", error.message, error.hint)
 
 
-def _channel(device: DiscoveredDevice, camera: OnvifCamera, number: int, source: str, login: CameraLogin | None) -> Finding:
-    """Return the streams of a channel, with a line for a configuration."""
+def _streams(device: DiscoveredDevice, camera: OnvifCamera, login: CameraLogin | None, taken: set[str]) -> Iterator[Finding]:
+    """Yield the streams of each channel, with a command that adds it and a line for a configuration.
+
+    Args:
+        device: The device.
+        camera: What it offers.
+        login: The user name and password of the options.
+        taken: The names of streams that exist or were proposed, in lower case; the proposed ones are added.
+    """
     from vision_infer.cli.cameras.entry import entry_line, stream_urls
     from vision_infer.stream.onvif.camera import choose_streams
     from vision_infer.stream.redact import redact
 
-    pair = choose_streams([profile for profile in camera.profiles if profile.source == source])
-    name = re.sub("[^a-z0-9]+", "-", (camera.name or camera.model).lower()).strip("-")[:40] or "camera"
-    name += "" if number == 1 else f"-{number}"
-    roles = [
-        f"{role} {redact(one.url)} ({one.codec} {one.width}x{one.height}, {one.frame_rate:g} frames/s)"
-        for role, one in zip(("detect", "view"), pair, strict=True)
-    ]
     maker = " ".join(filter(None, (camera.manufacturer, camera.model)))
-    channel = f" channel {number}" if number > 1 else ""
-    facts = {role: {**asdict(one), "url": redact(one.url)} for role, one in zip(("detect", "view"), pair, strict=True)}
-    if any(redact(one.url) != one.url for one in pair):  # the camera put a secret into the URL
-        hint = f"Run: vision-infer cameras add {device.address} --name {name}{f' --channel {number}' if number > 1 else ''}"
-    else:
-        line = entry_line(name, stream_urls(*pair, *((login.user, login.reference) if login else ())))
-        hint = f"Paste below streams: in cameras.yaml, or run 'vision-infer cameras add': {line}"
-    return Finding("camera", "ok", f"{device.address}{channel}: {maker}: {', '.join(roles)}", hint, facts)
+    sources = list(dict.fromkeys(profile.source for profile in camera.profiles))
+    for number, source in enumerate(sources, 1):
+        pair = choose_streams([profile for profile in camera.profiles if profile.source == source])
+        name = _free_name(camera.name or device.name or camera.model, taken)
+        roles = [
+            f"{role} {redact(one.url)} ({one.codec} {one.width}x{one.height}, {one.frame_rate:g} frames/s)"
+            for role, one in zip(("detect", "view"), pair, strict=True)
+        ]
+        hint = f"Run: vision-infer cameras add {_address(device)} --name {name}"
+        hint += f" --channel {number}" if len(sources) > 1 else ""
+        hint += f" --user {shlex.quote(login.user)}" if login else ""
+        if all(redact(one.url) == one.url for one in pair):  # otherwise the camera put a secret into the URL
+            line = entry_line(name, stream_urls(*pair, *((login.user, login.reference) if login else ())))
+            hint += f"; or paste below streams: in cameras.yaml: {line}"
+        channel = f" channel {number}" if len(sources) > 1 else ""
+        facts = {role: {**asdict(one), "url": redact(one.url)} for role, one in zip(("detect", "view"), pair, strict=True)}
+        yield Finding("camera", "ok", f"{device.address}{channel}: {maker}: {', '.join(roles)}", hint, facts)
+
+
+def _address(device: DiscoveredDevice) -> str:
+    """Return the shortest address for ``cameras add``, quoted for a shell, since the device chose it."""
+    from vision_infer.stream.onvif.read_camera import service_address
+
+    service = _service(device)
+    short = (device.address, urlsplit(service).netloc)
+    return shlex.quote(next((address for address in short if service_address(address) == service), service))
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    """Return a name for a stream that no other one has."""
+    base = re.sub("[^a-z0-9]+", "-", wanted.lower()).strip("-")[:40].rstrip("-") or "camera"
+    name = next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in taken)
+    taken.add(name)
+    return name

@@ -46,7 +46,8 @@ def test_streams_are_shown_with_a_line_to_paste(monkeypatch: pytest.MonkeyPatch)
         "127.0.0.1: Example IPC-7: detect rtsp://127.0.0.1/sub (h264 640x360, 10 frames/s), "
         "view rtsp://127.0.0.1/main (h264 1920x1080, 25 frames/s)"
     )
-    line = one.hint.partition("add': ")[2]
+    assert one.hint.startswith(f"Run: vision-infer cameras add 127.0.0.1:{fake.port} --name front-door --user {USER}; ")
+    line = one.hint.partition("cameras.yaml: ")[2]
     assert plain(compose("streams:\n  " + line))["streams"] == {
         "front-door": {
             "detect": f"rtsp://{USER}:${{CAMERA_PASSWORD}}@127.0.0.1/sub",
@@ -82,6 +83,7 @@ def test_each_channel_of_a_recorder_is_shown(monkeypatch: pytest.MonkeyPatch) ->
     with serving(OnvifDevice(channels)) as fake:
         one, two = found(monkeypatch, fake, LOGIN)
     assert "front-door: {detect:" in one.hint
+    assert "--name front-door --channel 1 --user" in one.hint
     assert "127.0.0.1 channel 2: Example" in two.text
     assert "front-door-2: {detect:" in two.hint
 
@@ -90,7 +92,25 @@ def test_a_secret_that_a_camera_puts_into_a_url_is_hidden(monkeypatch: pytest.Mo
     with serving(device("rtsp://127.0.0.1/user=admin_password=geheim_channel=1")) as fake:
         (one,) = found(monkeypatch, fake, LOGIN)
     assert "geheim" not in str(one)
-    assert one.hint == "Run: vision-infer cameras add 127.0.0.1 --name front-door"
+    assert one.hint == f"Run: vision-infer cameras add 127.0.0.1:{fake.port} --name front-door --user {USER}"
+
+
+def test_cameras_with_the_same_name_get_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {"Front-Door": {"detect": "test://"}}
+    with serving(device()) as fake:
+        answered = [DiscoveredDevice("127.0.0.1", "", "", "", (fake.service,), f"urn:{number}") for number in range(2)]
+        monkeypatch.setattr(module, "discover", lambda _: answered)
+        findings = check_network(0.1, ServeSettings(streams=streams), LOGIN)
+    names = [one.hint.partition("--name ")[2].split()[0] for one in findings if one.area == "camera"]
+    assert names == ["front-door-2", "front-door-3"]
+
+
+def test_an_address_that_a_device_chose_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(device()) as fake:
+        service = f"http://127.0.0.1:{fake.port}/$(reboot);x"
+        monkeypatch.setattr(module, "discover", lambda _: [DiscoveredDevice("127.0.0.1", "", "", "", (service,), "urn:1")])
+        (_, one) = check_network(0.1, ServeSettings(), LOGIN)
+    assert one.hint.startswith(f"Run: vision-infer cameras add '{service}' --name ")
 
 
 def test_a_device_that_names_another_host_gets_no_password_there(monkeypatch: pytest.MonkeyPatch) -> None:

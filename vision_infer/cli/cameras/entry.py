@@ -142,5 +142,5 @@ def replace_file(path: Path, text: str) -> None:
         with suppress(OSError):
             partial.unlink()
         raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}", "Check the permissions of its folder."
+            f"{path}: cannot be written: {error.strerror or error}", "Check that its folder exists and can be written."
         ) from error
