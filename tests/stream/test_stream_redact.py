@@ -196,3 +196,24 @@ def test_hostile_text_is_processed_quickly(piece: str) -> None:
     began = time.monotonic()
     redact("rtsp://" + piece * (16_000 // len(piece)))
     assert time.monotonic() - began < 10, "expected: below 0.5 s"
+
+
+@pytest.mark.parametrize("part", ["://", "http://a:b", "%3A%2F%2F", "rtsp://", "a ://"])
+def test_a_text_of_a_megabyte_takes_no_time(part: str) -> None:
+    """A camera chooses the reason of a fault, and a client the path of a request."""
+    began = time.monotonic()
+    shown = redact(f"reason: rtsp://user:{MARK}@host {part * (1_000_000 // len(part))}")
+    assert time.monotonic() - began < 1
+    assert shown.startswith("reason: rtsp://user:***@host")
+    assert " … (10000" in shown
+    assert len(shown) < 9000
+
+
+@given(st.integers(7900, 8000))
+def test_a_password_that_is_cut_is_hidden(before: int) -> None:
+    shown = redact(f"{'a ' * (before // 2)}rtsp://user:{MARK * 20}@host/x {'b ' * 100}")
+    assert MARK[:3] not in shown
+
+
+def test_marks_that_change_the_direction_of_a_text_are_shown() -> None:
+    assert redact("camera \u202e1.2.3.4\u2066") == "camera \\u202e1.2.3.4\\u2066"

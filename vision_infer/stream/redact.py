@@ -55,14 +55,20 @@ _SECRET_PARAMETER = re.compile(
 )
 _ENCODED_NAME = re.compile(rf"(?<=[?&;#])([^=&?;#\s]*%[0-9A-Fa-f]{{2}}[^=&?;#\s]*)={_VALUE}")
 _JSON_MEMBER = re.compile(r"(?<=[\"'])([\w.-]+)([\"']\s*:\s*[\"'])[^\"']*")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MAX_TEXT = 8000
+"""The time of the expressions grows with the square of the length, and devices and clients may send long texts."""
+# Besides control characters: those that end a line, or change the direction of the text after them.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
     """Hide the passwords of all URLs in a text, and make it printable.
 
-    ``rtsp://user:secret@host/path?channel=1&token=abc`` becomes ``rtsp://user:***@host/path?channel=1&token=***``.
+    ``rtsp://user:secret@host/path?channel=1&token=abc`` becomes ``rtsp://user:***@host/path?channel=1&token=***``. Of a text
+    with more than 8000 characters, only the first words are returned, and its length.
     """
+    if len(text) > _MAX_TEXT:  # cut between words: the part of a password would not be recognized
+        text = f"{text[:_MAX_TEXT].rpartition(' ')[0]} … ({len(text)} characters)".lstrip()
     hidden = _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
     hidden = _NO_SCHEME.sub(r"\1:***@", hidden)
     hidden = _URL.sub(lambda match: _PATH_KEY.sub("***", match[1]) + _PART.sub(_hidden_part, match[2] or ""), hidden)
@@ -87,8 +93,9 @@ def _hidden_part(match: re.Match[str]) -> str:
 def printable(name: str) -> str:
     r"""Return a name as text that can be displayed and encoded as UTF-8.
 
-    File names are bytes. Bytes that are not UTF-8 (surrogates in Python), line ends and other control characters are written as
-    ``\xNN``: ``caf\xe9.mp4``. The file itself is opened by its original name.
+    File names are bytes. Bytes that are not UTF-8 (surrogates in Python), line ends and other control characters, also those
+    that change the direction of a text, are written as ``\xNN`` or ``\uNNNN``: ``caf\xe9.mp4``. The file itself is opened by its
+    original name.
     """
     return _UNPRINTABLE.sub(_escaped, name)
 

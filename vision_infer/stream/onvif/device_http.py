@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import secrets
 import time
+from email.message import Message
 from urllib.parse import urlsplit
 
 from vision_infer.core.errors import RefusedError, StreamError
@@ -23,6 +24,7 @@ from vision_infer.stream.rtsp.authentication import Authenticator, challenges
 EVERY_NETWORK = ("0.0.0.0/0", "::/0")
 REQUEST_S = 5.0
 """The maximum time of one request, seconds."""
+_MAX_SHOWN = 200
 
 
 class WrongPasswordError(RefusedError):
@@ -73,14 +75,15 @@ class DeviceHttp:
         method, shown = "GET" if body is None else "POST", redact(url)
         if urlsplit(url).hostname != self._host:
             raise RefusedError(f"{shown}: is not on the device's host", "Use the address of the device itself.")
-        status, content, asked = self._exchange(method, url, body, max_bytes)
-        if status == 401 and self._may_answer(asked, shown):
-            status, content, _ = self._exchange(method, url, body, max_bytes)
+        status, content, headers = self._exchange(method, url, body, max_bytes)
+        if status == 401 and self._may_answer(headers.get_all("WWW-Authenticate") or [], shown):
+            status, content, headers = self._exchange(method, url, body, max_bytes)
         if status in (401, 403):
             raise WrongPasswordError(f"{shown}: authentication failed ({status})")
         if 300 <= status < 400:
-            hint = "Use the address that it redirects to, for example with https:// in place of http://."
-            raise RefusedError(f"{shown}: the device redirects to another address, which is not followed", hint)
+            target = redact(headers.get("Location", ""))[:_MAX_SHOWN] or "another address"
+            hint = "If that address is the camera, enter it instead."
+            raise RefusedError(f"{shown}: the device redirects to {target}, which is not followed", hint)
         return status, content
 
     def _may_answer(self, asked: list[str], shown: str) -> bool:
@@ -90,7 +93,7 @@ class DeviceHttp:
             raise RefusedError(f"{shown}: offers only Basic authentication, which reveals the password", hint)
         return self._authenticator.challenged(asked)
 
-    def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes, list[str]]:
+    def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes, Message]:
         shown = redact(url)
         headers = {"User-Agent": "vision-infer", "Connection": "close"}
         if body is not None:
@@ -107,7 +110,7 @@ class DeviceHttp:
             raise unreachable(shown, error, self._request_s) from None
         if len(content) > max_bytes:
             raise StreamError(f"{shown}: the response is larger than {max_bytes} bytes", "Check that it is a camera.")
-        return response.status, content, response.headers.get_all("WWW-Authenticate") or []
+        return response.status, content, response.headers
 
     def _left_s(self) -> float:
         left = self._request_end - time.monotonic()
