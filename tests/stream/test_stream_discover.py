@@ -6,7 +6,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ def asked_for(question: bytes) -> str:
 
 
 @contextmanager
-def devices(answers: Callable[[str], list[bytes]], group: bool = False, port: int = 0) -> Iterator[tuple[str, int]]:
+def devices(answers: Callable[[str], Iterable[bytes]], group: bool = False, port: int = 0) -> Iterator[tuple[str, int]]:
     """Answer each probe; yields the address to send it to."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening,
@@ -162,3 +162,26 @@ def test_the_number_of_devices_is_limited(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "MAX_DEVICES", 5)
     with devices(lambda message: [answer(message, device=f"urn:uuid:{number}") for number in range(50)]) as place:
         assert len(discover(0.2, place, interfaces=False)) == 5
+
+
+def test_a_device_that_answers_without_end_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PER_ADDRESS", 5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+        asked: list[tuple[str, int]] = []
+
+        def answers(message: str) -> Iterator[bytes]:
+            for number in range(20_000):
+                yield answer(message, device=f"urn:uuid:{number}")
+                if number % 1000 == 999:
+                    other.sendto(answer(message, device="urn:uuid:other"), asked[0])
+
+        def sent(sender: socket.socket, question: bytes, place: tuple[str, int]) -> bool:
+            sender.bind(("127.0.0.1", 0))
+            asked.append(sender.getsockname())
+            return sender.sendto(question, place) == len(question)
+
+        monkeypatch.setattr(module, "_sent", sent)
+        with devices(answers) as place:
+            found = discover(1.0, place, interfaces=False)
+    assert [one.address for one in found] == ["127.0.0.1"] * 5 + ["127.0.0.2"]

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ from vision_infer.stream.redact import printable, redact
 
 GROUP, PORT = "239.255.255.250", 3702
 WAIT_S = 3.0
-MAX_DEVICES, MAX_DATAGRAMS, DATAGRAM_BYTES = 256, 2048, 65_507
+MAX_DEVICES, DATAGRAM_BYTES = 256, 65_507
+MAX_PER_ADDRESS = 64
+"""The maximum number of datagrams that are read of one address, so that a device cannot crowd out the others. A device answers
+once for each of its interfaces and of ours, and a gateway answers for several cameras."""
 _MAX_TEXT = 200
 _SECOND = 1_000_000_000
 _SCOPE = "onvif://www.onvif.org/"
@@ -189,7 +193,8 @@ def _sent(sender: socket.socket, question: bytes, place: tuple[str, int]) -> boo
 
 def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Iterator[tuple[bytes, str]]:
     until = clock.monotonic_ns() + round(wait_s * _SECOND)
-    for _ in range(MAX_DATAGRAMS):
+    counts: Counter[str] = Counter()
+    while True:
         left = (until - clock.monotonic_ns()) / _SECOND
         readable = select.select(sockets, [], [], max(0.0, left))[0] if left > 0 else []
         if not readable:
@@ -197,7 +202,9 @@ def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Itera
         for ready in readable:
             with suppress(OSError):
                 data, (address, _) = ready.recvfrom(DATAGRAM_BYTES)
-                yield data, address
+                counts[address] += 1
+                if counts[address] <= MAX_PER_ADDRESS:
+                    yield data, address
 
 
 def _is_web(url: str) -> bool:
