@@ -97,12 +97,9 @@ def _device(device: DiscoveredDevice) -> Finding:
 
 
 def _service(device: DiscoveredDevice) -> str:
-    """Return the URL of a device's ONVIF service. It may name only its own address: the password is sent to the device that
-    answered."""
     from vision_infer.stream.onvif.read_camera import service_address
 
-    own = [url for url in device.services if urlsplit(url).hostname == device.address]
-    return own[0] if own else service_address(device.address)
+    return device.own_service or service_address(device.address)
 
 
 def _asked(device: DiscoveredDevice, settings: ServeSettings, login: CameraLogin | None) -> OnvifCamera | Finding:
@@ -138,21 +135,20 @@ def _streams(device: DiscoveredDevice, camera: OnvifCamera, login: CameraLogin |
     from vision_infer.stream.redact import redact
 
     maker = " ".join(filter(None, (camera.manufacturer, camera.model)))
-    sources = list(dict.fromkeys(profile.source for profile in camera.profiles))
-    for number, source in enumerate(sources, 1):
-        pair = choose_streams([profile for profile in camera.profiles if profile.source == source])
+    for number, profiles in enumerate(camera.channels, 1):
+        pair = choose_streams(profiles)
         name = _free_name(camera.name or device.name or camera.model, taken)
         roles = [
             f"{role} {redact(one.url)} ({one.codec} {one.width}x{one.height}, {one.frame_rate:g} frames/s)"
             for role, one in zip(("detect", "view"), pair, strict=True)
         ]
         hint = f"Run: vision-infer cameras add {_address(device)} --name {name}"
-        hint += f" --channel {number}" if len(sources) > 1 else ""
+        hint += f" --channel {number}" if len(camera.channels) > 1 else ""
         hint += f" --user {shlex.quote(login.user)}" if login else ""
         if all(redact(one.url) == one.url for one in pair):  # otherwise the camera put a secret into the URL
             line = entry_line(name, stream_urls(*pair, *((login.user, login.reference) if login else ())))
             hint += f"; or paste below streams: in cameras.yaml: {line}"
-        channel = f" channel {number}" if len(sources) > 1 else ""
+        channel = f" channel {number}" if len(camera.channels) > 1 else ""
         facts = {role: {**asdict(one), "url": redact(one.url)} for role, one in zip(("detect", "view"), pair, strict=True)}
         yield Finding("camera", "ok", f"{device.address}{channel}: {maker}: {', '.join(roles)}", hint, facts)
 

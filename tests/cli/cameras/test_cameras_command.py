@@ -106,7 +106,7 @@ def test_a_password_is_asked_for_on_a_terminal(in_process: Command, tmp_path: Pa
         ({}, ("--name", "a b"), 2, "--name: is not a valid name"),
         ({}, ("--name", "a", "--password-file", "x"), 2, "--password-file: needs a user name"),
         ({}, ("--name", "a", "--user", USER, "--password-file", "x"), 2, "the file x cannot be read"),
-        ({"authentication": "none"}, ("--name", "a", "--channel", "2"), 2, "the device has 1 channels"),
+        ({"authentication": "none"}, ("--name", "a", "--channel", "2"), 2, "the device has one channel"),
         ({"authentication": "none"}, ("--name", "a", "--no-check", "--file", "no/cameras.yaml"), 5, "cannot be written"),
     ],
 )

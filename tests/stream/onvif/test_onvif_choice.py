@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_infer.stream.onvif.camera import OnvifProfile, choose_streams
+from vision_infer.stream.onvif.camera import OnvifCamera, OnvifProfile, choose_streams
 
 
 def profile(text: str) -> OnvifProfile:
@@ -37,15 +37,14 @@ def profile(text: str) -> OnvifProfile:
         (["h264 1280x720 5", "h264 1280x720 15"], 640, "h264 1280x720 15", "h264 1280x720 15"),
         # a size that is not reported
         (["h264 0x0"], 640, "h264 0x0", "h264 0x0"),
-        # a recorder: both streams are of the first channel
-        (
-            ["h264 1920x1080 25 c1", "h264 3840x2160 25 c2", "h264 1280x720 25 c2"],
-            640,
-            "h264 1920x1080 25 c1",
-            "h264 1920x1080 25 c1",
-        ),
     ],
 )
 def test_streams_are_chosen_by_size_and_codec(offered: list[str], size: int, detect: str, view: str) -> None:
     chosen = choose_streams([profile(text) for text in offered], size)
     assert [one.token for one in chosen] == [detect, view]
+
+
+def test_each_video_source_of_a_recorder_is_a_channel() -> None:
+    profiles = tuple(map(profile, ["h264 1920x1080 25 c1", "h264 3840x2160 25 c2", "h264 640x360 25 c1"]))
+    recorder = OnvifCamera("", "", "", None, profiles, "")
+    assert recorder.channels == ((profiles[0], profiles[2]), (profiles[1],))

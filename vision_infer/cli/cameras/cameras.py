@@ -129,14 +129,15 @@ def _asked(address: str, login: CameraLogin | None, settings: ServeSettings, fil
         raise WrongPasswordError(error.message, hint) from None
 
 
-def _of_channel(camera: OnvifCamera, channel: int | None) -> list[OnvifProfile]:
+def _of_channel(camera: OnvifCamera, channel: int | None) -> tuple[OnvifProfile, ...]:
     """Return the profiles of a channel, of which a camera has one, and a recorder several."""
-    sources = list(dict.fromkeys(profile.source for profile in camera.profiles))
-    if channel is None and len(sources) > 1:
-        raise UsageError(f"the device has {len(sources)} channels", f"Add --channel N, from 1 to {len(sources)}.")
-    if (channel or 1) > len(sources):
-        raise UsageError(f"--channel {channel}: the device has {len(sources)} channels", "Choose an existing channel.")
-    return [profile for profile in camera.profiles if profile.source == sources[(channel or 1) - 1]]
+    channels = camera.channels
+    if channel is None and len(channels) > 1:
+        raise UsageError(f"the device has {len(channels)} channels", f"Add --channel N, from 1 to {len(channels)}.")
+    if (channel or 1) > len(channels):
+        has = f"{len(channels)} channels" if len(channels) > 1 else "one channel"
+        raise UsageError(f"--channel {channel}: the device has {has}", "Choose an existing channel.")
+    return channels[(channel or 1) - 1]
 
 
 def _check(detect: OnvifProfile, login: CameraLogin | None, settings: ServeSettings) -> None:

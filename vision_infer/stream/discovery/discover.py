@@ -60,6 +60,14 @@ class DiscoveredDevice:
     id: str
     """Its endpoint reference, which does not change."""
 
+    @property
+    def own_service(self) -> str:
+        """The first of its services on the address that answered; empty if it names none there.
+
+        A device may not choose another one: the user's password is sent to the device that is shown.
+        """
+        return next((url for url in self.services if _host(url) == self.address), "")
+
 
 def discover(
     wait_s: float = WAIT_S, place: tuple[str, int] = (GROUP, PORT), clock: Clock = SYSTEM_CLOCK, interfaces: bool = True
@@ -107,7 +115,7 @@ def read_answer(data: bytes, address: str, message: str) -> DiscoveredDevice | N
         kind, _, value = word.removeprefix(_SCOPE).partition("/")
         if word.startswith(_SCOPE):
             scopes.setdefault(kind.lower(), printable(unquote(value))[:_MAX_TEXT])
-    services = tuple(redact(url)[:_MAX_TEXT] for url in reader.text("XAddrs").split() if _is_web(url))
+    services = tuple(redact(url)[:_MAX_TEXT] for url in reader.text("XAddrs").split() if _host(url))
     endpoint = printable(reader.text("Address"))[:_MAX_TEXT]
     name, hardware, location = (scopes.get(kind, "") for kind in ("name", "hardware", "location"))
     return DiscoveredDevice(address, name, hardware, location, services[:8], endpoint)
@@ -207,12 +215,13 @@ def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Itera
                     yield data, address
 
 
-def _is_web(url: str) -> bool:
+def _host(url: str) -> str:
+    """Return the host of a web address; empty if it is not one."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
+        return (parts.hostname or "") if parts.scheme in ("http", "https") else ""
     except ValueError:
-        return False
+        return ""
 
 
 def _sortable(address: str) -> int:

@@ -54,26 +54,33 @@ class OnvifCamera:
     """The other hosts that its addresses named, such as the internal address of a camera behind NAT. The host that answered is
     used instead."""
 
+    @property
+    def channels(self) -> tuple[tuple[OnvifProfile, ...], ...]:
+        """The profiles of each video source: one source for a camera, several for a recorder."""
+        found: dict[str, list[OnvifProfile]] = {}
+        for profile in self.profiles:
+            found.setdefault(profile.source, []).append(profile)
+        return tuple(map(tuple, found.values()))
+
 
 def choose_streams(profiles: Sequence[OnvifProfile], detect_size: int = DETECT_SIZE) -> tuple[OnvifProfile, OnvifProfile]:
-    """Choose the streams for inference and for viewing, both from the video source of the first profile.
+    """Choose the streams for inference and for viewing.
 
     For inference: the smallest whose short side has at least ``detect_size`` pixels; if there is none, the largest. H.264 and
     H.265 are preferred to other codecs. For viewing: the largest H.264 stream, which browsers play unmodified; if there is none,
     the largest. If streams have the same size, H.264 is preferred, then the higher frame rate.
 
     Args:
-        profiles: The profiles of a camera; at least one.
+        profiles: The profiles of a channel; at least one.
         detect_size: The minimum short side for inference, in pixels.
 
     Returns:
         The profile for inference and the profile for viewing, which may be the same.
     """
-    offered = [profile for profile in profiles if profile.source == profiles[0].source]
-    modern = [profile for profile in offered if profile.codec in _INFERENCE_CODECS] or offered
+    modern = [profile for profile in profiles if profile.codec in _INFERENCE_CODECS] or profiles
     large = [profile for profile in modern if min(profile.width, profile.height) >= detect_size]
     detect = min(large, key=_smallest_first) if large else max(modern, key=_largest)
-    view = max([profile for profile in offered if profile.codec == _BROWSER_CODEC] or offered, key=_largest)
+    view = max([profile for profile in profiles if profile.codec == _BROWSER_CODEC] or profiles, key=_largest)
     return detect, view
 
 

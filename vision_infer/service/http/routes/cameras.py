@@ -183,10 +183,7 @@ def _inspect(url: str, wanted: InspectRequest, settings: ServeSettings) -> Camer
 
 
 def _answer(camera: OnvifCamera, image: bytes | None, hide: bool) -> CameraAnswer:
-    channels: dict[str, list[OnvifProfile]] = {}
-    for profile in camera.profiles:
-        channels.setdefault(profile.source, []).append(profile)
-    pairs = [choose_streams(profiles) for profiles in channels.values()]
+    pairs = map(choose_streams, camera.channels)
     return CameraAnswer(
         manufacturer=camera.manufacturer,
         model=camera.model,
@@ -212,9 +209,7 @@ def _profile(profile: OnvifProfile, hide: bool) -> CameraProfile:
 
 
 def _device(found: DiscoveredDevice, credentials: Sequence[CameraCredentials]) -> FoundDevice:
-    """Return a device. It may name only its own address as its service: the user logs in to the device that is shown."""
-    own = [url for url in found.services if _host(url) == found.address]
-    service = own[0] if own else service_address(found.address)
+    service = found.own_service or service_address(found.address)
     return FoundDevice(
         address=found.address,
         service=service,
@@ -223,10 +218,3 @@ def _device(found: DiscoveredDevice, credentials: Sequence[CameraCredentials]) -
         location=found.location,
         credentials=credentials_for(service, credentials) is not None,
     )
-
-
-def _host(url: str) -> str:
-    try:
-        return split_url(url).host
-    except ValueError:
-        return ""
