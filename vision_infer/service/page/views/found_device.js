@@ -4,7 +4,7 @@
 import { hostOf, withLogin } from "../state/camera_url.js";
 import { messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
-import { nameLike, rate, span } from "./words.js";
+import { explainName, nameLike, rate, span } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Camera, Device, Login, Profile } from "../transport/api.js" */
@@ -142,6 +142,7 @@ export class FoundDevice {
       maxLength: 64,
       spellcheck: false,
       autocomplete: "off",
+      oninput: () => explainName(this.name),
     });
     this.addButton = h("button.primary", { type: "submit" }, "Add");
     const offset = camera.clock_offset_s ?? 0;
@@ -169,6 +170,7 @@ export class FoundDevice {
     this.view.value = camera.channels[index].view;
     this.stage.hidden = !this.drawn || index > 0; // the image is that of the first channel
     this.name.value = this.#freeName(camera, camera.channels.length > 1 ? `-${index + 1}` : "");
+    explainName(this.name);
   }
 
   /** @param {Camera} camera @param {string} end */
@@ -195,6 +197,16 @@ export class FoundDevice {
     }
   }
 
+  // Go on to the next channel of a recorder. A camera is done.
+  #added() {
+    const channels = this.camera?.channels ?? [];
+    this.body.hidden = channels.length === 1;
+    if (!this.camera || this.body.hidden) return this.known.querySelector("a:last-child")?.focus();
+    this.channel.value = String(Math.min(Number(this.channel.value) + 1, channels.length - 1));
+    this.#choose(this.camera);
+    this.addButton.focus();
+  }
+
   async #add() {
     const name = this.name.value.trim();
     setText(this.errorText, "");
@@ -209,9 +221,8 @@ export class FoundDevice {
     try {
       await this.store.put(name, { detect: url(this.detect.value), view: same ? null : url(this.view.value) });
       setText(this.status, `${name} was added.`);
-      this.body.hidden = this.camera?.channels.length === 1;
-      if (this.camera) this.#choose(this.camera);
-      this.known.querySelector("a:last-child")?.focus();
+      this.addButton.disabled = false;
+      this.#added();
     } catch (error) {
       setText(this.status, "");
       setText(this.errorText, messageOf(error));

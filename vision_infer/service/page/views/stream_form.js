@@ -3,7 +3,7 @@
 
 import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
-import { nameLike, rate } from "./words.js";
+import { explainName, rate } from "./words.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { Settings, View } from "../transport/api.js" */
@@ -60,7 +60,7 @@ class StreamForm {
       pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,63}",
       disabled: this.existing !== null,
       maxLength: 64,
-      oninput: () => this.#checkName(),
+      oninput: () => explainName(this.name),
     });
     this.url = text(settings.detect, {
       required: true,
@@ -169,13 +169,6 @@ class StreamForm {
       ticked(this.bestEffort, "Add anyway if capacity is insufficient (best effort)"),
       field("Fallback URL", this.fallbackUrl, "A lower-resolution stream for inference while the machine is overloaded."),
       field("Fallback model", this.fallbackModel, "A faster model, used if the fallback URL does not free enough capacity."),
-    );
-  }
-
-  #checkName() {
-    const valid = nameLike(this.name.value) || "front-door";
-    this.name.setCustomValidity(
-      this.name.validity.patternMismatch ? `A name has letters, digits, “.”, “_” and “-”, and no spaces, such as ${valid}.` : "",
     );
   }
 

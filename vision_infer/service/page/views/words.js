@@ -123,6 +123,13 @@ export const nameLike = (text) =>
     .replace(/^[._-]+|[._-]+$/g, "")
     .slice(0, 64);
 
+/** Explain what is wrong with a name that was entered for a stream. @param {HTMLInputElement} input */
+export function explainName(input) {
+  const valid = nameLike(input.value) || "front-door";
+  const wrong = `A name has letters, digits, “.”, “_” and “-”, and no spaces, such as ${valid}.`;
+  input.setCustomValidity(input.validity.patternMismatch ? wrong : "");
+}
+
 /** Explanations of the outcomes of frames. @type {Record<string, string>} */
 export const OUTCOMES = {
   result: "inferred, with a result",
