@@ -88,6 +88,23 @@ def test_a_password_is_asked_for_on_a_terminal(in_process: Command, tmp_path: Pa
     assert "${CAMERA_A_PASSWORD}" in (tmp_path / "cameras.yaml").read_text()
 
 
+def test_the_passwords_of_other_cameras_are_not_needed(
+    in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", PASSWORD)
+    streams = "streams:\n  old: {detect: 'rtsp://u:${CAMERA_OLD_PASSWORD}@10.0.0.5/sub', view: '${VIEW}'}\n"
+    words = ("--name", "a", "--no-check", "--user", USER)
+    (tmp_path / "cameras.yaml").write_text(streams)
+    with serving(device()) as fake:
+        done = in_process("cameras", "add", f"127.0.0.1:{fake.port}", *words)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "cameras.yaml").write_text(
+            "credentials: [{match: '*.example.org', user: u, password: '${VIEW}'}]\n" + streams
+        )
+        done = in_process("cameras", "add", f"127.0.0.1:{fake.port}", *words)
+    assert "credentials.0.password: the environment variable VIEW is not set" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "words", "status", "message"),
     [
@@ -106,6 +123,7 @@ def test_a_password_is_asked_for_on_a_terminal(in_process: Command, tmp_path: Pa
         ({}, ("--name", "a b"), 2, "--name: is not a valid name"),
         ({}, ("--name", "a", "--password-file", "x"), 2, "--password-file: needs a user name"),
         ({}, ("--name", "a", "--user", USER, "--password-file", "x"), 2, "the file x cannot be read"),
+        ({}, ("--name", "a", "--user", USER, "--password-file", "x}"), 2, "--password-file: the path contains }"),
         ({"authentication": "none"}, ("--name", "a", "--channel", "2"), 2, "the device has one channel"),
         ({"authentication": "none"}, ("--name", "a", "--no-check", "--file", "no/cameras.yaml"), 5, "cannot be written"),
     ],

@@ -24,6 +24,7 @@ CHECK_S, WATCH_S = 10.0, 0.5
 """The time limit of the check that a frame arrives, and the time for which the camera is watched after it, seconds."""
 READ_S = 30.0
 """The time limit of reading the streams, seconds: a recorder with many channels answers many requests."""
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
 app = typer.Typer(help="Add cameras to a configuration file, and list its cameras.", no_args_is_help=True)
 Configuration = Annotated[Path, Option("--file", metavar="CAMERAS.yaml", help="The configuration file.")]
 
@@ -52,7 +53,7 @@ def add_command(
     if not re.fullmatch(STREAM_NAME, name):
         hint = "Names have up to 64 letters, digits, dots, dashes and underscores, and begin with a letter or digit."
         raise UsageError("--name: is not a valid name", hint)
-    settings = load_settings(file if file.exists() else None, (), os.environ, {})
+    settings = _settings(file) if file.exists() else load_settings(None, (), os.environ, {})
     if name.casefold() in {other.casefold() for other in settings.streams}:
         raise UsageError(f"{name}: {file} already has a stream of this name", "Choose another --name.")
     if len(settings.streams) >= settings.service.max_streams:
@@ -90,16 +91,32 @@ def list_command(file: Configuration = Path("cameras.yaml"), json_output: option
         typer.echo(f"{file}: no cameras")
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _settings(file: Path) -> ServeSettings:
+    """Return the settings of a file. Variables that only its streams refer to need not be set: other cameras' passwords."""
+    from vision_infer.config.serve_file import load_settings
+
+    data = _content(file)
+    streams = _REFERENCE.findall(str(data.pop("streams", "")))
+    unused = dict.fromkeys(set(streams) - set(_REFERENCE.findall(str(data))), "unused")
+    return load_settings(file, (), unused | dict(os.environ), {})
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Return the content of a file without any replacement."""
     from vision_infer.config.yaml_lines import YamlError, compose, plain, read_text
-    from vision_infer.stream.redact import redact
 
     try:
         tree = compose(read_text(file))
         data = {} if tree is None else plain(tree)
     except YamlError as error:
         raise UsageError(f"{file}: line {error.line}: {error.message}") from None
-    streams = data.get("streams") or {} if isinstance(data, dict) else {}
+    return data if isinstance(data, dict) else {}
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    from vision_infer.stream.redact import redact
+
+    streams = _content(file).get("streams") or {}
     if not isinstance(streams, dict) or not all(isinstance(stream, dict) for stream in streams.values()):
         raise UsageError(f"{file}: the streams are not valid", f"Run: vision-infer serve {file} --check")
     return [

@@ -58,6 +58,8 @@ def read_login(user: str | None, password_file: Path | None, variables: Sequence
     if not user:
         raise UsageError("--user: is empty", "Give the user name of the camera.")
     if password_file is not None:
+        if "}" in str(password_file.absolute()):  # it would end the reference
+            raise UsageError("--password-file: the path contains }", "Use a path without braces.")
         try:
             return CameraLogin(user, read_secret(str(password_file), Path()), f"${{file:{password_file.absolute()}}}")
         except ValueError as error:
