@@ -88,6 +88,15 @@ def test_a_password_is_asked_for_on_a_terminal(in_process: Command, tmp_path: Pa
     assert "${CAMERA_A_PASSWORD}" in (tmp_path / "cameras.yaml").read_text()
 
 
+def test_a_secret_that_the_camera_put_into_a_url_is_only_in_the_file(in_process: Command, tmp_path: Path) -> None:
+    profile = FakeProfile("main", "H264", 1920, 1080, "rtsp://127.0.0.1/user=admin_password=geheim_channel=1")
+    with serving(OnvifDevice([profile], authentication="none")) as fake:
+        done = in_process("cameras", "add", f"127.0.0.1:{fake.port}", "--name", "a", "--no-check")
+    assert done.returncode == 0, done.stderr
+    assert "geheim" not in done.stdout + done.stderr
+    assert "password=geheim_channel=1" in (tmp_path / "cameras.yaml").read_text()
+
+
 def test_the_passwords_of_other_cameras_are_not_needed(
     in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,7 @@ def add_command(
     from vision_infer.config.serve_file import load_settings
     from vision_infer.config.yaml_lines import read_text
     from vision_infer.stream.onvif.camera import choose_streams
+    from vision_infer.stream.redact import redact
 
     if not re.fullmatch(STREAM_NAME, name):
         hint = "Names have up to 64 letters, digits, dots, dashes and underscores, and begin with a letter or digit."
@@ -61,7 +63,8 @@ def add_command(
     login = read_login(user, password_file, (f"CAMERA_{re.sub('[^A-Z0-9]', '_', name.upper())}_PASSWORD", PASSWORD))
     camera = _asked(address, login, settings, file)
     detect, view = choose_streams(_of_channel(camera, channel))
-    stream = stream_urls(detect, view, login.user, login.reference) if login else stream_urls(detect, view)
+    written = (login.user, login.reference) if login else ()
+    stream = stream_urls(detect, view, *written)
     if check:
         _check(detect, login, settings)
     try:
@@ -72,7 +75,8 @@ def add_command(
         raise UsageError(f"{file}: {error}", "Paste the lines above into the file, below streams:.") from None
     replace_file(file, changed)
     typer.echo(f"added {name} to {file}:")
-    for line in entry_lines(name, stream):
+    shown = [replace(one, url=redact(one.url)) for one in (detect, view)]  # some cameras put a secret into the URL
+    for line in entry_lines(name, stream_urls(shown[0], shown[1], *written)):
         typer.echo(line)
     _explain(camera, login)
 
