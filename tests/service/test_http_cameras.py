@@ -197,6 +197,11 @@ def test_stored_credentials_are_used_and_never_shown(
     assert [asked[1:3] for asked in inspected.asked] == [("viewer", PASSWORD), ("", "")]
     assert answers[0].json()["profiles"][0]["url"] == "rtsp://10.0.0.5/?password=***"
     assert PASSWORD not in found.text + answers[0].text + caplog.text
+    axis = "rtsp://10.0.0.5/onvif-media/media.amp?profile=a&anything=60"
+    inspected.camera = replace(CAMERA, profiles=(replace(profile("sub", 640, 360), url=axis),))
+    answer = api.ask("POST", INSPECT, json={"address": "10.0.0.5"})
+    assert answer.json()["profiles"][0]["url"] == axis, "otherwise the page could not add it"
+    inspected.camera = replace(CAMERA, profiles=(replace(profile("sub", 640, 360), url=f"rtsp://10.0.0.5/?password={PASSWORD}"),))
     assert inspect(api, "10.0.0.5").json()["profiles"][0]["url"].endswith(PASSWORD), "the client sent it itself"
 
 

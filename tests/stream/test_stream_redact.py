@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_infer.stream.redact import redact
+from vision_infer.stream.redact import has_secret, redact
 
 # The mark is in the middle of each password: if a part of the password remained, so would the mark or its ends.
 MARK = "S3cRe7"
@@ -213,6 +213,37 @@ def test_a_text_of_a_megabyte_takes_no_time(part: str) -> None:
 def test_a_password_that_is_cut_is_hidden(before: int) -> None:
     shown = redact(f"{'a ' * (before // 2)}rtsp://user:{MARK * 20}@host/x {'b ' * 100}")
     assert MARK[:3] not in shown
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/onvif-media/media.amp?profile=profile_1_h264&sessiontimeout=60&streamtype=unicast",
+        "/rtsp_tunnel?p=0&line=1&inst=1&vcd=2",
+        "/Streaming/Channels/101?transportmode=unicast&profile=Profile_1",
+        "/cam/realmonitor?channel=1&subtype=0&unicast=true&proto=Onvif",
+        "/media?version=1.0&action=getRTSPStream&ChannelID=1&ChannelName=Channel1",
+        "/h264Preview_01_main",
+    ],
+)
+def test_the_urls_of_cameras_have_no_secret(path: str) -> None:
+    assert not has_secret(f"rtsp://10.0.0.5:554{path}", "s3cret")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp?real_stream",
+        "/live?x=s3cret",
+        "/live?x=s3%63ret",
+        "/s3cret/live",
+        "/live?authToken=abc",
+        "/live?x=5f4dcc3b5aa765d61d8327deb882cf99",
+        "/Xa1b2c3D4e5F6g7H8",
+    ],
+)
+def test_the_secret_in_the_url_of_a_camera_is_found(path: str) -> None:
+    assert has_secret(f"rtsp://10.0.0.5{path}", "s3cret")
 
 
 def test_marks_that_change_the_direction_of_a_text_are_shown() -> None:

@@ -87,7 +87,10 @@ def check_network(wait_s: float, settings: ServeSettings, login: CameraLogin | N
     return [
         finding
         for device, answer in zip(devices, asked, strict=True)
-        for finding in (_device(device), *([answer] if isinstance(answer, Finding) else _streams(device, answer, login, taken)))
+        for finding in (
+            _device(device),
+            *([answer] if isinstance(answer, Finding) else _streams(device, answer, login, settings, taken)),
+        )
     ]
 
 
@@ -121,19 +124,23 @@ def _asked(device: DiscoveredDevice, settings: ServeSettings, login: CameraLogin
         return Finding("camera", "warning", error.message, error.hint)
 
 
-def _streams(device: DiscoveredDevice, camera: OnvifCamera, login: CameraLogin | None, taken: set[str]) -> Iterator[Finding]:
+def _streams(
+    device: DiscoveredDevice, camera: OnvifCamera, login: CameraLogin | None, settings: ServeSettings, taken: set[str]
+) -> Iterator[Finding]:
     """Yield the streams of each channel, with a command that adds it and a line for a configuration.
 
     Args:
         device: The device.
         camera: What it offers.
         login: The user name and password of the options.
+        settings: The settings with ``credentials``.
         taken: The names of streams that exist or were proposed, in lower case; the proposed ones are added.
     """
     from vision_infer.cli.cameras.entry import entry_line, stream_urls
     from vision_infer.stream.onvif.camera import choose_streams
-    from vision_infer.stream.redact import redact
+    from vision_infer.stream.redact import has_secret, redact
 
+    _, password = user_and_password(_service(device), login, settings.credentials)
     maker = " ".join(filter(None, (camera.manufacturer, camera.model)))
     for number, profiles in enumerate(camera.channels, 1):
         pair = choose_streams(profiles)
@@ -145,7 +152,7 @@ def _streams(device: DiscoveredDevice, camera: OnvifCamera, login: CameraLogin |
         hint = f"Run: vision-infer cameras add {_address(device)} --name {name}"
         hint += f" --channel {number}" if len(camera.channels) > 1 else ""
         hint += f" --user {shlex.quote(login.user)}" if login else ""
-        if all(redact(one.url) == one.url for one in pair):  # otherwise the camera put a secret into the URL
+        if not any(has_secret(one.url, password) for one in pair):
             line = entry_line(name, stream_urls(*pair, *((login.user, login.reference) if login else ())))
             hint += f"; or paste below streams: in cameras.yaml: {line}"
         channel = f" channel {number}" if len(camera.channels) > 1 else ""

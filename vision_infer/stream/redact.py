@@ -25,9 +25,10 @@ _PART = re.compile(r"([?&;#])([^=&;?#\s]+)(=?)([^&;?#\s]*)")
 _HARMLESS = re.compile(
     r"(?i)audio|bitrate|camera|ch|chan|channel|channelid|chn|clock|codec|compression|date|device|duration|enablesrtp|encoding|end"
     r"|endtime|fmt|format|fps|framerate|h26[45x]|height|input|inst|interval|latency|line|loop|mode|multicast|overlay|page|pkt_size|port"
-    r"|profile|proto|protocol|quality|rate|resolution|rotation|rtsp_transport|seconds|seek|size|speed|start|starttime|stream"
-    r"|streamtype|subtype|tcp|time|timeout|track|trackid|transport|transportmode|transtype|type|udp|unicast|version|video"
-    r"|videocodec|view|width"
+    r"|profile|proto|protocol|quality|rate|resolution|rotation|rtsp_transport|seconds|seek"
+    r"|sessiontimeout|size|speed|start|starttime|stream"
+    r"|streamtype|subtype|tcp|time|timeout|track|trackid|transport|transportmode|transtype|type|udp|unicast|vcd"
+    r"|version|video|videocodec|view|width"
 )
 # A value is shown if it is a time, a size, or a short word or number: letters together with many digits may be a key.
 _HARMLESS_VALUE = re.compile(
@@ -35,6 +36,7 @@ _HARMLESS_VALUE = re.compile(
     r"(?!(?=.*[A-Za-z])(?:\D*\d){5})[\w.,:+-]{0,12})[])>'\".,:]*",
     re.ASCII,
 )
+_LONG_VALUE = re.compile(r"=[^&;#=]{24}")
 # The last parts of an RTMP path are a stream key; so is a long part of letters and digits in any URL.
 _RTMP_KEY = re.compile(r"(?i)(\brtmps?://[^\s/?#]+/+[^\s/?#]+/+)(?!\*\*\*)[^\s?#]*[^\s?#:.,;)'\"]")
 _PATH_KEY = re.compile(r"(?<=/)(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}(?=[/?#.:,;)'\"\s]|$)")
@@ -79,6 +81,21 @@ def redact(text: str) -> str:
     hidden = _JSON_MEMBER.sub(lambda match: f"{match[1]}{match[2]}***" if _NAME.fullmatch(match[1]) else match[0], hidden)
     hidden = _SECRET_PARAMETER.sub(r"\1***", hidden)
     return printable(hidden)
+
+
+def has_secret(url: str, password: str) -> bool:
+    """Return whether a URL that a camera reported seems to contain a secret: a password, or a key in place of it.
+
+    :func:`redact` hides every value that is not known to be harmless, so such a URL can no longer be used. Here a value is a
+    secret if its name is that of one, if it contains the password, or if it is long.
+
+    Args:
+        url: The URL, without a user name.
+        password: The password of the camera; may be empty.
+    """
+    base, plain = re.split("[?#]", url, maxsplit=1)[0], unquote(url)
+    own = bool(password) and password in plain
+    return own or redact(base) != base or any(found.search(plain) for found in (_SECRET_PARAMETER, _LONG_VALUE))
 
 
 def _hidden_part(match: re.Match[str]) -> str:

@@ -95,6 +95,13 @@ def test_a_secret_that_a_camera_puts_into_a_url_is_hidden(monkeypatch: pytest.Mo
     assert one.hint == f"Run: vision-infer cameras add 127.0.0.1:{fake.port} --name front-door --user {USER}"
 
 
+def test_the_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = [{"match": "127.0.0.1", "user": USER, "password": PASSWORD}]
+    with serving(device(f"rtsp://127.0.0.1/live?x={PASSWORD}&amp;y=")) as fake:
+        (one,) = found(monkeypatch, fake, credentials=credentials)
+    assert "or paste" not in one.hint
+
+
 def test_cameras_with_the_same_name_get_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = {"Front-Door": {"detect": "test://"}}
     with serving(device()) as fake:

@@ -24,7 +24,7 @@ from vision_infer.service.http.problem import Problem
 from vision_infer.stream.discovery.discover import DiscoveredDevice, discover
 from vision_infer.stream.onvif.camera import OnvifCamera, OnvifProfile, choose_streams
 from vision_infer.stream.onvif.read_camera import camera_streams, service_address, snapshot
-from vision_infer.stream.redact import redact
+from vision_infer.stream.redact import has_secret, redact
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
 logger = logging.getLogger("vision_infer.http")
@@ -80,8 +80,8 @@ class CameraProfile(ApiModel):
     frame_rate: float | None = Field(description="The maximum frame rate, frames per second; null if it is unknown.")
     bit_rate: float | None = Field(description="The maximum bit rate, bits per second; null if it is unknown.")
     url: str = Field(
-        description="The URL, without user name and password. If they come from the configuration file, other secrets are shown "
-        "as ***."
+        description="The URL, without user name and password. If they come from the configuration file and the camera put a "
+        "secret into the URL, this is shown as ***."
     )
 
 
@@ -179,23 +179,24 @@ def _inspect(url: str, wanted: InspectRequest, settings: ServeSettings) -> Camer
         with suppress(StreamError):  # the streams can be added without an image
             image = snapshot(camera, user, password, networks)
     # Some cameras repeat the password in the URL. The client may see one that it sent itself, in order to add the URL.
-    return _answer(camera, image, hide=stored is not None)
+    return _answer(camera, image, None if stored is None else password)
 
 
-def _answer(camera: OnvifCamera, image: bytes | None, hide: bool) -> CameraAnswer:
+def _answer(camera: OnvifCamera, image: bytes | None, secret: str | None) -> CameraAnswer:
+    """Return the answer, in which no URL contains the password that is secret, or one that the camera made of it."""
     pairs = map(choose_streams, camera.channels)
     return CameraAnswer(
         manufacturer=camera.manufacturer,
         model=camera.model,
         name=camera.name,
         clock_offset_s=camera.clock_offset_s,
-        profiles=[_profile(profile, hide) for profile in camera.profiles],
+        profiles=[_profile(profile, secret) for profile in camera.profiles],
         channels=[CameraChannel(detect=detect.token, view=view.token) for detect, view in pairs],
         snapshot=None if image is None else f"data:image/jpeg;base64,{base64.b64encode(image).decode()}",
     )
 
 
-def _profile(profile: OnvifProfile, hide: bool) -> CameraProfile:
+def _profile(profile: OnvifProfile, secret: str | None) -> CameraProfile:
     known = profile.width > 0 and profile.height > 0
     return CameraProfile(
         token=profile.token,
@@ -204,7 +205,7 @@ def _profile(profile: OnvifProfile, hide: bool) -> CameraProfile:
         size=ImageSize(width=profile.width, height=profile.height) if known else None,
         frame_rate=profile.frame_rate or None,
         bit_rate=profile.bit_rate_kbps * 1000 or None,
-        url=redact(profile.url) if hide else profile.url,
+        url=profile.url if secret is None or not has_secret(profile.url, secret) else redact(profile.url),
     )
 
 
