@@ -99,6 +99,7 @@ def test_the_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> 
     credentials = [{"match": "127.0.0.1", "user": USER, "password": PASSWORD}]
     with serving(device(f"rtsp://127.0.0.1/live?x={PASSWORD}&amp;y=")) as fake:
         (one,) = found(monkeypatch, fake, credentials=credentials)
+    assert one.hint.startswith("Run: vision-infer cameras add")
     assert "or paste" not in one.hint
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CHECK_S, WATCH_S = 10.0, 0.5
 """The time limit of the check that a frame arrives, and the time for which the camera is watched after it, seconds."""
-READ_S = 30.0
-"""The time limit of reading the streams, seconds: a recorder with many channels answers many requests."""
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 app = typer.Typer(help="Add cameras to a configuration file, and list its cameras.", no_args_is_help=True)
 Configuration = Annotated[Path, Option("--file", metavar="CAMERAS.yaml", help="The configuration file.")]
@@ -142,7 +140,7 @@ def _asked(address: str, login: CameraLogin | None, settings: ServeSettings, fil
     url = service_address(address)
     user, password = user_and_password(url, login, settings.credentials)
     try:
-        return camera_streams(url, user, password, settings.service.allow_networks, limit_s=READ_S)
+        return camera_streams(url, user, password, settings.service.allow_networks)
     except WrongPasswordError as error:
         if user:
             raise

@@ -24,6 +24,8 @@ from vision_infer.stream.onvif.device_http import DeviceHttp, WrongPasswordError
 from vision_infer.stream.onvif.messages import InvalidResponseError, checked_text, fault_of, is_of_authentication
 from vision_infer.stream.redact import printable, redact
 
+LIMIT_S = 30.0
+"""The default time limit, seconds: a recorder with 16 channels answers 50 requests or more, each with a connection."""
 _MAX_MESSAGE, _MAX_SNAPSHOT = 1 << 20, 4 << 20
 _MAX_PROFILES = 64
 _MAX_TEXT, _MAX_URL = 200, 2000
@@ -47,7 +49,7 @@ def camera_streams(
     password: str,
     allowed: tuple[str, ...] = (),
     *,
-    limit_s: float = 10.0,
+    limit_s: float = LIMIT_S,
     clock: Clock = SYSTEM_CLOCK,
 ) -> OnvifCamera:
     """Ask a camera for its properties and its streams.
@@ -58,7 +60,7 @@ def camera_streams(
         user: The user name; empty to ask without one.
         password: The password.
         allowed: The networks that may be connected to, in CIDR notation. Empty: all.
-        limit_s: The maximum time, seconds.
+        limit_s: The maximum time of all requests together, seconds.
         clock: The clock of this machine.
 
     Returns:
