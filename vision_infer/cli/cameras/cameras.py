@@ -81,7 +81,7 @@ def add_command(
 
 @app.command("list")
 def list_command(file: Configuration = Path("cameras.yaml"), json_output: options.Json = False) -> None:
-    """List the cameras of a configuration file. Passwords and references are not needed, and not shown."""
+    """List the cameras of a configuration file. Passwords are not needed, and shown as ***."""
     rows = _rows(file)
     if json_output:
         typer.echo(json.dumps(rows, indent=2))
