@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stream.rtsp.test_rtsp_stream import camera
+from tests.stream.rtsp.test_rtsp_stream import Answers, camera
 from vision_infer.config.stream_url import check_url
 from vision_infer.stream.discovery.makers import MAKERS, maker_of
 from vision_infer.stream.discovery.probe import ProbeError, probe
@@ -58,7 +58,7 @@ def test_an_unknown_realm_identifies_none(realm: str) -> None:
     assert maker_of(realm) is None
 
 
-class Turns(dict[str, bytes | str]):
+class Turns(Answers):
     """Answers that differ from request to request: what follows a method's first answer."""
 
     def __init__(self, **answers: list[str]) -> None:
