@@ -46,7 +46,7 @@ def send(
     opened = socket.create_connection((address, port), left_s())
     try:
         if secure:
-            opened = _tls().wrap_socket(opened, server_hostname=host)
+            opened = unverified_tls().wrap_socket(opened, server_hostname=host)
         connection.sock = _LimitedSocket(opened, left_s)
         connection.request(method, request_target(url), body, dict(headers))
         return connection.getresponse(), opened
@@ -92,7 +92,8 @@ class _LimitedReader(io.RawIOBase):
         return self._opened.recv_into(buffer)
 
 
-def _tls() -> ssl.SSLContext:
+def unverified_tls() -> ssl.SSLContext:
+    """Return the settings of TLS connections to cameras, which sign their own certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

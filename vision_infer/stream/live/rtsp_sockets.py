@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import StreamError
+from vision_infer.stream.limited_http import unverified_tls
 from vision_infer.stream.live.allowed_networks import allowed_address, unknown_host
 from vision_infer.stream.rtsp.control_url import split_credentials
 from vision_infer.stream.source import LiveOptions
@@ -45,11 +46,8 @@ def connected(url: str, live: LiveOptions) -> socket.socket:
         raise unknown_host(url) from None
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if scheme == "rtsps":
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         try:
-            opened = context.wrap_socket(opened, server_hostname=parts.hostname)
+            opened = unverified_tls().wrap_socket(opened, server_hostname=parts.hostname)
         except BaseException:
             opened.close()
             raise
