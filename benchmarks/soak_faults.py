@@ -172,7 +172,8 @@ class Rig:
         self._made += 1
         urls = (self.second.url("/street"), self.network.url("/street"), self.second.url("/no-such-camera"), "test://?fps=5")
         name = f"made-{self._made}"
-        body = {"detect": self.random.choice(urls), "fps": 5, "best_effort": True}  # a busy machine has no capacity left
+        # A stream of the API inherits no defaults, and a busy machine has no capacity left.
+        body = {"detect": self.random.choice(urls), "fps": 5, "best_effort": True, "ingest": self._ingest}
         self.service.ask(f"/api/v1/streams/{name}", "PUT", body)
         self._api.append(name)
 
