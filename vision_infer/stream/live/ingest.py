@@ -1,6 +1,7 @@
 """Chooses how a live source is read: RTSP cameras over RTP by this program, and everything else by FFmpeg.
 
-``ingest: auto`` uses FFmpeg for a camera that this program cannot read over RTP, and remembers that until the process ends.
+``ingest: auto`` uses FFmpeg for a camera that cannot be read over RTP by this program. It remembers that for ten minutes, because
+a bad network may look like a camera that deviates from the protocol.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from vision_infer.stream.rtsp.message import RtspSyntaxError
 from vision_infer.stream.source import SourceSpec
 
 _MAX_KEPT = 1000
-_by_ffmpeg: OrderedDict[str, str] = OrderedDict()
-"""Why a camera is read by FFmpeg, by its URL. Several threads write it; each operation is atomic."""
+_REMEMBERED_NS = 600_000_000_000
+"""The time after which a new connection to a camera that FFmpeg reads is tried over RTP again, nanoseconds."""
+_by_ffmpeg: OrderedDict[str, tuple[str, int]] = OrderedDict()
+"""Why a camera is read by FFmpeg and until when, monotonic nanoseconds, by its URL. Several threads write it; each operation is
+atomic."""
 _log = logging.getLogger("vision_infer.stream")
 
 
 def why_ffmpeg(url: str) -> str:
     """Return why a camera is read by FFmpeg although ``ingest`` is ``auto``, without secrets; empty if it is not."""
-    return _by_ffmpeg.get(url, "")
+    return _by_ffmpeg.get(url, ("", 0))[0]
 
 
 def open_packets(
@@ -52,19 +56,22 @@ def open_packets(
         StreamError: The source cannot be opened.
     """
     url, ingest = spec.paths[0], spec.live.ingest
-    if kind_of(url) != "rtsp" or ingest == "ffmpeg" or (ingest == "auto" and url in _by_ffmpeg):
+    _, until_ns = _by_ffmpeg.get(url, ("", 0))
+    if kind_of(url) != "rtsp" or ingest == "ffmpeg" or (ingest == "auto" and clock.monotonic_ns() < until_ns):
         return LivePackets(spec, stopping, clock, log, hwaccel)
 
     def failed(message: str) -> None:
         reason = message.removeprefix(f"{redact(url)}: ")
         if ingest == "auto":
             _log.warning("%s: read by FFmpeg from now on: %s", spec.name, reason)
-            _by_ffmpeg[url] = reason
+            _by_ffmpeg[url] = reason, clock.monotonic_ns() + _REMEMBERED_NS
             if len(_by_ffmpeg) > _MAX_KEPT:
                 _by_ffmpeg.popitem(last=False)
 
     try:
-        return RtpPackets(spec, stopping, clock, failed, hwaccel)
+        by_rtp = RtpPackets(spec, stopping, clock, failed, hwaccel)
+        _by_ffmpeg.pop(url, None)
+        return by_rtp
     except (UnsupportedByRtpError, RtspSyntaxError, DescriptionError) as error:
         with error.connection if isinstance(error, UnsupportedByRtpError) else nullcontext():
             if ingest == "rtp":
