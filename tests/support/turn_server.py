@@ -6,10 +6,12 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import wait_until
 
 TURN_SECRET = "a secret for tests"
 
@@ -37,7 +39,14 @@ def turn_server(folder: Path) -> Iterator[str]:
     places = [f"--listening-ip={address}", f"--relay-ip={address}", f"--listening-port={port}", f"--pidfile={folder}/turn.pid"]
     process = subprocess.Popen([program, *options, *places, "--log-file=stdout"], stdout=subprocess.DEVNULL, cwd=folder)
     try:
+        wait_until(lambda: _listens(address, port), "the TURN server to listen")
         yield f"turn:{address}:{port}?transport=tcp"
     finally:
         process.terminate()
         process.wait()
+
+
+def _listens(address: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
