@@ -17,6 +17,7 @@ from tests.service.site import Engines, engines
 from tests.service.test_degradation import SUB, Rig, quick, slow, stream
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
+from tests.support.waiting import wait_until
 from vision_infer.config.clips import ClipSettings
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -200,7 +201,7 @@ def test_the_page_shows_degradation_and_recovery(
         assert sum(value for value, *_ in checked.shifts()) < 0.001, checked.shifts()
         page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
         page.emulate_media(color_scheme="dark")
-        assert checked.overflow() <= 0
+        wait_until(lambda: checked.overflow() <= 0, "the tiles to follow the width")
         checked.shot("degraded-narrow")
         page.get_by_role("link", name="Open front").click()
         expect(page.locator(".head")).to_contain_text("degraded: fallback model")
