@@ -69,6 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoSite]:
 LOOP = dict.fromkeys(("mjpeg", "file"), ", loop: true")
 
 
+@pytest.mark.slow  # 8 s
 def test_every_kind_of_video_keeps_playing(browser: Browser, site: VideoSite) -> None:
     with checked_page(browser, site.address, viewport={"width": 1440, "height": 1100}) as checked:
         page = checked.open()

@@ -59,10 +59,10 @@ def test_a_raw_model_is_recognized_with_the_reason(
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("ssdlite", "ssd"),
+        pytest.param("ssdlite", "ssd", marks=pytest.mark.slow),
         pytest.param("retinanet", "retinanet", marks=pytest.mark.slow),
         pytest.param("fcos", "fcos", marks=pytest.mark.slow),
-        ("mobilenet", "classify"),
+        pytest.param("mobilenet", "classify", marks=pytest.mark.slow),
         ("embedder", "embed"),
     ],
 )

@@ -46,6 +46,7 @@ async def frame_size(serve: ServeProcess, stream: str, protocol: str) -> tuple[i
     return size
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_players_of_all_workers_use_one_port(tmp_path: Path) -> None:
     streams = "".join(f"  {name}: {{url: 'test://?size={size[0]}x{size[1]}&fps=10'}}\n" for name, size in SIZES.items())

@@ -365,6 +365,7 @@ def test_a_viewer_that_vanishes_is_detected(cameras: RtspServer, monkeypatch: py
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 def test_viewers_that_vanish_leave_no_task_no_socket_and_no_encoder(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:

@@ -131,7 +131,7 @@ class Case:
     lasts: Callable[[Scene, int], bool] | None = None
     """An additional condition for the end of the fault."""
     slow: bool = False
-    """Whether it is excluded from `make test`, because test_live_source.py tests it with a single connection."""
+    """Whether it is excluded from `make test`, because other tests in tests/real cover it with a single connection."""
 
 
 def _until_flipped(scene: Scene, began_ns: int) -> bool:
@@ -145,19 +145,23 @@ def _until_both_sizes(scene: Scene, began_ns: int) -> bool:
 CASES = {
     "frozen": Case(on_the_way(FaultProxy.freeze), BACKING_OFF, ("no data for 2 s", "no answer within 2 s")),
     "killed": Case(killed, BACKING_OFF, ("connection refused",)),
-    "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("frames keep arriving",)),
+    "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("frames keep arriving",), slow=True),
     "garbage": Case(
         on_the_way(FaultProxy.garbage),
         BACKING_OFF,
         ("FFmpeg cannot read it", "no answer", "cannot be opened"),
         slow=True,
     ),
-    "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("it contains only audio",)),
-    "changing size": Case(in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
-    "times that jump": Case(times_that_jump),
+    "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("it contains only audio",), slow=True),
+    "changing size": Case(
+        in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes, slow=True
+    ),
+    "times that jump": Case(times_that_jump, slow=True),
     "flipped bits": Case(flipped_bits, lasts=_until_flipped),
     "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server has no such stream (404)",), slow=True),
-    "locked": Case(in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("authentication failed (401)",)),
+    "locked": Case(
+        in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("authentication failed (401)",), slow=True
+    ),
     "silent": Case(
         in_its_place(mount("/bad", stop_after=0)), BACKING_OFF, ("no answer within 2 s", "no data for 2 s"), slow=True
     ),
