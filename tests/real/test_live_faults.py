@@ -153,9 +153,7 @@ CASES = {
         slow=True,
     ),
     "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("it contains only audio",), slow=True),
-    "changing size": Case(
-        in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes, slow=True
-    ),
+    "changing size": Case(in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
     "times that jump": Case(times_that_jump, slow=True),
     "flipped bits": Case(flipped_bits, lasts=_until_flipped),
     "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server has no such stream (404)",), slow=True),
