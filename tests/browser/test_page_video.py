@@ -96,6 +96,7 @@ def test_every_kind_of_video_keeps_playing(browser: Browser, site: VideoSite) ->
         checked.expect_quiet()
 
 
+@pytest.mark.slow  # 8 s
 def test_lost_packets_are_resent_and_the_video_recovers_from_an_outage(browser: Browser, site: VideoSite) -> None:
     random, outage = Random(1), Outage()
     with LossyRelay(lambda: outage() or random.random() < 0.05) as relay, checked_page(browser, site.address) as checked:
@@ -124,6 +125,7 @@ def through(relay: LossyRelay, sessions: list[str], route: Route) -> None:
     route.fulfill(response=answer, body=relay.answer(answer.text()))
 
 
+@pytest.mark.slow  # 5 s
 def test_a_turn_server_carries_the_video(browser: Browser, tmp_path: Path) -> None:
     """The browser may use relayed addresses only, so that the video plays only if the page knows the TURN server."""
     with turn_server(tmp_path) as url:

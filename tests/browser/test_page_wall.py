@@ -30,6 +30,7 @@ def widths(page: Page) -> list[int]:
     return found
 
 
+@pytest.mark.slow  # 8 s
 def test_the_tiles_fill_the_screen(browser: Browser, site: ServeProcess) -> None:
     with checked_page(browser, f"http://127.0.0.1:{site.port}", viewport={"width": 1280, "height": 800}) as checked:
         page = checked.open()

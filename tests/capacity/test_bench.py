@@ -126,6 +126,7 @@ def test_streams_run_open_loop_and_missing_results_count() -> None:
     assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=0.01)
 
 
+@pytest.mark.slow  # 5 s
 def test_results_that_are_due_after_the_end_are_not_missing() -> None:
     clip = sample_clip(SMALL, MEDIA)
     offered = Offered(clip, source_fps=10, fps=0.7, target_ms=5000, settle_s=0.2, seconds=1.0)

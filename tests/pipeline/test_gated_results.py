@@ -253,6 +253,7 @@ def test_a_run_infers_moving_frames_and_has_a_row_for_every_frame(tmp_path: Path
     assert len(set(gated) & set(range(200, 250))) >= 20
 
 
+@pytest.mark.slow  # 6 s
 def test_movement_in_an_ignored_area_is_gated_until_the_area_is_removed() -> None:
     code = Region(units="relative", ignore=[[(0, 0), (1, 0), (1, 1), (0, 1)]])
     with RtspServer(ClockMount("/clock", width=320, height=180, fps=15, key_interval=15)) as server:

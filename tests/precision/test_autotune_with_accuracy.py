@@ -29,6 +29,7 @@ def alone(bundled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(bundled, tmp_path / "alone.onnx"))
 
 
+@pytest.mark.slow  # 10 s
 def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judges: list[Judge] = []
     kept: list[Agreement] = []

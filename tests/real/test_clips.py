@@ -225,6 +225,7 @@ def test_events_share_a_clip_up_to_its_maximum_length_and_are_found_after_a_rest
         assert again[record.id].event == json.loads(json.dumps(record.event))
 
 
+@pytest.mark.slow  # 5 s
 def test_a_change_of_the_frame_size_and_a_lost_connection_end_a_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS, next_size=(480, 270), frames_per_size=4 * FPS)
     with (

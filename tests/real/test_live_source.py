@@ -226,6 +226,7 @@ def test_a_frozen_camera_is_detected_and_delivers_no_stale_frame(own_server: Rts
     assert all(got.true_age_ms < 1000 for got in reading.got)
 
 
+@pytest.mark.slow  # 5 s; test_live_ages.py has a stall too
 def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
     """Two seconds of video arrive at once and are decoded without waiting for a key frame, with FFmpeg and over RTP."""
     with (

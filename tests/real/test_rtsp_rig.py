@@ -155,6 +155,7 @@ def test_a_locked_camera_requires_its_password(auth: str) -> None:
                 take(server.url("/ann", user, password), 1)
 
 
+@pytest.mark.slow  # 5 s
 def test_other_mounts_fail_in_different_ways(cameras: RtspServer) -> None:
     with pytest.raises(av.error.HTTPNotFoundError):
         take(cameras.url("/nowhere"), 1)
@@ -167,6 +168,7 @@ def test_other_mounts_fail_in_different_ways(cameras: RtspServer) -> None:
     assert fresh(take(cameras.url("/clock"), 5)[-1]), "and the others go on"
 
 
+@pytest.mark.slow  # 5 s
 def test_a_server_can_be_killed_restarted_frozen_and_thawed() -> None:
     with RtspServer(ClockMount(key_interval=10)) as server:
         with opened(server.url("/clock")) as frames:

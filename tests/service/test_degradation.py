@@ -137,6 +137,7 @@ def test_a_stream_degrades_in_order_and_recovers_in_reverse_order(
         ]
 
 
+@pytest.mark.slow  # 5 s
 def test_a_failed_step_is_logged_once_and_not_tried_again(
     engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

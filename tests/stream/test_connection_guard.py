@@ -278,6 +278,7 @@ class Reading:
             self.error = str(error)
 
 
+@pytest.mark.slow  # 7 s
 def test_a_slow_camera_does_not_disconnect_another_one_of_the_same_recorder(server: str) -> None:
     slow = Reading(f"{server}/slow")
     until = time.monotonic() + 2 * LOOK_S

@@ -88,6 +88,7 @@ def test_live_video_from_an_allowed_server(path: str) -> None:
         reading.wait_for_frames(10)
 
 
+@pytest.mark.slow  # 5 s
 def test_hls_from_an_allowed_server(tmp_path: Path) -> None:
     with live_web(tmp_path) as address, hls_writer(tmp_path):
         with Reading(f"{address}/live.mjpeg") as other:  # the first segments are written in the meantime
