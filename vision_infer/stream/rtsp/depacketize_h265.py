@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vision_infer.stream.rtsp.nal_pieces import (
-    CONTINUES,
     DAMAGED_PIECE,
     FIRST,
     HEAD,
@@ -11,9 +10,9 @@ from vision_infer.stream.rtsp.nal_pieces import (
     OPAQUE,
     OTHER,
     SLICE,
+    FragmentedUnit,
     Piece,
     aggregated,
-    escaped,
     started,
     without_start,
 )
@@ -35,24 +34,19 @@ class H265Depacketizer:
     """
 
     def __init__(self) -> None:
-        self._open = False
-        """Whether a fragmented unit has begun."""
-        self._header = b""
-        """The header of a unit whose fragments were empty so far."""
-        self._opaque = False
-        """Whether the fragmented unit is an SEI unit."""
+        self._fragmented = FragmentedUnit(_flags)
 
     def push(self, packet: RtpPacket, lost: int) -> list[Piece]:
         """Return the pieces of a packet: see :class:`~vision_infer.stream.rtsp.nal_pieces.Depacketizer`."""
         data, begin, end = packet.data, packet.begin, packet.end
         if lost:
-            self._open = False
+            self._fragmented.end()
         if end - begin < 2:
             return [DAMAGED_PIECE] if end > begin else []
         kind = data[begin] >> 1 & 63
         if kind == _FRAGMENT:
             return self._fragment(data, begin, end)
-        self._open = False
+        self._fragmented.end()
         if kind == _AGGREGATION:
             return [
                 DAMAGED_PIECE if unit is None else started(_flags, data[unit[0] : unit[0] + 2], data, unit[0] + 2, unit[1])
@@ -68,21 +62,8 @@ class H265Depacketizer:
         if end - begin < 3:
             return [DAMAGED_PIECE]
         header = data[begin + 2]
-        if header & 0x80:
-            self._open, self._header = True, bytes((data[begin] & 0x81 | (header & 63) << 1, data[begin + 1]))
-        elif not self._open:
-            return [DAMAGED_PIECE]
-        if header & 0x40:
-            self._open = False
-        at = begin + 3
-        if at >= end:
-            return []
-        if self._header:
-            unit, self._header = self._header, b""
-            flags, piece = started(_flags, unit, data, at, end)
-            self._opaque = bool(flags & OPAQUE)
-            return [(flags, piece)]
-        return [(CONTINUES, escaped(data[at:end]) if self._opaque else data[at:end])]
+        unit = bytes((data[begin] & 0x81 | (header & 63) << 1, data[begin + 1])) if header & 0x80 else b""
+        return self._fragmented.push(header, unit, data, begin + 3, end)
 
 
 def _flags(data: bytes, at: int, end: int) -> int:

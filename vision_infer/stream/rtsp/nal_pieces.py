@@ -103,3 +103,49 @@ def escaped(data: bytes) -> bytes:
     A signature of the video may contain some (ONVIF Media Signing): https://github.com/bluenviron/gortsplib/issues/1156.
     """
     return data.replace(_START, b"\0\0\3\1")
+
+
+class FragmentedUnit:
+    """The unit whose fragments arrive (FU-A of RFC 6184, section 5.8; FU of RFC 7798, section 4.4.3).
+
+    Args:
+        flags: Returns the flags of the unit whose header begins at a position.
+    """
+
+    def __init__(self, flags: Callable[[bytes, int, int], int]) -> None:
+        self._flags = flags
+        self._open = False
+        """Whether a unit has begun."""
+        self._header = b""
+        """The header of a unit whose fragments were empty so far."""
+        self._opaque = False
+        """Whether it is an SEI unit."""
+
+    def end(self) -> None:
+        """Expect no further fragment: a packet is missing, or another unit begins."""
+        self._open = False
+
+    def push(self, marks: int, header: bytes, data: bytes, at: int, end: int) -> list[Piece]:
+        """Return the pieces of a fragment.
+
+        Args:
+            marks: The header of the fragment, of which the bits for start and end are used.
+            header: The header of the unit; only used with the start bit.
+            data: The packet.
+            at: The position after the header of the fragment.
+            end: The end of the payload.
+        """
+        if marks & 0x80:
+            self._open, self._header = True, header
+        elif not self._open:
+            return [DAMAGED_PIECE]
+        if marks & 0x40:
+            self._open = False
+        if at >= end:
+            return []
+        if self._header:
+            unit, self._header = self._header, b""
+            flags, piece = started(self._flags, unit, data, at, end)
+            self._opaque = bool(flags & OPAQUE)
+            return [(flags, piece)]
+        return [(CONTINUES, escaped(data[at:end]) if self._opaque else data[at:end])]
