@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_infer.stream.rtsp.control_url import base_url, joined, redirect_target, split_credentials, without_credentials
-from vision_infer.stream.rtsp.description import DescriptionError, SessionDescription, parse_description
+from vision_infer.stream.rtsp.description import MAX_MEDIA, DescriptionError, SessionDescription, parse_description
 from vision_infer.stream.rtsp.message import RtspHeaders
 
 SPS, PPS, VPS = b"\x67\x4d\x00\x1f\x95", b"\x68\xee\x3c\x80", b"\x40\x01\x0c"
@@ -186,9 +186,9 @@ def test_a_hostile_description_takes_bounded_time() -> None:
 @settings(max_examples=100)
 def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
     with contextlib.suppress(DescriptionError):
-        parse_description(b"m=video 0 RTP/AVP 96\n" + body, URL)
+        assert 1 <= len(parse_description(b"m=video 0 RTP/AVP 96\n" + body, URL).media) <= MAX_MEDIA
     with contextlib.suppress(DescriptionError):
-        parse_description(body, URL)
+        assert len(parse_description(body, URL).media) <= MAX_MEDIA
 
 
 @given(
