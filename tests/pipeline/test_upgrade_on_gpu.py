@@ -165,7 +165,7 @@ def test_a_run_continues_with_the_plan_that_was_built_and_compared_meanwhile(
     assert (child.count, len(stand_in_gpu.built)) == (1, 2)
 
 
-@pytest.mark.slow  # 8 s; the choice itself is tested in tests/precision
+@pytest.mark.slow  # 8 s
 def test_fp16_that_loses_too_much_is_left_out(
     stand_in_gpu: StandInGpu,
     child: ChildHere,

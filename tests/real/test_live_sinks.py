@@ -40,7 +40,7 @@ def numbers_of(ids: list[str]) -> list[int]:
     return [int(one.split("-")[1]) for one in dict.fromkeys(ids)]
 
 
-@pytest.mark.slow  # 25 s; tests/sink covers the spool, and tests/real/test_archive.py a broker that is away
+@pytest.mark.slow  # 25 s; tests/sink covers the spool
 def test_no_spooled_record_is_lost_when_broker_and_service_are_killed(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker, Receiver() as receiver:
         sinks = f"sinks:\n  mqtt:\n{mqtt(broker.port)}"
