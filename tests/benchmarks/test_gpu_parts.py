@@ -77,6 +77,7 @@ def test_the_graphs_have_their_precisions(inputs: Inputs) -> None:
     assert [read_graph_facts(inputs.graph(precision)).precision for precision in engines.PRECISIONS] == list(engines.PRECISIONS)
 
 
+@pytest.mark.slow
 def test_speed_opens_each_engine_once_and_measures_all_batch_sizes(inputs: Inputs, tmp_path: Path) -> None:
     opened: list[tuple[str, bool]] = []
 

@@ -90,6 +90,7 @@ def test_a_clip_is_played_and_downloaded_and_its_deletion_is_reported(
         checked.expect_quiet("404")
 
 
+@pytest.mark.slow
 def test_only_events_with_a_clip_link_to_one(browser: Browser, tmp_path: Path) -> None:
     backend = FakeBackend(port=0)
     view = backend.put("yard", "rtsp://10.0.0.5/yard", state=StreamState.STALLED)

@@ -56,6 +56,7 @@ def shows(checked: CheckedPage, mode: str) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_blocked_udp_and_a_wrong_address_are_named_until_the_video_plays(
     browser: Browser, address: str, stream: str, announced: str, cause: str
 ) -> None:

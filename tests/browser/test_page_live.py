@@ -98,6 +98,7 @@ def test_tiles_outside_the_viewport_do_not_play(browser: Browser, site: LiveSite
         checked.expect_quiet()
 
 
+@pytest.mark.slow
 def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: LiveSite) -> None:
     with checked_page(browser, site.address) as checked:
         page = checked.open()

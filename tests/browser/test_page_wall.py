@@ -70,6 +70,7 @@ _TEXTS = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_labels_scale_with_the_tile_and_can_be_switched_off(browser: Browser, site: ServeProcess) -> None:
     with checked_page(browser, f"http://127.0.0.1:{site.port}", viewport={"width": 1280, "height": 800}) as checked:
         page = checked.open()

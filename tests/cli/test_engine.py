@@ -27,6 +27,7 @@ def graph(tmp_path: Path, card: ModelCard) -> Path:
     return tiny_graph(tmp_path / "model.onnx", card)
 
 
+@pytest.mark.slow
 def test_list_build_show_and_prune(command: Command, in_process: Command, graph: Path, tmp_path: Path) -> None:
     listed = in_process("engine", "list", graph)
     assert listed.returncode == 0, listed.stderr

@@ -41,7 +41,14 @@ def answers(target: Target, path: str = "/healthz", source: str = "127.0.0.3") -
     return target.raw(request.encode(), source, 8.0).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("begin", [b"", UNFINISHED, SLOW_LOGIN], ids=["idle", "half a head", "half a body"])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(b"", id="idle"),
+        pytest.param(UNFINISHED, marks=pytest.mark.slow, id="half a head"),
+        pytest.param(SLOW_LOGIN, id="half a body"),
+    ],
+)
 @pytest.mark.parametrize("each", [200, pytest.param(1500, marks=pytest.mark.slow)])
 def test_unfinished_requests_of_two_addresses_stop_no_other(serve: Serve, begin: bytes, each: int) -> None:
     target = serve(token=TOKEN)

@@ -95,6 +95,7 @@ def test_the_wide_model_detects_the_same_objects_as_the_square_one() -> None:
     assert abs(counts[WIDE] / counts[SQUARE] - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_the_service_uses_the_wide_graph_for_wide_streams(tmp_path: Path) -> None:
     with ServeProcess(tmp_path, "streams:\n  wide: {url: 'test://?size=640x360&fps=5'}\n") as service:
 

@@ -31,6 +31,7 @@ print(json.dumps({"reported": max(seen), "peak": summary.peak_rss_bytes, "frames
 """
 
 
+@pytest.mark.slow
 def test_four_4k_files_at_once_stay_within_the_reported_memory(tmp_path: Path) -> None:
     source = clip(Clip(width=3840, height=2160, frames=30))
     sources = []

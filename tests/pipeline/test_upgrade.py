@@ -273,6 +273,7 @@ def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better
 
 
 @needs_both
+@pytest.mark.slow
 def test_a_run_continues_with_the_engine_that_was_built_meanwhile(
     tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

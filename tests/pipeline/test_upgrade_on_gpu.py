@@ -132,6 +132,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_the_plan_that_was_built_and_compared_meanwhile(
     stand_in_gpu: StandInGpu, child: ChildHere, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_each_input_size_is_verified(two_sizes: QuantizeRequest) -> None:
         assert {one.card.width for one in passports_beside(report.path)} == {read_graph_facts(report.path).card.input.width}
 
 
+@pytest.mark.slow
 def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: QuantizeRequest, tmp_path: Path) -> None:
     before = listing(tmp_path / "models" / "tiny")
     strict = replace(request_for, form="tensorrt", budget=0.0)

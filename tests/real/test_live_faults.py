@@ -153,9 +153,11 @@ CASES = {
         slow=True,
     ),
     "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("it contains only audio",), slow=True),
-    "changing size": Case(in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
+    "changing size": Case(
+        in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes, slow=True
+    ),
     "times that jump": Case(times_that_jump, slow=True),
-    "flipped bits": Case(flipped_bits, lasts=_until_flipped),
+    "flipped bits": Case(flipped_bits, lasts=_until_flipped, slow=True),
     "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server has no such stream (404)",), slow=True),
     "locked": Case(
         in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("authentication failed (401)",), slow=True

@@ -107,6 +107,7 @@ def test_a_second_signal_ends_the_process_immediately(tmp_path: Path) -> None:
     assert took_s < 4, "expected: nothing"
 
 
+@pytest.mark.slow
 def test_a_camera_over_udp_recovers() -> None:
     """UDP has no connection whose end reports the loss."""
     with (

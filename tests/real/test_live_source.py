@@ -316,6 +316,7 @@ def test_timestamp_jumps_do_not_make_frames_old(server: RtspServer, by_s: float)
     assert wrong[len(wrong) * 9 // 10] <= MAX_MS
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_too_slow_is_closed(server: RtspServer) -> None:
     """Every frame arrives later than the previous one: only a new connection gets the newest."""
     with FaultProxy(server.port) as network, Reading(network.url("/clock"), SHORT) as reading:

@@ -82,6 +82,7 @@ def _late(reading: Reading) -> int:
     return sum(reading.dropped(reason) for reason in reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_burst_after_a_stall_is_not_inferred(after_a_stall: dict[str, Reading], kind: str) -> None:
     reading = after_a_stall[kind]
@@ -164,6 +165,7 @@ def test_a_playlist_cannot_open_local_files(tmp_path: Path, entry: str) -> None:
 # HLS arrives in bursts
 
 
+@pytest.mark.slow
 def test_hls_is_played_smoothly(tmp_path: Path) -> None:
     with live_web(tmp_path) as address, hls_writer(tmp_path):
         wait_until(lambda: "#EXTINF" in _text(tmp_path / "live.m3u8"), "the first segment to be written")

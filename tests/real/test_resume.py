@@ -150,6 +150,7 @@ def test_a_run_that_was_stopped_by_a_signal_is_resumed(clips: list[Path], tmp_pa
     assert "--out" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_source_that_has_changed_is_read_again(clips: list[Path], tmp_path: Path) -> None:
     source = tmp_path / "video.mp4"
     shutil.copyfile(clips[0], source)

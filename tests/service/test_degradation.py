@@ -100,6 +100,7 @@ def stream(**more: Any) -> StreamSettings:
     return StreamSettings.model_validate({"detect": MAIN, "fps": 20, **more})
 
 
+@pytest.mark.slow
 def test_a_stream_degrades_in_order_and_recovers_in_reverse_order(
     engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

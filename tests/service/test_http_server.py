@@ -205,6 +205,7 @@ def test_running_requests_are_finished() -> None:
     assert not stopping.is_alive()
 
 
+@pytest.mark.slow
 def test_threads_and_files_are_released() -> None:
     def once() -> tuple[int, int]:
         before = set(threading.enumerate())

@@ -218,6 +218,7 @@ def test_a_killed_worker_costs_the_other_nothing_and_its_streams_come_back(tmp_p
         assert 'vision_infer_worker_restarts_total{worker="worker-0"} 2.0' in site.ask("GET", "/metrics")[1]
 
 
+@pytest.mark.slow
 def test_streams_are_stored_and_follow_the_file_and_no_worker_outlives_the_service(tmp_path: Path) -> None:
     with Site(tmp_path, 2) as site:
         for name in ("x", "y", "z"):
@@ -246,6 +247,7 @@ def test_streams_are_stored_and_follow_the_file_and_no_worker_outlives_the_servi
         site.wait(lambda: not [pid for pid in workers if _runs(pid)], "the workers of a killed service to end")
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_opened_ends_the_service_with_its_exit_status(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vision_infer", "serve", "--processes", "2", "--port", "0", "--engine", "no-such-engine"]
     environ = {**os.environ, "VISION_INFER_HOME": str(tmp_path), "VISION_INFER_PREVIEW__PORT": "0"}

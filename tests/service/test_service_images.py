@@ -294,6 +294,7 @@ def test_images_for_a_model_that_is_closed_and_reopened(engines: Engines) -> Non
         assert site.service.infer(png(), "one", None, None).model == "one"
 
 
+@pytest.mark.slow
 def test_requests_while_the_model_closes_get_a_result_or_an_error(engines: Engines) -> None:
     camera = Camera(0)
     failed: list[BaseException] = []

@@ -40,6 +40,7 @@ def test_a_service_continues_with_a_plan_in_fp32_if_too_few_frames_were_seen(
     assert (child.count, stand_in_gpu.built) == (1, ["model.onnx"])
 
 
+@pytest.mark.slow
 def test_two_gpus_share_one_engine_on_the_cpu_until_their_plan_is_built_once(
     stand_in_gpu: StandInGpu, child: ChildHere, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
