@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 # The same version of ONNX Runtime everywhere, so that programs are compared and not its versions.
 RUNTIME = f"onnxruntime=={importlib.metadata.version('onnxruntime')}"
 REQUIREMENTS = {"ultralytics": ("ultralytics", "onnx", "onnxslim", RUNTIME), "roboflow": ("inference",)}
-MODULES = {"ultralytics": "ultralytics", "roboflow": "inference"}
+LOADS = {"roboflow": "from inference import InferencePipeline"}
+"""What a program must be able to run with the common version of ONNX Runtime, if it pins another one."""
 SIZES = ("640x640", "384x640")
 """The input sizes of the model, height first."""
 INSTALL_S = 900
@@ -69,12 +70,12 @@ def _environment(folder: Path, packages: tuple[str, ...]) -> Path:
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     subprocess.run(install, check=True, capture_output=True, text=True, timeout=INSTALL_S)
     if RUNTIME not in packages:
-        _use_same_runtime(python, MODULES[folder.name])
+        _use_same_runtime(python, LOADS[folder.name])
     stamp.write_text(json.dumps(packages))
     return python
 
 
-def _use_same_runtime(python: Path, module: str) -> None:
+def _use_same_runtime(python: Path, script: str) -> None:
     """Replace the version of ONNX Runtime that a program pins by the common one, if the program still loads with it."""
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     pinned = subprocess.run(
@@ -85,7 +86,7 @@ def _use_same_runtime(python: Path, module: str) -> None:
     ).stdout.strip()
     try:
         subprocess.run([*install, RUNTIME], check=True, capture_output=True, text=True, timeout=INSTALL_S)
-        subprocess.run([str(python), "-c", f"import {module}"], check=True, capture_output=True, text=True, timeout=INSTALL_S)
+        subprocess.run([str(python), "-c", script], check=True, capture_output=True, text=True, timeout=INSTALL_S)
     except subprocess.SubprocessError:
         again = [*install, f"onnxruntime=={pinned}"]
         subprocess.run(again, check=True, capture_output=True, text=True, timeout=INSTALL_S)

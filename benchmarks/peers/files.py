@@ -72,7 +72,7 @@ def cells(peers: Peers, only: Sequence[str], quick: bool) -> list[Cell]:
             Cell("two", square, peers.raw["640x640"], (640, 640), two, fp32),
             Cell("defaults", wide, peers.raw["weights"], (640, 640), one, ("auto", "bf16", "ultralytics")),
             # The same input for everyone: Ultralytics' own export for the shape of the video.
-            Cell("wide", wide, peers.raw["384x640"], (384, 640), one, ("us", "ultralytics", "naive", "two sessions", "limit")),
+            Cell("wide", wide, peers.raw["384x640"], (384, 640), one, fp32),
         ]
     try:
         plain = ("us", "roboflow", "naive", "two sessions", "limit")
