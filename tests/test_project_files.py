@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from docs.check_release import problem
+from docs.check_release import URLS, problem
 from tests.support.media import ROOT
 from vision_infer import __version__
 
@@ -87,7 +87,7 @@ def test_the_prose_of_single_files_can_be_checked() -> None:
 
 
 def test_the_version_is_the_newest_section_of_the_changelog() -> None:
-    assert problem(__version__, CHANGELOG, os.environ.get("TAG", "")) == ""
+    assert problem(__version__, CHANGELOG, os.environ.get("TAG", ""), PROJECT.get("urls", {})) == ""
 
 
 def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
@@ -111,9 +111,15 @@ def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
     ],
 )
 def test_a_release_needs_agreement(version: str, heading: str, tag: str, expected: str) -> None:
-    found = problem(version, f"# Changelog\n\n## {heading}\n\n## [1.1.0] - 2029-01-01\n", tag)
+    found = problem(version, f"# Changelog\n\n## {heading}\n\n## [1.1.0] - 2029-01-01\n", tag, URLS)
     assert expected in found
     assert bool(found) == bool(expected)
+
+
+def test_a_release_names_the_addresses_of_the_project() -> None:
+    changelog = "# Changelog\n\n## [1.2.0] - 2030-12-31\n"
+    assert problem("1.2.0", changelog) == ""
+    assert "no Issues and no Changelog in [project.urls]" in problem("1.2.0", changelog, "v1.2.0", ["Source"])
 
 
 def test_the_citation_describes_the_package() -> None:
