@@ -123,7 +123,8 @@ def test_streams_run_open_loop_and_missing_results_count() -> None:
     assert row is not None
     assert row.wanted_per_s == 15
     assert 5 < row.results_per_s < 25
-    assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=0.01)
+    # A result that is due at the edge of the second may belong to the next one, once for each stream.
+    assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=3 / 15)
 
 
 @pytest.mark.slow  # 5 s

@@ -322,12 +322,14 @@ def test_nothing_stale_is_inferred(story: Story, name: str) -> None:
     assert max(ages) < MAX_AGE_MS + NOISE_MS, name
 
 
+@pytest.mark.slow
 def test_frames_of_both_sizes_have_results(story: Story) -> None:
     sizes = [seen.result.size for seen in story.episodes["changing size"].bad]
     assert len(set(sizes)) == 2
     assert sum(earlier != later for earlier, later in pairwise(sizes)) >= 2
 
 
+@pytest.mark.slow
 def test_damage_costs_frames_but_not_the_connection(story: Story) -> None:
     seen = [one for one in story.episodes["flipped bits"].bad if one.at_ns < story.episodes["flipped bits"].healed_ns]
     assert len(seen) >= 50
