@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from tests.support.compose import composed
 from tests.support.media import ROOT
+from tests.support.serve_process import ServeProcess
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.serve_file import load_settings
 
@@ -120,7 +121,25 @@ def test_the_files_for_kubernetes_belong_together(tmp_path: Path) -> None:
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["spec"]["volumes"]]
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounted == {"/etc/vision-infer", "/run/secrets/vision-infer", "/var/lib/vision-infer", "/tmp"}
-    assert {container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")} == {"/readyz", "/healthz"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "page"}
+
+
+def test_the_readiness_probe_of_kubernetes_sends_the_token(tmp_path: Path) -> None:
+    (container,) = KUBERNETES["Deployment"]["spec"]["template"]["spec"]["containers"]
+    _, *words, script = container["readinessProbe"]["exec"]["command"]
+    token = tmp_path / "admin_token"
+    token.write_text("0123456789abcdef\n", encoding="utf-8")
+    text = f"service: {{token: '${{file:{token}}}'}}\nstreams: {{test: {{detect: 'test://'}}}}\nmodel: clock\n"
+    service = ServeProcess(tmp_path, text)
+    service.token = "0123456789abcdef"
+    results = []
+    with service:
+        here = script.replace("/run/secrets/vision-infer", str(tmp_path)).replace(", 8080", f", {service.port}")
+        service.wait(lambda: service.ask("GET", "/readyz")[0] == 200, "the service to be ready")
+        for sent in ("0123456789abcdef\n", "another token\n"):
+            token.write_text(sent, encoding="utf-8")
+            results.append(output_of([sys.executable, *words, here])[0])
+    assert results == [0, 1]
 
 
 @pytest.mark.parametrize("name", SERVICES)
