@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ import pytest
 from tests.engine.graphs import tiny_graph
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_supervisor, wait_for
 from tests.support import media
+from tests.support.waiting import wait_until
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
@@ -197,10 +197,7 @@ def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[
 
     def build(words: Sequence[str], nice: int, stopped: Stopped, *_: object) -> str:
         running.set()
-        limit = time.monotonic() + LONG_S
-        while not stopped():
-            assert time.monotonic() < limit
-            time.sleep(0.01)
+        wait_until(stopped, "the upgrade to be closed")
         return "it was stopped"
 
     upgrade = EngineUpgrade(lambda *_, **__: None, reported.append, runner=build)

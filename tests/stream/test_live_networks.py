@@ -86,6 +86,7 @@ def ended(url: str, live: LiveOptions) -> StreamError:
 def test_live_video_from_an_allowed_server(path: str) -> None:
     with live_web() as address, Reading(f"{address}/{path}", ONLY_THIS) as reading:
         reading.wait_for_frames(10)
+        assert (reading.error, reading.crash, reading.report.damaged) == (None, None, 0)
 
 
 @pytest.mark.slow  # 5 s
@@ -95,6 +96,7 @@ def test_hls_from_an_allowed_server(tmp_path: Path) -> None:
             other.wait_for_frames(60)
         with Reading(f"{address}/files/live.m3u8", ONLY_THIS) as reading:
             reading.wait_for_frames(60)
+            assert (reading.error, reading.crash, reading.report.damaged) == (None, None, 0)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "rtmp", "rtsps"])
