@@ -16,6 +16,10 @@ EXTRA_OF = {
     "pyarrow": "parquet",
     "pycocotools": "evaluate",
     "matplotlib": "plot",
+    "confluent_kafka": "kafka",
+    "nats": "nats",
+    "redis": "redis",
+    "aio_pika": "amqp",
 }
 """The extra that installs each module."""
 

@@ -36,6 +36,14 @@ class Record:
         """
         return f"{spool}-{self.number}-{self.wall_ns // 1_000_000:x}"
 
+    def row_in(self, spool: str) -> str:
+        """Return the JSON object with the identifier of the record as its first field.
+
+        Args:
+            spool: The name of the spool.
+        """
+        return f'{{"id": "{self.id_in(spool)}", {self.text[1:]}'
+
 
 class UndeliveredError(VisionInferError):
     """Records cannot be delivered now, and are tried again. The message names host and reason, and no secret.
@@ -116,6 +124,14 @@ class Carrier(Protocol):
         """
         ...
 
+    def check(self) -> bool:
+        """Connect and disconnect without sending anything, and return whether the receiver was reached.
+
+        Raises:
+            UndeliveredError: The receiver cannot be reached, or would not accept records.
+        """
+        ...
+
     def poll(self) -> None:
         """Do periodic work: called about once a second, and before each delivery.
 
@@ -135,7 +151,7 @@ class SinkStatus:
 
     name: str
     kind: str
-    """``mqtt``, ``webhook``, ``jsonl`` or ``parquet``"""
+    """``mqtt``, ``webhook``, ``kafka``, ``nats``, ``redis``, ``amqp``, ``jsonl`` or ``parquet``"""
     connected: bool
     """Whether the receiver accepted the last delivery; for files: whether they can be written."""
     error: str | None

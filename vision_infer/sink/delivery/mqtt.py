@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,8 +42,7 @@ def open_carrier(settings: MqttSettings, context: CarrierContext) -> MqttCarrier
     """Make the carrier of a sink."""
     password = None if settings.password is None else settings.password.get_secret_value()
     return MqttCarrier(
-        settings.host,
-        settings.port,
+        *settings.hosts[0],
         settings.tls,
         settings.ca,
         None if settings.username is None else (settings.username, password),
@@ -108,6 +108,8 @@ class MqttCarrier:
         self._clock = clock
         self._client: Any = None
         self._name = ""
+        self._online = False
+        """Whether this connection published that the service is available."""
         # Guards the four attributes below. Callbacks on the network thread hold it to note an answer; the sender waits on it.
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)
@@ -133,6 +135,20 @@ class MqttCarrier:
 
     def open(self, name: str) -> bool:
         """Connect, and publish that the service is available."""
+        self._connect(name, presence=True)
+        self._online = True
+        self._publish_all({self._topics.availability: "online"}, retain=True)
+        return True
+
+    def check(self) -> bool:
+        """Connect with another client id, so that a running service stays connected and available."""
+        try:
+            self._connect(f"doctor-{secrets.token_hex(4)}", presence=False)
+        finally:
+            self.close()
+        return True
+
+    def _connect(self, name: str, presence: bool) -> None:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
 
@@ -150,7 +166,8 @@ class MqttCarrier:
         )
         client.connect_timeout = CONNECT_S
         client.max_inflight_messages_set(MAX_IN_FLIGHT)
-        client.will_set(self._topics.availability, "offline", 1, retain=True)
+        if presence:
+            client.will_set(self._topics.availability, "offline", 1, retain=True)
         if self._user is not None:
             client.username_pw_set(*self._user)
         if self._tls:
@@ -173,8 +190,6 @@ class MqttCarrier:
         if answer is None:
             problem = f"no answer within {CONNECT_S:g} s" if lost is None else "the connection was closed instead of an answer"
             raise UndeliveredError(f"{self._where}: {problem}", "Check that it is an MQTT broker and the right port.")
-        self._publish_all({self._topics.availability: "online"}, retain=True)
-        return True
 
     def _answered(self) -> tuple[int | None, str | None]:
         """Return the answer of the broker, and why the connection was lost, if it was."""
@@ -197,11 +212,12 @@ class MqttCarrier:
     def close(self) -> None:
         """Publish that the service is offline, and disconnect."""
         client, self._client = self._client, None
+        online, self._online = self._online, False
         if client is None:
             return
         # RuntimeError: the connection is lost, and the callback has not been called yet.
         with suppress(OSError, ValueError, RuntimeError):
-            if self._lost is None and self._answer == 0:
+            if online and self._lost is None:
                 client.publish(self._topics.availability, "offline", 1, retain=True).wait_for_publish(1.0)
         with suppress(OSError, ValueError, RuntimeError):
             client.disconnect()
@@ -235,7 +251,7 @@ class MqttCarrier:
         self._publish([self._message(record) for record in records])
 
     def _message(self, record: Record) -> tuple[str, str, bool]:
-        row = f'{{"id": "{record.id_in(self._name)}", {record.text[1:]}'
+        row = record.row_in(self._name)
         if record.kind == "engine":
             return f"{self._topics.prefix}/engine", row, False
         return self._topics.of(record.stream, _TOPIC_OF[record.kind]), row, record.kind == "states"

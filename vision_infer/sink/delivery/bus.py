@@ -1,0 +1,169 @@
+"""What the message buses have in common: the messages of records, with or without a CloudEvents envelope, and the event loop.
+
+CloudEvents 1.0.2 is written as the protocol binding of each bus specifies. Redis has no binding, and that of NATS has no binary
+mode; both get the structured mode, the JSON event format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from vision_infer.config.sinks import BusSettings
+from vision_infer.core.result import utc
+from vision_infer.sink.delivery.carrier import Record, UndeliveredError
+from vision_infer.sink.delivery.certificates import tls_problem
+
+CONNECT_S = 10.0
+"""The timeout for the broker to answer, seconds."""
+ACKNOWLEDGE_S = 20.0
+"""The timeout for acknowledgments, seconds."""
+JSON = "application/json"
+CLOUDEVENT = "application/cloudevents+json; charset=UTF-8"
+
+_Bus = TypeVar("_Bus", bound=BusSettings)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class BusMessage:
+    """A record as a message."""
+
+    id: str
+    """The identifier of the record; the same if it is sent again."""
+    kind: str
+    """As in :attr:`Record.kind`."""
+    stream: str
+    """The name of the stream, the key of the message; empty if the record belongs to none."""
+    content_type: str
+    headers: dict[str, str]
+    body: bytes
+
+    def subject(self, prefix: str) -> str:
+        """Return ``PREFIX.KIND.STREAM``, or ``PREFIX.KIND`` if the record belongs to no stream."""
+        return ".".join(part for part in (prefix, self.kind, self.stream) if part)
+
+
+class BusCarrier(Generic[_Bus]):
+    """The common part of the carriers of message buses.
+
+    Args:
+        settings: The settings of the sink.
+    """
+
+    count = None
+    max_records = 200
+    ce_prefix: ClassVar[str] = ""
+    """The prefix of CloudEvents attributes in headers, by the protocol binding."""
+
+    def __init__(self, settings: _Bus) -> None:
+        self._settings = settings
+        self._where = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.hosts)
+        self._password = None if settings.password is None else settings.password.get_secret_value()
+        self._name = ""
+
+    def open(self, name: str) -> bool:
+        """Connect."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Disconnect."""
+        raise NotImplementedError
+
+    def check(self) -> bool:
+        """Connect and disconnect without sending anything."""
+        try:
+            return self.open("doctor")
+        finally:
+            self.close()
+
+    def _message(self, record: Record) -> BusMessage:
+        identifier, row = record.id_in(self._name), record.row_in(self._name)
+        headers = {"id": identifier, "kind": record.kind} | ({"stream": record.stream} if record.stream else {})
+        attributes = {
+            "specversion": "1.0",
+            "id": identifier,
+            "source": f"/vision-infer/{record.stream}" if record.stream else "/vision-infer",
+            "type": f"vision-infer.{record.kind}",
+            "time": utc(record.wall_ns),
+        } | ({"subject": record.stream} if record.stream else {})
+        content_type = JSON
+        if self._settings.cloudevents == "binary":
+            headers |= {f"{self.ce_prefix}{name}": value for name, value in attributes.items()}
+        elif self._settings.cloudevents == "structured":
+            content_type = CLOUDEVENT
+            row = f'{json.dumps(attributes | {"datacontenttype": JSON})[:-1]}, "data": {row}}}'
+        body = row.encode("utf-8", "backslashreplace")
+        return BusMessage(identifier, record.kind, record.stream, content_type, headers, body)
+
+    def _unreachable(self, error: BaseException) -> UndeliveredError:
+        """Return a failed connection as an error: a certificate, an unknown host, no answer, or the reason of the system."""
+        problem = tls_problem(self._where, error)
+        if problem is not None:
+            return problem
+        if isinstance(error, TimeoutError):
+            return UndeliveredError(f"{self._where}: no answer within {CONNECT_S:g} s", "Check host, port and TLS.")
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, socket.gaierror):
+            return UndeliveredError(f"{self._where}: unknown host")
+        reason = " ".join(str(getattr(cause, "strerror", None) or error or type(error).__name__).split())
+        hint = "Check that the port uses TLS." if self._settings.tls and isinstance(cause, ConnectionResetError) else ""
+        return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
+
+
+class LoopBusCarrier(BusCarrier[_Bus]):
+    """A carrier whose client library is asynchronous. Its event loop runs only during the calls, on the thread of the sender.
+
+    One message of each stream is in flight. So a message that the broker refuses for a moment, because its queue is full or its
+    leader changes, is never overtaken by the next one of its stream.
+    """
+
+    def __init__(self, settings: _Bus) -> None:
+        super().__init__(settings)
+        self._runner: asyncio.Runner | None = None
+
+    def _run(self, coroutine: Coroutine[Any, Any, _T], limit_s: float) -> _T:
+        """Run a coroutine to its end.
+
+        Raises:
+            TimeoutError: It takes longer than ``limit_s`` seconds.
+        """
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(asyncio.wait_for(coroutine, limit_s))
+
+    def _stop(self) -> None:
+        """End the event loop and what runs in it."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+    async def _in_order(
+        self, records: Sequence[Record], send: Callable[[BusMessage], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Send records: the streams concurrently, and those of one stream one after another.
+
+        Raises:
+            Exception: The first problem of a message; the other streams stop.
+        """
+        by_stream: dict[str, list[BusMessage]] = {}
+        for record in records:
+            by_stream.setdefault(record.stream, []).append(self._message(record))
+
+        async def send_all(messages: list[BusMessage]) -> None:
+            for message in messages:
+                await send(message)
+
+        tasks = [asyncio.ensure_future(send_all(messages)) for messages in by_stream.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

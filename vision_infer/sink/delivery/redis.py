@@ -1,0 +1,118 @@
+"""A carrier that adds records to Redis Streams: one key for each stream of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from vision_infer.config.sinks import RedisSettings
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.sink.delivery.bus import ACKNOWLEDGE_S, CONNECT_S, BusCarrier
+from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError
+from vision_infer.sink.delivery.certificates import tls_context
+
+POLL_NS = 1_000_000_000
+"""The time after which an idle connection is checked, nanoseconds."""
+
+
+def open_carrier(settings: RedisSettings, context: CarrierContext) -> RedisCarrier:
+    """Make the carrier of a sink."""
+    return RedisCarrier(settings, context.clock)
+
+
+class RedisCarrier(BusCarrier[RedisSettings]):
+    """Adds each record to the key ``PREFIX:STREAM`` with ``XADD``; records without a stream to ``PREFIX``.
+
+    The fields of an entry are ``id``, ``kind``, ``stream``, ``content-type`` and ``row``. All records of a delivery are one
+    transaction, so that Redis adds all of them or none.
+    """
+
+    def __init__(self, settings: RedisSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(settings)
+        self._clock = clock
+        self._client: Any = None
+        self._used_ns = 0
+
+    def open(self, name: str) -> bool:
+        """Connect and log in."""
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.close()
+        self._name = name
+        settings = self._settings
+        (host, port) = settings.hosts[0]
+        tls: dict[str, object] = {}
+        if settings.tls:
+            tls_context(self._where, settings.ca)  # reports a file that cannot be read
+            ca = None if settings.ca is None else str(settings.ca)
+            tls = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca}
+        self._client = redis.Redis(
+            host=host,
+            port=port,
+            db=int(settings.path or 0),
+            username=settings.username,
+            password=self._password,
+            client_name="vision-infer",
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=ACKNOWLEDGE_S,
+            retry=Retry(NoBackoff(), 0),
+            **tls,  # type: ignore[arg-type]
+        )
+        self._call(self._client.ping)
+        return True
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Add the records."""
+        settings = self._settings
+        with self._client.pipeline(transaction=True) as entries:
+            for record in records:
+                message = self._message(record)
+                key = f"{settings.prefix}:{message.stream}" if message.stream else settings.prefix
+                fields = message.headers | {"content-type": message.content_type, "row": message.body}
+                entries.xadd(key, fields, maxlen=settings.max_rows, approximate=True)
+            self._call(entries.execute)
+
+    def _call(self, command: Callable[[], object]) -> None:
+        import redis.exceptions
+
+        try:
+            command()
+        except redis.exceptions.RedisError as error:
+            raise self._problem(error) from error
+        self._used_ns = self._clock.monotonic_ns()
+
+    def _problem(self, error: Exception) -> UndeliveredError:
+        import redis.exceptions as problems
+
+        text = " ".join(str(error).split()).rpartition("caused error: ")[2]  # without the rows
+        if isinstance(error, problems.AuthenticationError):
+            hint = "Check username and password."
+            return UndeliveredError(f"{self._where}: Redis refused the connection: wrong user or password", hint, patient=True)
+        if isinstance(error, problems.NoPermissionError):
+            hint = f"Allow this user +xadd +ping on the keys {self._settings.prefix}*."
+            return UndeliveredError(f"{self._where}: Redis refused a command: {text}", hint, patient=True)
+        if isinstance(error, problems.TimeoutError):
+            return UndeliveredError(f"{self._where}: no answer in time", "Check host, port and TLS.")
+        if isinstance(error, problems.ResponseError):
+            hint = ""
+            if "NOAUTH" in text or "uthentication required" in text:
+                hint = "Set password."
+            elif text.startswith("WRONGTYPE"):
+                hint = "Choose another prefix."
+            return UndeliveredError(f"{self._where}: Redis refused a command: {text}", hint, patient=bool(hint))
+        return self._unreachable(error)
+
+    def poll(self) -> None:
+        """Check a connection that was not used for a second."""
+        if self._clock.monotonic_ns() - self._used_ns >= POLL_NS:
+            self._call(self._client.ping)
+
+    def close(self) -> None:
+        """Disconnect."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(OSError):
+                client.close()
