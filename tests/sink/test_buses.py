@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sink.bus_site import BusSite
+from tests.sink.bus_site import BusSite, carrier_of
 from tests.support.broker import PASSWORD, USER, Authority
-from tests.support.buses import BUSES, BusBroker
+from tests.support.buses import BUSES
 from tests.support.waiting import wait_until
 
 EACH_BUS = pytest.mark.parametrize("bus", sorted(BUSES))
@@ -158,8 +158,5 @@ def test_a_structured_cloudevent(bus: str, tmp_path: Path) -> None:
 @EACH_BUS
 def test_doctor_reaches_the_broker_and_sends_nothing(bus: str, tmp_path: Path) -> None:
     with BUSES[bus](tmp_path / "broker") as broker:
-        site: BusBroker = broker
-        from tests.sink.bus_site import carrier_of
-
-        assert carrier_of(bus, tmp_path, url=site.url).check()
+        assert carrier_of(bus, tmp_path, url=broker.url).check()
         assert broker.messages() == []

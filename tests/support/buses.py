@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import json
+import os
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +108,7 @@ class BusBroker:
     def start(self) -> None:
         """Start the server; return when it accepts connections."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment())
+            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True)
         wait_until(self._listens, lambda: f"{self.program} listens: {self._log.read_text(errors='replace')[-2000:]}")
         self.prepare()
 
@@ -154,4 +161,254 @@ class RedisServer(BusBroker):
         return found
 
 
-BUSES: dict[str, Callable[..., BusBroker]] = {"redis": RedisServer}
+class NatsServer(BusBroker):
+    """NATS with JetStream and one stream for all subjects."""
+
+    kind, scheme, tls_scheme, program = "nats", "nats", "tls", "nats-server"
+    has_stream = True
+
+    def command(self) -> list[str]:
+        lines = [f"listen: 127.0.0.1:{self.port}", f'jetstream {{ store_dir: "{self.folder}" }}']
+        if self.tls is not None:
+            lines.append(f'tls {{ cert_file: "{self.tls[0]}", key_file: "{self.tls[1]}" }}')
+        if self.users:
+            lines.append(f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}')
+        file = self.folder / "nats.conf"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return [self.program, "--config", str(file)]
+
+    def run(self, use: Callable[[Any], Any]) -> Any:
+        """Call an asynchronous function with a connected client, and return its result."""
+        import nats
+
+        tls = None
+        if self.tls is not None:
+            tls = ssl.create_default_context()
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        login = {"user": USER, "password": PASSWORD} if self.users else {}
+
+        async def connected() -> Any:
+            client = await nats.connect(self.url, tls=tls, **login)  # type: ignore[arg-type]
+            try:
+                return await use(client)
+            finally:
+                await client.close()
+
+        return asyncio.run(connected())
+
+    def prepare(self) -> None:
+        if self.has_stream:
+            self.run(lambda client: client.jetstream().add_stream(name="rows", subjects=[f"{PREFIX}.>"]))
+
+    def messages(self) -> list[Arrived]:
+        async def read(client: Any) -> list[Arrived]:
+            stream = client.jetstream()
+            last = (await stream.stream_info("rows")).state.last_seq
+            found = []
+            for number in range(1, last + 1):
+                message = await stream.get_msg("rows", number)
+                headers = dict(message.headers)
+                identifier, content_type = headers.pop("Nats-Msg-Id"), headers.pop("Content-Type")
+                found.append(Arrived(identifier, message.subject, headers, content_type, json.loads(message.data)))
+            return found
+
+        found: list[Arrived] = self.run(read)
+        return found
+
+
+class KafkaCluster(BusBroker):
+    """The mock cluster of librdkafka with one broker, in this process. It keeps its messages while the broker is down."""
+
+    kind, scheme, tls_scheme, program = "kafka", "kafka", "kafkas", "true"
+    partitions = 4
+
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
+        super().__init__(folder, tls, users)
+        import confluent_kafka
+
+        (library,) = Path(confluent_kafka.__file__).parent.parent.glob("confluent_kafka.libs/librdkafka-*")
+        self._lib = ctypes.CDLL(str(library))
+        for function in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_mock_cluster_new"):
+            getattr(self._lib, function).restype = ctypes.c_void_p
+        self._lib.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+        reason = ctypes.create_string_buffer(200)
+        conf = ctypes.c_void_p(self._lib.rd_kafka_conf_new())
+        self._lib.rd_kafka_conf_set(conf, b"log_level", b"0", reason, 200)
+        self._handle = ctypes.c_void_p(self._lib.rd_kafka_new(0, conf, reason, 200))
+        self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, 1))
+        self._plain_port = int(self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().rpartition(":")[2])
+        self._lib.rd_kafka_mock_topic_create(self._cluster, PREFIX.encode(), self.partitions, 1)
+        self._tls_port: TlsPort | None = None
+        if tls is None:
+            self.port = self._plain_port
+        else:
+            self._tls_port = TlsPort(tls, self.port, self._plain_port)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._tls_port is not None:
+            self._tls_port.close()
+        self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
+        self._lib.rd_kafka_destroy(self._handle)
+
+    def start(self) -> None:
+        self._lib.rd_kafka_mock_broker_set_up(self._cluster, 1)
+
+    def kill(self) -> None:
+        self._lib.rd_kafka_mock_broker_set_down(self._cluster, 1)
+
+    def messages(self) -> list[Arrived]:
+        from confluent_kafka import Consumer, TopicPartition
+
+        consumer = Consumer(
+            {"bootstrap.servers": f"127.0.0.1:{self._plain_port}", "group.id": "test", "enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(PREFIX, number, 0) for number in range(self.partitions)])
+        found, ended = [], 0
+        while ended < self.partitions:
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error():
+                ended += 1
+                continue
+            headers = {name: value.decode() for name, value in message.headers()}
+            key = (message.key() or b"").decode()
+            found.append(Arrived(headers["id"], key, headers, headers.pop("content-type"), json.loads(message.value())))
+        consumer.close()
+        return found
+
+
+class RabbitServer(BusBroker):
+    """RabbitMQ, with a durable queue that is bound to the exchange ``amq.topic``."""
+
+    kind, scheme, tls_scheme, program = "amqp", "amqp", "amqps", "/usr/lib/rabbitmq/bin/rabbitmq-server"
+    has_queue = True
+
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
+        super().__init__(folder, tls, users)
+        self._epmd_port = free_port()
+
+    def command(self) -> list[str]:
+        lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "log.console = true", "log.file = false"]
+        if self.tls is not None:
+            lines[0] = f"listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{self.port}"
+            lines += [f"ssl_options.certfile = {self.tls[0]}", f"ssl_options.keyfile = {self.tls[1]}"]
+            lines += ["ssl_options.verify = verify_none", "ssl_options.fail_if_no_peer_cert = false"]
+        if self.users:
+            lines += [f"default_user = {USER}", f"default_pass = {PASSWORD}"]
+        (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return [self.program]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+        }
+
+    def kill(self) -> None:
+        process = self._process
+        if process is not None:  # a shell, whose child is the server
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        super().kill()
+
+    def run(self, use: Callable[[Any], Any]) -> Any:
+        """Call an asynchronous function with a channel, and return its result."""
+        import aio_pika
+
+        tls = None
+        if self.tls is not None:
+            tls = ssl.create_default_context()
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        login = {"login": USER, "password": PASSWORD} if self.users else {}
+
+        async def connected() -> Any:
+            connection = await aio_pika.connect(
+                host="127.0.0.1", port=self.port, ssl=tls is not None, ssl_context=tls, timeout=60, **login
+            )
+            async with connection:
+                return await use(await connection.channel())
+
+        return asyncio.run(connected())
+
+    def prepare(self) -> None:
+        async def bind(channel: Any) -> None:
+            queue = await channel.declare_queue("rows", durable=True)
+            await queue.bind("amq.topic", f"{PREFIX}.#")
+
+        if self.has_queue:
+            self.run(bind)
+
+    def messages(self) -> list[Arrived]:
+        async def read(channel: Any) -> list[Arrived]:
+            queue = await channel.declare_queue("rows", passive=True)
+            found = []
+            while (message := await queue.get(fail=False)) is not None:  # not acknowledged: it stays in the queue
+                headers = {name: str(value) for name, value in message.headers.items()}
+                body = json.loads(message.body)
+                found.append(Arrived(message.message_id, message.routing_key, headers, message.content_type, body))
+            return found
+
+        found: list[Arrived] = self.run(read)
+        return found
+
+
+class TlsPort:
+    """A port with TLS in front of a Kafka broker without. In what the broker answers, its port is replaced by this one."""
+
+    def __init__(self, tls: tuple[Path, Path], port: int, plain_port: int) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*tls)
+        self._own = b"127.0.0.1" + port.to_bytes(4, "big")
+        self._plain = b"127.0.0.1" + plain_port.to_bytes(4, "big")
+        self._plain_port = plain_port
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client = self._listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        with suppress(OSError), self._context.wrap_socket(raw, server_side=True) as client:
+            with socket.create_connection(("127.0.0.1", self._plain_port)) as broker:
+                while True:  # a request and its answer, each after its length
+                    for source, target in ((client, broker), (broker, client)):
+                        length = _exactly(source, 4)
+                        body = _exactly(source, int.from_bytes(length, "big"))
+                        target.sendall(length + (body.replace(self._plain, self._own) if source is broker else body))
+
+
+def _exactly(source: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = source.recv(count - len(data))
+        if not more:
+            raise ConnectionError
+        data += more
+    return data
+
+
+BUSES: dict[str, Callable[..., BusBroker]] = {
+    "amqp": RabbitServer,
+    "kafka": KafkaCluster,
+    "nats": NatsServer,
+    "redis": RedisServer,
+}
