@@ -121,6 +121,16 @@ class BusBroker:
             return False
         return True
 
+    def suspend(self) -> None:
+        """Stop the processes of the server: it accepts connections and does not answer."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue the processes of the server."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill the server (SIGKILL) if it runs."""
         process, self._process = self._process, None
@@ -318,6 +328,7 @@ class RabbitServer(BusBroker):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         super().kill()
+        subprocess.run(["epmd", "-port", str(self._epmd_port), "-kill"], capture_output=True, check=False)
 
     def run(self, use: Callable[[Any], Any]) -> Any:
         """Call an asynchronous function with a channel, and return its result."""
@@ -345,6 +356,14 @@ class RabbitServer(BusBroker):
 
         if self.has_queue:
             self.run(bind)
+
+    def clear(self) -> None:
+        """Delete all messages."""
+
+        async def purge(channel: Any) -> None:
+            await (await channel.declare_queue("rows", passive=True)).purge()
+
+        self.run(purge)
 
     def messages(self) -> list[Arrived]:
         async def read(channel: Any) -> list[Arrived]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from vision_infer.config.sinks import AmqpSettings
-from vision_infer.sink.delivery.bus import ACKNOWLEDGE_S, CONNECT_S, BusMessage, LoopBusCarrier
+from vision_infer.sink.delivery.bus import BusMessage, LoopBusCarrier
 from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError
 from vision_infer.sink.delivery.certificates import tls_context
 
@@ -40,7 +40,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
         self._name = name
         context = tls_context(self._where, self._settings.ca) if self._settings.tls else None
         try:
-            self._run(self._connect(context), CONNECT_S)
+            self._run(self._connect(context), self.connect_s)
         except Exception as error:
             raise self._problem(error) from error
         return True
@@ -59,7 +59,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
             ssl=settings.tls,
             ssl_context=context,
             client_properties={"connection_name": "vision-infer"},
-            timeout=CONNECT_S,
+            timeout=self.connect_s,
         )
         channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
         self._exchange = await channel.get_exchange(settings.exchange, ensure=True)
@@ -67,7 +67,9 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
     def deliver(self, records: Sequence[Record]) -> None:
         """Publish the records, and wait until the broker has confirmed them all."""
         try:
-            self._run(self._in_order(records, self._publish), ACKNOWLEDGE_S)
+            self._run(self._in_order(records, self._publish), self.acknowledge_s)
+        except TimeoutError as error:
+            raise self._unacknowledged() from error
         except Exception as error:
             raise self._problem(error) from error
 
@@ -83,7 +85,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             ),
             message.subject(self._settings.prefix),
-            timeout=ACKNOWLEDGE_S,
+            timeout=self.acknowledge_s,
         )
 
     def _problem(self, error: Exception) -> UndeliveredError:
@@ -108,7 +110,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
 
     def poll(self) -> None:
         """Let the library answer the broker, and notice a lost connection."""
-        self._run(asyncio.sleep(0.001), CONNECT_S)
+        self._run(asyncio.sleep(0.001), self.connect_s)
         if self._connection.is_closed:
             raise UndeliveredError(f"{self._where}: the connection is lost")
 

@@ -57,6 +57,7 @@ class BusCarrier(Generic[_Bus]):
 
     count = None
     max_records = 200
+    connect_s, acknowledge_s = CONNECT_S, ACKNOWLEDGE_S
     ce_prefix: ClassVar[str] = ""
     """The prefix of CloudEvents attributes in headers, by the protocol binding."""
 
@@ -100,13 +101,16 @@ class BusCarrier(Generic[_Bus]):
         body = row.encode("utf-8", "backslashreplace")
         return BusMessage(identifier, record.kind, record.stream, content_type, headers, body)
 
+    def _unacknowledged(self) -> UndeliveredError:
+        return UndeliveredError(f"{self._where}: no acknowledgment within {self.acknowledge_s:g} s")
+
     def _unreachable(self, error: BaseException) -> UndeliveredError:
         """Return a failed connection as an error: a certificate, an unknown host, no answer, or the reason of the system."""
         problem = tls_problem(self._where, error)
         if problem is not None:
             return problem
         if isinstance(error, TimeoutError):
-            return UndeliveredError(f"{self._where}: no answer within {CONNECT_S:g} s", "Check host, port and TLS.")
+            return UndeliveredError(f"{self._where}: no answer within {self.connect_s:g} s", "Check host, port and TLS.")
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from vision_infer.config.sinks import KafkaSettings
-from vision_infer.sink.delivery.bus import ACKNOWLEDGE_S, CONNECT_S, BusCarrier
+from vision_infer.sink.delivery.bus import BusCarrier
 from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.certificates import tls_context
 
@@ -57,7 +57,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
         """Return what the cluster answers about the topic."""
         from confluent_kafka import KafkaException
 
-        deadline = time.monotonic() + CONNECT_S
+        deadline = time.monotonic() + self.connect_s
         while True:
             try:
                 return self._producer.list_topics(self._settings.topic, timeout=_STEP_S).topics[self._settings.topic]
@@ -75,7 +75,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             "enable.idempotence": True,
             "message.timeout.ms": 0,  # this carrier limits the time itself: single records must not time out
             "partitioner": "murmur2_random",  # as the Java client, so that other producers choose the same partitions
-            "socket.connection.setup.timeout.ms": round(CONNECT_S * 1000),
+            "socket.connection.setup.timeout.ms": round(self.connect_s * 1000),
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._on_error,
             "log_level": 0,  # the sink logs each problem once
@@ -121,7 +121,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
                 raise self._problem(error.args[0]) from error
             except BufferError as error:
                 raise UndeliveredError(f"{self._where}: the queue of the producer is full") from error
-        deadline = time.monotonic() + ACKNOWLEDGE_S
+        deadline = time.monotonic() + self.acknowledge_s
         while missing and not failed and not self._all_down:
             self._producer.poll(_STEP_S)
             if time.monotonic() > deadline:
@@ -131,7 +131,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
         if missing and self._reported is not None:
             raise self._problem(self._reported)
         if missing:
-            raise UndeliveredError(f"{self._where}: no acknowledgment within {ACKNOWLEDGE_S:g} s")
+            raise self._unacknowledged()
 
     def _problem(self, error: Any) -> Exception:
         from confluent_kafka import KafkaError

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from vision_infer.config.sinks import NatsSettings
-from vision_infer.sink.delivery.bus import ACKNOWLEDGE_S, CONNECT_S, BusMessage, LoopBusCarrier
+from vision_infer.sink.delivery.bus import BusMessage, LoopBusCarrier
 from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.certificates import tls_context
 
@@ -42,7 +42,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         tls = tls_context(self._where, self._settings.ca) if self._settings.tls else None
         for number, (host, port) in enumerate(self._settings.hosts, 1):
             try:
-                self._run(self._connect(host, port, tls), 3 * CONNECT_S)
+                self._run(self._connect(host, port, tls), 3 * self.connect_s)
                 return True
             except Exception as error:  # noqa: BLE001 - the library also raises exceptions of the parser
                 self.close()
@@ -81,7 +81,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             closed_cb=note_loss,
             disconnected_cb=note_loss,
             allow_reconnect=False,
-            connect_timeout=int(CONNECT_S),
+            connect_timeout=self.connect_s,
             tls=tls,
             user=self._settings.username,
             password=encrypted(self._password),
@@ -102,7 +102,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         try:
             self.open("doctor")
             subject = f"{self._settings.prefix}.detections.doctor"
-            self._run(self._client.jetstream().find_stream_name_by_subject(subject), CONNECT_S)
+            self._run(self._client.jetstream().find_stream_name_by_subject(subject), self.connect_s)
         except (NotFoundError, ServiceUnavailableError) as error:
             raise self._no_stream() from error
         except (Error, TimeoutError):
@@ -114,7 +114,9 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
     def deliver(self, records: Sequence[Record]) -> None:
         """Publish the records, and wait until JetStream has stored them all."""
         try:
-            self._run(self._unless_lost(self._in_order(records, self._publish)), ACKNOWLEDGE_S)
+            self._run(self._unless_lost(self._in_order(records, self._publish)), self.acknowledge_s)
+        except TimeoutError as error:
+            raise self._unacknowledged() from error
         except UnwantedError:
             raise
         except Exception as error:
@@ -123,7 +125,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
     async def _publish(self, message: BusMessage) -> None:
         headers = message.headers | {"Nats-Msg-Id": message.id, "Content-Type": message.content_type}
         subject = message.subject(self._settings.prefix)
-        await self._client.jetstream().publish(subject, message.body, timeout=ACKNOWLEDGE_S, headers=headers)
+        await self._client.jetstream().publish(subject, message.body, timeout=self.acknowledge_s, headers=headers)
 
     async def _unless_lost(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine until the connection is lost: the library would wait for an answer until the timeout."""
@@ -160,7 +162,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
 
     def poll(self) -> None:
         """Let the library answer the server, and notice a lost connection."""
-        self._run(asyncio.sleep(0.001), CONNECT_S)
+        self._run(asyncio.sleep(0.001), self.connect_s)
         if not self._client.is_connected:
             raise UndeliveredError(f"{self._where}: the connection is lost")
 

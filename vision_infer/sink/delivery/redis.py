@@ -8,7 +8,7 @@ from typing import Any
 
 from vision_infer.config.sinks import RedisSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.bus import ACKNOWLEDGE_S, CONNECT_S, BusCarrier
+from vision_infer.sink.delivery.bus import BusCarrier
 from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError
 from vision_infer.sink.delivery.certificates import tls_context
 
@@ -56,8 +56,8 @@ class RedisCarrier(BusCarrier[RedisSettings]):
             username=settings.username,
             password=self._password,
             client_name="vision-infer",
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=ACKNOWLEDGE_S,
+            socket_connect_timeout=self.connect_s,
+            socket_timeout=self.acknowledge_s,
             retry=Retry(NoBackoff(), 0),
             **tls,  # type: ignore[arg-type]
         )
