@@ -36,13 +36,14 @@ demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the res
 	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json" && \
 	echo && echo "next: $(BIN)/vision-infer run VIDEO --confidence 0.45 --out results/    or: source $(BIN)/activate; vision-infer --help"
 
-# The system's packages that some tests need: the RTSP server of GStreamer, two browsers, an MQTT broker, and the tools that validate
+# The system's packages that some tests need: the RTSP server of GStreamer, two browsers, brokers, and the tools that validate
 # the files of deploy/. Tests without them are skipped.
 CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
   gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0
 CAMERAS_MISSING := /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0"); gi.require_version("GstWebRTC", "1.0")' 2>/dev/null || echo $(CAMERA_PACKAGES)
 BROWSER_MISSING := command -v chromium >/dev/null || echo chromium fonts-dejavu-core; command -v firefox-esr >/dev/null || echo firefox-esr
-BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto
+BROKER_MISSING := command -v mosquitto >/dev/null || echo mosquitto; command -v nats-server >/dev/null || echo nats-server; \
+  command -v redis-server >/dev/null || echo redis-server; command -v rabbitmq-server >/dev/null || echo rabbitmq-server
 DEPLOY_MISSING := command -v docker-compose >/dev/null || echo docker-compose; command -v promtool >/dev/null || echo promtool
 NETWORK_MISSING := command -v turnserver >/dev/null || echo coturn; command -v nginx >/dev/null || echo nginx-light; \
   command -v caddy >/dev/null || echo caddy; command -v nft >/dev/null || echo nftables; command -v ip >/dev/null || echo iproute2
@@ -59,10 +60,10 @@ cameras: ## Install the RTSP server only.
 browser: ## Install the browsers only.
 	$(call install_missing,$(BROWSER_MISSING))
 
-broker: ## Install the MQTT broker only.
+broker: ## Install the brokers only: MQTT, NATS, Redis, RabbitMQ.
 	$(call install_missing,$(BROKER_MISSING))
 
-packages: ## Install the system's packages for the tests: RTSP server, browser, MQTT broker, proxy and others (part of make test).
+packages: ## Install the system's packages for the tests: RTSP server, browser, brokers, proxy and others (part of make test).
 	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(NETWORK_MISSING); $(DEPLOY_MISSING))
 
 # Many tests wait for cameras and servers, so there are two workers for each core. A file stays with one worker, so that its servers
@@ -89,7 +90,7 @@ OTHER := $(VENV)-other
 OTHER_TESTS := $(addprefix tests/,core config schedule analyze telemetry sink pipeline)
 test-python: packages ## Run the tests of files and sinks with another Python: make test-python PYTHON=python3.13
 	$(PYTHON) -m venv --clear $(OTHER)
-	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate,kafka,nats,redis,amqp]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
 	$(OTHER)/bin/python -m pytest $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable $(OTHER_TESTS)
 
 # What decides and computes, without servers, models and encoded video.

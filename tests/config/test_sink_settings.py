@@ -35,7 +35,7 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
     house, alarm = settings.sinks.mqtt["house"], settings.sinks.webhook["alarm"]
     assert house.password is not None
     assert house.password.get_secret_value() == "the-password"
-    assert (house.tls, house.host, house.port) == (True, "broker.lan", 8883)
+    assert (house.tls, house.hosts) == (True, [("broker.lan", 8883)])
     assert alarm.token is not None
     assert alarm.token.get_secret_value() == "the-token"
     assert alarm.url == "https://example.net/hook/the-key"
@@ -67,7 +67,22 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
         ("webhook: {a: {url: 'https://h/', secret: the-secret}}", "must be whsec_ and at least 16 bytes in base64"),
         ("webhook: {a: {url: 'https://h/', headers: {'X: Y': the-secret}}}", "sinks.webhook.a.headers"),
         ("webhook: {a: {url: 'https://h/', token: 'file:nowhere'}}", "the file nowhere cannot be read"),
-        ("kafka: {}", "sinks.kafka"),
+        ("kafka: {a: {url: 'kafka://me:the-secret@h'}}", "must be kafka://HOST:PORT,HOST:PORT or, with TLS, kafkas://"),
+        ("kafka: {a: {url: 'kafka://h:1,h:70000'}}", "sinks.kafka.a.url: must be kafka://HOST:PORT,HOST:PORT"),
+        ("kafka: {a: {url: 'kafka://h', topic: 'a b'}}", "sinks.kafka.a.topic"),
+        ("kafka: {a: {url: 'kafka://h', sasl: GSSAPI}}", "sinks.kafka.a.sasl: must be PLAIN or SCRAM-SHA-256 or SCRAM-SHA-512"),
+        ("kafka: {a: {url: 'kafka://h', cloudevents: json}}", "sinks.kafka.a.cloudevents: must be binary or structured"),
+        ("kafka: {a: {url: 'kafka://h', password: the-secret}}", "password: requires a username"),
+        ("nats: {a: {url: 'nats://h/x'}}", "must be nats://HOST:PORT,HOST:PORT or, with TLS, tls://HOST:PORT,HOST:PORT"),
+        ("nats: {a: {url: 'nats://h', ca: x.pem}}", "ca: is valid for tls:// only"),
+        ("nats: {a: {url: 'nats://h', username: me, token: the-secret}}", "token: is valid without a username only"),
+        ("nats: {a: {url: 'nats://h', prefix: 'a.*'}}", "sinks.nats.a.prefix"),
+        ("nats: {a: {url: 'nats://h', cloudevents: binary}}", "sinks.nats.a.cloudevents: must be structured"),
+        ("redis: {a: {url: 'redis://h/x'}}", "url: the path must be the number of a database"),
+        ("redis: {a: {url: 'redis://h,i'}}", "must be redis://HOST:PORT/DB or, with TLS, rediss://HOST:PORT/DB"),
+        ("redis: {a: {url: 'redis://h', max_rows: 0}}", "sinks.redis.a.max_rows"),
+        ("amqp: {a: {url: 'amqp://h/v/w'}}", "must be amqp://HOST:PORT/VHOST or, with TLS, amqps://HOST:PORT/VHOST"),
+        ("amqp: {a: {url: 'amqp://h', exchange: ''}}", "sinks.amqp.a.exchange: must not be empty"),
     ],
 )
 def test_an_invalid_sink_is_reported_with_its_field(line: str, message: str, tmp_path: Path) -> None:
@@ -75,6 +90,36 @@ def test_an_invalid_sink_is_reported_with_its_field(line: str, message: str, tmp
         load(tmp_path, f"  {line}\n")
     assert message in str(error.value)
     assert "the-secret" not in str(error.value)
+
+
+def test_a_message_bus_has_hosts_a_path_and_secrets(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("the-password\n", encoding="utf-8")
+    text = """
+  kafka: {lake: {url: 'kafkas://k1,[::1]:9,k3', username: me, password: 'file:password'}}
+  nats: {one: {url: 'tls://n1:4,n2', token: '${TOKEN}'}}
+  redis: {one: {url: 'rediss://r/3', password: 'file:password'}}
+  amqp: {one: {url: 'amqps://r/%2Fcameras'}}
+"""
+    settings = load(tmp_path, text, TOKEN="the-token")
+    sinks = settings.sinks
+    assert sinks.kafka["lake"].hosts == [("k1", 9093), ("::1", 9), ("k3", 9093)]
+    assert sinks.nats["one"].hosts == [("n1", 4), ("n2", 4222)]
+    assert (sinks.redis["one"].hosts, sinks.redis["one"].path) == ([("r", 6379)], "3")
+    assert (sinks.amqp["one"].hosts, sinks.amqp["one"].path) == ([("r", 5671)], "/cameras")
+    token, password = sinks.nats["one"].token, sinks.kafka["lake"].password
+    assert token is not None
+    assert password is not None
+    assert (token.get_secret_value(), password.get_secret_value()) == ("the-token", "the-password")
+    assert all(sink.tls for _, by_name in sinks for sink in by_name.values())
+    for secret in ("the-password", "the-token"):
+        assert secret not in repr(settings)
+
+
+def test_a_bus_without_its_package_is_refused_with_line_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.config.sinks.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"line 4: sinks\.redis\.a: needs the package redis") as error:
+        load(tmp_path, "  redis:\n    a: {url: 'redis://h'}\n")
+    assert "Run: pip install '.[redis]'" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "{stream}.parquet"])

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 
 from tests.support.buses import BusBroker
 from tests.support.waiting import wait_until
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
-from vision_infer.sink.delivery.carrier import Carrier, CarrierContext
+from vision_infer.sink.delivery.carrier import Carrier, CarrierContext, carrier_of
 from vision_infer.sink.delivery.delivery_sink import Delivery
+from vision_infer.sink.delivery.stream_images import no_image
 
 
-def carrier_of(kind: str, folder: Path, **settings: object) -> Carrier:
+def open_bus(kind: str, folder: Path, **settings: object) -> Carrier:
     """Return the carrier of a sink with these settings."""
     checked = getattr(SinksSettings.model_validate({kind: {"bus": settings}}), kind)["bus"]
-    context = CarrierContext(folder, tuple, lambda _: None, SYSTEM_CLOCK)  # type: ignore[arg-type, return-value]
-    carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(checked, context)
-    return carrier
+    return carrier_of(kind, checked, CarrierContext(folder, tuple, no_image, SYSTEM_CLOCK))
 
 
 class BusSite:
     """A sink that sends to a broker."""
 
     def __init__(self, folder: Path, broker: BusBroker, spool_bytes: int = 16_000_000, **settings: object) -> None:
-        self.carrier = carrier_of(broker.kind, folder, **({"url": broker.url} | settings))
+        self.carrier = open_bus(broker.kind, folder, **({"url": broker.url} | settings))
         self.delivery = Delivery("bus", broker.kind, folder / "spool", spool_bytes, self.carrier)
         self.given = 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sink.bus_site import BusSite, carrier_of
+from tests.sink.bus_site import BusSite, open_bus
 from tests.support.broker import PASSWORD, USER, Authority
 from tests.support.buses import BUSES, BusBroker, RabbitServer
 from tests.support.waiting import wait_until
@@ -200,5 +200,5 @@ def test_a_structured_cloudevent(bus: str, broker: BusBroker, tmp_path: Path) ->
 
 @EACH_BUS
 def test_doctor_reaches_the_broker_and_sends_nothing(bus: str, broker: BusBroker, tmp_path: Path) -> None:
-    assert carrier_of(bus, tmp_path, url=broker.url).check()
+    assert open_bus(bus, tmp_path, url=broker.url).check()
     assert broker.messages() == []

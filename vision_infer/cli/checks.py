@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import EngineError
@@ -16,7 +16,7 @@ from vision_infer.core.finding import Finding, Severity
 from vision_infer.core.packages import EXTRA_OF, install
 
 if TYPE_CHECKING:
-    pass
+    from vision_infer.config.sinks import SinksSettings
 
 GB = 1_000_000_000
 MIN_MEMORY, GOOD_MEMORY = 0.4 * GB, 1.5 * GB
@@ -234,6 +234,27 @@ def check_clock() -> Iterator[Finding]:
         yield Finding(
             "clock", "warning", text, "Run timedatectl set-ntp true, in a container or virtual machine on the host.", facts
         )
+
+
+def check_sinks(sinks: SinksSettings) -> Iterator[Finding]:
+    """Connect to the brokers and message buses of the configuration, without sending anything."""
+    from vision_infer.core.clock import SYSTEM_CLOCK
+    from vision_infer.sink.delivery.carrier import CarrierContext, UndeliveredError, carrier_of
+    from vision_infer.sink.delivery.stream_images import no_image
+
+    with TemporaryDirectory() as folder:
+        context = CarrierContext(Path(folder), tuple, no_image, SYSTEM_CLOCK)
+        for kind, name, settings in [(kind, *item) for kind, by_name in sinks for item in by_name.items()]:
+            shown = f"{kind} {name}"
+            try:
+                reached = carrier_of(kind, settings, context).check()
+            except UndeliveredError as error:
+                yield Finding("sink", "error", f"{shown}: {error.message}", error.hint)
+            except ImportError as error:
+                yield Finding("sink", "error", f"{shown} needs the package {error.name}", install(EXTRA_OF[error.name or ""]))
+            else:
+                text = "connected" if reached else "not checked: only rows show whether the receiver accepts them"
+                yield Finding("sink", "ok" if reached else "note", f"{shown}: {text}")
 
 
 def check_home() -> Iterator[Finding]:

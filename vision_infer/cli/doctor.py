@@ -30,7 +30,7 @@ def doctor_command(
         list[str] | None,
         Argument(
             metavar="[CONFIG.yaml|URL]...",
-            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras and its preview port.",
+            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras, sinks and preview port.",
         ),
     ] = None,
     discover: Annotated[
@@ -92,6 +92,7 @@ def _check(
         yield from camera_checks.check_cameras(urls, live, seconds)
     if discover:
         yield from camera_checks.check_network(DISCOVERY_S, settings, login)
+    yield from checks.check_sinks(settings.sinks)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()

@@ -17,7 +17,7 @@ class Finding:
 
     area: str
     """The area: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home``, ``preview``,
-    ``network`` or ``camera``."""
+    ``network``, ``camera`` or ``sink``."""
     severity: Severity
     text: str
     """One line, without secrets."""

@@ -166,7 +166,7 @@ def _reload(service: Service | Workers, start: Start, watch: FileWatch) -> None:
 
 
 def _sink_names(settings: ServeSettings) -> list[str]:
-    return [f"mqtt.{name}" for name in settings.sinks.mqtt] + [f"webhook.{name}" for name in settings.sinks.webhook]
+    return [f"{kind}.{name}" for kind, by_name in settings.sinks for name in by_name]
 
 
 def drain(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The sinks of results, events and states: brokers, webhooks and files. All streams share them."""
+"""The sinks of results, events and states: brokers, message buses, webhooks and files. All streams share them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from vision_infer.config.serve import ResultsSettings
@@ -26,7 +25,7 @@ from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
 from vision_infer.sink.archive.parquet_log import ParquetLog
 from vision_infer.sink.archive.rotation import Rotation
-from vision_infer.sink.delivery.carrier import Carrier, CarrierContext, SinkStatus
+from vision_infer.sink.delivery.carrier import Carrier, CarrierContext, SinkStatus, carrier_of
 from vision_infer.sink.delivery.delivery_sink import GOODBYE_S, Delivery
 from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 from vision_infer.sink.sink import Written
@@ -113,8 +112,7 @@ class SinkSet:
         spool = self._spool(kind, name)
         size = round(settings.spool_mb * 1e6)
         context = CarrierContext(spool, partial(self._subscribed, settings), self._request_image, self._clock, self._worker)
-        # The module of a kind is named like its section of the settings.
-        carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(settings, context)
+        carrier = carrier_of(kind, settings, context)
         return _Sender(settings, Delivery(name, kind, spool, size, carrier, self._clock), carrier)
 
     def _subscribed(self, settings: SinkSettings) -> list[StreamSnapshot]:

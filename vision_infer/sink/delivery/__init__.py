@@ -1,1 +1,1 @@
-"""Delivery to other systems: a queue on the disk, and the transports MQTT and webhook."""
+"""Delivery to other systems: a queue on the disk, and the transports: MQTT, message buses and webhook."""

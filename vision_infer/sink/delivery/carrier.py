@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from vision_infer.config.sinks import SinkSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.sink.delivery.stream_images import ImageRequest
@@ -143,6 +145,12 @@ class Carrier(Protocol):
     def close(self) -> None:
         """Disconnect, without waiting long."""
         ...
+
+
+def carrier_of(kind: str, settings: SinkSettings, context: CarrierContext) -> Carrier:
+    """Return the carrier of a sink, not connected yet. The module of a kind is named like its section of the settings."""
+    carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(settings, context)
+    return carrier
 
 
 @dataclass(frozen=True, slots=True)

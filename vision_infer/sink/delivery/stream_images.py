@@ -18,6 +18,15 @@ class ImageRequest(Protocol):
         """Give the request up."""
 
 
+def no_image(stream: str) -> ImageRequest:
+    """Have no image of any stream: for a carrier that is only checked.
+
+    Raises:
+        LookupError: Always.
+    """
+    raise LookupError(stream)
+
+
 class StreamImages:
     """Requests an image of each stream every ``interval_s`` seconds.
 

@@ -20,7 +20,7 @@ class SinkAnswer(ApiModel):
     """The status of a sink."""
 
     name: str
-    kind: Literal["jsonl", "parquet", "mqtt", "webhook"]
+    kind: Literal["jsonl", "parquet", "mqtt", "webhook", "kafka", "nats", "redis", "amqp"]
     connected: bool = Field(
         description="Whether the sink works: the receiver accepted the last record; for files: they can be written."
     )
@@ -35,7 +35,7 @@ class SinkAnswer(ApiModel):
 
 @router.get("/sinks", responses=problems())
 def list_sinks(context: Shared) -> list[SinkAnswer]:
-    """List all sinks: result files, brokers and webhooks."""
+    """List all sinks: result files, brokers, message buses and webhooks."""
     return [_answer(status) for status in context.backend.sinks()]
 
 
