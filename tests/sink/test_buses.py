@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.sink.bus_site import BusSite, open_bus
 from tests.support.broker import PASSWORD, USER, Authority
-from tests.support.buses import BUSES, BusBroker, RabbitServer
+from tests.support.buses import BUSES, BusBroker, KafkaCluster, NatsServer, RabbitServer, RedisServer
+from tests.support.free_port import free_port
 from tests.support.waiting import wait_until
+from vision_infer.sink.delivery.carrier import Record, UndeliveredError
 
 EACH_BUS = pytest.mark.parametrize("bus", sorted(BUSES))
 SERVERS = ["amqp", "nats", "redis"]
@@ -202,3 +207,166 @@ def test_a_structured_cloudevent(bus: str, broker: BusBroker, tmp_path: Path) ->
 def test_doctor_reaches_the_broker_and_sends_nothing(bus: str, broker: BusBroker, tmp_path: Path) -> None:
     assert open_bus(bus, tmp_path, url=broker.url).check()
     assert broker.messages() == []
+
+
+@EACH_BUS
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_doctor_explains_a_broker_that_cannot_be_reached(bus: str, host: str, tmp_path: Path) -> None:
+    where = f"{host}:{free_port()}"
+    with pytest.raises(UndeliveredError) as error:
+        open_bus(bus, tmp_path, url=f"{BUSES[bus].scheme}://{where}").check()
+    assert error.value.message.startswith(f"{where}: ")
+    expected = "efused" if host == "127.0.0.1" else "esolve" if bus == "kafka" else "unknown host"
+    assert expected in error.value.message
+
+
+def test_a_nats_server_without_tls_gets_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = b""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            nonlocal received
+            client = server.accept()[0]
+            with client:
+                client.sendall(b'INFO {"server_id": "x", "version": "2.10.0", "headers": true, "auth_required": true}\r\n')
+                client.settimeout(5)
+                with suppress(OSError):
+                    while data := client.recv(4096):
+                        received += data
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UndeliveredError, match="the server does not use TLS"):
+            open_bus("nats", tmp_path, url=url, username=USER, password=PASSWORD).check()
+        thread.join()
+    assert PASSWORD.encode() not in received
+
+
+def test_a_token_opens_nats(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "broker", more=('authorization { token: "a-secret-token" }',), has_stream=False) as broker:
+        wrong = open_bus("nats", tmp_path, url=broker.url, token="another-secret-token")
+        with pytest.raises(UndeliveredError, match="NATS refused the connection: wrong login. Check token") as error:
+            wrong.check()
+        assert "secret" not in str(error.value)
+        right = open_bus("nats", tmp_path, url=broker.url, token="a-secret-token")
+        with pytest.raises(UndeliveredError, match=r"no JetStream stream stores the subjects vision-infer\.>"):
+            right.check()
+
+
+def test_nats_without_a_stream_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.MAX_WAIT_S", 0.1)
+    with NatsServer(tmp_path / "broker", has_stream=False) as broker:
+        site = BusSite(tmp_path, broker)
+        site.give(5)
+        site.wait_error("no JetStream stream stores the subjects vision-infer.>")
+        broker.add_stream()
+        site.wait_sent()
+        assert broker.numbers() == [1, 2, 3, 4, 5]
+        site.delivery.close()
+
+
+def test_nats_stores_a_repeated_row_once(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "broker") as broker:
+        carrier = open_bus("nats", tmp_path, url=broker.url)
+        carrier.open("spool")
+        rows = [Record(number, 1, "detections", "door", f'{{"stream": "door", "number": {number}}}') for number in (1, 2)]
+        carrier.deliver(rows)
+        carrier.deliver(rows)
+        assert [message.row["number"] for message in broker.messages()] == [1, 2]
+        carrier.close()
+
+
+def test_a_row_that_is_too_large_for_nats_does_not_block_others(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "broker", more=("max_payload: 4096",)) as broker:
+        site = BusSite(tmp_path, broker)
+        site.give(3)
+        site.delivery.put("detections", "door", lambda: '{"stream": "door", "number": 0, "x": "%s"}' % ("x" * 5000))
+        site.give(3)
+        site.wait_sent()
+        assert site.delivery.status().dropped == {"rejected_too_large": 1}
+        assert broker.numbers() == [1, 2, 3, 4, 5, 6]
+        site.delivery.close()
+
+
+def test_a_redis_key_of_another_type_is_reported(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "broker") as broker:
+        with broker.client() as client:
+            client.set("vision-infer:door", "text")
+        site = BusSite(tmp_path, broker)
+        site.give(3, streams=("yard", "door"))
+        error = site.wait_error("WRONGTYPE")
+        assert "number" not in error, "it has no rows"
+        with broker.client() as client:
+            assert not client.exists("vision-infer:yard"), "a delivery is all or nothing"
+        site.delivery.close(0.1)
+
+
+def test_redis_keeps_a_maximum_of_rows(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "broker") as broker:
+        site = BusSite(tmp_path, broker, max_rows=200)
+        site.give(2000)
+        site.wait_sent()
+        numbers = broker.numbers()
+        assert numbers[-1] == 2000
+        assert 200 <= len(numbers) < 500, "the maximum is approximate"
+        site.delivery.close()
+
+
+def test_an_exchange_without_a_queue_loses_nothing(rabbit: RabbitServer, tmp_path: Path) -> None:
+    with pytest.raises(UndeliveredError, match="the exchange nowhere does not exist"):
+        open_bus("amqp", tmp_path, url=rabbit.url, exchange="nowhere").check()
+    rabbit.clear()
+    site = BusSite(tmp_path, rabbit, prefix="unbound")
+    site.give(2)
+    assert "Bind a queue to it with the routing key unbound.#" in site.wait_error("the exchange amq.topic has no queue")
+    assert site.delivery.status().waiting == 2
+    site.delivery.close(0.1)
+    with pytest.raises(UndeliveredError, match="the broker refused a command: opening the virtual host nowhere. Check"):
+        open_bus("amqp", tmp_path, url=f"{rabbit.url}/nowhere").check()
+
+
+@pytest.mark.parametrize("bus", ["amqp", "kafka"])
+def test_a_binary_cloudevent(bus: str, broker: BusBroker, tmp_path: Path) -> None:
+    site = BusSite(tmp_path, broker, cloudevents="binary")
+    site.give()
+    site.wait_sent()
+    (message,) = broker.messages()
+    prefix = {"amqp": "cloudEvents:", "kafka": "ce_"}[bus]
+    attributes = {name.removeprefix(prefix): value for name, value in message.headers.items() if name.startswith(prefix)}
+    assert attributes.pop("time").endswith("Z")
+    assert attributes == {
+        "specversion": "1.0",
+        "id": message.id,
+        "source": "/vision-infer/door",
+        "type": "vision-infer.detections",
+        "subject": "door",
+    } | ({"partitionkey": "door"} if bus == "kafka" else {})
+    assert message.body == {"id": message.id, "stream": "door", "number": 1}
+    assert message.content_type == "application/json"
+    site.delivery.close()
+
+
+def test_a_missing_kafka_topic_is_reported(tmp_path: Path) -> None:
+    with KafkaCluster(tmp_path / "broker") as cluster:
+        cluster.hide_topic("nowhere")
+        with pytest.raises(UndeliveredError, match="the topic nowhere does not exist"):
+            open_bus("kafka", tmp_path, url=cluster.url, topic="nowhere").check()
+
+
+def test_a_row_that_is_too_large_for_kafka_does_not_block_others(tmp_path: Path) -> None:
+    with KafkaCluster(tmp_path / "broker") as broker:
+        site = BusSite(tmp_path, broker)
+        site.give(3)
+        site.delivery.put("detections", "door", lambda: '{"stream": "door", "number": 0, "x": "%s"}' % ("x" * 1_200_000))
+        site.give(3)
+        site.wait_sent()
+        assert site.delivery.status().dropped == {"rejected_too_large": 1}
+        assert broker.numbers() == [1, 2, 3, 4, 5, 6]
+        site.delivery.close()
+
+
+def test_kafka_sends_the_user_and_password_with_sasl(tmp_path: Path) -> None:
+    options = open_bus("kafka", tmp_path, url="kafkas://h", username="me", password="x", sasl="SCRAM-SHA-512")._options()  # type: ignore[attr-defined]
+    expected = {"security.protocol": "sasl_ssl", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "me", "sasl.password": "x"}
+    assert expected.items() <= options.items()

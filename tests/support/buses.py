@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -73,7 +73,7 @@ class BusBroker:
         self._log = folder / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> BusBroker:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -149,7 +149,7 @@ class RedisServer(BusBroker):
         if self.tls is not None:
             port = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", str(self.tls[0])]
             port += ["--tls-key-file", str(self.tls[1]), "--tls-auth-clients", "no", "--tls-ca-cert-dir", "/etc/ssl/certs"]
-        users = ["--user", USER, "on", f">{PASSWORD}", f"~{PREFIX}*", "+xadd", "+multi", "+exec", "+@connection", "--requirepass", PASSWORD]
+        users = ["--user", USER, "on", f">{PASSWORD}", f"~{PREFIX}*", "+xadd", "+xlen", "+multi", "+exec", "+@connection", "--requirepass", PASSWORD]
         disk = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", str(self.folder)]
         return [self.program, "--bind", "127.0.0.1", *port, *disk, *(users if self.users else [])]
 
@@ -175,7 +175,17 @@ class NatsServer(BusBroker):
     """NATS with JetStream and one stream for all subjects."""
 
     kind, scheme, tls_scheme, program = "nats", "nats", "tls", "nats-server"
-    has_stream = True
+
+    def __init__(
+        self,
+        folder: Path,
+        tls: tuple[Path, Path] | None = None,
+        users: bool = False,
+        more: tuple[str, ...] = (),
+        has_stream: bool = True,
+    ) -> None:
+        super().__init__(folder, tls, users)
+        self._more, self._has_stream = more, has_stream
 
     def command(self) -> list[str]:
         lines = [f"listen: 127.0.0.1:{self.port}", f'jetstream {{ store_dir: "{self.folder}" }}']
@@ -184,7 +194,7 @@ class NatsServer(BusBroker):
         if self.users:
             lines.append(f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}')
         file = self.folder / "nats.conf"
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        file.write_text("\n".join([*lines, *self._more]) + "\n", encoding="utf-8")
         return [self.program, "--config", str(file)]
 
     def run(self, use: Callable[[Any], Any]) -> Any:
@@ -207,8 +217,12 @@ class NatsServer(BusBroker):
         return asyncio.run(connected())
 
     def prepare(self) -> None:
-        if self.has_stream:
-            self.run(lambda client: client.jetstream().add_stream(name="rows", subjects=[f"{PREFIX}.>"]))
+        if self._has_stream:
+            self.add_stream()
+
+    def add_stream(self) -> None:
+        """Create the stream."""
+        self.run(lambda client: client.jetstream().add_stream(name="rows", subjects=[f"{PREFIX}.>"]))
 
     def messages(self) -> list[Arrived]:
         async def read(client: Any) -> list[Arrived]:
@@ -263,6 +277,10 @@ class KafkaCluster(BusBroker):
     def start(self) -> None:
         self._lib.rd_kafka_mock_broker_set_up(self._cluster, 1)
 
+    def hide_topic(self, name: str) -> None:
+        """Answer that a topic is unknown."""
+        self._lib.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), 3)
+
     def kill(self) -> None:
         self._lib.rd_kafka_mock_broker_set_down(self._cluster, 1)
 
@@ -291,7 +309,6 @@ class RabbitServer(BusBroker):
     """RabbitMQ, with a durable queue that is bound to the exchange ``amq.topic``."""
 
     kind, scheme, tls_scheme, program = "amqp", "amqp", "amqps", "/usr/lib/rabbitmq/bin/rabbitmq-server"
-    has_queue = True
 
     def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
         super().__init__(folder, tls, users)
@@ -354,8 +371,7 @@ class RabbitServer(BusBroker):
             queue = await channel.declare_queue("rows", durable=True)
             await queue.bind("amq.topic", f"{PREFIX}.#")
 
-        if self.has_queue:
-            self.run(bind)
+        self.run(bind)
 
     def clear(self) -> None:
         """Delete all messages."""

@@ -103,7 +103,9 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
         if isinstance(error, problems.AuthenticationError | problems.ProbableAuthenticationError):
             hint = "Check username and password."
             return UndeliveredError(f"{self._where}: the broker refused the connection: wrong login", hint, patient=True)
-        if isinstance(error, problems.ConnectionClosed | problems.AMQPChannelError):
+        if isinstance(error, problems.InvalidFrameError):  # the library expects OpenOk, and drops the reason
+            text = f"opening the virtual host {self._settings.path or '/'}"
+        if isinstance(error, problems.ConnectionClosed | problems.AMQPChannelError | problems.InvalidFrameError):
             hint = "Check the virtual host, and the permissions of the user."
             return UndeliveredError(f"{self._where}: the broker refused a command: {text}", hint, patient=True)
         return self._unreachable(error)

@@ -7,7 +7,9 @@ mode; both get the structured mode, the JSON event format.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -111,13 +113,15 @@ class BusCarrier(Generic[_Bus]):
             return problem
         if isinstance(error, TimeoutError):
             return UndeliveredError(f"{self._where}: no answer within {self.connect_s:g} s", "Check host, port and TLS.")
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, socket.gaierror):
+        causes = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        if any(isinstance(cause, socket.gaierror) for cause in causes):
             return UndeliveredError(f"{self._where}: unknown host")
-        reason = " ".join(str(getattr(cause, "strerror", None) or error or type(error).__name__).split())
-        hint = "Check that the port uses TLS." if self._settings.tls and isinstance(cause, ConnectionResetError) else ""
+        number = next((cause.errno for cause in reversed(causes) if isinstance(cause, OSError) and cause.errno), None)
+        # The text of asyncio repeats the address only.
+        reason = os.strerror(number) if number else " ".join((str(error) or type(error).__name__).split())
+        hint = "Check that the port uses TLS." if self._settings.tls and number in (None, errno.ECONNRESET) else ""
         return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
 
 

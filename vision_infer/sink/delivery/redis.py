@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from vision_infer.config.sinks import RedisSettings
@@ -25,7 +26,8 @@ class RedisCarrier(BusCarrier[RedisSettings]):
     """Adds each record to the key ``PREFIX:STREAM`` with ``XADD``; records without a stream to ``PREFIX``.
 
     The fields of an entry are ``id``, ``kind``, ``stream``, ``content-type`` and ``row``. All records of a delivery are one
-    transaction, so that Redis adds all of them or none.
+    transaction, so that Redis adds all of them or none. It does so even for a key of another type, because the types are checked
+    before: Redis checks them while it runs the transaction, and does not undo the other commands.
     """
 
     def __init__(self, settings: RedisSettings, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -33,6 +35,8 @@ class RedisCarrier(BusCarrier[RedisSettings]):
         self._clock = clock
         self._client: Any = None
         self._used_ns = 0
+        self._checked: set[str] = set()
+        """The keys whose type this connection has checked."""
 
     def open(self, name: str) -> bool:
         """Connect and log in."""
@@ -42,6 +46,7 @@ class RedisCarrier(BusCarrier[RedisSettings]):
 
         self.close()
         self._name = name
+        self._checked.clear()
         settings = self._settings
         (host, port) = settings.hosts[0]
         tls: dict[str, object] = {}
@@ -66,13 +71,15 @@ class RedisCarrier(BusCarrier[RedisSettings]):
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Add the records."""
-        settings = self._settings
         with self._client.pipeline(transaction=True) as entries:
             for record in records:
                 message = self._message(record)
-                key = f"{settings.prefix}:{message.stream}" if message.stream else settings.prefix
+                key = f"{self._settings.prefix}:{message.stream}" if message.stream else self._settings.prefix
+                if key not in self._checked:
+                    self._call(partial(self._client.xlen, key))
+                    self._checked.add(key)
                 fields = message.headers | {"content-type": message.content_type, "row": message.body}
-                entries.xadd(key, fields, maxlen=settings.max_rows, approximate=True)
+                entries.xadd(key, fields, maxlen=self._settings.max_rows, approximate=True)
             self._call(entries.execute)
 
     def _call(self, command: Callable[[], object]) -> None:
@@ -92,7 +99,7 @@ class RedisCarrier(BusCarrier[RedisSettings]):
             hint = "Check username and password."
             return UndeliveredError(f"{self._where}: Redis refused the connection: wrong user or password", hint, patient=True)
         if isinstance(error, problems.NoPermissionError):
-            hint = f"Allow this user +xadd +ping on the keys {self._settings.prefix}*."
+            hint = f"Allow this user +xadd +xlen +multi +exec +@connection on the keys {self._settings.prefix}*."
             return UndeliveredError(f"{self._where}: Redis refused a command: {text}", hint, patient=True)
         if isinstance(error, problems.TimeoutError):
             return UndeliveredError(f"{self._where}: no answer in time", "Check host, port and TLS.")
