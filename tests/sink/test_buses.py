@@ -246,7 +246,7 @@ def test_a_nats_server_without_tls_gets_no_password(tmp_path: Path, monkeypatch:
 def test_a_token_opens_nats(tmp_path: Path) -> None:
     with NatsServer(tmp_path / "broker", more=('authorization { token: "a-secret-token" }',), has_stream=False) as broker:
         wrong = open_bus("nats", tmp_path, url=broker.url, token="another-secret-token")
-        with pytest.raises(UndeliveredError, match="NATS refused the connection: wrong login. Check token") as error:
+        with pytest.raises(UndeliveredError, match=r"NATS refused the connection: wrong login\. Check token") as error:
             wrong.check()
         assert "secret" not in str(error.value)
         right = open_bus("nats", tmp_path, url=broker.url, token="a-secret-token")
@@ -322,7 +322,7 @@ def test_an_exchange_without_a_queue_loses_nothing(rabbit: RabbitServer, tmp_pat
     assert "Bind a queue to it with the routing key unbound.#" in site.wait_error("the exchange amq.topic has no queue")
     assert site.delivery.status().waiting == 2
     site.delivery.close(0.1)
-    with pytest.raises(UndeliveredError, match="the broker refused a command: opening the virtual host nowhere. Check"):
+    with pytest.raises(UndeliveredError, match=r"opening the virtual host nowhere\. Check"):
         open_bus("amqp", tmp_path, url=f"{rabbit.url}/nowhere").check()
 
 

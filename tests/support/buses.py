@@ -108,7 +108,9 @@ class BusBroker:
     def start(self) -> None:
         """Start the server; return when it accepts connections."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True)
+            self._process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True
+            )
         wait_until(self._listens, lambda: f"{self.program} listens: {self._log.read_text(errors='replace')[-2000:]}")
         self.prepare()
 
@@ -149,7 +151,8 @@ class RedisServer(BusBroker):
         if self.tls is not None:
             port = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", str(self.tls[0])]
             port += ["--tls-key-file", str(self.tls[1]), "--tls-auth-clients", "no", "--tls-ca-cert-dir", "/etc/ssl/certs"]
-        users = ["--user", USER, "on", f">{PASSWORD}", f"~{PREFIX}*", "+xadd", "+xlen", "+multi", "+exec", "+@connection", "--requirepass", PASSWORD]
+        rights = f"~{PREFIX}* +xadd +xlen +multi +exec +@connection"
+        users = f"--requirepass {PASSWORD} --user {USER} on >{PASSWORD} {rights}".split()
         disk = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", str(self.folder)]
         return [self.program, "--bind", "127.0.0.1", *port, *disk, *(users if self.users else [])]
 
@@ -422,13 +425,16 @@ class TlsPort:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, raw: socket.socket) -> None:
-        with suppress(OSError), self._context.wrap_socket(raw, server_side=True) as client:
-            with socket.create_connection(("127.0.0.1", self._plain_port)) as broker:
-                while True:  # a request and its answer, each after its length
-                    for source, target in ((client, broker), (broker, client)):
-                        length = _exactly(source, 4)
-                        body = _exactly(source, int.from_bytes(length, "big"))
-                        target.sendall(length + (body.replace(self._plain, self._own) if source is broker else body))
+        with (
+            suppress(OSError),
+            self._context.wrap_socket(raw, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", self._plain_port)) as broker,
+        ):
+            while True:  # a request and its answer, each after its length
+                for source, target in ((client, broker), (broker, client)):
+                    length = _exactly(source, 4)
+                    body = _exactly(source, int.from_bytes(length, "big"))
+                    target.sendall(length + (body.replace(self._plain, self._own) if source is broker else body))
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

@@ -294,7 +294,7 @@ class ServeSettings(InferenceSettings):
         default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="Result files, in addition to WebSocket and SSE.")
-    sinks: SinksSettings = Field(default=SinksSettings(), description="Destinations of results: MQTT, message buses and web hooks.")
+    sinks: SinksSettings = Field(default=SinksSettings(), description="Destinations of results: MQTT, message buses, web hooks.")
     cost: CostSettings = Field(default=CostSettings(), description="The price of the machine.")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")

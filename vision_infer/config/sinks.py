@@ -245,9 +245,7 @@ class RedisSettings(BusSettings):
     url: Annotated[str, AfterValidator(_broker_url("redis", "rediss", path="DB"))] = Field(
         max_length=4096, description="The URL: redis://HOST:PORT/DB (default 6379, 0) or, with TLS, rediss://HOST:PORT/DB."
     )
-    prefix: str = Field(
-        default="vision-infer", pattern=_PREFIX, max_length=200, description="The prefix of keys: PREFIX:STREAM."
-    )
+    prefix: str = Field(default="vision-infer", pattern=_PREFIX, max_length=200, description="The prefix of keys: PREFIX:STREAM.")
     max_rows: int | None = Field(
         default=100_000,
         ge=1,

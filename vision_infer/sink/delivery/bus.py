@@ -152,9 +152,7 @@ class LoopBusCarrier(BusCarrier[_Bus]):
         if runner is not None:
             runner.close()
 
-    async def _in_order(
-        self, records: Sequence[Record], send: Callable[[BusMessage], Coroutine[Any, Any, None]]
-    ) -> None:
+    async def _in_order(self, records: Sequence[Record], send: Callable[[BusMessage], Coroutine[Any, Any, None]]) -> None:
         """Send records: the streams concurrently, and those of one stream one after another.
 
         Raises:

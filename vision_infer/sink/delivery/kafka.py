@@ -84,7 +84,8 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             tls_context(self._where, settings.ca)  # reports a file that cannot be read
             options["ssl.ca.location"] = "probe" if settings.ca is None else str(settings.ca)
         if settings.username is not None:
-            options |= {"sasl.mechanism": settings.sasl, "sasl.username": settings.username, "sasl.password": self._password or ""}
+            options |= {"sasl.mechanism": settings.sasl, "sasl.username": settings.username}
+            options |= {"sasl.password": self._password or ""}
         return options
 
     def _on_error(self, error: Any) -> None:
@@ -128,10 +129,14 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
                 break
         if failed:
             raise self._problem(failed[0])
-        if missing and self._reported is not None:
-            raise self._problem(self._reported)
         if missing:
-            raise self._unacknowledged()
+            raise self._lost() if self._all_down else self._unacknowledged()
+
+    def _lost(self) -> Exception:
+        """Return the reason why no broker can be reached."""
+        if self._reported is not None:
+            return self._problem(self._reported)
+        return UndeliveredError(f"{self._where}: the connection is lost")
 
     def _problem(self, error: Any) -> Exception:
         from confluent_kafka import KafkaError
@@ -158,9 +163,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
         """Notice that all brokers are down."""
         self._producer.poll(0)
         if self._all_down:
-            raise UndeliveredError(f"{self._where}: the connection is lost") if self._reported is None else self._problem(
-                self._reported
-            )
+            raise self._lost()
 
     def close(self) -> None:
         """Disconnect, and drop what was not acknowledged; the spool still has it."""

@@ -44,7 +44,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             try:
                 self._run(self._connect(host, port, tls), 3 * self.connect_s)
                 return True
-            except Exception as error:  # noqa: BLE001 - the library also raises exceptions of the parser
+            except Exception as error:
                 self.close()
                 if number == len(self._settings.hosts):
                     raise self._problem(error) from error
