@@ -160,9 +160,11 @@ class RedisServer(BusBroker):
         """Return a client that may do everything."""
         import redis
 
-        tls = {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False} if self.tls is not None else {}
+        tls: dict[str, Any] = {}
+        if self.tls is not None:
+            tls = {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
         password = PASSWORD if self.users else None
-        return redis.Redis(port=self.port, password=password, decode_responses=True, **tls)  # type: ignore[arg-type]
+        return redis.Redis(port=self.port, password=password, decode_responses=True, **tls)
 
     def messages(self) -> list[Arrived]:
         found = []
@@ -208,10 +210,10 @@ class NatsServer(BusBroker):
         if self.tls is not None:
             tls = ssl.create_default_context()
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        login = {"user": USER, "password": PASSWORD} if self.users else {}
+        login: dict[str, Any] = {"user": USER, "password": PASSWORD} if self.users else {}
 
         async def connected() -> Any:
-            client = await nats.connect(self.url, tls=tls, **login)  # type: ignore[arg-type]
+            client = await nats.connect(self.url, tls=tls, **login)
             try:
                 return await use(client)
             finally:
@@ -296,7 +298,7 @@ class KafkaCluster(BusBroker):
         consumer.assign([TopicPartition(PREFIX, number, 0) for number in range(self.partitions)])
         found, ended = [], 0
         while ended < self.partitions:
-            message = consumer.poll(10)
+            message: Any = consumer.poll(10)
             assert message is not None
             if message.error():
                 ended += 1
@@ -358,7 +360,7 @@ class RabbitServer(BusBroker):
         if self.tls is not None:
             tls = ssl.create_default_context()
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        login = {"login": USER, "password": PASSWORD} if self.users else {}
+        login: dict[str, Any] = {"login": USER, "password": PASSWORD} if self.users else {}
 
         async def connected() -> Any:
             connection = await aio_pika.connect(
@@ -447,7 +449,7 @@ def _exactly(source: socket.socket, count: int) -> bytes:
     return data
 
 
-BUSES: dict[str, Callable[..., BusBroker]] = {
+BUSES: dict[str, type[BusBroker]] = {
     "amqp": RabbitServer,
     "kafka": KafkaCluster,
     "nats": NatsServer,

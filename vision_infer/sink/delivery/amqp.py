@@ -79,7 +79,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
         await self._exchange.publish(
             aio_pika.Message(
                 message.body,
-                headers=message.headers,  # type: ignore[arg-type]
+                headers=dict(message.headers),
                 content_type=message.content_type,
                 message_id=message.id,
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,

@@ -74,6 +74,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
 
             return None if secret is None else reveal
 
+        limit: Any = self.connect_s  # the library declares whole seconds and accepts all
         await client.connect(
             f"{'nats' if tls is None else 'tls'}://{f'[{host}]' if ':' in host else host}:{port}",
             name="vision-infer",
@@ -81,7 +82,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             closed_cb=note_loss,
             disconnected_cb=note_loss,
             allow_reconnect=False,
-            connect_timeout=self.connect_s,
+            connect_timeout=limit,
             tls=tls,
             user=self._settings.username,
             password=encrypted(self._password),

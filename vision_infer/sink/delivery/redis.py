@@ -49,7 +49,7 @@ class RedisCarrier(BusCarrier[RedisSettings]):
         self._checked.clear()
         settings = self._settings
         (host, port) = settings.hosts[0]
-        tls: dict[str, object] = {}
+        tls: dict[str, Any] = {}
         if settings.tls:
             tls_context(self._where, settings.ca)  # reports a file that cannot be read
             ca = None if settings.ca is None else str(settings.ca)
@@ -64,7 +64,7 @@ class RedisCarrier(BusCarrier[RedisSettings]):
             socket_connect_timeout=self.connect_s,
             socket_timeout=self.acknowledge_s,
             retry=Retry(NoBackoff(), 0),
-            **tls,  # type: ignore[arg-type]
+            **tls,
         )
         self._call(self._client.ping)
         return True
