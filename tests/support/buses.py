@@ -267,11 +267,11 @@ class KafkaCluster(BusBroker):
         self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, 1))
         self._plain_port = int(self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().rpartition(":")[2])
         self._lib.rd_kafka_mock_topic_create(self._cluster, PREFIX.encode(), self.partitions, 1)
-        self._tls_port: TlsPort | None = None
+        self._tls_port: KafkaPort | None = None
         if tls is None:
             self.port = self._plain_port
         else:
-            self._tls_port = TlsPort(tls, self.port, self._plain_port)
+            self._tls_port = KafkaPort(tls, self.port, self._plain_port, users)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._tls_port is not None:
@@ -400,10 +400,18 @@ class RabbitServer(BusBroker):
         return found
 
 
-class TlsPort:
-    """A port with TLS in front of a Kafka broker without. In what the broker answers, its port is replaced by this one."""
+class KafkaPort:
+    """A port with TLS in front of a Kafka broker without. In what the broker answers, its port is replaced by this one.
 
-    def __init__(self, tls: tuple[Path, Path], port: int, plain_port: int) -> None:
+    Args:
+        tls: The certificate and the key.
+        port: The port.
+        plain_port: The port of the broker.
+        users: Whether clients must log in with SASL PLAIN, which this port does in place of the broker.
+    """
+
+    def __init__(self, tls: tuple[Path, Path], port: int, plain_port: int, users: bool) -> None:
+        self._users = users
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*tls)
         self._own = b"127.0.0.1" + port.to_bytes(4, "big")
@@ -432,11 +440,41 @@ class TlsPort:
             self._context.wrap_socket(raw, server_side=True) as client,
             socket.create_connection(("127.0.0.1", self._plain_port)) as broker,
         ):
-            while True:  # a request and its answer, each after its length
-                for source, target in ((client, broker), (broker, client)):
-                    length = _exactly(source, 4)
-                    body = _exactly(source, int.from_bytes(length, "big"))
-                    target.sendall(length + (body.replace(self._plain, self._own) if source is broker else body))
+            logged_in = not self._users
+            while True:
+                request = _frame(client)
+                kind, correlation = int.from_bytes(request[:2], "big"), request[4:8]
+                if kind == _SASL_HANDSHAKE:
+                    answer = correlation + bytes(2) + (1).to_bytes(4, "big") + b"\0\5PLAIN"
+                elif kind == _SASL_AUTHENTICATE:
+                    logged_in = request.endswith(f"\0{USER}\0{PASSWORD}".encode())
+                    answer = correlation + (0 if logged_in else 58).to_bytes(2, "big") + b"\xff\xff" + bytes(4)
+                elif logged_in or kind == _API_VERSIONS:
+                    broker.sendall(len(request).to_bytes(4, "big") + request)
+                    answer = _frame(broker).replace(self._plain, self._own)
+                    if kind == _API_VERSIONS and self._users:
+                        answer = _with_sasl(answer)
+                else:
+                    return
+                client.sendall(len(answer).to_bytes(4, "big") + answer)
+
+
+_SASL_HANDSHAKE, _API_VERSIONS, _SASL_AUTHENTICATE = 17, 18, 36
+
+
+def _with_sasl(answer: bytes) -> bytes:
+    """Add the two requests of SASL to the requests that a broker supports (ApiVersions, version 0)."""
+    if any(answer[4:6]):  # the mock cluster does not know a newer version
+        return answer
+    added = ((_SASL_HANDSHAKE, 1), (_SASL_AUTHENTICATE, 0))
+    count = int.from_bytes(answer[6:10], "big") + len(added)
+    entries = b"".join(kind.to_bytes(2, "big") + bytes(2) + newest.to_bytes(2, "big") for kind, newest in added)
+    return answer[:6] + count.to_bytes(4, "big") + entries + answer[10:]
+
+
+def _frame(source: socket.socket) -> bytes:
+    """Return a request or an answer without its length."""
+    return _exactly(source, int.from_bytes(_exactly(source, 4), "big"))
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:
