@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.buses import RedisServer
+from tests.support.free_port import free_port
 from vision_infer.cli import camera_checks, checks, doctor
 from vision_infer.cli.app import app
+from vision_infer.config.serve_file import load_settings
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size
@@ -42,6 +45,38 @@ def test_the_json_report_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [(one["area"], one["facts"]["failed_at"]) for one in errors] == [("camera", "name")]
     engines = {one["facts"]["engine"] for one in found["findings"] if one["area"] == "runtime"}
     assert "onnxruntime-cpu-fp32" in engines
+
+
+def test_each_sink_of_the_file_is_connected_and_problems_are_explained(tmp_path: Path) -> None:
+    closed = free_port()
+    with RedisServer(tmp_path / "redis") as server:
+        (tmp_path / "cameras.yaml").write_text(
+            f"""
+streams: {{a: {{detect: 'test://'}}}}
+sinks:
+  mqtt: {{house: {{url: 'mqtt://127.0.0.1:{closed}', username: me, password: geheim}}}}
+  webhook: {{alarm: {{url: 'https://127.0.0.1:{closed}/geheim'}}}}
+  kafka: {{lake: {{url: 'kafka://127.0.0.1:{closed}'}}}}
+  redis:
+    recent: {{url: '{server.url}'}}
+    locked: {{url: '{server.url}', password: geheim}}
+""",
+            encoding="utf-8",
+        )
+        settings = load_settings(tmp_path / "cameras.yaml", [], {}, {})
+        found = list(checks.check_sinks(settings.sinks))
+        with server.client() as client:
+            assert not client.keys(), "nothing was sent"
+    where = f"127.0.0.1:{closed}"
+    assert [(one.severity, one.text) for one in found[:2]] == [
+        ("error", f"mqtt house: {where}: cannot be reached: Connection refused"),
+        ("note", "webhook alarm: not checked: only rows show whether the receiver accepts them"),
+    ]
+    assert found[2].text.startswith(f"kafka lake: {where}: cannot be reached: ")
+    assert (found[3].severity, found[3].text) == ("ok", "redis recent: connected")
+    assert (found[4].severity, found[4].hint) == ("error", "Check username and password.")
+    assert {one.area for one in found} == {"sink"}
+    assert "geheim" not in json.dumps([(one.text, one.hint) for one in found])
 
 
 def test_cameras_are_checked_with_the_credentials_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

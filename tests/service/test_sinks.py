@@ -11,6 +11,7 @@ import pytest
 
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, frame, problem, result
 from tests.support.broker import Broker, Listener
+from tests.support.buses import RedisServer
 from tests.support.hook_receiver import Receiver
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import ResultsSettings
@@ -71,6 +72,22 @@ def test_kinds_streams_and_empty_rows_can_be_excluded(receiver: Receiver, tmp_pa
     give(sinks)
     assert came(sinks, receiver) == [("result", "yard")]
     assert len(receiver.rows[0]["detections"]) == 2
+
+
+def test_a_message_bus_gets_all_kinds_of_rows(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        sinks = SinkSet(ResultsSettings(), SinksSettings.model_validate({"redis": {"bus": {"url": server.url}}}), tmp_path)
+        give(sinks)
+        wait_until(lambda: sinks.statuses()[0].sent == 9, lambda: str(sinks.statuses()))
+        sinks.close()
+        messages = server.messages()
+    assert [(message.key, message.headers["kind"]) for message in messages] == [
+        ("vision-infer", "engine"),
+        *[("vision-infer:door", kind) for kind in ("states", "detections", "events", "detections")],
+        *[("vision-infer:yard", kind) for kind in ("states", "detections", "events", "detections")],
+    ]
+    assert messages[3].row["event"] == ENTER.id
+    assert "secret" not in str([message.body for message in messages])
 
 
 def test_an_unchanged_sink_continues_and_a_changed_one_keeps_its_spool(receiver: Receiver, tmp_path: Path) -> None:

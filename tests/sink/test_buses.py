@@ -129,7 +129,7 @@ def test_sixty_seconds_without_a_broker(bus: str, tmp_path: Path) -> None:
         assert 0 < most <= 16_000_000
         broker.start()
         site.give(1)
-        wait_until(lambda: site.delivery.status().sent >= site.given, lambda: str(site.delivery.status()), 120)
+        wait_until(lambda: site.delivery.status().sent >= site.given, lambda: str(site.delivery.status()), 180)
         assert broker.numbers() == list(range(1, site.given + 1))
         status = site.delivery.status()
         assert (status.dropped, status.waiting) == ({}, 0)

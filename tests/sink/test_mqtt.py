@@ -68,6 +68,21 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         wrong.delivery.close(0.2)
 
 
+def test_a_check_leaves_a_running_service_available(broker: Broker, tmp_path: Path) -> None:
+    site, checked = Site(tmp_path, broker.port), Site(tmp_path / "check", broker.port)
+    checked.delivery.close()
+    with Listener(broker) as listener:
+        wait_until(lambda: listener.last("vi/availability") == "online", "the service is online")
+        heard = len(listener.heard)
+        assert checked.carrier.check()
+        site.give()
+        site.wait_sent()
+        wait_until(lambda: numbers(listener) == [1], "it is still connected")
+        assert site.tries == 1
+        assert [one.topic for one in listener.heard[heard:] if one.topic == "vi/availability"] == []
+    site.delivery.close()
+
+
 @pytest.mark.parametrize("what", ["another authority", "another host", "expired", "no TLS", "no such file"])
 def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
