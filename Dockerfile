@@ -29,7 +29,7 @@ COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-      --constraint /wheel/constraints.txt "vision-infer[cpu,serve] @ file://${wheel}"
+      --constraint /wheel/constraints.txt "vision-infer[cpu,serve,kafka,nats,redis,amqp] @ file://${wheel}"
 
 
 # TensorRT's packages are sources that only name or download the wheels; nothing is compiled.
@@ -40,7 +40,7 @@ RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
       --no-binary tensorrt-cu13,tensorrt-cu13-libs,tensorrt-rtx-cu13 \
-      --constraint /wheel/constraints.txt "vision-infer[gpu,serve,${TENSORRT}] @ file://${wheel}"
+      --constraint /wheel/constraints.txt "vision-infer[gpu,serve,kafka,nats,redis,amqp,${TENSORRT}] @ file://${wheel}"
 
 
 FROM ${PYTHON_IMAGE} AS gpu

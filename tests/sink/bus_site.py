@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.buses import BusBroker
+from tests.support.bus_broker import BusBroker
 from tests.support.waiting import wait_until
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.clock import SYSTEM_CLOCK

@@ -14,8 +14,10 @@ import pytest
 
 from tests.sink.bus_site import BusSite, open_bus
 from tests.support.broker import PASSWORD, USER, Authority
-from tests.support.buses import BUSES, BusBroker, KafkaCluster, NatsServer, RabbitServer, RedisServer
+from tests.support.bus_broker import BusBroker
+from tests.support.buses import BUSES, NatsServer, RabbitServer, RedisServer
 from tests.support.free_port import free_port
+from tests.support.kafka_cluster import KafkaCluster
 from tests.support.waiting import wait_until
 from vision_infer.sink.delivery.carrier import Record, UndeliveredError
 

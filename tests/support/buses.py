@@ -1,144 +1,22 @@
-"""Real brokers of message buses that a test can start, kill and restart, and readers of all their messages."""
+"""The message buses of the tests: Redis, NATS, RabbitMQ and Kafka, and readers of all their messages."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
-import shutil
 import signal
-import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import pytest
+from typing import Any
 
 from tests.support.broker import PASSWORD, USER
+from tests.support.bus_broker import PREFIX, Arrived, BusBroker
 from tests.support.free_port import free_port
-from tests.support.waiting import wait_until
-
-PREFIX = "vision-infer"
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A message of a bus."""
-
-    id: str
-    """The identifier at the place that the bus has for it."""
-    key: str
-    """The place of the message: key, subject or routing key."""
-    headers: dict[str, str]
-    content_type: str
-    body: dict[str, Any] = field(repr=False)
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """The row, also from an envelope."""
-        row = self.body["data"] if "specversion" in self.body else self.body
-        assert isinstance(row, dict)
-        return row
-
-
-class BusBroker:
-    """A server on a free port of the loopback interface, with data that survives a kill; a context manager.
-
-    Args:
-        folder: The folder of its files.
-        tls: The certificate and the key.
-        users: Whether it requires :data:`USER` and :data:`PASSWORD`.
-    """
-
-    kind: str
-    scheme: str
-    tls_scheme: str
-    program: str
-
-    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
-        if shutil.which(self.program) is None:
-            pytest.skip(f"{self.program} is not here")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.tls = tls
-        self.users = users
-        self.port = free_port()
-        self._log = folder / "log.txt"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.kill()
-
-    @property
-    def url(self) -> str:
-        """The URL for the settings of a sink."""
-        return f"{self.scheme if self.tls is None else self.tls_scheme}://127.0.0.1:{self.port}"
-
-    def command(self) -> list[str]:
-        """Return the command that runs the server in the foreground."""
-        raise NotImplementedError
-
-    def environment(self) -> dict[str, str] | None:
-        """Return the environment of the server; None: that of the test."""
-        return None
-
-    def prepare(self) -> None:
-        """Create what receives messages, after each start."""
-
-    def messages(self) -> list[Arrived]:
-        """Return all messages in the order of the broker."""
-        raise NotImplementedError
-
-    def numbers(self, stream: str = "door") -> list[int]:
-        """Return the numbers of a stream's rows, without those of repeated ids."""
-        first = {message.id: message.row["number"] for message in reversed(self.messages()) if message.row["stream"] == stream}
-        return list(reversed(first.values()))
-
-    def start(self) -> None:
-        """Start the server; return when it accepts connections."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True
-            )
-        wait_until(self._listens, lambda: f"{self.program} listens: {self._log.read_text(errors='replace')[-2000:]}")
-        self.prepare()
-
-    def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text(errors="replace")[-4000:]
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def suspend(self) -> None:
-        """Stop the processes of the server: it accepts connections and does not answer."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Continue the processes of the server."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Kill the server (SIGKILL) if it runs."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+from tests.support.kafka_cluster import KafkaCluster
 
 
 class RedisServer(BusBroker):
@@ -245,71 +123,6 @@ class NatsServer(BusBroker):
         return found
 
 
-class KafkaCluster(BusBroker):
-    """The mock cluster of librdkafka with one broker, in this process. It keeps its messages while the broker is down."""
-
-    kind, scheme, tls_scheme, program = "kafka", "kafka", "kafkas", "true"
-    partitions = 4
-
-    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
-        super().__init__(folder, tls, users)
-        import confluent_kafka
-
-        (library,) = Path(confluent_kafka.__file__).parent.parent.glob("confluent_kafka.libs/librdkafka-*")
-        self._lib = ctypes.CDLL(str(library))
-        for function in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_mock_cluster_new"):
-            getattr(self._lib, function).restype = ctypes.c_void_p
-        self._lib.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
-        reason = ctypes.create_string_buffer(200)
-        conf = ctypes.c_void_p(self._lib.rd_kafka_conf_new())
-        self._lib.rd_kafka_conf_set(conf, b"log_level", b"0", reason, 200)
-        self._handle = ctypes.c_void_p(self._lib.rd_kafka_new(0, conf, reason, 200))
-        self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, 1))
-        self._plain_port = int(self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().rpartition(":")[2])
-        self._lib.rd_kafka_mock_topic_create(self._cluster, PREFIX.encode(), self.partitions, 1)
-        self._tls_port: KafkaPort | None = None
-        if tls is None:
-            self.port = self._plain_port
-        else:
-            self._tls_port = KafkaPort(tls, self.port, self._plain_port, users)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._tls_port is not None:
-            self._tls_port.close()
-        self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
-        self._lib.rd_kafka_destroy(self._handle)
-
-    def start(self) -> None:
-        self._lib.rd_kafka_mock_broker_set_up(self._cluster, 1)
-
-    def hide_topic(self, name: str) -> None:
-        """Answer that a topic is unknown."""
-        self._lib.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), 3)
-
-    def kill(self) -> None:
-        self._lib.rd_kafka_mock_broker_set_down(self._cluster, 1)
-
-    def messages(self) -> list[Arrived]:
-        from confluent_kafka import Consumer, TopicPartition
-
-        consumer = Consumer(
-            {"bootstrap.servers": f"127.0.0.1:{self._plain_port}", "group.id": "test", "enable.partition.eof": True}
-        )
-        consumer.assign([TopicPartition(PREFIX, number, 0) for number in range(self.partitions)])
-        found, ended = [], 0
-        while ended < self.partitions:
-            message: Any = consumer.poll(10)
-            assert message is not None
-            if message.error():
-                ended += 1
-                continue
-            headers = {name: value.decode() for name, value in message.headers()}
-            key = (message.key() or b"").decode()
-            found.append(Arrived(headers["id"], key, headers, headers.pop("content-type"), json.loads(message.value())))
-        consumer.close()
-        return found
-
-
 class RabbitServer(BusBroker):
     """RabbitMQ, with a durable queue that is bound to the exchange ``amq.topic``."""
 
@@ -398,93 +211,6 @@ class RabbitServer(BusBroker):
 
         found: list[Arrived] = self.run(read)
         return found
-
-
-class KafkaPort:
-    """A port with TLS in front of a Kafka broker without. In what the broker answers, its port is replaced by this one.
-
-    Args:
-        tls: The certificate and the key.
-        port: The port.
-        plain_port: The port of the broker.
-        users: Whether clients must log in with SASL PLAIN, which this port does in place of the broker.
-    """
-
-    def __init__(self, tls: tuple[Path, Path], port: int, plain_port: int, users: bool) -> None:
-        self._users = users
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(*tls)
-        self._own = b"127.0.0.1" + port.to_bytes(4, "big")
-        self._plain = b"127.0.0.1" + plain_port.to_bytes(4, "big")
-        self._plain_port = plain_port
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client = self._listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        with (
-            suppress(OSError),
-            self._context.wrap_socket(raw, server_side=True) as client,
-            socket.create_connection(("127.0.0.1", self._plain_port)) as broker,
-        ):
-            logged_in = not self._users
-            while True:
-                request = _frame(client)
-                kind, correlation = int.from_bytes(request[:2], "big"), request[4:8]
-                if kind == _SASL_HANDSHAKE:
-                    answer = correlation + bytes(2) + (1).to_bytes(4, "big") + b"\0\5PLAIN"
-                elif kind == _SASL_AUTHENTICATE:
-                    logged_in = request.endswith(f"\0{USER}\0{PASSWORD}".encode())
-                    answer = correlation + (0 if logged_in else 58).to_bytes(2, "big") + b"\xff\xff" + bytes(4)
-                elif logged_in or kind == _API_VERSIONS:
-                    broker.sendall(len(request).to_bytes(4, "big") + request)
-                    answer = _frame(broker).replace(self._plain, self._own)
-                    if kind == _API_VERSIONS and self._users:
-                        answer = _with_sasl(answer)
-                else:
-                    return
-                client.sendall(len(answer).to_bytes(4, "big") + answer)
-
-
-_SASL_HANDSHAKE, _API_VERSIONS, _SASL_AUTHENTICATE = 17, 18, 36
-
-
-def _with_sasl(answer: bytes) -> bytes:
-    """Add the two requests of SASL to the requests that a broker supports (ApiVersions, version 0)."""
-    if any(answer[4:6]):  # the mock cluster does not know a newer version
-        return answer
-    added = ((_SASL_HANDSHAKE, 1), (_SASL_AUTHENTICATE, 0))
-    count = int.from_bytes(answer[6:10], "big") + len(added)
-    entries = b"".join(kind.to_bytes(2, "big") + bytes(2) + newest.to_bytes(2, "big") for kind, newest in added)
-    return answer[:6] + count.to_bytes(4, "big") + entries + answer[10:]
-
-
-def _frame(source: socket.socket) -> bytes:
-    """Return a request or an answer without its length."""
-    return _exactly(source, int.from_bytes(_exactly(source, 4), "big"))
-
-
-def _exactly(source: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = source.recv(count - len(data))
-        if not more:
-            raise ConnectionError
-        data += more
-    return data
 
 
 BUSES: dict[str, type[BusBroker]] = {

@@ -272,6 +272,7 @@ class AmqpSettings(BusSettings):
         max_length=4096,
         description="The URL: amqp://HOST:PORT/VHOST (default 5672, /) or, with TLS, amqps://HOST:PORT/VHOST (default 5671).",
     )
+    username: str | None = Field(default=None, min_length=1, description="The user name. null: guest, with its default password.")
     exchange: str = Field(
         default="amq.topic", min_length=1, max_length=127, description="An existing exchange. A queue must be bound to it."
     )

@@ -103,6 +103,8 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
         if isinstance(error, problems.AuthenticationError | problems.ProbableAuthenticationError):
             hint = "Check username and password."
             return UndeliveredError(f"{self._where}: the broker refused the connection: wrong login", hint, patient=True)
+        if isinstance(error, problems.ChannelPreconditionFailed):  # for example, a message that is too large
+            return UndeliveredError(f"{self._where}: the broker refused a row: {text}", hung_up=True)
         if isinstance(error, problems.InvalidFrameError):  # the library expects OpenOk, and drops the reason
             text = f"opening the virtual host {self._settings.path or '/'}"
         if isinstance(error, problems.ConnectionClosed | problems.AMQPChannelError | problems.InvalidFrameError):

@@ -59,6 +59,7 @@ class BusCarrier(Generic[_Bus]):
 
     count = None
     max_records = 200
+    """The maximum number of records in one delivery."""
     connect_s, acknowledge_s = CONNECT_S, ACKNOWLEDGE_S
     ce_prefix: ClassVar[str] = ""
     """The prefix of CloudEvents attributes in headers, by the protocol binding."""
@@ -125,6 +126,15 @@ class BusCarrier(Generic[_Bus]):
         return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
 
 
+class _BusLoop(asyncio.SelectorEventLoop):
+    """An event loop that resolves host names on its own thread: a thread of an executor would delay the end of the process."""
+
+    async def getaddrinfo(  # type: ignore[override] - the result has the same form
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        return list(socket.getaddrinfo(host, port, family, type, proto, flags))
+
+
 class LoopBusCarrier(BusCarrier[_Bus]):
     """A carrier whose client library is asynchronous. Its event loop runs only during the calls, on the thread of the sender.
 
@@ -143,7 +153,7 @@ class LoopBusCarrier(BusCarrier[_Bus]):
             TimeoutError: It takes longer than ``limit_s`` seconds.
         """
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=_BusLoop)
         return self._runner.run(asyncio.wait_for(coroutine, limit_s))
 
     def _stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from vision_infer.sink.delivery.carrier import CarrierContext, Record, Undeliver
 from vision_infer.sink.delivery.certificates import tls_context
 
 _STEP_S = 0.1
+_ADDED = re.compile(r"^\S+/(bootstrap|\d+): | \(after \d+ms in state .*$")
+"""What the library adds to a reason. The time differs each time, and a problem is logged again if its text changes."""
 
 
 def open_carrier(settings: KafkaSettings, _context: CarrierContext) -> KafkaCarrier:
@@ -74,6 +77,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             "security.protocol": f"{'sasl_' * (settings.username is not None)}{'ssl' if settings.tls else 'plaintext'}",
             "enable.idempotence": True,
             "message.timeout.ms": 0,  # this carrier limits the time itself: single records must not time out
+            "batch.size": 65_536,  # smaller than the limits of topics: a batch that is too large would fail as a whole
             "partitioner": "murmur2_random",  # as the Java client, so that other producers choose the same partitions
             "socket.connection.setup.timeout.ms": round(self.connect_s * 1000),
             "reconnect.backoff.max.ms": 1000,
@@ -123,10 +127,8 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             except BufferError as error:
                 raise UndeliveredError(f"{self._where}: the queue of the producer is full") from error
         deadline = time.monotonic() + self.acknowledge_s
-        while missing and not failed and not self._all_down:
+        while missing and not self._all_down and time.monotonic() < deadline:
             self._producer.poll(_STEP_S)
-            if time.monotonic() > deadline:
-                break
         if failed:
             raise self._problem(failed[0])
         if missing:
@@ -141,7 +143,7 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
     def _problem(self, error: Any) -> Exception:
         from confluent_kafka import KafkaError
 
-        code, text = error.code(), " ".join(str(error.str()).split())
+        code, text = error.code(), _ADDED.sub("", " ".join(str(error.str()).split()))
         if code in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_MSG_SIZE):
             return UnwantedError(f"{self._where}: {text}", "rejected_too_large")
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
@@ -154,9 +156,11 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             hint = "Check username, password and sasl."
             return UndeliveredError(f"{self._where}: Kafka refused the connection: {text}", hint, patient=True)
         if code == KafkaError._SSL:
-            hint = "Set ca to the certificate of the authority that issued it, and check host and port."
-            what = "the certificate is not accepted" if "certificate" in text.lower() else "the TLS handshake failed"
-            return UndeliveredError(f"{self._where}: {what}: {text}", hint, patient=True)
+            if "certificate" in text.lower():
+                hint = "Set ca to the certificate of the authority that issued it, and check that it is for this host and valid."
+                return UndeliveredError(f"{self._where}: the certificate is not accepted", hint, patient=True)
+            hint = "Check that the port uses TLS."
+            return UndeliveredError(f"{self._where}: the TLS handshake failed: {text}", hint, patient=True)
         return UndeliveredError(f"{self._where}: cannot be reached: {text}", "Check host, port and TLS.")
 
     def poll(self) -> None:

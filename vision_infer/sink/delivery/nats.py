@@ -32,6 +32,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         super().__init__(settings)
         self._token = None if settings.token is None else settings.token.get_secret_value()
         self._client: Any = None
+        self._jetstream: Any = None
         self._lost: asyncio.Future[None] | None = None
         """Completes when the connection is lost."""
 
@@ -44,6 +45,8 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             try:
                 self._run(self._connect(host, port, tls), 3 * self.connect_s)
                 return True
+            except UndeliveredError:
+                raise
             except Exception as error:
                 self.close()
                 if number == len(self._settings.hosts):
@@ -89,6 +92,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             token=encrypted(self._token),
         )
         self._require_tls(client)
+        self._jetstream = client.jetstream()
 
     def _require_tls(self, client: Any) -> None:
         if self._settings.tls and not getattr(client, "_server_info", {}).get("tls_required"):
@@ -103,7 +107,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         try:
             self.open("doctor")
             subject = f"{self._settings.prefix}.detections.doctor"
-            self._run(self._client.jetstream().find_stream_name_by_subject(subject), self.connect_s)
+            self._run(self._jetstream.find_stream_name_by_subject(subject), self.connect_s)
         except (NotFoundError, ServiceUnavailableError) as error:
             raise self._no_stream() from error
         except (Error, TimeoutError):
@@ -126,7 +130,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
     async def _publish(self, message: BusMessage) -> None:
         headers = message.headers | {"Nats-Msg-Id": message.id, "Content-Type": message.content_type}
         subject = message.subject(self._settings.prefix)
-        await self._client.jetstream().publish(subject, message.body, timeout=self.acknowledge_s, headers=headers)
+        await self._jetstream.publish(subject, message.body, timeout=self.acknowledge_s, headers=headers)
 
     async def _unless_lost(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine until the connection is lost: the library would wait for an answer until the timeout."""
@@ -147,8 +151,6 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         from nats import errors
         from nats.js.errors import APIError, NoStreamResponseError
 
-        if isinstance(error, UndeliveredError):
-            return error
         text = " ".join(str(error).split())
         if isinstance(error, NoStreamResponseError):
             return self._no_stream()
