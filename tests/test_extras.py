@@ -24,6 +24,7 @@ COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the sam
     ("cpu", {"onnxruntime"}),
     ("cpu,demo,evaluate,dev,tensorrt-rtx", {"onnxruntime", "openvino", "torch", "pycocotools", *RTX}),
     ("gpu,demo,evaluate,parquet,plot,supervision", {"matplotlib", "pyarrow", "supervision", *GPU}),
+    ("cpu,serve,kafka,nats,redis,amqp", {"confluent-kafka", "nats-py", "redis", "aio-pika"}),
     ("gpu,serve,openvino,export,tensorrt", {"aiortc", "torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]

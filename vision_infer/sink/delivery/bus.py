@@ -86,21 +86,14 @@ class BusCarrier(Generic[_Bus]):
             self.close()
 
     def _message(self, record: Record) -> BusMessage:
-        identifier, row = record.id_in(self._name), record.row_in(self._name)
+        identifier, row, content_type = record.id_in(self._name), record.row_in(self._name), JSON
         headers = {"id": identifier, "kind": record.kind} | ({"stream": record.stream} if record.stream else {})
-        attributes = {
-            "specversion": "1.0",
-            "id": identifier,
-            "source": f"/vision-infer/{record.stream}" if record.stream else "/vision-infer",
-            "type": f"vision-infer.{record.kind}",
-            "time": utc(record.wall_ns),
-        } | ({"subject": record.stream} if record.stream else {})
-        content_type = JSON
         if self._settings.cloudevents == "binary":
-            headers |= {f"{self.ce_prefix}{name}": value for name, value in attributes.items()}
+            headers |= {f"{self.ce_prefix}{name}": value for name, value in _attributes(record, identifier).items()}
         elif self._settings.cloudevents == "structured":
             content_type = CLOUDEVENT
-            row = f'{json.dumps(attributes | {"datacontenttype": JSON})[:-1]}, "data": {row}}}'
+            attributes = json.dumps(_attributes(record, identifier) | {"datacontenttype": JSON})
+            row = f'{attributes[:-1]}, "data": {row}}}'
         body = row.encode("utf-8", "backslashreplace")
         return BusMessage(identifier, record.kind, record.stream, content_type, headers, body)
 
@@ -122,8 +115,20 @@ class BusCarrier(Generic[_Bus]):
         number = next((cause.errno for cause in reversed(causes) if isinstance(cause, OSError) and cause.errno), None)
         # The text of asyncio repeats the address only.
         reason = os.strerror(number) if number else " ".join((str(error) or type(error).__name__).split())
-        hint = "Check that the port uses TLS." if self._settings.tls and number in (None, errno.ECONNRESET) else ""
+        hint = "Check that the port uses TLS." if self._settings.tls and number == errno.ECONNRESET else ""
         return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
+
+
+def _attributes(record: Record, identifier: str) -> dict[str, str]:
+    """Return the attributes of a CloudEvent, and that of the partitioning extension."""
+    stream = {"subject": record.stream, "partitionkey": record.stream} if record.stream else {}
+    return {
+        "specversion": "1.0",
+        "id": identifier,
+        "source": f"/vision-infer/{record.stream}" if record.stream else "/vision-infer",
+        "type": f"vision-infer.{record.kind}",
+        "time": utc(record.wall_ns),
+    } | stream
 
 
 class _BusLoop(asyncio.SelectorEventLoop):

@@ -116,8 +116,6 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
         for record in records:
             message = self._message(record)
             headers = message.headers | {"content-type": message.content_type}
-            if self._settings.cloudevents is not None and message.stream:
-                headers |= {"ce_partitionkey": message.stream} if self._settings.cloudevents == "binary" else {}
             try:
                 self._producer.produce(
                     self._settings.topic, message.body, message.stream or None, headers=headers, on_delivery=note

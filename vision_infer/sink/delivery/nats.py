@@ -88,7 +88,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             connect_timeout=limit,
             tls=tls,
             user=self._settings.username,
-            password=encrypted(self._password),
+            password=encrypted(self._password or ""),
             token=encrypted(self._token),
         )
         self._require_tls(client)
@@ -122,7 +122,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             self._run(self._unless_lost(self._in_order(records, self._publish)), self.acknowledge_s)
         except TimeoutError as error:
             raise self._unacknowledged() from error
-        except UnwantedError:
+        except UndeliveredError:
             raise
         except Exception as error:
             raise self._problem(error) from error
@@ -133,13 +133,17 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         await self._jetstream.publish(subject, message.body, timeout=self.acknowledge_s, headers=headers)
 
     async def _unless_lost(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine until the connection is lost: the library would wait for an answer until the timeout."""
+        """Run a coroutine until the connection is lost: the library would wait for an answer until the timeout.
+
+        Raises:
+            UndeliveredError: The connection is lost.
+        """
         assert self._lost is not None
         task = asyncio.ensure_future(coroutine)
         await asyncio.wait({task, self._lost}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
-            raise ConnectionError("the connection is lost")
+            raise UndeliveredError(f"{self._where}: the connection is lost")
         task.result()
 
     def _no_stream(self) -> UndeliveredError:
