@@ -88,7 +88,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
             connect_timeout=limit,
             tls=tls,
             user=self._settings.username,
-            password=encrypted(self._password or ""),
+            password=None if self._settings.username is None else encrypted(self._password or ""),
             token=encrypted(self._token),
         )
         self._require_tls(client)
