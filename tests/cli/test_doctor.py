@@ -59,7 +59,7 @@ sinks:
   kafka: {{lake: {{url: 'kafka://127.0.0.1:{closed}'}}}}
   redis:
     recent: {{url: '{server.url}'}}
-    locked: {{url: '{server.url}', password: geheim}}
+    locked: {{url: '{server.url}', username: me, password: geheim}}
 """,
             encoding="utf-8",
         )
