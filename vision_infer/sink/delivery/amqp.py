@@ -105,9 +105,10 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
             return UndeliveredError(f"{self._where}: the broker refused the connection: wrong login", hint, patient=True)
         if isinstance(error, problems.ChannelPreconditionFailed):  # for example, a message that is too large
             return UndeliveredError(f"{self._where}: the broker refused a row: {text}", hung_up=True)
-        if isinstance(error, problems.InvalidFrameError):  # the library expects OpenOk, and drops the reason
+        refused_host = "OpenOk" in text  # the library expects this answer, and drops the reason of another
+        if refused_host:
             text = f"opening the virtual host {self._settings.path or '/'}"
-        if isinstance(error, problems.ConnectionClosed | problems.AMQPChannelError | problems.InvalidFrameError):
+        if refused_host or isinstance(error, problems.ConnectionClosed | problems.AMQPChannelError):
             hint = "Check the virtual host, and the permissions of the user."
             return UndeliveredError(f"{self._where}: the broker refused a command: {text}", hint, patient=True)
         return self._unreachable(error)
