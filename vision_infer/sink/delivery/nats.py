@@ -68,7 +68,10 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
                 lost.set_result(None)
 
         def encrypted(secret: str | None) -> Callable[[], str] | None:
-            """Return a function that returns a secret after the handshake: the library itself accepts a server without TLS."""
+            """Return a function that returns a secret after the handshake: the library itself accepts a server without TLS.
+
+            The same was fixed in its successor: https://github.com/nats-io/nats.py/pull/912
+            """
 
             def reveal() -> str:
                 self._require_tls(client)
