@@ -251,7 +251,8 @@ def check_sinks(sinks: SinksSettings) -> Iterator[Finding]:
             except UndeliveredError as error:
                 yield Finding("sink", "error", f"{shown}: {error.message}", error.hint)
             except ImportError as error:
-                yield Finding("sink", "error", f"{shown} needs the package {error.name}", install(EXTRA_OF[error.name or ""]))
+                extra = EXTRA_OF.get(error.name or "", "serve")
+                yield Finding("sink", "error", f"{shown} needs the package {error.name}", install(extra))
             else:
                 text = "connected" if reached else "not checked: only rows show whether the receiver accepts them"
                 yield Finding("sink", "ok" if reached else "note", f"{shown}: {text}")
