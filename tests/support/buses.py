@@ -131,6 +131,7 @@ class RabbitServer(BusBroker):
     def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
         super().__init__(folder, tls, users)
         self._epmd_port = free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "log.console = true", "log.file = false"]
@@ -157,13 +158,21 @@ class RabbitServer(BusBroker):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
 
+    def start(self) -> None:
+        # The server would start Erlang's port mapper as a daemon, which outlives the test.
+        self._epmd = subprocess.Popen(["epmd", "-port", str(self._epmd_port)])
+        super().start()
+
     def kill(self) -> None:
         process = self._process
         if process is not None:  # a shell, whose child is the server
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         super().kill()
-        subprocess.run(["epmd", "-port", str(self._epmd_port), "-kill"], capture_output=True, check=False)
+        epmd, self._epmd = self._epmd, None
+        if epmd is not None:
+            epmd.kill()
+            epmd.wait()
 
     def run(self, use: Callable[[Any], Any]) -> Any:
         """Call an asynchronous function with a channel, and return its result."""
