@@ -55,6 +55,14 @@ Processes = Annotated[
         metavar="per-gpu|N", help="Processes that run streams, behind one page and API. per-gpu: one for each GPU. Default: 1."
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="auto|ADDRESS",
+        help="Run the streams on the nodes of a Ray cluster: auto for the one of this machine, HOST:PORT, or ray://HOST:PORT.",
+    ),
+]
+InsecureCluster = Annotated[bool, Option("--insecure-cluster", help="Accept a Ray cluster without token authentication.")]
 Loop = Annotated[bool, Option("--loop", help="Restart the files among the URLs at their end.")]
 Check = Annotated[bool, Option("--check", help="Validate the configuration and exit.")]
 
@@ -68,6 +76,8 @@ def serve_command(
     engine: ServeEngine = None,
     device: Devices = None,
     processes: Processes = None,
+    cluster: Cluster = None,
+    insecure_cluster: InsecureCluster = False,
     loop: Loop = False,
     check: Check = False,
 ) -> int:
@@ -98,8 +108,15 @@ def serve_command(
     environ = dict(os.environ)
 
     def load() -> ServeSettings:
-        return load_settings(file, urls, environ, given, loop)
+        settings = load_settings(file, urls, environ, given, loop)
+        return settings if for_cluster is None else for_cluster(settings)
 
+    open_cluster, for_cluster = None, None
+    if cluster is not None:
+        require("serve --cluster", "ray")
+        from vision_infer.cluster.gateway import for_cluster, open_gateway
+
+        open_cluster = open_gateway(cluster, insecure_cluster)
     watch = None if file is None else FileWatch(file, SYSTEM_CLOCK)
     try:
         settings = load()
@@ -120,7 +137,7 @@ def serve_command(
 
     os.umask(0o077)  # clips, results and state show people and places: only this account may read them
     with StopSignals() as signals:
-        serve(Start(settings, watch, load, environ), signals.stopping, lambda line: typer.echo(line, err=True))
+        serve(Start(settings, watch, load, environ, open_cluster), signals.stopping, lambda line: typer.echo(line, err=True))
     return 0
 
 

@@ -20,6 +20,7 @@ EXTRA_OF = {
     "nats": "nats",
     "redis": "redis",
     "aio_pika": "amqp",
+    "ray": "ray",
 }
 """The extra that installs each module."""
 

@@ -230,6 +230,10 @@ class Service:
         """Run a stream that another process has accepted; see :meth:`Streams.adopt`."""
         self._streams.adopt(name, settings, origin)
 
+    def give_up(self, name: str) -> None:
+        """Stop a stream that another process runs from now on; see :meth:`Streams.give_up`."""
+        self._streams.give_up(name)
+
     def delete(self, name: str) -> None:
         """Remove a stream permanently; see :meth:`Streams.delete`."""
         self._streams.delete(name)

@@ -28,12 +28,13 @@ from vision_infer.service.operations.notify import ServiceNotifier
 from vision_infer.service.processes.worker_settings import worker_places
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
+from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.stream_files import StreamFiles, state_folder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from vision_infer.service.processes.workers import Workers
+    from vision_infer.service.processes.fleet import Fleet
 
 LOOK_S = 0.25
 DRAIN_S = 5.0
@@ -51,6 +52,8 @@ class Start:
     load: Callable[[], ServeSettings]
     """Reads the settings again."""
     environ: Mapping[str, str]
+    cluster: Callable[[ServeSettings, StreamFiles, Clock], Fleet] | None = None
+    """Connects to the cluster that runs the streams; None: this machine runs them."""
 
 
 def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
@@ -74,7 +77,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
-    service, make, close = _opened(settings, state_dir, tokens.tokens, clock)
+    service, make, close = _opened(start, state_dir, tokens.tokens, clock)
     with ExitStack() as stack:
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
@@ -102,21 +105,26 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
 
 
 def _opened(
-    settings: ServeSettings, state_dir: Path, tokens: Tokens, clock: Clock
-) -> tuple[Service | Workers, Callable[[], FastAPI], Callable[[], None]]:
+    start: Start, state_dir: Path, tokens: Tokens, clock: Clock
+) -> tuple[Service | Fleet, Callable[[], FastAPI], Callable[[], None]]:
     """Return the service, a function that creates its application, and one that closes it."""
-    places = worker_places(settings)
-    if not places:
+    settings = start.settings
+    places = [] if start.cluster is not None else worker_places(settings)
+    if not places and start.cluster is None:
         service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
         return service, lambda: make_app(service, tokens, clock), lambda: drain(service)
     from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
     from vision_infer.service.processes.workers import Workers
 
-    workers = Workers(settings, places, state_dir, clock)
+    workers: Fleet
+    if start.cluster is not None:
+        workers = start.cluster(settings, StreamFiles(state_dir, settings.service), clock)
+    else:
+        workers = Workers(settings, places, state_dir, clock)
     return workers, lambda: make_front(workers, tokens, clock), workers.close  # each worker limits the time itself
 
 
-def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, clock: Clock, worker: str = "") -> Service:
+def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, clock: Clock, worker: str = "") -> Service:
     """Create a service that runs streams in this process.
 
     Args:
@@ -130,7 +138,7 @@ def open_service(settings: ServeSettings, keep: StreamFiles, state_dir: Path, cl
     return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks)
 
 
-def _run(service: Service | Workers, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
+def _run(service: Service | Fleet, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
     watch = start.watch
     heap = Heap(system_function("malloc_trim"), clock)
     ready_sent, alive_ns = False, clock.monotonic_ns()
@@ -147,7 +155,7 @@ def _run(service: Service | Workers, start: Start, stopping: threading.Event, no
             _reload(service, start, watch)
 
 
-def _reload(service: Service | Workers, start: Start, watch: FileWatch) -> None:
+def _reload(service: Service | Fleet, start: Start, watch: FileWatch) -> None:
     try:
         settings = start.load()
     except VisionInferError as error:

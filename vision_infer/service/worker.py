@@ -67,16 +67,26 @@ class WorkerGate(SecurityMiddleware):
         return receive
 
 
-class _OwnStreams(StreamFiles):
+class _OwnStreams:
     """Stores changes of streams; the service in front has read the stored ones, and given this worker its own."""
 
     def __init__(self, start: WorkerStart) -> None:
-        super().__init__(start.state_dir, start.settings.service)
+        self._files = None if start.state_dir is None else StreamFiles(start.state_dir, start.settings.service)
         self._given = {name: stream.settings for name, stream in start.streams.items() if stream.origin == "api"}
 
     def read(self) -> dict[str, StreamSettings]:
         """Return the streams of this worker."""
         return self._given
+
+    def write(self, name: str, settings: StreamSettings) -> None:
+        """Store a stream; see :meth:`StreamFiles.write`."""
+        if self._files is not None:
+            self._files.write(name, settings)
+
+    def remove(self, name: str) -> None:
+        """Remove a stored stream; see :meth:`StreamFiles.remove`."""
+        if self._files is not None:
+            self._files.remove(name)
 
 
 def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
@@ -124,6 +134,8 @@ def _obey(service: Service, orders: IO[bytes], stopping: threading.Event) -> Non
         for line in orders:
             data = json.loads(line)
             service.reload(settings_from_plain(data["settings"]))
+            for name in data.get("removed", ()):  # they run in another worker from now on
+                service.give_up(name)
             _adopt(service, streams_from_plain(data["streams"]))
     finally:  # also after an error, for example of a spool: the worker starts again with the new settings
         stopping.set()

@@ -16,8 +16,7 @@ from vision_infer.service.http.connection import STUCK_S
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.results import until_gone
 from vision_infer.service.http.security import PROXY_HEADERS
-from vision_infer.service.processes.worker_process import WorkerProcess
-from vision_infer.service.processes.workers import Workers
+from vision_infer.service.processes.fleet import Fleet, FleetWorker
 
 _SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range", *PROXY_HEADERS)
 """The request headers that concern a worker; the cookie ends previews at the end of a session."""
@@ -28,7 +27,7 @@ START_S = 10.0
 """The time for which a request waits for a worker that starts, seconds."""
 
 
-async def settled(processes: Iterable[WorkerProcess]) -> bool:
+async def settled(processes: Iterable[FleetWorker]) -> bool:
     """Wait until one of the processes can be reached, or all of them have ended; return whether one can be reached."""
     known = tuple(processes)
     with suppress(TimeoutError):
@@ -38,7 +37,7 @@ async def settled(processes: Iterable[WorkerProcess]) -> bool:
     return any(process.up for process in known)
 
 
-async def ask(workers: Workers, worker: str, request: Request, body: bytes = b"") -> httpx.Response:
+async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") -> httpx.Response:
     """Send a client's request to a worker; the caller must read or close the response.
 
     Raises:

@@ -35,9 +35,9 @@ from vision_infer.service.http.context import context_of
 from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
 from vision_infer.service.processes import merge
+from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
 from vision_infer.service.processes.merged_results import MergedHub
-from vision_infer.service.processes.workers import Workers
 from vision_infer.service.streams.api_settings import from_api
 from vision_infer.service.views import StreamView
 
@@ -54,7 +54,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class FrontBackend:
     """The part of :class:`Backend` that the routes of this process use; all other requests go to the workers."""
 
-    def __init__(self, workers: Workers, clock: Clock) -> None:
+    def __init__(self, workers: Fleet, clock: Clock) -> None:
         self._workers = workers
         self.hub: MergedHub = workers.hub
         self.preview = Preview(workers.settings.preview, clock=clock)  # without streams: viewers connect to the workers
@@ -70,14 +70,14 @@ class FrontBackend:
 
     def streams(self) -> list[StreamView]:
         """Return all streams, without the status that their workers know."""
-        return self._workers.streams()
+        return list(self._workers.streams())
 
     def stream(self, name: str) -> StreamView:
         """Return one stream; see :meth:`streams`."""
         return self._workers.stream(name)
 
 
-def make_front(workers: Workers, tokens: Tokens, clock: Clock) -> FastAPI:
+def make_front(workers: Fleet, tokens: Tokens, clock: Clock) -> FastAPI:
     """Create the application."""
     app = make_routes(cast(Backend, FrontBackend(workers, clock)), tokens, clock)
     app.add_middleware(Front, workers=workers, clock=clock)
@@ -94,7 +94,7 @@ class Front:
         clock: The source of time.
     """
 
-    def __init__(self, app: ASGIApp, workers: Workers, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, workers: Fleet, clock: Clock) -> None:
         self._app = app
         self._workers = workers
         self._clock = clock
@@ -199,12 +199,13 @@ class Front:
             if response.is_success:
                 data, service = json.loads(body), workers.settings.service
                 if known is None:
-                    workers.placement.put(name, from_api(data, None, service), "api", (worker,))
+                    changed, origin = from_api(data, None, service), "api"
                 elif model_only:
-                    workers.placement.put(name, known.settings.model_copy(update=data), known.origin)
+                    changed, origin = known.settings.model_copy(update=data), known.origin
                 else:
                     given = workers.settings.streams.get(name) if known.origin == "command_line" else None
-                    workers.placement.put(name, from_api(data, known.settings, service, given), known.origin)
+                    changed, origin = from_api(data, known.settings, service, given), known.origin
+                await asyncio.to_thread(workers.placement.put, name, changed, origin, (worker,))
                 await asyncio.to_thread(workers.placement.store)
         return Response(content, response.status_code, headers_of(response))
 
@@ -224,7 +225,7 @@ class Front:
             raise UnavailableError(workers.ready()[1], "Try again in a moment.")
         up = [worker for worker, process in workers.processes.items() if process.up]
         ready = [worker for worker in up if workers.processes[worker].ready]
-        return workers.placement.choose(name, ready or up)
+        return await asyncio.to_thread(workers.placement.choose, name, ready or up)
 
     async def _delete(self, request: Request, name: str) -> Response:
         workers = self._workers
@@ -237,7 +238,7 @@ class Front:
                     await asyncio.to_thread(workers.files.remove, name)
                 response = Response(status_code=204)
             if response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND):
-                workers.placement.remove(name)
+                await asyncio.to_thread(workers.placement.remove, name)
                 await asyncio.to_thread(workers.placement.store)
         return response
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlencode
 
 import httpx
@@ -16,16 +16,18 @@ import httpx
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.events import kind_of, to_row, wall_ns_of
-from vision_infer.service.processes.worker_client import WorkerClient
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import HubClosedError, Message
+
+if TYPE_CHECKING:
+    from vision_infer.service.processes.fleet import FleetClient
 
 _log = logging.getLogger("vision_infer.service")
 
 RETRY_S = 0.1
 """The time after which a reader looks for a worker again that it lost, seconds."""
-Kind = Literal["result", "state", "engine", "degraded"]
+Kind = Literal["result", "state", "engine", "degraded", "moved"]
 _KINDS = get_args(Kind)
 
 
@@ -42,7 +44,7 @@ class MergedSubscription:
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, workers: Mapping[str, Callable[[], WorkerClient | None]]) -> None:
+    def begin(self, workers: Mapping[str, Callable[[], FleetClient | None]]) -> None:
         """Start to read from the workers; their functions return None while they cannot be reached."""
         target = f"/api/v1/results?{urlencode(_query(self.wanted, self.states))}"
         for name, client in workers.items():
@@ -80,7 +82,7 @@ class MergedSubscription:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read(self, worker: str, client: Callable[[], WorkerClient | None], target: str) -> None:
+    async def _read(self, worker: str, client: Callable[[], FleetClient | None], target: str) -> None:
         logged: set[str] = set()
         while True:
             reachable = client()
@@ -95,12 +97,13 @@ class MergedSubscription:
                         _log.error("the results of worker %s cannot be read, trying again: %r", worker, error)
             await asyncio.sleep(RETRY_S)
 
-    async def _read_once(self, client: WorkerClient, target: str) -> None:
+    async def _read_once(self, client: FleetClient, target: str) -> None:
         response = await client.send("GET", target)
         try:
             if response.status_code == httpx.codes.OK:
                 async for message in messages_of(response.aiter_bytes()):
-                    await self._messages.put(message)
+                    if self._hub.accepts(message.text):
+                        await self._messages.put(message)
         finally:
             await response.aclose()
 
@@ -112,11 +115,19 @@ class MergedHub:
         max_readers: The maximum number of clients.
         workers: Functions that return the client of each worker, or None while the worker cannot be reached.
         clock: The source of time.
+        accepts: Returns whether clients get a row; called on the event loop.
     """
 
-    def __init__(self, max_readers: int, workers: Mapping[str, Callable[[], WorkerClient | None]], clock: Clock) -> None:
+    def __init__(
+        self,
+        max_readers: int,
+        workers: Mapping[str, Callable[[], FleetClient | None]],
+        clock: Clock,
+        accepts: Callable[[str], bool] = lambda row: True,
+    ) -> None:
+        self.accepts = accepts
         self._max_readers = max_readers
-        self._workers = workers
+        self._workers = dict(workers)
         self._clock = clock
         # Guards the attributes below: the event loop changes them, supervising threads and the main thread read them.
         self._lock = threading.Lock()
@@ -149,6 +160,13 @@ class MergedHub:
         reader.begin(self._workers)
         return reader
 
+    def add_worker(self, name: str, client: Callable[[], FleetClient | None]) -> None:
+        """Read from another worker, which has started after the hub; any thread may call it."""
+        with self._lock:
+            self._workers[name] = client
+        for reader in self._readers:
+            self._soon(reader.begin, {name: client})
+
     def leave(self, reader: MergedSubscription) -> None:
         """Remove a client."""
         with self._lock:
@@ -156,12 +174,16 @@ class MergedHub:
 
     def publish(self, event: StreamEvent) -> None:
         """Send a change to all clients that read changes of this stream; any thread may call it."""
+        self.announce(kind_of(event), event.stream, to_row(event, wall_ns_of(event, self._clock)))
+
+    def announce(self, kind: Kind, stream: str, row: str) -> None:
+        """Send a change, one line of JSON, to all clients that read changes of this stream; any thread may call it."""
         with self._lock:
             self._changes += 1
-            message = Message(kind_of(event), self._changes, to_row(event, wall_ns_of(event, self._clock)))
+            message = Message(kind, self._changes, row)
         for reader in self._readers:
-            if reader.states and (reader.wanted.streams is None or event.stream in reader.wanted.streams):
-                self._soon(reader, message)
+            if reader.states and (reader.wanted.streams is None or stream in reader.wanted.streams):
+                self._soon(reader.put, message)
 
     def close(self, complete: bool) -> None:
         """Announce the end to all clients."""
@@ -169,12 +191,12 @@ class MergedHub:
         with self._lock:
             self._closed = True
         for reader in self._readers:
-            self._soon(reader, None)
+            self._soon(reader.put, None)
 
-    def _soon(self, reader: MergedSubscription, message: Message | None) -> None:
+    def _soon(self, call: Callable[[Any], None], argument: object) -> None:
         assert self._loop is not None  # set with the first reader
         with suppress(RuntimeError):  # the loop is closed: no client is left
-            self._loop.call_soon_threadsafe(reader.put, message)
+            self._loop.call_soon_threadsafe(call, argument)
 
 
 def _query(wanted: ResultFilter, states: bool) -> dict[str, str]:

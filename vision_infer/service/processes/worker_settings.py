@@ -53,8 +53,8 @@ class WorkerStart:
     """The settings of the worker, with the streams of the configuration file and of the command line that it runs."""
     streams: Mapping[str, GivenStream]
     """The other streams that it runs, and those of the command line that the API has changed."""
-    state_dir: Path
-    """The state folder of the whole service, in which the worker stores streams of the API."""
+    state_dir: Path | None
+    """The state folder of the whole service, in which the worker stores streams of the API; None: it stores none."""
 
     def to_json(self) -> str:
         """Return the values as one line of JSON, with all secrets."""
@@ -65,7 +65,7 @@ class WorkerStart:
                 "token": self.token,
                 "settings": settings_to_plain(self.settings),
                 "streams": streams_to_plain(self.streams),
-                "state_dir": str(self.state_dir),
+                "state_dir": None if self.state_dir is None else str(self.state_dir),
             }
         )
 
@@ -79,7 +79,7 @@ class WorkerStart:
             data["token"],
             settings_from_plain(data["settings"]),
             streams_from_plain(data["streams"]),
-            Path(data["state_dir"]),
+            None if data["state_dir"] is None else Path(data["state_dir"]),
         )
 
 

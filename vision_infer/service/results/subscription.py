@@ -30,7 +30,7 @@ class HubClosedError(VisionInferError):
 class Message:
     """One message for a client."""
 
-    kind: Literal["result", "state", "engine", "degraded"]
+    kind: Literal["result", "state", "engine", "degraded", "moved"]
     number: int
     """The sequence number over all streams, from 1; results and changes are counted separately."""
     text: str

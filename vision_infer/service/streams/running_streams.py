@@ -153,12 +153,22 @@ class Streams:
             return self._put(name, ConfiguredStream(settings, old.origin), old)
 
     def adopt(self, name: str, settings: StreamSettings, origin: Origin) -> None:
-        """Run a stream that another process has accepted and stored. An error becomes its state."""
+        """Run a stream that another process has accepted and stored. An error becomes its state. An unchanged one keeps running."""
         with self.changing:
+            old = self._streams.get(name)
+            if old is not None and (old.settings, old.origin, old.problem) == (settings, origin, None):
+                return
             stream = self._streams[name] = ConfiguredStream(settings, origin)
             self._preview.changed(name)
             if self.begun:  # otherwise begin() starts it
                 self._runner.run_or_fail(name, stream)
+
+    def give_up(self, name: str) -> None:
+        """Stop a stream that another process runs from now on; do nothing if there is none of this name."""
+        with self.changing:
+            if name in self._streams:
+                self._forget(name)
+                self._runner.close_unused(self._streams.values())
 
     def delete(self, name: str) -> None:
         """Remove a stream permanently; see :meth:`Backend.delete`."""

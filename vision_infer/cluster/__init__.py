@@ -1,0 +1,1 @@
+"""Cameras on several machines: placement, ownership, and the connection to Ray, which only this package imports."""

@@ -1,0 +1,186 @@
+"""The controller of a cluster: a detached Ray actor around :class:`Desired`, restarted by Ray when it ends.
+
+It keeps nothing on disk. After a restart, workers report what they run, and gateways send their configuration again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vision_infer.cluster.desired import Desired, Plain, camera_from_plain
+from vision_infer.cluster.names import NAMESPACE, worker_name
+from vision_infer.cluster.node_worker import NodeWorker
+
+TICK_S = 0.2
+"""The time between two decisions, seconds."""
+POLL_S = 0.5
+"""The longest time for which a report waits for changed orders, seconds."""
+WATCH_S = 5.0
+"""The longest time for which a gateway waits for changes, seconds."""
+NODES_S = 1.0
+"""The time between two looks at Ray's nodes, seconds."""
+
+_log = logging.getLogger("vision_infer.cluster")
+
+
+class Controller:
+    """Owns the desired state. All methods run on the actor's event loop."""
+
+    def __init__(self) -> None:
+        self._id = secrets.token_hex(4)
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._desired = Desired(time.monotonic_ns(), int(time.time()), restarted)
+        self._actors: dict[str, Any] = {}
+        """The worker actor of each node."""
+        self._changed = asyncio.Event()
+        """Set and replaced after each decision."""
+        self._wake = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    # Gateways
+
+    async def configure(self, settings: Plain, cameras: Mapping[str, Plain], only_missing: bool) -> None:
+        """Set the settings and the cameras of the configuration; see :meth:`Desired.configure`.
+
+        Args:
+            settings: The settings of the service as plain values.
+            cameras: All cameras of the gateway: ``settings``, ``origin``, ``weight``, and ``labels`` by name.
+            only_missing: Whether to keep a configuration that another gateway has sent.
+        """
+        desired = {name: camera_from_plain(one) for name, one in cameras.items()}
+        if not only_missing or self._desired.settings is None:
+            self._desired.configure(settings, desired)
+        else:
+            self._desired.add_missing(desired)
+        self._wake.set()
+
+    async def put(self, name: str, camera: Plain) -> None:
+        """Add a camera or replace its settings; see :meth:`Desired.put`."""
+        self._desired.put(name, camera_from_plain(camera))
+        self._wake.set()
+
+    async def remove(self, name: str) -> None:
+        """Remove a camera."""
+        self._desired.remove(name)
+        self._wake.set()
+
+    async def drain(self, node: str, draining: bool) -> bool:
+        """Drain a node, or use it again; return False if there is no such node."""
+        if node not in self._desired.nodes:
+            return False
+        self._desired.drain(node, draining)
+        self._wake.set()
+        return True
+
+    async def watch(self, controller: str, version: int) -> Plain:
+        """Return the snapshot once it differs from what the caller has, or after some seconds."""
+        deadline = time.monotonic() + WATCH_S
+        while (controller, version) == (self._id, self._desired.version) and (wait_s := deadline - time.monotonic()) > 0:
+            await self._next_decision(wait_s)
+        return {"controller": self._id, "actors": dict(self._actors), **self._desired.snapshot()}
+
+    async def plan(self) -> list[Plain]:
+        """Return for each node what happens to its cameras if it fails."""
+        return [asdict(one) | {"lost": one.lost} for one in self._desired.outlook(time.monotonic_ns())]
+
+    # Workers
+
+    async def report(self, node: str, report: Plain, version: tuple[str, int]) -> Plain:
+        """Take over a report; return changed orders at once, or an empty answer after a while.
+
+        Args:
+            node: The name of the node.
+            report: See :meth:`Desired.report`.
+            version: The controller and version of the orders that the worker has.
+        """
+        if not self._desired.report(node, report, time.monotonic_ns()):
+            await asyncio.sleep(0 if node in self._desired.nodes else TICK_S)
+            return {"everything": node in self._desired.nodes}
+        deadline = time.monotonic() + POLL_S
+        while (wait_s := deadline - time.monotonic()) > 0:
+            known = self._desired.nodes.get(node)
+            if known is not None and known.version and version != (self._id, known.version):
+                return {"version": (self._id, known.version), "orders": self._desired.orders(node)}
+            await self._next_decision(wait_s)
+        return {}
+
+    async def stop(self) -> None:
+        """Stop all workers; the caller ends this actor afterwards."""
+        self._task.cancel()
+        stopping = [actor.stop.remote() for actor in self._actors.values()]
+        await asyncio.wait([asyncio.ensure_future(_ended(one)) for one in stopping] or [asyncio.sleep(0)], timeout=15)
+        for actor in self._actors.values():
+            ray.kill(actor)
+
+    # Internals
+
+    async def _next_decision(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    async def _run(self) -> None:
+        looked_s = float("-inf")
+        while True:
+            try:
+                if time.monotonic() - looked_s >= NODES_S:
+                    looked_s = time.monotonic()
+                    self._see_nodes(await asyncio.to_thread(ray.nodes))
+                self._desired.decide(time.monotonic_ns())
+            except Exception:  # the boundary of a task: the next decision may succeed
+                _log.exception("a decision failed")
+            self._changed.set()
+            self._changed = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def _see_nodes(self, found: list[Plain]) -> None:
+        nodes = {name: node for node in found if node["Alive"] and node["Resources"].get("CPU", 0) > 0 for name in [_name_of(node, found)]}
+        present = {name: (node["Labels"], float(node["Resources"]["CPU"])) for name, node in nodes.items()}
+        self._desired.see_nodes(present, time.monotonic_ns())
+        for name in self._actors.keys() - nodes.keys():
+            del self._actors[name]
+        for name, node in nodes.items():
+            if name not in self._actors:
+                self._actors[name] = _start_worker(name, node["NodeID"])
+
+
+async def _ended(reference: Any) -> None:
+    try:
+        await reference
+    except ray.exceptions.RayError as error:
+        _log.warning("a worker did not end properly: %s", type(error).__name__)
+
+
+def _name_of(node: Plain, found: list[Plain]) -> str:
+    """Return the name of a node: the one that Ray knows, with a part of its id if several nodes have it."""
+    same = [one for one in found if one["Alive"] and one["NodeName"] == node["NodeName"]]
+    return str(node["NodeName"]) if len(same) == 1 else f"{node['NodeName']}-{node['NodeID'][:6]}"
+
+
+def _start_worker(name: str, node_id: str) -> Any:
+    """Start the worker of a node, or return the handle of the one that runs."""
+    options = {
+        "name": worker_name(node_id),
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,  # the cores are for the child, and the placement of cameras counts them
+        "max_restarts": -1,
+        "max_concurrency": 10_000,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }
+    return ray.remote(NodeWorker).options(**options).remote(name)

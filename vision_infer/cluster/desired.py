@@ -1,0 +1,326 @@
+"""What the cluster should run: the cameras, the node and epoch of each, and what the workers report.
+
+This is the controller without Ray. Time is an argument. Settings of cameras are opaque plain values.
+
+A camera gets a new epoch each time it gets a node, and each time the process that runs it starts again. Epochs come from one counter that
+starts with the controller's time in seconds, so that they never go back. A camera that moves is ordered to its new node only after
+the old one has reported that it no longer runs the camera, or is lost: some cameras accept one connection only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vision_infer.cluster.placement import MARGIN, Camera, Node, Outlook, outlook, place
+
+SILENCE_S = 3.0
+"""The time without a report after which the cameras of a worker are placed elsewhere, seconds."""
+JOIN_S = 30.0
+"""The time that the worker of a new node has to report for the first time, seconds."""
+OVERLOAD_S = 30.0
+"""The time for which a node must be overloaded before cameras move, seconds."""
+PAUSE_S = 1.0
+"""The time between two decisions above which the controller itself was suspended, seconds."""
+HEADROOM = 0.85
+"""The part of a node's cores that cameras may use, as on one machine."""
+_SMOOTHING = 0.2
+"""The weight of a new measurement of a camera's cost."""
+
+Plain = dict[str, Any]
+
+
+@dataclass(slots=True)
+class DesiredCamera:
+    """A camera and its owner."""
+
+    given: Plain
+    """``settings`` and ``origin``, as :func:`streams_to_plain` returns them; with passwords."""
+    weight: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    node: str | None = None
+    epoch: int = 0
+    granted: bool = False
+    """Whether the node may run it: no other node does."""
+    cost: float | None = None
+    """The cores that it uses; None if not measured."""
+    reason: str = ""
+    """Why it does not run, or does not leave a drained node."""
+
+    def plain(self) -> Plain:
+        """Return what the worker needs to run the camera, and what a restarted controller needs to take it over."""
+        return {**self.given, "epoch": self.epoch, "weight": self.weight, "labels": dict(self.labels)}
+
+
+@dataclass(slots=True)
+class KnownNode:
+    """A node and the last report of its worker."""
+
+    labels: Mapping[str, str]
+    cores: float
+    heard_ns: int
+    """The time of the last report, or of the discovery of the node."""
+    joined: bool = False
+    """Whether its worker has reported."""
+    process: str = ""
+    """The process that runs the cameras; a different one has started again."""
+    up: bool = False
+    ready: bool = False
+    reason: str = "starting"
+    starts: int = 0
+    running: frozenset[str] = frozenset()
+    """The cameras that it has not let go."""
+    draining: bool = False
+    lost: bool = False
+    over_since_ns: int | None = None
+    orders: tuple[Plain, ...] = ()
+    version: int = 0
+    """Changes with the orders."""
+
+
+class Desired:
+    """The desired state of the cluster. One thread uses it.
+
+    Args:
+        now_ns: The monotonic time.
+        first_epoch: A number above all earlier epochs: the time in seconds.
+        settle: Whether workers that run cameras may exist: wait for their reports before cameras are placed.
+    """
+
+    def __init__(self, now_ns: int, first_epoch: int, settle: bool) -> None:
+        self.cameras: dict[str, DesiredCamera] = {}
+        self.nodes: dict[str, KnownNode] = {}
+        self.settings: Plain | None = None
+        """The settings of the service; None before a gateway has sent them."""
+        self.version = 1
+        """Changes with everything that gateways show."""
+        self._settings_version = 0
+        self._epoch = first_epoch
+        self._decided_ns = now_ns
+        self._settled_ns = now_ns + int(SILENCE_S * 1e9) if settle else now_ns
+
+    # From the gateways
+
+    def configure(self, settings: Plain, cameras: Mapping[str, DesiredCamera]) -> None:
+        """Set the settings and the cameras of the configuration file and of the command line; those of the API are kept."""
+        if settings != self.settings:
+            self.settings = settings
+            self._settings_version += 1
+        for name, camera in list(self.cameras.items()):
+            if camera.given["origin"] != "api" and name not in cameras:
+                self.remove(name)
+        self.add_missing(cameras)
+        for name, camera in cameras.items():
+            if camera.given["origin"] != "api" and self.cameras[name].given["origin"] != "api":
+                self.put(name, camera)
+        self.version += 1
+
+    def add_missing(self, cameras: Mapping[str, DesiredCamera]) -> None:
+        """Add the cameras that are not known yet."""
+        for name, camera in cameras.items():
+            if name not in self.cameras:
+                self.put(name, camera)
+
+    def put(self, name: str, camera: DesiredCamera) -> None:
+        """Add a camera, which may run on ``camera.node`` already, or replace its settings."""
+        known = self.cameras.get(name)
+        if known is None:
+            self.cameras[name] = camera
+            if camera.node is not None:
+                node = self.nodes.get(camera.node)
+                camera.node = None if node is None or node.lost else camera.node
+                self._own(camera, camera.node)
+                camera.granted = camera.node is not None
+        else:
+            known.given, known.weight, known.labels = camera.given, camera.weight, camera.labels
+        self.version += 1
+
+    def remove(self, name: str) -> None:
+        """Remove a camera; do nothing if there is none of this name."""
+        if self.cameras.pop(name, None) is not None:
+            self.version += 1
+
+    def drain(self, node: str, draining: bool) -> None:
+        """Move the cameras of a node away and keep it empty, or use it again.
+
+        Raises:
+            KeyError: There is no node of this name.
+        """
+        self.nodes[node].draining = draining
+        self.version += 1
+
+    # From the workers
+
+    def see_nodes(self, present: Mapping[str, tuple[Mapping[str, str], float]], now_ns: int) -> None:
+        """Take over the nodes that Ray reports as alive: labels and cores by name."""
+        for name in self.nodes.keys() - present.keys():
+            del self.nodes[name]
+            self.version += 1
+        for name in present.keys() - self.nodes.keys():
+            labels, cores = present[name]
+            self.nodes[name] = KnownNode(labels, cores, now_ns)
+            self.version += 1
+
+    def report(self, name: str, report: Plain, now_ns: int) -> bool:
+        """Take over a worker's report; return False if the worker must report its cameras as well, in ``cameras``.
+
+        Args:
+            name: The node.
+            report: ``process``, ``alive``, ``up``, ``ready``, ``reason``, ``starts``, ``running`` (names), ``costs`` (cores by
+                name), and ``cameras`` (:meth:`DesiredCamera.plain` by name) if they were asked for.
+            now_ns: The monotonic time.
+        """
+        node = self.nodes.get(name)
+        if node is None or not (node.joined or "cameras" in report):
+            return False
+        if not node.joined:
+            node.joined = True
+            self._take_over(name, report["cameras"])
+            self.version += 1
+        if not report["alive"]:
+            return True  # the process that runs the cameras does not respond: silence
+        node.heard_ns = now_ns
+        shown = (node.lost, node.up, node.ready, node.reason, node.starts)
+        node.lost = False
+        node.up, node.ready, node.reason, node.starts = (report[one] for one in ("up", "ready", "reason", "starts"))
+        if shown != (node.lost, node.up, node.ready, node.reason, node.starts):
+            self.version += 1
+        if node.process and report["process"] != node.process:  # its cameras have started again
+            for camera in self.cameras.values():
+                if camera.node == name and camera.granted:
+                    self._own(camera, name)
+        node.process = report["process"]
+        node.running = frozenset(report["running"])
+        for camera_name, cost in report["costs"].items():
+            measured = self.cameras.get(camera_name)
+            if measured is not None and measured.node == name:
+                measured.cost = cost if measured.cost is None else measured.cost + _SMOOTHING * (cost - measured.cost)
+        return True
+
+    def _take_over(self, name: str, cameras: Mapping[str, Plain]) -> None:
+        for camera_name, plain in cameras.items():
+            self._epoch = max(self._epoch, plain["epoch"])
+            known = self.cameras.get(camera_name)
+            if known is None:
+                known = self.cameras[camera_name] = DesiredCamera(
+                    {"settings": plain["settings"], "origin": plain["origin"]}, plain["weight"], plain["labels"]
+                )
+            if plain["epoch"] > known.epoch:  # the newest owner keeps it
+                known.node, known.epoch, known.granted = name, plain["epoch"], True
+
+    # Decisions
+
+    def decide(self, now_ns: int) -> None:
+        """Find lost nodes, place cameras, and write the orders. Call it several times a second."""
+        paused_ns = now_ns - self._decided_ns
+        self._decided_ns = now_ns
+        if paused_ns > PAUSE_S * 1e9:  # this process was suspended, not the workers
+            for node in self.nodes.values():
+                node.heard_ns += paused_ns
+        for node in self.nodes.values():
+            lost = now_ns - node.heard_ns > (SILENCE_S if node.joined else JOIN_S) * 1e9
+            if lost and not node.lost:
+                node.lost, node.up, node.ready, node.running = True, False, False, frozenset()
+                node.reason = f"no report for {SILENCE_S if node.joined else JOIN_S:g} s"
+                self.version += 1
+        for camera in self.cameras.values():
+            if camera.node is not None and (camera.node not in self.nodes or self.nodes[camera.node].lost):
+                camera.node, camera.granted = None, False
+                self.version += 1
+        waiting = any(not node.joined and not node.lost for node in self.nodes.values())
+        if self.settings is not None and not (waiting and now_ns < self._settled_ns):
+            self._place(now_ns)
+        self._write_orders()
+
+    def _place(self, now_ns: int) -> None:
+        decision = place(self._nodes(now_ns), self._cameras())
+        for name, camera in self.cameras.items():
+            reason = decision.pending.get(name, "")
+            kept = camera.node is not None and self.nodes[camera.node].draining  # better there than nowhere
+            if name in decision.moves:
+                self._own(camera, decision.moves[name])
+            elif reason and camera.node is not None and not kept:
+                self._own(camera, None)
+            if reason != camera.reason:
+                camera.reason = reason
+                self.version += 1
+
+    def _own(self, camera: DesiredCamera, node: str | None) -> None:
+        camera.granted = camera.granted and camera.node == node
+        camera.node = node
+        self._epoch += 1
+        camera.epoch = self._epoch
+        self.version += 1
+
+    def _write_orders(self) -> None:
+        runs: dict[str, set[str]] = {}
+        for name, node in self.nodes.items():
+            for camera_name in node.running:
+                runs.setdefault(camera_name, set()).add(name)
+        wanted: dict[str, Plain] = {name: {} for name in self.nodes}
+        for name, camera in self.cameras.items():
+            if camera.node is not None:
+                camera.granted = camera.granted or not runs.get(name, set()) - {camera.node}
+                if camera.granted:
+                    wanted[camera.node][name] = camera.plain()
+        for name, node in self.nodes.items():
+            orders = ({"settings_version": self._settings_version}, wanted[name])
+            if orders != node.orders:
+                node.orders = orders
+                node.version += 1
+
+    def orders(self, node: str) -> Plain:
+        """Return what a worker must run: the settings, and its cameras by name."""
+        return {"settings": self.settings, "cameras": self.nodes[node].orders[1] if self.nodes[node].orders else {}}
+
+    # Status
+
+    def snapshot(self) -> Plain:
+        """Return what gateways show: nodes and cameras, with passwords."""
+        nodes = {
+            name: {
+                "state": "lost" if node.lost else "draining" if node.draining else "alive" if node.joined else "joining",
+                "labels": dict(node.labels),
+                "capacity": node.cores * HEADROOM,
+                **{one: getattr(node, one) for one in ("up", "ready", "reason", "starts")},
+            }
+            for name, node in sorted(self.nodes.items())
+        }
+        cameras = {
+            name: {**camera.plain(), "node": camera.node, "reason": camera.reason, "cost": camera.cost}
+            for name, camera in sorted(self.cameras.items())
+        }
+        return {"version": self.version, "configured": self.settings is not None, "nodes": nodes, "cameras": cameras}
+
+    def outlook(self, now_ns: int) -> list[Outlook]:
+        """Return for each node what happens to its cameras if it fails."""
+        return outlook(self._nodes(now_ns), self._cameras())
+
+    def _cameras(self) -> list[Camera]:
+        return [
+            Camera(name, camera.cost if camera.given["settings"].get("enabled", True) else 0.0, camera.weight, camera.labels, camera.node)
+            for name, camera in self.cameras.items()
+        ]
+
+    def _nodes(self, now_ns: int) -> list[Node]:
+        loads: dict[str, float] = dict.fromkeys(self.nodes, 0.0)
+        for camera in self.cameras.values():
+            if camera.node is not None:
+                loads[camera.node] += camera.cost or 0.0
+        return [self._node(name, node, loads[name], now_ns) for name, node in self.nodes.items()]
+
+    def _node(self, name: str, node: KnownNode, load: float, now_ns: int) -> Node:
+        capacity = node.cores * HEADROOM
+        if load <= capacity * MARGIN:
+            node.over_since_ns = None
+        elif node.over_since_ns is None:
+            node.over_since_ns = now_ns
+        overloaded = node.over_since_ns is not None and now_ns - node.over_since_ns >= OVERLOAD_S * 1e9
+        return Node(name, capacity, node.labels, not node.lost and not node.draining, overloaded)
+
+
+def camera_from_plain(plain: Plain) -> DesiredCamera:
+    """Return a camera from plain values: ``settings``, ``origin``, ``weight``, ``labels``, and ``node`` if it runs there."""
+    given = {"settings": plain["settings"], "origin": plain["origin"]}
+    return DesiredCamera(given, plain["weight"], plain["labels"], plain.get("node"))

@@ -1,0 +1,325 @@
+"""The service of a cluster as the API in front sees it: the nodes are its workers, and the controller places the streams."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from vision_infer.cluster.connect import connect, open_controller
+from vision_infer.cluster.desired import Plain
+from vision_infer.cluster.names import find_controller
+from vision_infer.cluster.placement import Camera, Node, place
+from vision_infer.cluster.ray_client import RayClient
+from vision_infer.cluster.rows import NewestEpochs
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.validation_errors import near
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import OutputError, VisionInferError
+from vision_infer.core.result import utc
+from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.preview.transport.sockets import Sockets
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.processes.merged_results import MergedHub
+from vision_infer.service.processes.placement import PlacedStream
+from vision_infer.service.processes.worker_settings import GivenStream, settings_to_plain, streams_from_plain, streams_to_plain
+from vision_infer.service.streams.configured import ConfiguredStream, view_of
+from vision_infer.service.streams.stream_files import StreamFiles
+from vision_infer.service.views import Origin, StreamView
+
+CALL_S = 10.0
+"""The time in which the controller must answer, seconds."""
+RETRY_S = 0.2
+EVENTS_KEPT = 256
+
+_log = logging.getLogger("vision_infer.service")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as the API in front sees it; see :class:`FleetWorker`."""
+
+    name: str
+    up: bool = False
+    running: bool = False
+    ready: bool = False
+    reason: str = "no node runs it yet"
+    starts: int = 0
+
+
+class _Nodes(dict[str, NodeState]):
+    """The nodes by name; a stream that waits for a node has one that does not run."""
+
+    def __missing__(self, name: str) -> NodeState:
+        return NodeState(name)
+
+
+class ClusterPlacement:
+    """The streams and their nodes; see :class:`FleetPlacement`.
+
+    Args:
+        files: The stored streams of the API.
+    """
+
+    def __init__(self, files: StreamFiles) -> None:
+        self._files = files
+        self.streams: dict[str, PlacedStream] = {}
+        """All streams, replaced as a whole."""
+        self.nodes: tuple[Node, ...] = ()
+        self.cameras: tuple[Camera, ...] = ()
+
+    def get(self, name: str) -> PlacedStream | None:
+        """Return a stream; None if there is none of this name."""
+        return self.streams.get(name)
+
+    def all(self) -> dict[str, PlacedStream]:
+        """Return all streams, sorted by name."""
+        return dict(self.streams)
+
+    def of_worker(self, worker: str) -> dict[str, PlacedStream]:
+        """Return the streams of a node by name."""
+        return {name: stream for name, stream in self.streams.items() if stream.worker == worker}
+
+    def choose(self, name: str, among: Collection[str] = ()) -> str:
+        """Return the node of a new stream.
+
+        Raises:
+            ConflictError: No node has enough capacity.
+        """
+        nodes = [replace(node, usable=node.usable and node.name in among) for node in self.nodes]
+        decision = place(nodes, [*(camera for camera in self.cameras if camera.node is not None), Camera(name)])
+        if name in decision.pending:
+            raise ConflictError(f"{name}: {decision.pending[name]}", "Stop a stream, lower its fps, or add a node.")
+        return decision.moves[name]
+
+    def put(self, name: str, settings: StreamSettings, origin: Origin, among: Collection[str] = ()) -> PlacedStream:
+        """Add a stream that its node runs, or replace its settings; store it if it is one of the API.
+
+        Raises:
+            OutputError: It cannot be stored.
+            UnavailableError: The controller does not answer.
+        """
+        if origin == "api":
+            self._files.write(name, settings)
+        known = self.streams.get(name)
+        worker = next(iter(among), "") if known is None else known.worker
+        stream = PlacedStream(settings, origin, worker)
+        call_controller("put", name, _plain_of(name, settings, origin) | {"node": worker or None})
+        self.streams = dict(sorted({**self.streams, name: stream}.items()))
+        return stream
+
+    def remove(self, name: str) -> None:
+        """Remove a stream.
+
+        Raises:
+            OutputError: The stored settings cannot be removed.
+            UnavailableError: The controller does not answer.
+        """
+        self._files.remove(name)
+        call_controller("remove", name)
+        self.streams = {one: stream for one, stream in self.streams.items() if one != name}
+
+    def store(self) -> None:
+        """Do nothing: the controller and the workers know the placement."""
+
+
+class Gateway:
+    """Connects the API in front with a cluster; see :class:`Fleet`.
+
+    Args:
+        settings: The settings of the service.
+        files: The stored streams of the API.
+        clock: The source of time.
+    """
+
+    def __init__(self, settings: ServeSettings, files: StreamFiles, clock: Clock) -> None:
+        self.settings = settings
+        self.files = files
+        self.placement = ClusterPlacement(files)
+        self.events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
+        """The changes of streams whose node was lost, oldest first."""
+        self.processes: Mapping[str, NodeState] = _Nodes()
+        self.clients: dict[str, RayClient] = {}
+        self.epochs = NewestEpochs()
+        self.hub = MergedHub(settings.service.max_clients, {}, clock, self.epochs.accepts)
+        self.error: VisionInferError | None = None
+        self._clock = clock
+        self._closing = threading.Event()
+        self._known: tuple[str, int] = ("", -1)
+        self._actors: dict[str, Any] = {}
+        self._owners: dict[str, tuple[str | None, int]] = {}
+        self._reasons: Mapping[str, str] = {}
+        self._thread = threading.Thread(target=self._follow, name="cluster", daemon=True)
+
+    def share_port(self, sockets: Sockets) -> Callable[[], Coroutine[object, object, None]]:
+        """Do nothing with the preview port: viewers connect to the nodes."""
+        del sockets
+        return _nothing
+
+    def start(self) -> None:
+        """Follow the controller. Returns immediately; :meth:`ready` reports the progress."""
+        self._thread.start()
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether a node can run inference, and if not, the reasons."""
+        nodes = self.processes.values()
+        if any(node.ready for node in nodes):
+            return True, ""
+        return False, "; ".join(f"node {node.name}: {node.reason}" for node in nodes) or "the cluster has no node yet"
+
+    def streams(self) -> list[StreamView]:
+        """Return all streams, sorted by name, without the status that their nodes know."""
+        return [self._view(name, stream) for name, stream in self.placement.all().items()]
+
+    def stream(self, name: str) -> StreamView:
+        """Return one stream; see :meth:`streams`."""
+        return self._view(name, self.placed(name))
+
+    def placed(self, name: str) -> PlacedStream:
+        """Return a stream and its node, which is empty while the stream waits.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+        """
+        stream = self.placement.get(name)
+        if stream is None:
+            raise UnknownStreamError(f"stream {name} does not exist{near(name, self.placement.all())}")
+        return stream
+
+    def reload(self, settings: ServeSettings) -> None:
+        """Apply the streams and sinks of a changed configuration file."""
+        self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
+        self._configure()
+
+    def close(self) -> None:
+        """Stop to follow the cluster, whose cameras keep running."""
+        self._closing.set()
+
+    # Internals
+
+    def _view(self, name: str, stream: PlacedStream) -> StreamView:
+        view = view_of(name, ConfiguredStream(stream.settings, stream.origin), None)
+        if view.status is None:
+            return view
+        node = self.processes[stream.worker]
+        if not stream.worker:
+            return replace(view, status=replace(view.status, state=StreamState.WAITING, reason=self._reasons.get(name) or node.reason))
+        if node.up:
+            return view
+        return replace(view, status=replace(view.status, state=StreamState.BACKING_OFF, reason=f"node {node.name}: {node.reason}"))
+
+    def _configure(self) -> None:
+        cameras = {name: _plain_of(name, one, "api") for name, one in self.files.read().items()}
+        for name, one in self.settings.streams.items():
+            cameras[name] = _plain_of(name, one, "command_line" if name in self.settings.url_streams else "file")
+        settings = settings_to_plain(self.settings.model_copy(update={"streams": {}}).with_url_streams(frozenset()))
+        call_controller("configure", settings, cameras, not self.settings.streams)
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            try:
+                controller, version = self._known
+                snapshot = ray.get(find_controller().watch.remote(controller, version), timeout=CALL_S)
+                if snapshot["controller"] != controller:  # it has started, or started again
+                    self._configure()
+                self._show(snapshot)
+            except (RayError, ValueError, UnavailableError) as error:
+                if not self._closing.wait(RETRY_S):
+                    _log.warning("the controller of the cluster cannot be reached, trying again: %s", type(error).__name__)
+            except OutputError as error:
+                _log.error("%s", error)
+
+    def _show(self, snapshot: Plain) -> None:
+        self._known = (snapshot["controller"], snapshot["version"])
+        nodes, cameras = snapshot["nodes"], snapshot["cameras"]
+        for name, actor in snapshot["actors"].items():
+            if self._actors.get(name) != actor:
+                is_new = name not in self._actors
+                self._actors[name] = actor
+                self.clients[name] = RayClient(actor)
+                if is_new:
+                    self.hub.add_worker(name, self._client_of(name))
+        self.epochs.know({name: camera["epoch"] for name, camera in cameras.items()})
+        self.processes = _Nodes(
+            {
+                name: NodeState(name, node["up"], node["state"] != "lost", node["ready"], node["reason"], node["starts"])
+                for name, node in nodes.items()
+                if name in self.clients
+            }
+        )
+        usable = ("alive", "joining")
+        self.placement.nodes = tuple(Node(name, one["capacity"], one["labels"], one["state"] in usable) for name, one in nodes.items())
+        self.placement.cameras = tuple(
+            Camera(name, one["cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
+        )
+        self._reasons = {name: camera["reason"] for name, camera in cameras.items()}
+        self.placement.streams = {
+            name: PlacedStream(stream.settings, stream.origin, cameras[name]["node"] or "")
+            for name, stream in streams_from_plain(cameras).items()
+        }
+        self._announce(cameras)
+
+    def _announce(self, cameras: Mapping[str, Plain]) -> None:
+        """Tell clients which cameras have moved: their track ids and counts start again."""
+        owners = {name: (camera["node"], camera["epoch"]) for name, camera in cameras.items()}
+        for name, (node, epoch) in owners.items():
+            before = self._owners.get(name)
+            if before is None or before[1] == epoch or before[0] is None:
+                continue
+            reason = self._reasons[name] if node is None else f"runs on node {node} from now on"
+            row = {"type": "moved", "stream": name, "node": node, "epoch": epoch, "before": before[0], "at": utc(self._clock.wall_ns())}
+            self.hub.announce("moved", name, json.dumps(row | {"reason": reason}, ensure_ascii=False))
+            event = StreamEvent(name, StreamState.WAITING, self._clock.monotonic_ns(), f"moved: {reason}", self._clock.wall_ns())
+            self.events.append(event)
+        self._owners = owners
+
+    def _client_of(self, name: str) -> Callable[[], RayClient | None]:
+        return lambda: self.clients[name] if self.processes[name].up else None
+
+
+def open_gateway(
+    address: str, insecure: bool
+) -> Callable[[ServeSettings, StreamFiles, Clock], Gateway]:
+    """Return a function that connects to a cluster and starts its controller if there is none; see :func:`connect`."""
+
+    def open_(settings: ServeSettings, files: StreamFiles, clock: Clock) -> Gateway:
+        connect(address, insecure)
+        open_controller()
+        return Gateway(settings, files, clock)
+
+    return open_
+
+
+def for_cluster(settings: ServeSettings) -> ServeSettings:
+    """Return settings for a cluster: viewers connect to the nodes, each of which has its own ports."""
+    return settings.model_copy(update={"preview": settings.preview.model_copy(update={"port": 0})})
+
+
+async def _nothing() -> None:
+    return
+
+
+def call_controller(method: str, *arguments: object) -> Any:
+    """Call the controller and return its answer.
+
+    Raises:
+        UnavailableError: It does not answer.
+    """
+    try:
+        return ray.get(getattr(find_controller(), method).remote(*arguments), timeout=CALL_S)
+    except (RayError, ValueError) as error:
+        raise UnavailableError(
+            f"the controller of the cluster does not answer: {type(error).__name__}", "Try again in a moment."
+        ) from None
+
+
+def _plain_of(name: str, settings: StreamSettings, origin: Origin) -> Plain:
+    plain: Plain = streams_to_plain({name: GivenStream(settings, origin)})[name]
+    return plain | {"weight": settings.weight, "labels": {}}

@@ -1,0 +1,252 @@
+"""The worker of one node: a Ray actor that runs the service core as a child process, and relays requests to it.
+
+The child is the worker process of ``serve --processes``. It gets its orders as lines of JSON and serves its part of the API on a Unix socket.
+The kernel kills it when the actor's process ends, so that a new owner of its cameras is the only one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from vision_infer.cluster.desired import Plain
+from vision_infer.cluster.names import find_controller
+from vision_infer.cluster.rows import Batches, stamped_events
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.service.operations.logs import with_worker
+from vision_infer.service.processes.worker_client import WorkerClient
+from vision_infer.service.processes.worker_process import WorkerProcess
+from vision_infer.service.processes.worker_settings import (
+    GivenStream,
+    WorkerPlace,
+    WorkerStart,
+    settings_from_plain,
+    settings_of,
+    settings_to_plain,
+    streams_from_plain,
+    streams_to_plain,
+)
+from vision_infer.service.streams.stream_files import state_folder
+
+BATCH_S = 0.02
+"""The minimum time between two batches of rows, seconds."""
+ANSWER_S = 1.0
+"""The time in which the child must answer a check, seconds."""
+COST_S = 2.0
+"""The time between two measurements of the cameras' cost, seconds."""
+IDLE_S = 60.0
+"""The time after which a response that no gateway reads is closed, seconds."""
+RETRY_S = 0.2
+WHOLE = 1 << 20
+"""The size of a response up to which it is returned with the first call, bytes."""
+
+
+class _Relayed:
+    """A response of the child that a gateway reads piece by piece."""
+
+    def __init__(self, response: httpx.Response, batches: Batches) -> None:
+        self.response = response
+        self.batches = batches
+        self.read_s = time.monotonic()
+
+    async def close(self) -> None:
+        self.batches.cancel()
+        with suppress(httpx.HTTPError, RuntimeError):
+            await self.response.aclose()
+
+
+class NodeWorker:
+    """Runs the cameras of a node. All methods run on the actor's event loop.
+
+    Args:
+        name: The name of the node.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._id = secrets.token_hex(4)
+        os.umask(0o077)
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1 for actors: https://docs.ray.io/en/latest/ray-core/configure.html
+        self._folder = Path(tempfile.mkdtemp(prefix="vision-infer-"))
+        self._token = secrets.token_urlsafe(32)
+        self._client = WorkerClient(self._folder / name, self._token)
+        self._process = WorkerProcess(name, self._start_line, lambda why: None, self._log, SYSTEM_CLOCK)
+        self._orders: Plain = {"settings": None, "cameras": {}}
+        self._epochs: dict[str, int] = {}
+        self._costs: dict[str, float] = {}
+        self._cost_due_s = 0.0
+        self._relayed: dict[str, _Relayed] = {}
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def ping(self) -> bool:
+        """Return True; the caller learns that the actor runs."""
+        return True
+
+    # Requests of gateways
+
+    async def begin(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, client: Mapping[str, str]
+    ) -> tuple[int, list[tuple[str, str]], bytes, str | None] | None:
+        """Send a request to the child.
+
+        Returns:
+            The status, the headers, the body, and None; or for a longer response the beginning of the body, and the name by which
+            :meth:`more` returns further parts. None if the child does not answer.
+        """
+        try:
+            response = await self._client.send(method, target, headers, body, client)
+            events = response.headers.get("content-type", "").startswith("text/event-stream")
+            if not events and int(response.headers.get("content-length", WHOLE + 1)) <= WHOLE:
+                content = b"".join([piece async for piece in response.aiter_raw()])
+                return response.status_code, list(response.headers.items()), content, None
+        except httpx.HTTPError:
+            return None
+        pieces = response.aiter_raw()
+        if events:
+            batches = Batches(stamped_events(pieces, self._name, self._epochs), BATCH_S)
+        else:
+            batches = Batches(pieces, 0.0)
+        name = secrets.token_hex(8)
+        self._relayed[name] = _Relayed(response, batches)
+        return response.status_code, list(response.headers.items()), b"", name
+
+    async def more(self, name: str) -> bytes | None:
+        """Return the next part of a response, empty at its end; None if the child has ended or the response was closed."""
+        relayed = self._relayed.get(name)
+        if relayed is None:
+            return None
+        relayed.read_s = float("inf")
+        try:
+            batch = await relayed.batches.read()
+        except (httpx.HTTPError, asyncio.CancelledError):
+            batch = b""
+            await self.close(name)
+            return None
+        relayed.read_s = time.monotonic()
+        if not batch:
+            await self.close(name)
+        return batch
+
+    async def close(self, name: str) -> None:
+        """Close a response whose reader has gone."""
+        relayed = self._relayed.pop(name, None)
+        if relayed is not None:
+            await relayed.close()
+
+    # Orders of the controller
+
+    async def _follow(self) -> None:
+        """Report to the controller and obey it, until this process ends. Without the controller, the cameras go on."""
+        controller, version, everything = None, ("", -1), False
+        while True:
+            try:
+                if controller is None:
+                    controller = await asyncio.to_thread(find_controller)
+                report = await self._report(everything)
+                answer = await asyncio.wait_for(controller.report.remote(self._name, report, version), 2 * ANSWER_S)
+                everything = answer.get("everything", False)
+                if "orders" in answer:
+                    await self._obey(answer["orders"])
+                    version = answer["version"]
+            except Exception as error:  # noqa: BLE001 - the boundary of a task: the controller is away, or an order failed
+                self._log(f"the controller cannot be reached, trying again: {type(error).__name__}")
+                await asyncio.sleep(RETRY_S)
+            await self._close_idle()
+
+    async def _report(self, everything: bool) -> Plain:
+        running, alive = set(self._orders["cameras"]), True
+        process = self._process
+        if process.up:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    running |= {stream["name"] for stream in await self._ask("/api/v1/streams")}
+                    if time.monotonic() >= self._cost_due_s:
+                        self._cost_due_s = time.monotonic() + COST_S
+                        cost = await self._ask("/api/v1/cost")
+                        self._costs = {one["name"]: one["share"] * cost["cores"] for one in cost["streams"] if one["result_fps"]}
+            except (TimeoutError, httpx.HTTPError, ValueError, KeyError):
+                alive = not process.up  # it ended just now, or it does not respond
+        report = {
+            "process": f"{self._id}-{process.starts}",
+            "alive": alive,
+            "up": process.up,
+            "ready": process.ready,
+            "reason": process.reason,
+            "starts": process.starts,
+            "running": sorted(running),
+            "costs": self._costs,
+        }
+        return report | {"cameras": self._orders["cameras"]} if everything else report
+
+    async def _ask(self, target: str) -> Any:
+        response = await self._client.send("GET", target)
+        await response.aread()
+        response.raise_for_status()
+        return response.json()
+
+    async def _obey(self, orders: Plain) -> None:
+        if orders["settings"] is None:
+            return
+        before, self._orders = self._orders, orders
+        self._epochs.clear()
+        self._epochs.update({name: camera["epoch"] for name, camera in orders["cameras"].items()})
+        if before["settings"] is None:
+            self._process.start()
+            return
+        start = self._start()
+        line = {
+            "settings": settings_to_plain(start.settings),
+            "streams": streams_to_plain(start.streams),
+            "removed": sorted(before["cameras"].keys() - orders["cameras"].keys()),
+        }
+        await asyncio.to_thread(self._process.send, json.dumps(line))
+        if line["removed"] and self._process.up:  # the next report says that they are released
+            await self._released(frozenset(line["removed"]))
+
+    async def _released(self, names: frozenset[str]) -> None:
+        with suppress(TimeoutError, httpx.HTTPError, ValueError):
+            async with asyncio.timeout(ANSWER_S):
+                while names & {stream["name"] for stream in await self._ask("/api/v1/streams")}:
+                    await asyncio.sleep(0.05)
+
+    # The child
+
+    def _start_line(self) -> str:
+        return self._start().to_json()
+
+    def _start(self) -> WorkerStart:
+        settings = settings_from_plain(self._orders["settings"])
+        streams = streams_from_plain(self._orders["cameras"])
+        own = {name: stream.settings for name, stream in streams.items() if stream.origin == "file"}
+        given: dict[str, GivenStream] = {name: stream for name, stream in streams.items() if stream.origin != "file"}
+        state = state_folder(settings.state_dir, os.environ)
+        settings = settings_of(settings, WorkerPlace(self._name, settings.device), 1, own, state)
+        return WorkerStart(self._name, self._folder / self._name, self._token, settings, given, None)
+
+    def _log(self, line: str) -> None:
+        sys.stderr.write(with_worker(line, self._name, "human") + "\n")
+        sys.stderr.flush()
+
+    async def _close_idle(self) -> None:
+        for name, relayed in list(self._relayed.items()):
+            if time.monotonic() - relayed.read_s > IDLE_S:
+                await self.close(name)
+
+    async def stop(self) -> None:
+        """Let the child finish its frames and end."""
+        self._task.cancel()
+        self._process.end()
+        await asyncio.to_thread(self._process.join, 12.0)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""Requests to the worker of a node, over calls of its actor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+from ray.exceptions import RayError
+
+CALL_S = 30.0
+"""The longest time for which a worker that begins to answer may take, seconds."""
+
+
+class RayClient:
+    """Sends requests to one node, like :class:`WorkerClient`.
+
+    Args:
+        actor: The handle of the :class:`NodeWorker`.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request; see :meth:`WorkerClient.send`.
+
+        Raises:
+            httpx.HTTPError: The node does not answer.
+        """
+        request = httpx.Request(method, "http://worker/")
+        begun = await _call(self._actor.begin.remote(method, target, dict(headers or {}), body, dict(client or {})), CALL_S)
+        if begun is None:
+            raise httpx.ReadError("the worker does not answer", request=request)
+        status, returned, content, name = begun
+        stream = _ActorStream(self._actor, content, name)
+        return httpx.Response(status, headers=returned, stream=stream, request=request)
+
+
+class _ActorStream(httpx.AsyncByteStream):
+    """The body of a response that is read from the worker."""
+
+    def __init__(self, actor: Any, content: bytes, name: str | None) -> None:
+        self._actor = actor
+        self._content = content
+        self._name = name
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._content:
+            yield self._content
+        while self._name is not None:
+            piece = await _call(self._actor.more.remote(self._name), None)
+            if piece is None:
+                self._name = None
+                raise httpx.ReadError("the worker has ended")
+            if not piece:
+                self._name = None
+                return
+            yield piece
+
+    async def aclose(self) -> None:
+        if self._name is not None:
+            self._actor.close.remote(self._name)
+            self._name = None
+
+
+async def _call(reference: Any, timeout_s: float | None) -> Any:
+    """Return the result of an actor call.
+
+    Raises:
+        httpx.HTTPError: The actor does not answer, or its node is lost.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await reference
+    except (RayError, TimeoutError) as error:
+        raise httpx.ReadError(f"the node does not answer: {type(error).__name__}") from None

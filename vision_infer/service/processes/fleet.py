@@ -1,0 +1,151 @@
+"""What the API in front of workers needs of them, wherever they run: as processes of this machine, or on the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Protocol
+
+import httpx
+
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.errors import VisionInferError
+from vision_infer.pipeline.status import StreamEvent
+from vision_infer.preview.transport.sockets import Sockets
+from vision_infer.service.processes.merged_results import MergedHub
+from vision_infer.service.processes.placement import PlacedStream
+from vision_infer.service.streams.configured import StreamKeeper
+from vision_infer.service.views import Origin, StreamView
+
+
+class FleetWorker(Protocol):
+    """The state of one worker."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+    @property
+    def up(self) -> bool:
+        """Whether its API can be reached."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs; it may not be reachable yet."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run inference."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready."""
+
+    @property
+    def starts(self) -> int:
+        """The number of starts so far."""
+
+
+class FleetClient(Protocol):
+    """Sends requests to one worker; see :class:`WorkerClient`."""
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request; see :meth:`WorkerClient.send`."""
+
+
+class FleetPlacement(Protocol):
+    """The streams and the worker of each; see :class:`Placement`. Methods that change something can block."""
+
+    def get(self, name: str) -> PlacedStream | None:
+        """Return a stream; None if there is none of this name."""
+
+    def all(self) -> dict[str, PlacedStream]:
+        """Return all streams, sorted by name."""
+
+    def of_worker(self, worker: str) -> dict[str, PlacedStream]:
+        """Return the streams of a worker by name."""
+
+    def choose(self, name: str, among: Collection[str] = ()) -> str:
+        """Return the worker of a new stream.
+
+        Raises:
+            ConflictError: No worker has enough capacity.
+        """
+
+    def put(self, name: str, settings: StreamSettings, origin: Origin, among: Collection[str] = ()) -> PlacedStream:
+        """Add a stream or replace its settings."""
+
+    def remove(self, name: str) -> None:
+        """Remove a stream."""
+
+    def store(self) -> None:
+        """Store the placement."""
+
+
+class Fleet(Protocol):
+    """All workers of a service."""
+
+    settings: ServeSettings
+    hub: MergedHub
+
+    @property
+    def files(self) -> StreamKeeper:
+        """The stored streams of the API."""
+
+    @property
+    def placement(self) -> FleetPlacement:
+        """The streams and the worker of each."""
+
+    @property
+    def events(self) -> Collection[StreamEvent]:
+        """The changes of streams whose worker ended, oldest first."""
+
+    @property
+    def processes(self) -> Mapping[str, FleetWorker]:
+        """The workers by name."""
+
+    @property
+    def clients(self) -> Mapping[str, FleetClient]:
+        """The clients of the workers by name."""
+
+    @property
+    def error(self) -> VisionInferError | None:
+        """The error that ends the service, if any."""
+
+    def share_port(self, sockets: Sockets) -> Callable[[], Coroutine[object, object, None]]:
+        """Give the preview port to the workers; return the function that starts to receive."""
+
+    def start(self) -> None:
+        """Start, and return immediately."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether all workers can run inference, and if not, the reasons."""
+
+    def streams(self) -> Sequence[StreamView]:
+        """Return all streams, sorted by name, without the status that their workers know."""
+
+    def stream(self, name: str) -> StreamView:
+        """Return one stream.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+        """
+
+    def placed(self, name: str) -> PlacedStream:
+        """Return a stream and its worker.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+        """
+
+    def reload(self, settings: ServeSettings) -> None:
+        """Apply the streams and sinks of a changed configuration file."""
+
+    def close(self) -> None:
+        """Stop."""
