@@ -100,3 +100,78 @@ def test_rows_of_all_cameras_come_from_all_nodes(gateway: Gateway, rows: Rows) -
     assert sorted(nodes) == NAMES
     assert sorted(nodes.values()) == ["a", "a", "b", "b", "c", "c"]
     rows.check_epochs()
+
+
+def test_lists_and_metrics_are_those_of_all_nodes(gateway: Gateway) -> None:
+    assert sorted(gateway.streams()) == NAMES
+    status, metrics = gateway.ask("GET", "/metrics")
+    assert status == 200
+    for node in "abc":
+        assert f'vision_infer_worker_up{{worker="{node}"}} 1.0' in metrics
+
+
+def test_a_stream_of_the_api_runs_on_a_node_and_can_be_changed_and_removed(gateway: Gateway, rows: Rows) -> None:
+    status, text = gateway.ask("PUT", "/api/v1/streams/door", {"detect": TEST})
+    assert status == 201, text
+    gateway.wait(lambda: "door" in rows.nodes(), "rows of the new stream")
+    first = next(row for row in list(rows.rows) if row["stream"] == "door")
+    assert gateway.ask("PUT", "/api/v1/streams/door", {"detect": TEST, "weight": 2})[0] == 200
+    count = len(rows.rows)
+    gateway.wait(lambda: any(row["stream"] == "door" for row in list(rows.rows)[count:]), "rows after the change")
+    assert next(row for row in list(rows.rows)[count:] if row["stream"] == "door")["node"] == first["node"]
+    assert gateway.ask("PUT", "/api/v1/streams/wrong", {"detect": TEST, "model": "no-such-model"})[0] == 422
+    assert gateway.ask("DELETE", "/api/v1/streams/door")[0] == 204
+    assert gateway.ask("GET", "/api/v1/streams/door")[0] == 404
+    assert sorted(gateway.streams()) == NAMES
+
+
+def test_a_killed_controller_costs_no_camera_its_connection(gateway: Gateway, cluster: RayCluster, rows: Rows) -> None:
+    gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
+    before, epochs = gateway.since(), {row["stream"]: row["epoch"] for row in list(rows.rows)}
+    cluster.kill_controller()
+    killed = len(rows.rows)
+    began_s = time.monotonic()
+    gateway.wait(lambda: time.monotonic() - began_s > 8, "the controller has started again and decided")
+    gateway.wait(lambda: {row["stream"] for row in list(rows.rows)[-60:]} >= set(NAMES), "rows of all cameras go on")
+    assert gateway.since() == before
+    assert {row["stream"]: row["epoch"] for row in list(rows.rows)} == epochs
+    gaps = [row["arrived_s"] for row in list(rows.rows)[killed:]]
+    assert max(b - a for a, b in zip(gaps, gaps[1:], strict=False)) < 2
+    assert rows.changes == []
+
+
+def test_a_second_gateway_shows_the_same(gateway: Gateway, cluster: RayCluster, tmp_path: Path) -> None:
+    second = Gateway(tmp_path, cluster)
+    second.file.write_text("model: clock\nservice: {token: the-token-of-the-test}\n", encoding="utf-8")
+    with second:
+        second.wait(lambda: sorted(second.streams()) == NAMES, "the streams of the cluster")
+        assert second.since() == gateway.since()
+        seen = Rows(second)
+        second.wait(lambda: seen.nodes().keys() == set(NAMES), "rows of all cameras")
+
+
+def test_a_restarted_gateway_has_the_state_again(gateway: Gateway) -> None:
+    before = gateway.since()
+    gateway.kill()
+    gateway.start()
+    gateway.wait(lambda: set(gateway.states().values()) == {"live"}, "the state is back")
+    assert gateway.since() == before
+
+
+def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(gateway: Gateway, cluster: RayCluster, rows: Rows) -> None:
+    gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
+    nodes = rows.nodes()
+    lost = {name for name, node in nodes.items() if node == "b"}
+    began_s = time.monotonic()
+    cluster.remove("b")
+    killed_s = time.monotonic()
+    gateway.wait(lambda: {name for name in lost if rows.nodes()[name] != "b"} == lost, "the cameras run elsewhere")
+    moved_s = time.monotonic() - began_s
+    assert moved_s < 5 + 1, "five seconds, and one to connect"
+    for name in set(NAMES) - lost:
+        arrived = [row["arrived_s"] for row in list(rows.rows) if row["stream"] == name and row["arrived_s"] > began_s]
+        assert max(b - a for a, b in zip(arrived, arrived[1:], strict=False)) < 1.5, "the other cameras go on"
+        assert rows.nodes()[name] == nodes[name]
+    rows.check_epochs()
+    gateway.wait(lambda: {change["stream"] for change in rows.changes if change["type"] == "moved"} == lost, "moved events")
+    print(f"moved after {moved_s:.2f} s; the kill itself took {killed_s - began_s:.2f} s")

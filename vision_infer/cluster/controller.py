@@ -37,8 +37,7 @@ class Controller:
 
     def __init__(self) -> None:
         self._id = secrets.token_hex(4)
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self._desired = Desired(time.monotonic_ns(), int(time.time()), restarted)
+        self._desired = Desired(time.monotonic_ns(), int(time.time()))
         self._actors: dict[str, Any] = {}
         """The worker actor of each node."""
         self._changed = asyncio.Event()

@@ -85,10 +85,9 @@ class Desired:
     Args:
         now_ns: The monotonic time.
         first_epoch: A number above all earlier epochs: the time in seconds.
-        settle: Whether workers that run cameras may exist: wait for their reports before cameras are placed.
     """
 
-    def __init__(self, now_ns: int, first_epoch: int, settle: bool) -> None:
+    def __init__(self, now_ns: int, first_epoch: int) -> None:
         self.cameras: dict[str, DesiredCamera] = {}
         self.nodes: dict[str, KnownNode] = {}
         self.settings: Plain | None = None
@@ -98,7 +97,7 @@ class Desired:
         self._settings_version = 0
         self._epoch = first_epoch
         self._decided_ns = now_ns
-        self._settled_ns = now_ns + int(SILENCE_S * 1e9) if settle else now_ns
+        self._settled_ns = now_ns + int(SILENCE_S * 1e9)  # workers of an earlier controller may run cameras
 
     # From the gateways
 

@@ -1,0 +1,177 @@
+"""The desired state of a cluster without Ray: ownership, epochs, silence, restarts of the controller, and drain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vision_infer.cluster.desired import JOIN_S, SILENCE_S, Desired, DesiredCamera
+
+
+class Site:
+    """A controller and workers that obey it, with a clock in seconds."""
+
+    def __init__(self, *nodes: str, cameras: int = 6) -> None:
+        self.now_s = 100.0
+        self.present: dict[str, tuple[dict[str, str], float]] = {node: ({}, 4.0) for node in nodes}
+        self.running: dict[str, dict[str, Any]] = {node: {} for node in nodes}
+        self.silent: set[str] = set()
+        self.configured = {f"c{number}": camera() for number in range(cameras)}
+        self.start_controller()
+
+    def start_controller(self) -> None:
+        self.desired = Desired(self.ns, int(self.now_s))
+        self.desired.configure({"model": "m"}, {name: camera() for name in self.configured})
+
+    @property
+    def ns(self) -> int:
+        return int(self.now_s * 1e9)
+
+    def report(self, node: str, process: str = "1") -> None:
+        plain = {
+            "process": f"{node}-{process}",
+            "alive": True,
+            "up": True,
+            "ready": True,
+            "reason": "",
+            "starts": 1,
+            "running": list(self.running[node]),
+            "costs": {},
+        }
+        if not self.desired.report(node, plain, self.ns):
+            assert self.desired.report(node, plain | {"cameras": self.running[node]}, self.ns)
+
+    def step(self, seconds: float = 0.2) -> None:
+        """Let all workers report and obey once, and let time pass."""
+        self.desired.see_nodes(self.present, self.ns)
+        for node in self.present.keys() - self.silent:
+            self.report(node)
+        self.desired.decide(self.ns)
+        for node in self.present.keys() - self.silent:
+            self.running[node] = self.desired.orders(node)["cameras"]
+        self.now_s += seconds
+
+    def pass_s(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.2)):
+            self.step()
+
+    def owners(self) -> dict[str, list[str]]:
+        return {name: [node for node, own in self.running.items() if name in own] for name in self.configured}
+
+    def epochs(self) -> dict[str, int]:
+        return {name: camera.epoch for name, camera in self.desired.cameras.items()}
+
+
+def camera(origin: str = "file") -> DesiredCamera:
+    return DesiredCamera({"settings": {"detect": "test://"}, "origin": origin})
+
+
+def test_each_camera_has_one_owner_and_a_new_epoch_when_its_node_is_lost() -> None:
+    site = Site("a", "b", "c")
+    site.pass_s(2)
+    before, epochs = site.owners(), site.epochs()
+    assert sorted(owner for owners in before.values() for owner in owners) == ["a", "a", "b", "b", "c", "c"]
+    site.silent.add("b")
+    site.pass_s(SILENCE_S - 0.2)
+    assert site.owners() == before
+    site.pass_s(1)
+    site.running["b"] = {}
+    for name, owners in site.owners().items():
+        assert len(owners) == 1
+        moved = before[name] == ["b"]
+        assert (owners == before[name]) is not moved
+        assert (site.epochs()[name] > epochs[name]) is moved
+
+
+def test_a_node_that_comes_back_gives_up_what_was_moved() -> None:
+    site = Site("a", "b")
+    site.pass_s(2)
+    site.silent.add("b")
+    site.pass_s(SILENCE_S + 1)
+    kept = dict(site.running["b"])
+    assert len(kept) == 3, "it cannot be told"
+    assert len(site.running["a"]) == 6
+    site.silent.clear()
+    site.pass_s(1)
+    assert site.running["b"] == {}
+    assert len(site.running["a"]) == 6, "the owner keeps them"
+
+
+def test_a_restarted_controller_takes_over_what_runs() -> None:
+    site = Site("a", "b", "c")
+    site.pass_s(2)
+    before = {node: dict(cameras) for node, cameras in site.running.items()}
+    for node in before:
+        site.now_s += 5
+        site.start_controller()
+        site.silent = {node}  # its report comes later than those of the others
+        site.desired.see_nodes(site.present, site.ns)
+        site.step()
+        site.silent.clear()
+        site.pass_s(SILENCE_S + 1)
+        assert site.running == before
+
+
+def test_a_camera_leaves_a_drained_node_before_the_new_one_gets_it() -> None:
+    site = Site("a", "b", cameras=2)
+    site.pass_s(1)
+    site.desired.drain("a", True)
+    moving = next(iter(site.running["a"]))
+    for _ in range(10):
+        site.desired.decide(site.ns)
+        assert moving not in site.desired.orders("b")["cameras"], "the old owner has not let it go"
+    site.step()
+    assert site.owners()[moving] == []
+    site.step()
+    assert site.owners()[moving] == ["b"]
+    site.desired.drain("a", False)
+    site.pass_s(1)
+    assert site.owners()[moving] == ["b"], "nothing moves back"
+
+
+def test_a_drained_node_keeps_the_cameras_that_fit_nowhere() -> None:
+    site = Site("a", cameras=2)
+    site.pass_s(1)
+    site.desired.drain("a", True)
+    site.pass_s(1)
+    assert set(site.running["a"]) == {"c0", "c1"}
+    assert site.desired.cameras["c0"].reason == "no node is available"
+
+
+def test_a_process_that_started_again_has_new_epochs() -> None:
+    site = Site("a", cameras=1)
+    site.pass_s(1)
+    before = site.epochs()["c0"]
+    site.report("a", process="2")
+    site.desired.decide(site.ns)
+    assert site.epochs()["c0"] > before
+    assert site.desired.orders("a")["cameras"]["c0"]["epoch"] == site.epochs()["c0"]
+
+
+def test_a_suspended_controller_does_not_take_the_workers_for_lost() -> None:
+    site = Site("a", "b")
+    site.pass_s(2)
+    before = site.epochs()
+    site.now_s += 60
+    site.desired.decide(site.ns)
+    site.pass_s(1)
+    assert site.epochs() == before
+
+
+def test_a_node_whose_worker_does_not_start_gets_no_cameras_in_the_end() -> None:
+    site = Site("a", "b", cameras=4)
+    site.silent.add("b")
+    site.pass_s(JOIN_S + 1)
+    assert len(site.running["a"]) == 4
+
+
+def test_removed_and_added_cameras_of_the_file_and_those_of_the_api() -> None:
+    site = Site("a", cameras=2)
+    site.desired.put("api", camera("api"))
+    site.pass_s(1)
+    assert set(site.running["a"]) == {"c0", "c1", "api"}
+    site.desired.configure({"model": "m"}, {"c1": camera(), "c2": camera()})
+    site.pass_s(1)
+    assert set(site.running["a"]) == {"c1", "c2", "api"}
+    site.desired.remove("api")
+    site.pass_s(1)
+    assert set(site.running["a"]) == {"c1", "c2"}
