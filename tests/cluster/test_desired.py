@@ -111,6 +111,20 @@ def test_a_restarted_controller_takes_over_what_runs() -> None:
         assert site.running == before
 
 
+def test_a_restarted_controller_gives_no_orders_before_it_knows_what_a_node_runs() -> None:
+    site = Site("a", cameras=2)
+    site.pass_s(2)
+    before = dict(site.running["a"])
+    site.start_controller()
+    site.desired.see_nodes(site.present, site.ns)
+    site.desired.decide(site.ns)
+    site.report("a")
+    assert site.desired.nodes["a"].version == 0
+    site.desired.decide(site.ns)
+    assert site.desired.nodes["a"].version == 1
+    assert site.desired.orders("a")["cameras"] == before
+
+
 def test_a_camera_leaves_a_drained_node_before_the_new_one_gets_it() -> None:
     site = Site("a", "b", cameras=2)
     site.pass_s(1)

@@ -12,6 +12,8 @@ from vision_infer.cluster.controller import Controller
 from vision_infer.cluster.names import CONTROLLER, NAMESPACE
 from vision_infer.core.errors import UsageError, VisionInferError
 
+HEAD = "node:__internal_head__"
+"""The resource that only the head node of Ray has."""
 AUTH = "RAY_AUTH_MODE"
 """The environment variable that enables token authentication of Ray: https://docs.ray.io/en/latest/ray-security/token-auth.html"""
 
@@ -48,6 +50,7 @@ def open_controller() -> Any:
         "lifetime": "detached",
         "get_if_exists": True,
         "num_cpus": 0,
+        "resources": {HEAD: 0.001},  # next to Ray's own control service; the loss of another node then never costs both
         "max_restarts": -1,
         "max_concurrency": 10_000,
     }

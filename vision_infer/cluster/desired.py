@@ -17,6 +17,8 @@ from vision_infer.cluster.placement import MARGIN, Camera, Node, Outlook, outloo
 
 SILENCE_S = 3.0
 """The time without a report after which the cameras of a worker are placed elsewhere, seconds."""
+SETTLE_S = 5.0
+"""The time after the start of the controller in which it waits for the reports of all nodes before it places cameras, seconds."""
 JOIN_S = 30.0
 """The time that the worker of a new node has to report for the first time, seconds."""
 OVERLOAD_S = 30.0
@@ -97,7 +99,7 @@ class Desired:
         self._settings_version = 0
         self._epoch = first_epoch
         self._decided_ns = now_ns
-        self._settled_ns = now_ns + int(SILENCE_S * 1e9)  # workers of an earlier controller may run cameras
+        self._settled_ns = now_ns + int(SETTLE_S * 1e9)  # workers of an earlier controller may run cameras
 
     # From the gateways
 
@@ -264,6 +266,8 @@ class Desired:
                 if camera.granted:
                     wanted[camera.node][name] = camera.plain()
         for name, node in self.nodes.items():
+            if not node.joined:  # what it runs is not known yet
+                continue
             orders = ({"settings_version": self._settings_version}, wanted[name])
             if orders != node.orders:
                 node.orders = orders

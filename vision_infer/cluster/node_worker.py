@@ -155,7 +155,7 @@ class NodeWorker:
                 if controller is None:
                     controller = await asyncio.to_thread(find_controller)
                 report = await self._report(everything)
-                answer = await asyncio.wait_for(controller.report.remote(self._name, report, version), 2 * ANSWER_S)
+                answer = await asyncio.wait_for(controller.report.remote(self._name, report, version), ANSWER_S)
                 everything = answer.get("everything", False)
                 if "orders" in answer:
                     await self._obey(answer["orders"])
