@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import threading
+import os
+import subprocess
+import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.gateway import TOKEN, ClusterRows, Gateway, command
+from tests.support.media import ROOT
 from tests.support.ray_cluster import RayCluster
-from tests.support.serve_process import LIMIT_S, ServeProcess
+from tests.support.serve_process import LIMIT_S
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 TEST = "test://?size=320x180&fps=5"
 NAMES = [f"c{number}" for number in range(6)]
-
-
-class Gateway(ServeProcess):
-    """``serve --cluster`` with six cameras."""
-
-    def __init__(self, folder: Path, cluster: RayCluster) -> None:
-        streams = "".join(f"  {name}: {{url: '{TEST}'}}\n" for name in NAMES)
-        arguments = ("--port", "0", "--cluster", cluster.address, "--insecure-cluster")
-        text = f"model: clock\nengine: null-cpu-none\nservice: {{token: the-token-of-the-test}}\nstreams:\n{streams}"
-        super().__init__(folder, text, arguments=arguments)
-        self.token = "the-token-of-the-test"
-
-    def states(self) -> dict[str, str]:
-        return {name: stream["status"]["state"] for name, stream in self.streams().items()}
-
-    def since(self) -> dict[str, str]:
-        return {name: stream["status"]["since"] for name, stream in self.streams().items()}
-
-
-class Rows:
-    """Reads results and changes of all cameras on a thread."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.changes: list[dict[str, Any]] = []
-        request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}/api/v1/results?states=true")
-        request.add_header("Authorization", f"Bearer {gateway.token}")
-        self._answer = urllib.request.urlopen(request, timeout=LIMIT_S)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        kind = ""
-        try:
-            for line in self._answer:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name == "event":
-                    kind = value
-                elif name == "data":
-                    row = json.loads(value) | {"arrived_s": time.monotonic()}
-                    (self.changes if kind else self.rows).append(row)
-                    kind = ""
-        except OSError:  # the gateway was stopped
-            return
-
-    def nodes(self) -> dict[str, str]:
-        """Return the node of the newest row of each camera."""
-        return {row["stream"]: row["node"] for row in list(self.rows)}
-
-    def check_epochs(self) -> None:
-        """Check that no row of an older epoch comes after a newer one."""
-        newest: dict[str, int] = {}
-        for row in list(self.rows):
-            assert row["epoch"] >= newest.get(row["stream"], 0)
-            newest[row["stream"]] = row["epoch"]
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +31,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def gateway(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(tmp_path_factory.mktemp("gateway"), cluster) as running:
-        running.wait(lambda: set(running.states().values()) == {"live"}, "all cameras are live")
+    with Gateway(tmp_path_factory.mktemp("gateway"), cluster, dict.fromkeys(NAMES, TEST)) as running:
+        running.wait_until_live()
         yield running
 
 
 @pytest.fixture
-def rows(gateway: Gateway) -> Rows:
-    return Rows(gateway)
+def rows(gateway: Gateway) -> ClusterRows:
+    return ClusterRows(gateway)
 
 
-def test_rows_of_all_cameras_come_from_all_nodes(gateway: Gateway, rows: Rows) -> None:
+def test_rows_of_all_cameras_come_from_all_nodes(gateway: Gateway, rows: ClusterRows) -> None:
     gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
     nodes = rows.nodes()
     assert sorted(nodes) == NAMES
@@ -110,7 +57,7 @@ def test_lists_and_metrics_are_those_of_all_nodes(gateway: Gateway) -> None:
         assert f'vision_infer_worker_up{{worker="{node}"}} 1.0' in metrics
 
 
-def test_a_stream_of_the_api_runs_on_a_node_and_can_be_changed_and_removed(gateway: Gateway, rows: Rows) -> None:
+def test_a_stream_of_the_api_runs_on_a_node_and_can_be_changed_and_removed(gateway: Gateway, rows: ClusterRows) -> None:
     status, text = gateway.ask("PUT", "/api/v1/streams/door", {"detect": TEST})
     assert status == 201, text
     gateway.wait(lambda: "door" in rows.nodes(), "rows of the new stream")
@@ -125,7 +72,7 @@ def test_a_stream_of_the_api_runs_on_a_node_and_can_be_changed_and_removed(gatew
     assert sorted(gateway.streams()) == NAMES
 
 
-def test_a_killed_controller_costs_no_camera_its_connection(gateway: Gateway, cluster: RayCluster, rows: Rows) -> None:
+def test_a_killed_controller_costs_no_camera_its_connection(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
     gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
     before, epochs = gateway.since(), {row["stream"]: row["epoch"] for row in list(rows.rows)}
     cluster.kill_controller()
@@ -133,20 +80,20 @@ def test_a_killed_controller_costs_no_camera_its_connection(gateway: Gateway, cl
     began_s = time.monotonic()
     gateway.wait(lambda: time.monotonic() - began_s > 8, "the controller has started again and decided")
     gateway.wait(lambda: {row["stream"] for row in list(rows.rows)[-60:]} >= set(NAMES), "rows of all cameras go on")
-    assert gateway.since() == before
-    assert {row["stream"]: row["epoch"] for row in list(rows.rows)} == epochs
+    assert gateway.ask("PUT", "/api/v1/streams/new", {"detect": TEST})[0] == 201, "it places cameras again"
+    assert gateway.ask("DELETE", "/api/v1/streams/new")[0] == 204
+    assert {name: since for name, since in gateway.since().items() if name in before} == before
+    assert {row["stream"]: row["epoch"] for row in list(rows.rows) if row["stream"] in before} == epochs
     gaps = [row["arrived_s"] for row in list(rows.rows)[killed:]]
     assert max(b - a for a, b in zip(gaps, gaps[1:], strict=False)) < 2
-    assert rows.changes == []
+    assert not any(change["stream"] in before for change in rows.changes)
 
 
 def test_a_second_gateway_shows_the_same(gateway: Gateway, cluster: RayCluster, tmp_path: Path) -> None:
-    second = Gateway(tmp_path, cluster)
-    second.file.write_text("model: clock\nservice: {token: the-token-of-the-test}\n", encoding="utf-8")
-    with second:
+    with Gateway(tmp_path, cluster, {}) as second:
         second.wait(lambda: sorted(second.streams()) == NAMES, "the streams of the cluster")
         assert second.since() == gateway.since()
-        seen = Rows(second)
+        seen = ClusterRows(second)
         second.wait(lambda: seen.nodes().keys() == set(NAMES), "rows of all cameras")
 
 
@@ -158,7 +105,38 @@ def test_a_restarted_gateway_has_the_state_again(gateway: Gateway) -> None:
     assert gateway.since() == before
 
 
-def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(gateway: Gateway, cluster: RayCluster, rows: Rows) -> None:
+def test_the_commands_show_and_drain_nodes(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
+    gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
+    shown = command(cluster, "status")
+    for text in (*NAMES, "a     alive", "b     alive", "c     alive", "1.70"):
+        assert text in shown
+    assert TOKEN not in command(cluster, "status", "--json")
+    assert command(cluster, "plan").splitlines() == [
+        f"if node {node} fails: 2 of its 2 cameras fit elsewhere, 0 would run at half rate, 0 would not run" for node in "abc"
+    ]
+    gateway.wait(lambda: "c" in rows.nodes().values(), "rows of node c")
+    assert command(cluster, "drain", "c") == "node c has no cameras\n"
+    gateway.wait(lambda: sorted(rows.nodes().values()) == ["a", "a", "a", "b", "b", "b"], "rows of the other nodes")
+    for name in NAMES:
+        arrived = [row["arrived_s"] for row in list(rows.rows) if row["stream"] == name]
+        assert max(b - a for a, b in zip(arrived, arrived[1:], strict=False)) < 2, "one reconnect"
+    rows.check_epochs()
+    assert {change["before"] for change in rows.changes if change["type"] == "moved"} == {"c"}
+    assert command(cluster, "drain", "c", "--undo") == "node c may have cameras again\n"
+    assert "node d does not exist" in command(cluster, "drain", "d", status=2)
+
+
+def test_a_cluster_without_token_authentication_is_refused(cluster: RayCluster) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    for mode, where in (("disabled", "here"), ("token", "on the head node")):
+        line = [sys.executable, "-m", "vision_infer", "serve", TEST, "--model", "clock", "--port", "0", "--cluster", cluster.address]
+        secret = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "a" * 64}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, check=False, env=environ | secret)
+        assert done.returncode == 2, done.stderr
+        assert f"no token authentication (RAY_AUTH_MODE is not token {where})" in done.stderr
+
+
+def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
     gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
     nodes = rows.nodes()
     lost = {name for name, node in nodes.items() if node == "b"}

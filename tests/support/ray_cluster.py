@@ -26,10 +26,12 @@ class RayCluster:
         folder: The home folder of the workers.
         nodes: The names of the nodes.
         cpus: The number of CPUs that each node reports.
+        environ: Additional environment variables.
     """
 
-    def __init__(self, folder: Path, *nodes: str, cpus: int = 2) -> None:
+    def __init__(self, folder: Path, *nodes: str, cpus: int = 2, **environ: str) -> None:
         self._folder = folder
+        self._environ = environ
         self._nodes = nodes
         self._cpus = cpus
         self.address = ""
@@ -37,6 +39,7 @@ class RayCluster:
     def __enter__(self) -> Self:
         environ = {
             **os.environ,
+            **self._environ,
             "VISION_INFER_HOME": str(self._folder / "home"),
             "PYTHONPATH": str(ROOT),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -81,6 +84,10 @@ class RayCluster:
         """Kill the process of the controller; Ray starts it again."""
         self.order("kill_controller")
 
+    def actor_pid(self, name: str) -> int:
+        """Return the process id of a node's worker actor."""
+        return int(self.order("actor_pid", name))
+
     def order(self, *words: object) -> Any:
         """Send a command, and return the answer."""
         assert self._process.stdin is not None
@@ -116,6 +123,10 @@ def main() -> None:
             cluster.remove_node(nodes.pop(arguments[0]), allow_graceful=False)
         elif word == "kill_controller":
             ray.kill(ray.get_actor("controller"), no_restart=False)
+        elif word == "actor_pid":
+            node_id = next(node["NodeID"] for node in ray.nodes() if node["NodeName"] == arguments[0] and node["Alive"])
+            actor = ray.get_actor(f"worker-{node_id}")
+            answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
         elif word == "end":
             ray.shutdown()
             cluster.shutdown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from vision_infer import __version__
-from vision_infer.cli import diff, doctor, run, schema, serve, why
+from vision_infer.cli import cluster, diff, doctor, run, schema, serve, why
 from vision_infer.cli.cameras import cameras
 from vision_infer.cli.capacity import bench, plan
 from vision_infer.cli.engines import engine
@@ -30,6 +30,7 @@ app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
 app.add_typer(schema.app, name="schema")
+app.add_typer(cluster.app, name="cluster")
 
 
 def _version(wanted: bool) -> None:

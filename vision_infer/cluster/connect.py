@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import ray
 
 from vision_infer.cluster.controller import Controller
-from vision_infer.cluster.names import CONTROLLER, NAMESPACE
+from vision_infer.cluster.actors import AUTH, CONTROLLER, NAMESPACE, call_controller, find_controller, is_secure
 from vision_infer.core.errors import UsageError, VisionInferError
 
 HEAD = "node:__internal_head__"
 """The resource that only the head node of Ray has."""
-AUTH = "RAY_AUTH_MODE"
-"""The environment variable that enables token authentication of Ray: https://docs.ray.io/en/latest/ray-security/token-auth.html"""
-
-
 def connect(address: str, insecure: bool, environ: Mapping[str, str] = os.environ) -> None:
     """Connect this process to a cluster.
 
@@ -27,23 +22,23 @@ def connect(address: str, insecure: bool, environ: Mapping[str, str] = os.enviro
         environ: The environment.
 
     Raises:
-        UsageError: The cluster has no token authentication.
+        UsageError: This process or the head node does not use token authentication.
         VisionInferError: The cluster cannot be reached.
     """
-    if environ.get(AUTH, "").lower() != "token" and not insecure:
-        raise UsageError(
-            "the Ray cluster has no token authentication: everybody who reaches its port can run programs on all nodes",
-            f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
-        )
+    if not insecure and not is_secure(environ):
+        raise _insecure("here")  # without a connection: a cluster that uses it would refuse this process
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and errors of its own
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise VisionInferError(f"cannot connect to the Ray cluster {address}: {reason}", "Start one with: ray start --head") from None
+    # A process with a token can use a cluster that does not ask for it; tasks have the environment of their node.
+    if not insecure and not ray.get(ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001}).remote()):
+        raise _insecure("on the head node")
 
 
-def open_controller() -> Any:
-    """Return the handle of the controller; start it if there is none."""
+def open_controller() -> None:
+    """Start the controller if there is none."""
     options = {
         "name": CONTROLLER,
         "namespace": NAMESPACE,
@@ -54,4 +49,22 @@ def open_controller() -> Any:
         "max_restarts": -1,
         "max_concurrency": 10_000,
     }
-    return ray.remote(Controller).options(**options).remote()
+    ray.remote(Controller).options(**options).remote()
+
+
+def stop_cluster() -> None:
+    """Stop all workers and the controller.
+
+    Raises:
+        UnavailableError: No service runs, or the controller does not answer.
+    """
+    call_controller("stop")
+    ray.kill(find_controller())
+
+
+def _insecure(where: str) -> UsageError:
+    return UsageError(
+        f"the Ray cluster has no token authentication ({AUTH} is not token {where}): everybody who reaches its port can run programs "
+        "on all nodes",
+        f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
+    )

@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vision_infer.cluster.desired import Desired, Plain, camera_from_plain
-from vision_infer.cluster.names import NAMESPACE, worker_name
+from vision_infer.cluster.actors import NAMESPACE, worker_name
 from vision_infer.cluster.node_worker import NodeWorker
 
 TICK_S = 0.2

@@ -311,7 +311,7 @@ class Desired:
         for camera in self.cameras.values():
             if camera.node is not None:
                 loads[camera.node] += camera.cost or 0.0
-        return [self._node(name, node, loads[name], now_ns) for name, node in self.nodes.items()]
+        return [self._node(name, node, loads[name], now_ns) for name, node in sorted(self.nodes.items())]
 
     def _node(self, name: str, node: KnownNode, load: float, now_ns: int) -> Node:
         capacity = node.cores * HEADROOM

@@ -10,19 +10,16 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
 from vision_infer.cluster.connect import connect, open_controller
 from vision_infer.cluster.desired import Plain
-from vision_infer.cluster.names import find_controller
+from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.placement import Camera, Node, place
 from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
-from vision_infer.core.errors import OutputError, VisionInferError
+from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.preview.transport.sockets import Sockets
@@ -34,8 +31,6 @@ from vision_infer.service.streams.configured import ConfiguredStream, view_of
 from vision_infer.service.streams.stream_files import StreamFiles
 from vision_infer.service.views import Origin, StreamView
 
-CALL_S = 10.0
-"""The time in which the controller must answer, seconds."""
 RETRY_S = 0.2
 EVENTS_KEPT = 256
 
@@ -226,15 +221,13 @@ class Gateway:
         while not self._closing.is_set():
             try:
                 controller, version = self._known
-                snapshot = ray.get(find_controller().watch.remote(controller, version), timeout=CALL_S)
+                snapshot = call_controller("watch", controller, version)
                 if snapshot["controller"] != controller:  # it has started, or started again
                     self._configure()
                 self._show(snapshot)
-            except (RayError, ValueError, UnavailableError) as error:
+            except UnavailableError as error:
                 if not self._closing.wait(RETRY_S):
-                    _log.warning("the controller of the cluster cannot be reached, trying again: %s", type(error).__name__)
-            except OutputError as error:
-                _log.error("%s", error)
+                    _log.warning("trying again: %s", error.message)
 
     def _show(self, snapshot: Plain) -> None:
         self._known = (snapshot["controller"], snapshot["version"])
@@ -304,20 +297,6 @@ def for_cluster(settings: ServeSettings) -> ServeSettings:
 
 async def _nothing() -> None:
     return
-
-
-def call_controller(method: str, *arguments: object) -> Any:
-    """Call the controller and return its answer.
-
-    Raises:
-        UnavailableError: It does not answer.
-    """
-    try:
-        return ray.get(getattr(find_controller(), method).remote(*arguments), timeout=CALL_S)
-    except (RayError, ValueError) as error:
-        raise UnavailableError(
-            f"the controller of the cluster does not answer: {type(error).__name__}", "Try again in a moment."
-        ) from None
 
 
 def _plain_of(name: str, settings: StreamSettings, origin: Origin) -> Plain:

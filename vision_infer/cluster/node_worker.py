@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from vision_infer.cluster.desired import Plain
-from vision_infer.cluster.names import find_controller
+from vision_infer.cluster.actors import find_controller
 from vision_infer.cluster.rows import Batches, stamped_events
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.service.operations.logs import with_worker
@@ -89,10 +89,6 @@ class NodeWorker:
         self._cost_due_s = 0.0
         self._relayed: dict[str, _Relayed] = {}
         self._task = asyncio.get_running_loop().create_task(self._follow())
-
-    async def ping(self) -> bool:
-        """Return True; the caller learns that the actor runs."""
-        return True
 
     # Requests of gateways
 

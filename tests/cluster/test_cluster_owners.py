@@ -1,0 +1,125 @@
+"""Who owns a camera of a cluster, counted at a real RTSP server: drain, a suspended worker, a restarted process, and secrets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.gateway import ClusterRows, Gateway, command
+from tests.support.ray_cluster import RayCluster
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+PASSWORD = "a-secret-of-the-camera"
+RAY_TOKEN = "0123456789abcdef" * 4
+
+
+class CountingProxy(FaultProxy):
+    """Counts the connections to a camera."""
+
+    most = 0
+    """The highest number of connections at the same time."""
+
+    def _connect(self, client: socket.socket) -> None:
+        super()._connect(client)
+        self.most = max(self.most, self.open_connections)
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[CountingProxy]:
+    mount = ClockMount("/clock", 320, 180, 10, key_interval=5, user="user", password=PASSWORD)
+    with RtspServer(mount) as server, CountingProxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    folder = tmp_path_factory.mktemp("ray")
+    with RayCluster(folder, "a", "b", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=RAY_TOKEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(cluster: RayCluster, camera: CountingProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    cameras = {"door": camera.url("/clock", "user", PASSWORD)}
+    tokens = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
+    with Gateway(tmp_path_factory.mktemp("gateway"), cluster, cameras, (), **tokens) as running:
+        running.wait_until_live()
+        yield running
+
+
+@pytest.fixture
+def rows(gateway: Gateway) -> ClusterRows:
+    found = ClusterRows(gateway)
+    gateway.wait(lambda: found.rows, "rows")
+    return found
+
+
+def owner(rows: ClusterRows) -> str:
+    return str(rows.rows[-1]["node"])
+
+
+def test_a_drained_node_disconnects_before_the_new_owner_connects(
+    gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
+) -> None:
+    old, accepted = owner(rows), camera.accepted
+    environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
+    assert command(cluster, "drain", old, **environ) == f"node {old} has no cameras\n"
+    gateway.wait(lambda: owner(rows) != old, "rows of the new owner")
+    assert command(cluster, "drain", old, "--undo", **environ)
+    assert camera.accepted - accepted == 1
+    assert camera.most == 1
+    rows.check_epochs()
+
+
+def test_a_suspended_worker_gives_up_its_camera_when_it_goes_on(
+    gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
+) -> None:
+    old = owner(rows)
+    pid = cluster.actor_pid(old)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        stopped_s = time.monotonic()
+        gateway.wait(lambda: owner(rows) != old, "rows of the new owner")
+        assert time.monotonic() - stopped_s < 6
+        gateway.wait(lambda: time.monotonic() - stopped_s > 10, "10 s")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    gateway.wait(lambda: camera.open_connections == 1, "the old owner disconnects")
+    count = len(rows.rows)
+    gateway.wait(lambda: len(rows.rows) > count + 30, "further rows")
+    rows.check_epochs()
+    assert {row["node"] for row in rows.rows[count:]} == {owner(rows)} != {old}
+    assert camera.open_connections == 1
+
+
+def test_a_killed_process_of_a_worker_starts_again_under_a_new_epoch(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
+    node, epoch = owner(rows), rows.rows[-1]["epoch"]
+    children = Path(f"/proc/{cluster.actor_pid(node)}/task").glob("*/children")
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    assert len(pids) == 1
+    os.kill(pids[0], signal.SIGKILL)
+    gateway.wait(lambda: rows.rows[-1]["epoch"] > epoch, "rows of a new epoch")
+    rows.check_epochs()
+
+
+def test_no_secret_is_in_the_logs_of_ray_or_the_service(gateway: Gateway) -> None:
+    session = Path("/tmp/ray/session_latest").resolve()
+
+    def files_with(*words: str) -> str:
+        patterns = [part for word in words for part in ("-e", word)]
+        return subprocess.run(["grep", "-rlF", *patterns, str(session)], capture_output=True, text=True, check=False).stdout
+
+    assert files_with("door: live"), "the log of the workers is there"
+    assert files_with(PASSWORD, gateway.token) == ""
+    assert PASSWORD not in gateway.log

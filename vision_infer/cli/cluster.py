@@ -1,0 +1,152 @@
+"""``vision-infer cluster``: the nodes and cameras of a service on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from vision_infer.cli import options
+from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.core.packages import require
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DRAIN_S = 30.0
+"""The time for which ``drain`` waits for the cameras to move, seconds."""
+
+app = typer.Typer(help="Show and drain the nodes of a service on a Ray cluster.", no_args_is_help=True)
+Address = Annotated[str, Option("--cluster", metavar="auto|ADDRESS", help="The Ray cluster, as for 'serve'.")]
+Insecure = Annotated[bool, Option("--insecure-cluster", help="Accept a Ray cluster without token authentication.")]
+
+
+@app.command()
+def status(cluster: Address = "auto", insecure_cluster: Insecure = False, json_output: options.Json = False) -> int:
+    """Print the nodes with their state and capacity, and the cameras with their nodes."""
+    snapshot = _snapshot(cluster, insecure_cluster)
+    if json_output:
+        typer.echo(json.dumps(snapshot, indent=2))
+        return 0
+    loads: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for camera in snapshot["cameras"].values():
+        loads[camera["node"]] += camera["cost"] or 0.0
+        counts[camera["node"]] += 1
+    nodes = [
+        (
+            name,
+            node["state"] if node["ready"] else f"{node['state']}: {node['reason']}",
+            str(counts[name]),
+            f"{loads[name]:.2f}",
+            f"{node['capacity']:.2f}",
+            ", ".join(f"{key}={value}" for key, value in node["labels"].items() if not key.startswith("ray.io/")),
+        )
+        for name, node in snapshot["nodes"].items()
+    ]
+    _print(_table(("node", "state", "cameras", "cores used", "capacity", "labels"), nodes))
+    cameras = [
+        (name, camera["node"] or "pending", str(camera["epoch"]), "" if camera["cost"] is None else f"{camera['cost']:.3f}", camera["reason"])
+        for name, camera in snapshot["cameras"].items()
+    ]
+    _print(_table(("camera", "node", "epoch", "cores", "reason"), cameras))
+    return 0
+
+
+@app.command()
+def plan(cluster: Address = "auto", insecure_cluster: Insecure = False, json_output: options.Json = False) -> int:
+    """Print what happens to the cameras of each node if the node fails."""
+    from vision_infer.cluster.actors import call_controller
+
+    _connect(cluster, insecure_cluster)
+    found: list[dict[str, Any]] = call_controller("plan")
+    if json_output:
+        typer.echo(json.dumps(found, indent=2))
+        return 0
+    for one in found:
+        typer.echo(
+            f"if node {one['node']} fails: {one['fit']} of its {one['cameras']} cameras fit elsewhere, "
+            f"{one['half_rate']} would run at half rate, {one['lost']} would not run"
+        )
+    return 0
+
+
+@app.command()
+def drain(
+    node: Annotated[str, Argument(metavar="NODE", help="The name of the node.")],
+    undo: Annotated[bool, Option("--undo", help="Use the node again.")] = False,
+    cluster: Address = "auto",
+    insecure_cluster: Insecure = False,
+) -> int:
+    """Move the cameras of a node to other nodes, and keep it empty, for example before maintenance."""
+    from vision_infer.cluster.actors import call_controller
+
+    _connect(cluster, insecure_cluster)
+    if not call_controller("drain", node, not undo):
+        raise UsageError(f"node {node} does not exist", "List the nodes with: vision-infer cluster status")
+    if undo:
+        typer.echo(f"node {node} may have cameras again")
+        return 0
+    deadline = time.monotonic() + DRAIN_S
+    while True:
+        left = {name: one for name, one in _shown(call_controller("watch", "", -1))["cameras"].items() if one["node"] == node}
+        if not left:
+            typer.echo(f"node {node} has no cameras")
+            return 0
+        waiting = [f"{name}: {one['reason']}" for name, one in left.items() if one["reason"]]
+        if len(waiting) == len(left) or time.monotonic() > deadline:
+            raise VisionInferError(f"{len(left)} cameras stay on node {node}", "; ".join(waiting[:3]) or "They are still moving.")
+        time.sleep(0.2)
+
+
+@app.command()
+def stop(cluster: Address = "auto", insecure_cluster: Insecure = False) -> int:
+    """Stop all cameras of the cluster. They also run while no 'vision-infer serve' does."""
+    from vision_infer.cluster.connect import stop_cluster
+
+    _connect(cluster, insecure_cluster)
+    stop_cluster()
+    typer.echo("all cameras are stopped")
+    return 0
+
+
+def _connect(address: str, insecure: bool) -> None:
+    require("cluster", "ray")
+    from vision_infer.cluster.connect import connect
+
+    connect(address, insecure)
+
+
+def _snapshot(address: str, insecure: bool) -> dict[str, Any]:
+    from vision_infer.cluster.actors import call_controller
+
+    _connect(address, insecure)
+    return _shown(call_controller("watch", "", -1))
+
+
+def _shown(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Return the nodes and cameras without settings, which contain passwords."""
+    cameras = {
+        name: {key: camera[key] for key in ("node", "epoch", "origin", "cost", "weight", "labels", "reason")}
+        for name, camera in snapshot["cameras"].items()
+    }
+    return {"nodes": snapshot["nodes"], "cameras": cameras}
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table, "")

@@ -1,0 +1,54 @@
+"""The actors in Ray: their names, how they are found, and calls of the controller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from vision_infer.service.errors import UnavailableError
+
+AUTH = "RAY_AUTH_MODE"
+"""The environment variable that enables token authentication: https://docs.ray.io/en/latest/ray-security/token-auth.html"""
+CALL_S = 20.0
+"""The time in which the controller must answer, seconds. It waits up to 15 s when it stops the workers."""
+NAMESPACE = "vision-infer"
+CONTROLLER = "controller"
+
+
+def is_secure(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether this process uses token authentication. Processes that Ray starts have the environment of their node."""
+    return (os.environ if environ is None else environ).get(AUTH, "").lower() == "token"
+
+
+def find_controller() -> Any:
+    """Return the handle of the controller.
+
+    Raises:
+        ValueError: No controller runs.
+    """
+    return ray.get_actor(CONTROLLER, NAMESPACE)
+
+
+def worker_name(node_id: str) -> str:
+    """Return the name of the actor of a node."""
+    return f"worker-{node_id}"
+
+
+def call_controller(method: str, *arguments: object) -> Any:
+    """Call the controller from a thread without an event loop, and return its answer.
+
+    Raises:
+        UnavailableError: It does not run, or does not answer.
+    """
+    try:
+        return ray.get(getattr(find_controller(), method).remote(*arguments), timeout=CALL_S)
+    except ValueError:
+        hint = "Start it with: vision-infer serve CONFIG.yaml --cluster auto"
+        raise UnavailableError("no vision-infer service runs on this cluster", hint) from None
+    except RayError as error:
+        what = f"the controller of the cluster does not answer: {type(error).__name__}"
+        raise UnavailableError(what, "Try again in a moment.") from None
