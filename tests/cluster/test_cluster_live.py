@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_killed_controller_costs_no_camera_its_connection(gateway: Gateway, cl
     assert {name: since for name, since in gateway.since().items() if name in before} == before
     assert {row["stream"]: row["epoch"] for row in list(rows.rows) if row["stream"] in before} == epochs
     gaps = [row["arrived_s"] for row in list(rows.rows)[killed:]]
-    assert max(b - a for a, b in zip(gaps, gaps[1:], strict=False)) < 2
+    assert max(b - a for a, b in pairwise(gaps)) < 2
     assert not any(change["stream"] in before for change in rows.changes)
 
 
@@ -119,7 +120,7 @@ def test_the_commands_show_and_drain_nodes(gateway: Gateway, cluster: RayCluster
     gateway.wait(lambda: sorted(rows.nodes().values()) == ["a", "a", "a", "b", "b", "b"], "rows of the other nodes")
     for name in NAMES:
         arrived = [row["arrived_s"] for row in list(rows.rows) if row["stream"] == name]
-        assert max(b - a for a, b in zip(arrived, arrived[1:], strict=False)) < 2, "one reconnect"
+        assert max(b - a for a, b in pairwise(arrived)) < 2, "one reconnect"
     rows.check_epochs()
     assert {change["before"] for change in rows.changes if change["type"] == "moved"} == {"c"}
     assert command(cluster, "drain", "c", "--undo") == "node c may have cameras again\n"
@@ -129,14 +130,16 @@ def test_the_commands_show_and_drain_nodes(gateway: Gateway, cluster: RayCluster
 def test_a_cluster_without_token_authentication_is_refused(cluster: RayCluster) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     for mode, where in (("disabled", "here"), ("token", "on the head node")):
-        line = [sys.executable, "-m", "vision_infer", "serve", TEST, "--model", "clock", "--port", "0", "--cluster", cluster.address]
+        line = [sys.executable, "-m", "vision_infer", "serve", TEST, "--port", "0", "--cluster", cluster.address]
         secret = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "a" * 64}
         done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, check=False, env=environ | secret)
         assert done.returncode == 2, done.stderr
         assert f"no token authentication (RAY_AUTH_MODE is not token {where})" in done.stderr
 
 
-def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
+def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(
+    gateway: Gateway, cluster: RayCluster, rows: ClusterRows
+) -> None:
     gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
     nodes = rows.nodes()
     lost = {name for name, node in nodes.items() if node == "b"}
@@ -148,7 +151,7 @@ def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(gateway:
     assert moved_s < 5 + 1, "five seconds, and one to connect"
     for name in set(NAMES) - lost:
         arrived = [row["arrived_s"] for row in list(rows.rows) if row["stream"] == name and row["arrived_s"] > began_s]
-        assert max(b - a for a, b in zip(arrived, arrived[1:], strict=False)) < 1.5, "the other cameras go on"
+        assert max(b - a for a, b in pairwise(arrived)) < 1.5, "the other cameras go on"
         assert rows.nodes()[name] == nodes[name]
     rows.check_epochs()
     gateway.wait(lambda: {change["stream"] for change in rows.changes if change["type"] == "moved"} == lost, "moved events")

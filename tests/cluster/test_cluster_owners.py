@@ -21,7 +21,7 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 PASSWORD = "a-secret-of-the-camera"
-RAY_TOKEN = "0123456789abcdef" * 4
+TOKENS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 class CountingProxy(FaultProxy):
@@ -38,22 +38,22 @@ class CountingProxy(FaultProxy):
 @pytest.fixture(scope="module")
 def camera() -> Iterator[CountingProxy]:
     mount = ClockMount("/clock", 320, 180, 10, key_interval=5, user="user", password=PASSWORD)
-    with RtspServer(mount) as server, CountingProxy(server.port) as proxy:
+    proxy: CountingProxy
+    with RtspServer(mount) as server, (proxy := CountingProxy(server.port)):
         yield proxy
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     folder = tmp_path_factory.mktemp("ray")
-    with RayCluster(folder, "a", "b", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=RAY_TOKEN) as running:
+    with RayCluster(folder, "a", "b", environ=TOKENS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def gateway(cluster: RayCluster, camera: CountingProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     cameras = {"door": camera.url("/clock", "user", PASSWORD)}
-    tokens = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
-    with Gateway(tmp_path_factory.mktemp("gateway"), cluster, cameras, (), **tokens) as running:
+    with Gateway(tmp_path_factory.mktemp("gateway"), cluster, cameras, (), **TOKENS) as running:
         running.wait_until_live()
         yield running
 
@@ -73,10 +73,9 @@ def test_a_drained_node_disconnects_before_the_new_owner_connects(
     gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
 ) -> None:
     old, accepted = owner(rows), camera.accepted
-    environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
-    assert command(cluster, "drain", old, **environ) == f"node {old} has no cameras\n"
+    assert command(cluster, "drain", old, environ=TOKENS) == f"node {old} has no cameras\n"
     gateway.wait(lambda: owner(rows) != old, "rows of the new owner")
-    assert command(cluster, "drain", old, "--undo", **environ)
+    assert command(cluster, "drain", old, "--undo", environ=TOKENS)
     assert camera.accepted - accepted == 1
     assert camera.most == 1
     rows.check_epochs()
@@ -103,7 +102,9 @@ def test_a_suspended_worker_gives_up_its_camera_when_it_goes_on(
     assert camera.open_connections == 1
 
 
-def test_a_killed_process_of_a_worker_starts_again_under_a_new_epoch(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
+def test_a_killed_process_of_a_worker_starts_again_under_a_new_epoch(
+    gateway: Gateway, cluster: RayCluster, rows: ClusterRows
+) -> None:
     node, epoch = owner(rows), rows.rows[-1]["epoch"]
     children = Path(f"/proc/{cluster.actor_pid(node)}/task").glob("*/children")
     pids = [int(pid) for file in children for pid in file.read_text().split()]

@@ -21,12 +21,9 @@ COSTS = st.one_of(st.none(), st.integers(0, 400).map(lambda hundredths: hundredt
 def clusters(draw: st.DrawFn) -> tuple[list[Node], list[Camera]]:
     """A cluster in any state: nodes that are lost, drained or overloaded, and cameras that run or wait."""
     count = draw(st.integers(0, 6))
-    nodes = [
-        Node(f"n{number}", draw(CORES), draw(SITES), draw(st.booleans()), draw(st.booleans()))
-        for number in range(count)
-    ]
+    nodes = [Node(f"n{number}", draw(CORES), draw(SITES), draw(st.booleans()), draw(st.booleans())) for number in range(count)]
     places = st.sampled_from([None, "gone", *(node.name for node in nodes)])
-    labels = st.one_of(st.just({}), SITES)
+    labels: st.SearchStrategy[dict[str, str]] = st.one_of(st.just({}), SITES)
     cameras = [
         Camera(f"c{number}", draw(COSTS), draw(st.sampled_from([0.5, 1.0, 2.0])), draw(labels), draw(places))
         for number in range(draw(st.integers(0, 20)))
@@ -68,11 +65,7 @@ def check(nodes: list[Node], cameras: list[Camera]) -> None:
     for name, node in usable.items():
         limit = node.capacity + 1e-6
         assert name not in targets or after[name] <= limit, "no camera is placed above the capacity"
-        moved_for_load = [
-            one
-            for one in cameras
-            if one.node == name and one.name in decision.moves and has_labels(node, one)
-        ]
+        moved_for_load = [one for one in cameras if one.node == name and one.name in decision.moves and has_labels(node, one)]
         assert not moved_for_load or before[name] > node.capacity * MARGIN * (1 - 1e-6), "moves need an overload"
     settled = [
         replace(one, node=None if one.name in decision.pending else decision.moves.get(one.name, one.node)) for one in cameras

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,12 @@ class ClusterRows:
             newest[row["stream"]] = row["epoch"]
 
 
-def command(cluster: RayCluster, *words: str, status: int = 0, **environ: str) -> str:
-    """Run ``vision-infer cluster``; return what it prints."""
+def command(cluster: RayCluster, *words: str, status: int = 0, environ: Mapping[str, str] | None = None) -> str:
+    """Run ``vision-infer cluster``; return what it prints. Without an environment with a token, the cluster needs none."""
     line = [sys.executable, "-m", "vision_infer", "cluster", *words, "--cluster", cluster.address]
     line += [] if environ else ["--insecure-cluster"]
     done = subprocess.run(
-        line, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, check=False, env={**os.environ, **environ}
+        line, capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, check=False, env={**os.environ, **(environ or {})}
     )
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr

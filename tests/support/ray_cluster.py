@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,9 +30,9 @@ class RayCluster:
         environ: Additional environment variables.
     """
 
-    def __init__(self, folder: Path, *nodes: str, cpus: int = 2, **environ: str) -> None:
+    def __init__(self, folder: Path, *nodes: str, cpus: int = 2, environ: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        self._environ = environ
+        self._environ = environ or {}
         self._nodes = nodes
         self._cpus = cpus
         self.address = ""

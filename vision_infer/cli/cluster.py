@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +33,7 @@ def status(cluster: Address = "auto", insecure_cluster: Insecure = False, json_o
     if json_output:
         typer.echo(json.dumps(snapshot, indent=2))
         return 0
-    loads: Counter[str] = Counter()
+    loads: defaultdict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for camera in snapshot["cameras"].values():
         loads[camera["node"]] += camera["cost"] or 0.0
@@ -50,7 +51,7 @@ def status(cluster: Address = "auto", insecure_cluster: Insecure = False, json_o
     ]
     _print(_table(("node", "state", "cameras", "cores used", "capacity", "labels"), nodes))
     cameras = [
-        (name, camera["node"] or "pending", str(camera["epoch"]), "" if camera["cost"] is None else f"{camera['cost']:.3f}", camera["reason"])
+        (name, camera["node"] or "pending", str(camera["epoch"]), _cores(camera["cost"]), camera["reason"])
         for name, camera in snapshot["cameras"].items()
     ]
     _print(_table(("camera", "node", "epoch", "cores", "reason"), cameras))
@@ -137,7 +138,11 @@ def _shown(snapshot: dict[str, Any]) -> dict[str, Any]:
     return {"nodes": snapshot["nodes"], "cameras": cameras}
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _cores(cost: float | None) -> str:
+    return "" if cost is None else f"{cost:.3f}"
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     from rich.table import Table
 
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -16,7 +16,12 @@ from vision_infer.core.errors import UsageError
 from vision_infer.core.packages import SERVICE, require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vision_infer.config.serve import ServeSettings
+    from vision_infer.core.clock import Clock
+    from vision_infer.service.processes.fleet import Fleet
+    from vision_infer.service.streams.stream_files import StreamFiles
 
 ServeSources = Annotated[
     list[str] | None,
@@ -109,14 +114,8 @@ def serve_command(
 
     def load() -> ServeSettings:
         settings = load_settings(file, urls, environ, given, loop)
-        return settings if for_cluster is None else for_cluster(settings)
+        return settings if cluster is None else _for_cluster(settings)
 
-    open_cluster, for_cluster = None, None
-    if cluster is not None:
-        require("serve --cluster", "ray")
-        from vision_infer.cluster.gateway import for_cluster, open_gateway
-
-        open_cluster = open_gateway(cluster, insecure_cluster)
     watch = None if file is None else FileWatch(file, SYSTEM_CLOCK)
     try:
         settings = load()
@@ -137,8 +136,26 @@ def serve_command(
 
     os.umask(0o077)  # clips, results and state show people and places: only this account may read them
     with StopSignals() as signals:
-        serve(Start(settings, watch, load, environ, open_cluster), signals.stopping, lambda line: typer.echo(line, err=True))
+        serve(
+            Start(settings, watch, load, environ, _opening(cluster, insecure_cluster)),
+            signals.stopping,
+            lambda line: typer.echo(line, err=True),
+        )
     return 0
+
+
+def _opening(cluster: str | None, insecure: bool) -> Callable[[ServeSettings, StreamFiles, Clock], Fleet] | None:
+    if cluster is None:
+        return None
+    require("serve --cluster", "ray")
+    from vision_infer.cluster.gateway import open_gateway
+
+    return open_gateway(cluster, insecure)
+
+
+def _for_cluster(settings: ServeSettings) -> ServeSettings:
+    """Return settings for a cluster: viewers connect to the nodes, each of which has its own ports."""
+    return settings.model_copy(update={"preview": settings.preview.model_copy(update={"port": 0})})
 
 
 def _check(settings: ServeSettings) -> int:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 import ray
 
-from vision_infer.cluster.controller import Controller
 from vision_infer.cluster.actors import AUTH, CONTROLLER, NAMESPACE, call_controller, find_controller, is_secure
+from vision_infer.cluster.controller import Controller
 from vision_infer.core.errors import UsageError, VisionInferError
 
 HEAD = "node:__internal_head__"
 """The resource that only the head node of Ray has."""
+
+
 def connect(address: str, insecure: bool, environ: Mapping[str, str] = os.environ) -> None:
     """Connect this process to a cluster.
 
@@ -29,9 +31,10 @@ def connect(address: str, insecure: bool, environ: Mapping[str, str] = os.enviro
         raise _insecure("here")  # without a connection: a cluster that uses it would refuse this process
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and errors of its own
+    except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, ValueError, and errors of Ray
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise VisionInferError(f"cannot connect to the Ray cluster {address}: {reason}", "Start one with: ray start --head") from None
+        what = f"cannot connect to the Ray cluster {address}: {reason}"
+        raise VisionInferError(what, "Start one with: ray start --head") from None
     # A process with a token can use a cluster that does not ask for it; tasks have the environment of their node.
     if not insecure and not ray.get(ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001}).remote()):
         raise _insecure("on the head node")
@@ -64,7 +67,7 @@ def stop_cluster() -> None:
 
 def _insecure(where: str) -> UsageError:
     return UsageError(
-        f"the Ray cluster has no token authentication ({AUTH} is not token {where}): everybody who reaches its port can run programs "
-        "on all nodes",
+        f"the Ray cluster has no token authentication ({AUTH} is not token {where}): everybody who reaches its port can run "
+        "programs on all nodes",
         f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
     )

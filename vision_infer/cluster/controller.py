@@ -10,14 +10,15 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vision_infer.cluster.desired import Desired, Plain, camera_from_plain
 from vision_infer.cluster.actors import NAMESPACE, worker_name
+from vision_infer.cluster.desired import Desired, Plain, camera_from_plain
 from vision_infer.cluster.node_worker import NodeWorker
 
 TICK_S = 0.2
@@ -26,6 +27,8 @@ POLL_S = 0.5
 """The longest time for which a report waits for changed orders, seconds."""
 WATCH_S = 5.0
 """The longest time for which a gateway waits for changes, seconds."""
+STOP_S = 15.0
+"""The time that workers have to end, seconds."""
 NODES_S = 1.0
 """The time between two looks at Ray's nodes, seconds."""
 
@@ -115,8 +118,9 @@ class Controller:
     async def stop(self) -> None:
         """Stop all workers; the caller ends this actor afterwards."""
         self._task.cancel()
-        stopping = [actor.stop.remote() for actor in self._actors.values()]
-        await asyncio.wait([asyncio.ensure_future(_ended(one)) for one in stopping] or [asyncio.sleep(0)], timeout=15)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await asyncio.gather(*(_ended(actor.stop.remote()) for actor in self._actors.values()))
         for actor in self._actors.values():
             ray.kill(actor)
 
@@ -136,7 +140,7 @@ class Controller:
                     looked_s = time.monotonic()
                     self._see_nodes(await asyncio.to_thread(ray.nodes))
                 self._desired.decide(time.monotonic_ns())
-            except Exception:  # the boundary of a task: the next decision may succeed
+            except Exception:  # noqa: BLE001 - the boundary of a task: the next decision may succeed
                 _log.exception("a decision failed")
             self._changed.set()
             self._changed = asyncio.Event()
@@ -147,7 +151,8 @@ class Controller:
             self._wake.clear()
 
     def _see_nodes(self, found: list[Plain]) -> None:
-        nodes = {name: node for node in found if node["Alive"] and node["Resources"].get("CPU", 0) > 0 for name in [_name_of(node, found)]}
+        alive = [node for node in found if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+        nodes = {_name_of(node, alive): node for node in alive}
         present = {name: (node["Labels"], float(node["Resources"]["CPU"])) for name, node in nodes.items()}
         self._desired.see_nodes(present, time.monotonic_ns())
         for name in self._actors.keys() - nodes.keys():
@@ -164,9 +169,9 @@ async def _ended(reference: Any) -> None:
         _log.warning("a worker did not end properly: %s", type(error).__name__)
 
 
-def _name_of(node: Plain, found: list[Plain]) -> str:
+def _name_of(node: Plain, nodes: list[Plain]) -> str:
     """Return the name of a node: the one that Ray knows, with a part of its id if several nodes have it."""
-    same = [one for one in found if one["Alive"] and one["NodeName"] == node["NodeName"]]
+    same = [one for one in nodes if one["NodeName"] == node["NodeName"]]
     return str(node["NodeName"]) if len(same) == 1 else f"{node['NodeName']}-{node['NodeID'][:6]}"
 
 

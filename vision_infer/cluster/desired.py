@@ -2,9 +2,9 @@
 
 This is the controller without Ray. Time is an argument. Settings of cameras are opaque plain values.
 
-A camera gets a new epoch each time it gets a node, and each time the process that runs it starts again. Epochs come from one counter that
-starts with the controller's time in seconds, so that they never go back. A camera that moves is ordered to its new node only after
-the old one has reported that it no longer runs the camera, or is lost: some cameras accept one connection only.
+A camera gets a new epoch each time it gets a node, and each time the process that runs it starts again. Epochs come from one
+counter that starts with the controller's time in seconds, so that they never go back. A camera that moves is ordered to its new
+node only after the old one has reported that it no longer runs the camera, or is lost: some cameras accept one connection only.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class DesiredCamera:
     """The cores that it uses; None if not measured."""
     reason: str = ""
     """Why it does not run, or does not leave a drained node."""
+
+    @property
+    def expected_cost(self) -> float | None:
+        """The cores that it uses, if known; a disabled camera uses none."""
+        return self.cost if self.given["settings"].get("enabled", True) else 0.0
 
     def plain(self) -> Plain:
         """Return what the worker needs to run the camera, and what a restarted controller needs to take it over."""
@@ -301,10 +306,7 @@ class Desired:
         return outlook(self._nodes(now_ns), self._cameras())
 
     def _cameras(self) -> list[Camera]:
-        return [
-            Camera(name, camera.cost if camera.given["settings"].get("enabled", True) else 0.0, camera.weight, camera.labels, camera.node)
-            for name, camera in self.cameras.items()
-        ]
+        return [Camera(name, one.expected_cost, one.weight, one.labels, one.node) for name, one in self.cameras.items()]
 
     def _nodes(self, now_ns: int) -> list[Node]:
         loads: dict[str, float] = dict.fromkeys(self.nodes, 0.0)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.connect import connect, open_controller
 from vision_infer.cluster.desired import Plain
-from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.placement import Camera, Node, place
 from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
@@ -204,11 +204,12 @@ class Gateway:
         if view.status is None:
             return view
         node = self.processes[stream.worker]
-        if not stream.worker:
-            return replace(view, status=replace(view.status, state=StreamState.WAITING, reason=self._reasons.get(name) or node.reason))
         if node.up:
             return view
-        return replace(view, status=replace(view.status, state=StreamState.BACKING_OFF, reason=f"node {node.name}: {node.reason}"))
+        state, reason = StreamState.BACKING_OFF, f"node {node.name}: {node.reason}"
+        if not stream.worker:
+            state, reason = StreamState.WAITING, self._reasons.get(name) or node.reason
+        return replace(view, status=replace(view.status, state=state, reason=reason))
 
     def _configure(self) -> None:
         cameras = {name: _plain_of(name, one, "api") for name, one in self.files.read().items()}
@@ -247,8 +248,9 @@ class Gateway:
                 if name in self.clients
             }
         )
-        usable = ("alive", "joining")
-        self.placement.nodes = tuple(Node(name, one["capacity"], one["labels"], one["state"] in usable) for name, one in nodes.items())
+        self.placement.nodes = tuple(
+            Node(name, one["capacity"], one["labels"], one["state"] in ("alive", "joining")) for name, one in nodes.items()
+        )
         self.placement.cameras = tuple(
             Camera(name, one["cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
         )
@@ -267,8 +269,9 @@ class Gateway:
             if before is None or before[1] == epoch or before[0] is None:
                 continue
             reason = self._reasons[name] if node is None else f"runs on node {node} from now on"
-            row = {"type": "moved", "stream": name, "node": node, "epoch": epoch, "before": before[0], "at": utc(self._clock.wall_ns())}
-            self.hub.announce("moved", name, json.dumps(row | {"reason": reason}, ensure_ascii=False))
+            row = {"type": "moved", "stream": name, "node": node, "epoch": epoch, "before": before[0]}
+            row |= {"at": utc(self._clock.wall_ns()), "reason": reason}
+            self.hub.announce("moved", name, json.dumps(row, ensure_ascii=False))
             event = StreamEvent(name, StreamState.WAITING, self._clock.monotonic_ns(), f"moved: {reason}", self._clock.wall_ns())
             self.events.append(event)
         self._owners = owners
@@ -277,9 +280,7 @@ class Gateway:
         return lambda: self.clients[name] if self.processes[name].up else None
 
 
-def open_gateway(
-    address: str, insecure: bool
-) -> Callable[[ServeSettings, StreamFiles, Clock], Gateway]:
+def open_gateway(address: str, insecure: bool) -> Callable[[ServeSettings, StreamFiles, Clock], Gateway]:
     """Return a function that connects to a cluster and starts its controller if there is none; see :func:`connect`."""
 
     def open_(settings: ServeSettings, files: StreamFiles, clock: Clock) -> Gateway:
@@ -288,11 +289,6 @@ def open_gateway(
         return Gateway(settings, files, clock)
 
     return open_
-
-
-def for_cluster(settings: ServeSettings) -> ServeSettings:
-    """Return settings for a cluster: viewers connect to the nodes, each of which has its own ports."""
-    return settings.model_copy(update={"preview": settings.preview.model_copy(update={"port": 0})})
 
 
 async def _nothing() -> None:

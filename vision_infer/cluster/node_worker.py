@@ -1,7 +1,7 @@
 """The worker of one node: a Ray actor that runs the service core as a child process, and relays requests to it.
 
-The child is the worker process of ``serve --processes``. It gets its orders as lines of JSON and serves its part of the API on a Unix socket.
-The kernel kills it when the actor's process ends, so that a new owner of its cameras is the only one.
+The child is the worker process of ``serve --processes``. It gets its orders as lines of JSON and serves its part of the API on a
+Unix socket. The kernel kills it when the actor's process ends, so that a new owner of its cameras is the only one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 import httpx
 
-from vision_infer.cluster.desired import Plain
 from vision_infer.cluster.actors import find_controller
+from vision_infer.cluster.desired import Plain
 from vision_infer.cluster.rows import Batches, stamped_events
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.service.operations.logs import with_worker
@@ -78,11 +78,11 @@ class NodeWorker:
         self._name = name
         self._id = secrets.token_hex(4)
         os.umask(0o077)
-        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1 for actors: https://docs.ray.io/en/latest/ray-core/configure.html
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to the number of CPUs of the actor, at least 1
         self._folder = Path(tempfile.mkdtemp(prefix="vision-infer-"))
         self._token = secrets.token_urlsafe(32)
         self._client = WorkerClient(self._folder / name, self._token)
-        self._process = WorkerProcess(name, self._start_line, lambda why: None, self._log, SYSTEM_CLOCK)
+        self._process = WorkerProcess(name, self._start_line, lambda _: None, self._log, SYSTEM_CLOCK)
         self._orders: Plain = {"settings": None, "cameras": {}}
         self._epochs: dict[str, int] = {}
         self._costs: dict[str, float] = {}
@@ -110,10 +110,7 @@ class NodeWorker:
         except httpx.HTTPError:
             return None
         pieces = response.aiter_raw()
-        if events:
-            batches = Batches(stamped_events(pieces, self._name, self._epochs), BATCH_S)
-        else:
-            batches = Batches(pieces, 0.0)
+        batches = Batches(stamped_events(pieces, self._name, self._epochs), BATCH_S) if events else Batches(pieces, 0.0)
         name = secrets.token_hex(8)
         self._relayed[name] = _Relayed(response, batches)
         return response.status_code, list(response.headers.items()), b"", name
@@ -145,7 +142,8 @@ class NodeWorker:
 
     async def _follow(self) -> None:
         """Report to the controller and obey it, until this process ends. Without the controller, the cameras go on."""
-        controller, version, everything = None, ("", -1), False
+        controller: Any = None
+        version, everything = ("", -1), False
         while True:
             try:
                 if controller is None:

@@ -1,7 +1,7 @@
 """The placement of cameras on nodes: pure functions of plain values.
 
-A camera stays where it is unless it must move: its node is gone or drained, lacks a label, or is overloaded. A camera that fits on no
-node waits. Costs and capacities have one unit, CPU cores of a reference machine; the caller scales what it has measured.
+A camera stays where it is unless it must move: its node is gone or drained, lacks a label, or is overloaded. A camera that fits
+on no node waits. Costs and capacities have one unit, CPU cores of a reference machine; the caller scales what it has measured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 MARGIN = 1.1
-"""The load of a node, relative to its capacity, above which it is overloaded. Its cameras move until it is within its capacity."""
+"""The load of a node, relative to its capacity, above which its cameras move, until it is within its capacity."""
 _ROUNDING = 1e-9
 """The tolerance of sums of costs, relative to the capacity."""
 
@@ -100,7 +100,9 @@ class _Loads:
         """Return the node with the most free capacity that can run the camera; None if no node can."""
         fitting = [name for name in self.nodes if self._fits(camera, name)]
         # The load relative to the capacity spreads the cameras; their number decides while nothing is measured.
-        return min(fitting, key=lambda name: (self._relative(self.load, name), self._relative(self.count, name), name), default=None)
+        return min(
+            fitting, key=lambda name: (*(self._relative(one, name) for one in (self.load, self.count)), name), default=None
+        )
 
     def why_not(self, camera: Camera) -> str:
         """Return why no node can run the camera."""

@@ -1,7 +1,7 @@
 """Rows of results and changes between a worker and a gateway: which node and epoch they come from, and which are outdated.
 
-The worker inserts ``"node"`` and ``"epoch"`` at the beginning of each row. The epoch of a camera increases each time that another process
-runs the camera. A gateway discards rows of older epochs.
+The worker inserts ``"node"`` and ``"epoch"`` at the beginning of each row. The epoch of a camera increases each time that another
+process runs the camera. A gateway discards rows of older epochs.
 """
 
 from __future__ import annotations

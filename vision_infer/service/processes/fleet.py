@@ -1,11 +1,9 @@
-"""What the API in front of workers needs of them, wherever they run: as processes of this machine, or on the nodes of a cluster."""
+"""What the API in front of workers needs of them: they are processes of this machine, or run on the nodes of a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Protocol
-
-import httpx
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
@@ -13,6 +11,7 @@ from vision_infer.pipeline.status import StreamEvent
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream
+from vision_infer.service.processes.worker_client import FleetClient
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.views import Origin, StreamView
 
@@ -43,20 +42,6 @@ class FleetWorker(Protocol):
     @property
     def starts(self) -> int:
         """The number of starts so far."""
-
-
-class FleetClient(Protocol):
-    """Sends requests to one worker; see :class:`WorkerClient`."""
-
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        client: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        """Send a request; see :meth:`WorkerClient.send`."""
 
 
 class FleetPlacement(Protocol):

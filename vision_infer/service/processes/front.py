@@ -39,7 +39,7 @@ from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.streams.api_settings import from_api
-from vision_infer.service.views import StreamView
+from vision_infer.service.views import Origin, StreamView
 
 MERGE_S = 4.0
 """The time that each worker has to answer a request that goes to all workers, seconds."""
@@ -198,13 +198,14 @@ class Front:
                 raise
             if response.is_success:
                 data, service = json.loads(body), workers.settings.service
+                origin: Origin = "api" if known is None else known.origin
                 if known is None:
-                    changed, origin = from_api(data, None, service), "api"
+                    changed = from_api(data, None, service)
                 elif model_only:
-                    changed, origin = known.settings.model_copy(update=data), known.origin
+                    changed = known.settings.model_copy(update=data)
                 else:
                     given = workers.settings.streams.get(name) if known.origin == "command_line" else None
-                    changed, origin = from_api(data, known.settings, service, given), known.origin
+                    changed = from_api(data, known.settings, service, given)
                 await asyncio.to_thread(workers.placement.put, name, changed, origin, (worker,))
                 await asyncio.to_thread(workers.placement.store)
         return Response(content, response.status_code, headers_of(response))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlencode
 
 import httpx
@@ -16,12 +16,10 @@ import httpx
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.events import kind_of, to_row, wall_ns_of
+from vision_infer.service.processes.worker_client import FleetClient
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import HubClosedError, Message
-
-if TYPE_CHECKING:
-    from vision_infer.service.processes.fleet import FleetClient
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -123,7 +121,7 @@ class MergedHub:
         max_readers: int,
         workers: Mapping[str, Callable[[], FleetClient | None]],
         clock: Clock,
-        accepts: Callable[[str], bool] = lambda row: True,
+        accepts: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.accepts = accepts
         self._max_readers = max_readers

@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
 from vision_infer.service.processes.worker_settings import CLIENT_HEADER, TOKEN_HEADER
 
 CONNECT_S = 5.0
+
+
+class FleetClient(Protocol):
+    """Sends requests to one worker, wherever it runs."""
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request; see :meth:`WorkerClient.send`."""
 
 
 class WorkerClient:

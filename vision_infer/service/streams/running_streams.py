@@ -153,7 +153,7 @@ class Streams:
             return self._put(name, ConfiguredStream(settings, old.origin), old)
 
     def adopt(self, name: str, settings: StreamSettings, origin: Origin) -> None:
-        """Run a stream that another process has accepted and stored. An error becomes its state. An unchanged one keeps running."""
+        """Run a stream that another process has accepted. An error becomes its state; an unchanged stream keeps running."""
         with self.changing:
             old = self._streams.get(name)
             if old is not None and (old.settings, old.origin, old.problem) == (settings, origin, None):
