@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -19,9 +18,9 @@ NAMESPACE = "vision-infer"
 CONTROLLER = "controller"
 
 
-def is_secure(environ: Mapping[str, str] | None = None) -> bool:
+def is_secure() -> bool:
     """Return whether this process uses token authentication. Processes that Ray starts have the environment of their node."""
-    return (os.environ if environ is None else environ).get(AUTH, "").lower() == "token"
+    return os.environ.get(AUTH, "").lower() == "token"
 
 
 def find_controller() -> Any:

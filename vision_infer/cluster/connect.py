@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-
 import ray
 
 from vision_infer.cluster.actors import AUTH, CONTROLLER, NAMESPACE, call_controller, find_controller, is_secure
@@ -15,29 +12,29 @@ HEAD = "node:__internal_head__"
 """The resource that only the head node of Ray has."""
 
 
-def connect(address: str, insecure: bool, environ: Mapping[str, str] = os.environ) -> None:
+def connect(address: str, insecure: bool) -> None:
     """Connect this process to a cluster.
 
     Args:
         address: ``auto`` for the cluster of this machine, ``HOST:PORT``, or ``ray://HOST:PORT``.
         insecure: Whether a cluster without token authentication is accepted.
-        environ: The environment.
 
     Raises:
-        UsageError: This process or the head node does not use token authentication.
+        UsageError: The head node does not use token authentication.
         VisionInferError: The cluster cannot be reached.
     """
-    if not insecure and not is_secure(environ):
-        raise _insecure("here")  # without a connection: a cluster that uses it would refuse this process
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, ValueError, and errors of Ray
         reason = str(error).partition("\n")[0] or type(error).__name__
         what = f"cannot connect to the Ray cluster {address}: {reason}"
         raise VisionInferError(what, "Start one with: ray start --head") from None
-    # A process with a token can use a cluster that does not ask for it; tasks have the environment of their node.
+    # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.
     if not insecure and not ray.get(ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001}).remote()):
-        raise _insecure("on the head node")
+        raise UsageError(
+            "the Ray cluster has no token authentication: everybody who reaches its port can run programs on all nodes",
+            f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
+        )
 
 
 def open_controller() -> None:
@@ -63,11 +60,3 @@ def stop_cluster() -> None:
     """
     call_controller("stop")
     ray.kill(find_controller())
-
-
-def _insecure(where: str) -> UsageError:
-    return UsageError(
-        f"the Ray cluster has no token authentication ({AUTH} is not token {where}): everybody who reaches its port can run "
-        "programs on all nodes",
-        f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
-    )

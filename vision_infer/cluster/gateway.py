@@ -82,14 +82,15 @@ class ClusterPlacement:
         """Return the streams of a node by name."""
         return {name: stream for name, stream in self.streams.items() if stream.worker == worker}
 
-    def choose(self, name: str, among: Collection[str] = ()) -> str:
-        """Return the node of a new stream.
+    def choose(self, name: str, among: Collection[str] = (), labels: Mapping[str, str] | None = None) -> str:
+        """Return the node of a new stream, which must have these labels.
 
         Raises:
             ConflictError: No node has enough capacity.
         """
-        nodes = [replace(node, usable=node.usable and node.name in among) for node in self.nodes]
-        decision = place(nodes, [*(camera for camera in self.cameras if camera.node is not None), Camera(name)])
+        nodes = [node for node in self.nodes if node.usable and node.name in among]
+        running = [camera for camera in self.cameras if camera.node in among]
+        decision = place(nodes, [*running, Camera(name, labels=labels or {})])
         if name in decision.pending:
             raise ConflictError(f"{name}: {decision.pending[name]}", "Stop a stream, lower its fps, or add a node.")
         return decision.moves[name]
@@ -297,4 +298,4 @@ async def _nothing() -> None:
 
 def _plain_of(name: str, settings: StreamSettings, origin: Origin) -> Plain:
     plain: Plain = streams_to_plain({name: GivenStream(settings, origin)})[name]
-    return plain | {"weight": settings.weight, "labels": {}}
+    return plain | {"weight": settings.weight, "labels": settings.node_labels}

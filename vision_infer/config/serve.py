@@ -128,6 +128,9 @@ class StreamDefaults(StreamPolicy):
     clips: ClipSettings | None = Field(
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
+    node_labels: dict[str, str] = Field(
+        default_factory=dict, description="On a cluster, the labels that the stream's node must have, such as `site: berlin`."
+    )
     transport: Literal["tcp", "udp"] = Field(
         default="tcp", description="The preferred transport of RTSP; over RTP, the other one is used if the server refuses it."
     )

@@ -56,8 +56,8 @@ class FleetPlacement(Protocol):
     def of_worker(self, worker: str) -> dict[str, PlacedStream]:
         """Return the streams of a worker by name."""
 
-    def choose(self, name: str, among: Collection[str] = ()) -> str:
-        """Return the worker of a new stream.
+    def choose(self, name: str, among: Collection[str] = (), labels: Mapping[str, str] | None = None) -> str:
+        """Return the worker of a new stream, which must have these labels if workers have labels.
 
         Raises:
             ConflictError: No worker has enough capacity.

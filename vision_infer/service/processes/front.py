@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -188,7 +188,7 @@ class Front:
             model_only = request.url.path.endswith("/model")
             if known is None and model_only:
                 workers.placed(name)  # raises: the stream does not exist
-            worker = await self._worker_for(name) if known is None else known.worker
+            worker = await self._worker_for(name, _labels_of(body)) if known is None else known.worker
             try:
                 await settled((workers.processes[worker],))
                 response = await ask(workers, worker, request, body)
@@ -216,7 +216,7 @@ class Front:
         if stored is not None and (known is None or known.origin == "api"):
             self._workers.placement.put(name, stored, "api", (worker,))
 
-    async def _worker_for(self, name: str) -> str:
+    async def _worker_for(self, name: str, labels: Mapping[str, str]) -> str:
         """Return the worker of a new stream."""
         workers = self._workers
         streams, most = workers.placement.all(), workers.settings.service.max_streams
@@ -226,7 +226,7 @@ class Front:
             raise UnavailableError(workers.ready()[1], "Try again in a moment.")
         up = [worker for worker, process in workers.processes.items() if process.up]
         ready = [worker for worker in up if workers.processes[worker].ready]
-        return await asyncio.to_thread(workers.placement.choose, name, ready or up)
+        return await asyncio.to_thread(workers.placement.choose, name, ready or up, labels)
 
     async def _delete(self, request: Request, name: str) -> Response:
         workers = self._workers
@@ -324,3 +324,11 @@ class Front:
         with suppress(Problem):  # no worker answers
             await self._all(request)  # ends the viewer's previews
         return LocalResponse(self._app)
+
+
+def _labels_of(body: bytes) -> Mapping[str, str]:
+    """Return the node labels in the settings of a stream; the worker reports what is invalid."""
+    with suppress(ValueError, AttributeError):
+        labels = json.loads(body).get("node_labels")
+        return labels if isinstance(labels, dict) else {}
+    return {}

@@ -59,13 +59,15 @@ class Placement:
         """Return the streams of a worker by name."""
         return {name: stream for name, stream in self.all().items() if stream.worker == worker}
 
-    def choose(self, name: str, among: Collection[str] = ()) -> str:
+    def choose(self, name: str, among: Collection[str] = (), labels: Mapping[str, str] | None = None) -> str:
         """Return the worker of a new stream: the one before the restart, or the one with the fewest streams.
 
         Args:
             name: The name of the stream.
             among: The workers to choose from; empty: all.
+            labels: Not used: all workers are on this machine.
         """
+        del labels
         before = self._before.get(name)
         allowed = [worker for worker in self._workers if not among or worker in among]
         if before in allowed:
