@@ -23,11 +23,18 @@ DRAIN_S = 30.0
 
 app = typer.Typer(help="Show and drain the nodes of a service on a Ray cluster.", no_args_is_help=True)
 Address = Annotated[str, Option("--cluster", metavar="auto|ADDRESS", help="The Ray cluster, as for 'serve'.")]
-Insecure = Annotated[bool, Option("--insecure-cluster", help="Accept a Ray cluster without token authentication.")]
+Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="auto|ADDRESS",
+        help="Use the nodes of a Ray cluster: auto for the one of this machine, HOST:PORT, or ray://HOST:PORT.",
+    ),
+]
+InsecureCluster = Annotated[bool, Option("--insecure-cluster", help="Accept a Ray cluster without token authentication.")]
 
 
 @app.command()
-def status(cluster: Address = "auto", insecure_cluster: Insecure = False, json_output: options.Json = False) -> int:
+def status(cluster: Address = "auto", insecure_cluster: InsecureCluster = False, json_output: options.Json = False) -> int:
     """Print the nodes with their state and capacity, and the cameras with their nodes."""
     snapshot = _snapshot(cluster, insecure_cluster)
     if json_output:
@@ -59,7 +66,7 @@ def status(cluster: Address = "auto", insecure_cluster: Insecure = False, json_o
 
 
 @app.command()
-def plan(cluster: Address = "auto", insecure_cluster: Insecure = False, json_output: options.Json = False) -> int:
+def plan(cluster: Address = "auto", insecure_cluster: InsecureCluster = False, json_output: options.Json = False) -> int:
     """Print what happens to the cameras of each node if the node fails."""
     from vision_infer.cluster.actors import call_controller
 
@@ -81,7 +88,7 @@ def drain(
     node: Annotated[str, Argument(metavar="NODE", help="The name of the node.")],
     undo: Annotated[bool, Option("--undo", help="Use the node again.")] = False,
     cluster: Address = "auto",
-    insecure_cluster: Insecure = False,
+    insecure_cluster: InsecureCluster = False,
 ) -> int:
     """Move the cameras of a node to other nodes, and keep it empty, for example before maintenance."""
     from vision_infer.cluster.actors import call_controller
@@ -105,7 +112,7 @@ def drain(
 
 
 @app.command()
-def stop(cluster: Address = "auto", insecure_cluster: Insecure = False) -> int:
+def stop(cluster: Address = "auto", insecure_cluster: InsecureCluster = False) -> int:
     """Stop all cameras of the cluster. They also run while no 'vision-infer serve' does."""
     from vision_infer.cluster.connect import stop_cluster
 

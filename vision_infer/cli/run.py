@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.cluster import Cluster, InsecureCluster
 from vision_infer.cli.settings_options import command_with_settings
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import UsageError
+from vision_infer.core.packages import require
 
 if TYPE_CHECKING:
     from vision_infer.pipeline.runs.summary import RunSummary
@@ -45,6 +47,8 @@ def _run(
     summary: options.SummaryFile = None,
     json_summary: options.JsonSummary = False,
     quiet: options.Quiet = False,
+    cluster: Cluster = None,
+    insecure_cluster: InsecureCluster = False,
 ) -> int:
     """Detect objects in videos, images and folders, or in cameras.
 
@@ -54,6 +58,10 @@ def _run(
     settings = run_settings(**given)
     if "-" in settings.out and json_summary:
         raise UsageError("--json and --out - both write to standard output", "Use --summary FILE.json")
+    if cluster is not None:
+        if summary is not None or json_summary:
+            raise UsageError("--cluster: cannot be combined with --summary or --json", "Leave one of them out.")
+        return _run_on_cluster(settings, cluster, insecure_cluster, quiet)
     if summary is not None:
         from vision_infer.sink.files.output_file import check_output
 
@@ -76,6 +84,22 @@ def _run(
 
 
 run_command = command_with_settings(RunSettings, _run, metavars=_METAVARS)
+
+
+def _run_on_cluster(settings: RunSettings, address: str, insecure: bool, quiet: bool) -> int:
+    require("run --cluster", "ray", "pandas")
+    from vision_infer.cluster.archive import ArchiveProgress, run_archive
+    from vision_infer.cluster.connect import connect
+
+    def show(progress: ArchiveProgress) -> None:
+        if not quiet:
+            typer.echo(progress.line, err=True)
+
+    connect(address, insecure)
+    progress = run_archive(settings, show)
+    for error in progress.errors:
+        typer.echo(f"error: {error}", err=True)
+    return 1 if progress.errors else 0
 
 
 def _show_warnings() -> None:

@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
+from vision_infer.cli.cluster import Cluster, InsecureCluster
 from vision_infer.config.stream_url import url_help
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
@@ -60,14 +61,6 @@ Processes = Annotated[
         metavar="per-gpu|N", help="Processes that run streams, behind one page and API. per-gpu: one for each GPU. Default: 1."
     ),
 ]
-Cluster = Annotated[
-    str | None,
-    Option(
-        metavar="auto|ADDRESS",
-        help="Run the streams on the nodes of a Ray cluster: auto for the one of this machine, HOST:PORT, or ray://HOST:PORT.",
-    ),
-]
-InsecureCluster = Annotated[bool, Option("--insecure-cluster", help="Accept a Ray cluster without token authentication.")]
 Loop = Annotated[bool, Option("--loop", help="Restart the files among the URLs at their end.")]
 Check = Annotated[bool, Option("--check", help="Validate the configuration and exit.")]
 

@@ -21,6 +21,7 @@ EXTRA_OF = {
     "redis": "redis",
     "aio_pika": "amqp",
     "ray": "ray",
+    "pandas": "ray",
 }
 """The extra that installs each module."""
 

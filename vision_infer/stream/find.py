@@ -84,7 +84,7 @@ def find_sources(
             errors.append(error if line is None else NotFoundError(line, error.message, error.hint))
             continue
         for spec in found:
-            name = _unique(printable(spec.name), names)
+            name = unique_name(printable(spec.name), names)
             names.add(name)
             kind = "live" if live and spec.kind == "video" and spec.paths != (STANDARD_INPUT,) else spec.kind
             limited = replace(read, max_pixels=min(read.max_pixels, MAX_LIVE_PIXELS)) if kind == "live" else read
@@ -308,7 +308,8 @@ def _name_of_url(url: str) -> str:
         return "stream"
 
 
-def _unique(name: str, names: set[str]) -> str:
+def unique_name(name: str, names: set[str]) -> str:
+    """Return the name of another stream: ``clip``, or ``clip-2`` if a stream is called ``clip`` already."""
     if name not in names:
         return name
     number = 2
