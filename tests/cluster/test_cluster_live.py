@@ -103,6 +103,8 @@ def test_a_restarted_gateway_has_the_state_again(gateway: Gateway) -> None:
     before = gateway.since()
     gateway.kill()
     gateway.start()
+    assert gateway.stop()[0] == 0
+    gateway.start()
     gateway.wait(lambda: set(gateway.states().values()) == {"live"}, "the state is back")
     assert gateway.since() == before
 

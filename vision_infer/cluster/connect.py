@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import ray
 
 from vision_infer.cluster.actors import AUTH, CONTROLLER, NAMESPACE, call_controller, find_controller, is_secure
@@ -13,7 +15,7 @@ HEAD = "node:__internal_head__"
 
 
 def connect(address: str, insecure: bool) -> None:
-    """Connect this process to a cluster.
+    """Connect this process to a cluster, from its main thread.
 
     Args:
         address: ``auto`` for the cluster of this machine, ``HOST:PORT``, or ``ray://HOST:PORT``.
@@ -23,12 +25,15 @@ def connect(address: str, insecure: bool) -> None:
         UsageError: The head node does not use token authentication.
         VisionInferError: The cluster cannot be reached.
     """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, ValueError, and errors of Ray
         reason = str(error).partition("\n")[0] or type(error).__name__
         what = f"cannot connect to the Ray cluster {address}: {reason}"
         raise VisionInferError(what, "Start one with: ray start --head") from None
+    for number, handler in handlers.items():  # Ray replaces them, and SIGTERM would end this process at once
+        signal.signal(number, handler)
     # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.
     if not insecure and not ray.get(ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001}).remote()):
         raise UsageError(
