@@ -114,6 +114,31 @@ def test_a_killed_process_of_a_worker_starts_again_under_a_new_epoch(
     rows.check_epochs()
 
 
+@pytest.mark.parametrize("choice", ["keep", "stop"])
+def test_a_node_without_the_controller_keeps_or_stops_its_cameras(
+    choice: str, gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows, tmp_path: Path
+) -> None:
+    cameras = {"door": camera.url("/clock", "user", PASSWORD)}
+    controller = cluster.actor_pid("controller")
+    with Gateway(tmp_path, cluster, cameras, (), f"on_partition: {choice}\n", **TOKENS) as second:
+        second.wait_until_live()
+        epoch = rows.rows[-1]["epoch"]
+        os.kill(controller, signal.SIGSTOP)
+        try:
+            stopped_s = time.monotonic()
+            if choice == "stop":
+                gateway.wait(lambda: camera.open_connections == 0, "the node stops the camera")
+                assert time.monotonic() - stopped_s < 3, "before another node may get it"
+            gateway.wait(lambda: time.monotonic() - stopped_s > 5, "5 s")
+            assert camera.open_connections == (1 if choice == "keep" else 0)
+        finally:
+            os.kill(controller, signal.SIGCONT)
+        count = len(rows.rows)
+        gateway.wait(lambda: len(rows.rows) > count + 5, "rows")
+        assert (rows.rows[-1]["epoch"] == epoch) == (choice == "keep"), "a stopped camera has a new epoch"
+        rows.check_epochs()
+
+
 def test_no_secret_is_in_the_logs_of_ray_or_the_service(gateway: Gateway) -> None:
     session = Path("/tmp/ray/session_latest").resolve()
 

@@ -15,6 +15,7 @@ class Site:
         self.present: dict[str, tuple[dict[str, str], float]] = {node: ({}, 4.0) for node in nodes}
         self.running: dict[str, dict[str, Any]] = {node: {} for node in nodes}
         self.silent: set[str] = set()
+        self.failing: set[str] = set()
         self.configured = {f"c{number}": camera() for number in range(cameras)}
         self.start_controller()
 
@@ -31,9 +32,10 @@ class Site:
             "process": f"{node}-{process}",
             "alive": True,
             "up": True,
-            "ready": True,
+            "ready": node not in self.failing,
             "reason": "",
             "starts": 1,
+            "failing": node in self.failing,
             "running": list(self.running[node]),
             "costs": {},
         }
@@ -159,6 +161,21 @@ def test_a_process_that_started_again_has_new_epochs() -> None:
     site.desired.decide(site.ns)
     assert site.epochs()["c0"] > before
     assert site.desired.orders("a")["cameras"]["c0"]["epoch"] == site.epochs()["c0"]
+
+
+def test_a_node_whose_process_cannot_start_loses_its_cameras_to_one_that_is_ready() -> None:
+    site = Site("a", "b", cameras=2)
+    site.pass_s(1)
+    site.failing = {"a", "b"}
+    site.pass_s(1)
+    assert len(site.running["a"]) == len(site.running["b"]) == 1, "no node is better"
+    site.failing = {"a"}
+    site.pass_s(1)
+    assert (len(site.running["a"]), len(site.running["b"])) == (0, 2)
+    site.failing = set()
+    site.desired.put("new", camera())
+    site.pass_s(1)
+    assert "new" in site.running["a"], "it is used again"
 
 
 def test_a_suspended_controller_does_not_take_the_workers_for_lost() -> None:

@@ -28,6 +28,7 @@ class Gateway(ServeProcess):
         cluster: The cluster.
         cameras: The URLs of cameras by name.
         options: Further options of ``serve``.
+        more: Further settings, lines of YAML.
         secrets: Additional environment variables.
     """
 
@@ -37,10 +38,13 @@ class Gateway(ServeProcess):
         cluster: RayCluster,
         cameras: dict[str, str],
         options: tuple[str, ...] = ("--insecure-cluster",),
+        more: str = "",
         **secrets: str,
     ) -> None:
         streams = "".join(f"  {name}: {{url: '{url}'}}\n" for name, url in cameras.items())
-        text = f"model: clock\nengine: null-cpu-none\nservice: {{token: {TOKEN}}}\n" + (f"streams:\n{streams}" if cameras else "")
+        text = f"model: clock\nengine: null-cpu-none\nservice: {{token: {TOKEN}}}\n{more}" + (
+            f"streams:\n{streams}" if cameras else ""
+        )
         super().__init__(folder, text, arguments=("--port", "0", "--cluster", cluster.address, *options), **secrets)
         self.token = TOKEN
 

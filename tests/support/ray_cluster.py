@@ -86,7 +86,7 @@ class RayCluster:
         self.order("kill_controller")
 
     def actor_pid(self, name: str) -> int:
-        """Return the process id of a node's worker actor."""
+        """Return the process id of a node's worker actor, or of the ``controller``."""
         return int(self.order("actor_pid", name))
 
     def order(self, *words: object) -> Any:
@@ -125,8 +125,8 @@ def main() -> None:
         elif word == "kill_controller":
             ray.kill(ray.get_actor("controller"), no_restart=False)
         elif word == "actor_pid":
-            node_id = next(node["NodeID"] for node in ray.nodes() if node["NodeName"] == arguments[0] and node["Alive"])
-            actor = ray.get_actor(f"worker-{node_id}")
+            names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
+            actor = ray.get_actor(names.get(arguments[0], arguments[0]))
             answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
         elif word == "end":
             ray.shutdown()

@@ -30,6 +30,9 @@ HEADROOM = 0.85
 _SMOOTHING = 0.2
 """The weight of a new measurement of a camera's cost."""
 
+_SHOWN = ("up", "ready", "reason", "starts", "failing")
+"""The values of a report that gateways show."""
+
 Plain = dict[str, Any]
 
 
@@ -76,6 +79,8 @@ class KnownNode:
     ready: bool = False
     reason: str = "starting"
     starts: int = 0
+    failing: bool = False
+    """Whether its process cannot start, for example because its GPU is gone."""
     running: frozenset[str] = frozenset()
     """The cameras that it has not let go."""
     draining: bool = False
@@ -173,8 +178,8 @@ class Desired:
 
         Args:
             name: The node.
-            report: ``process``, ``alive``, ``up``, ``ready``, ``reason``, ``starts``, ``running`` (names), ``costs`` (cores by
-                name), and ``cameras`` (:meth:`DesiredCamera.plain` by name) if they were asked for.
+            report: ``process``, ``alive``, ``up``, ``ready``, ``reason``, ``starts``, ``failing``, ``running`` (names), ``costs``
+                (cores by name), and ``cameras`` (:meth:`DesiredCamera.plain` by name) if they were asked for.
             now_ns: The monotonic time.
         """
         node = self.nodes.get(name)
@@ -187,10 +192,11 @@ class Desired:
         if not report["alive"]:
             return True  # the process that runs the cameras does not respond: silence
         node.heard_ns = now_ns
-        shown = (node.lost, node.up, node.ready, node.reason, node.starts)
+        shown = [node.lost, *(getattr(node, one) for one in _SHOWN)]
         node.lost = False
-        node.up, node.ready, node.reason, node.starts = (report[one] for one in ("up", "ready", "reason", "starts"))
-        if shown != (node.lost, node.up, node.ready, node.reason, node.starts):
+        for one in _SHOWN:
+            setattr(node, one, report[one])
+        if shown != [node.lost, *(report[one] for one in _SHOWN)]:
             self.version += 1
         if node.process and report["process"] != node.process:  # its cameras have started again
             for camera in self.cameras.values():
@@ -243,7 +249,8 @@ class Desired:
         decision = place(self._nodes(now_ns), self._cameras())
         for name, camera in self.cameras.items():
             reason = decision.pending.get(name, "")
-            kept = camera.node is not None and self.nodes[camera.node].draining  # better there than nowhere
+            node = None if camera.node is None else self.nodes[camera.node]
+            kept = node is not None and (node.draining or node.failing)  # better there than nowhere
             if name in decision.moves:
                 self._own(camera, decision.moves[name])
             elif reason and camera.node is not None and not kept:
@@ -291,7 +298,7 @@ class Desired:
                 "state": "lost" if node.lost else "draining" if node.draining else "alive" if node.joined else "joining",
                 "labels": dict(node.labels),
                 "capacity": node.cores * HEADROOM,
-                **{one: getattr(node, one) for one in ("up", "ready", "reason", "starts")},
+                **{one: getattr(node, one) for one in _SHOWN},
             }
             for name, node in sorted(self.nodes.items())
         }
@@ -322,7 +329,9 @@ class Desired:
         elif node.over_since_ns is None:
             node.over_since_ns = now_ns
         overloaded = node.over_since_ns is not None and now_ns - node.over_since_ns >= OVERLOAD_S * 1e9
-        return Node(name, capacity, node.labels, not node.lost and not node.draining, overloaded)
+        # If no node is ready, the cause is more likely in the settings than in the nodes.
+        failing = node.failing and any(one.ready for one in self.nodes.values())
+        return Node(name, capacity, node.labels, not (node.lost or node.draining or failing), overloaded)
 
 
 def camera_from_plain(plain: Plain) -> DesiredCamera:

@@ -38,6 +38,7 @@ from vision_infer.service.processes.worker_settings import (
     streams_from_plain,
     streams_to_plain,
 )
+from vision_infer.service.processes.workers import MOVE_AFTER
 from vision_infer.service.streams.stream_files import state_folder
 
 BATCH_S = 0.02
@@ -49,6 +50,9 @@ COST_S = 2.0
 IDLE_S = 60.0
 """The time after which a response that no gateway reads is closed, seconds."""
 RETRY_S = 0.2
+PARTITION_S = 2.0
+"""The time without an answer of the controller after which ``on_partition`` applies, seconds. It is less than
+:data:`SILENCE_S`, so that the node stops its cameras before others get them."""
 WHOLE = 1 << 20
 """The size of a response up to which it is returned with the first call, bytes."""
 
@@ -82,13 +86,20 @@ class NodeWorker:
         self._folder = Path(tempfile.mkdtemp(prefix="vision-infer-"))
         self._token = secrets.token_urlsafe(32)
         self._client = WorkerClient(self._folder / name, self._token)
-        self._process = WorkerProcess(name, self._start_line, lambda _: None, self._log, SYSTEM_CLOCK)
+        self._process = self._new_process()
         self._orders: Plain = {"settings": None, "cameras": {}}
         self._epochs: dict[str, int] = {}
         self._costs: dict[str, float] = {}
         self._cost_due_s = 0.0
         self._relayed: dict[str, _Relayed] = {}
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._version = ("", -1)
+        """The controller and version of the orders."""
+        self._stops = 0
+        """The number of times that the cameras were stopped without orders."""
+        self._heard_s = time.monotonic()
+        self._obeying = asyncio.Lock()  # serializes changes of the orders; held while the child is told
+        loop = asyncio.get_running_loop()
+        self._tasks = (loop.create_task(self._follow()), loop.create_task(self._watch()))
 
     # Requests of gateways
 
@@ -143,21 +154,34 @@ class NodeWorker:
     async def _follow(self) -> None:
         """Report to the controller and obey it, until this process ends. Without the controller, the cameras go on."""
         controller: Any = None
-        version, everything = ("", -1), False
+        everything = False
         while True:
             try:
                 if controller is None:
                     controller = await asyncio.to_thread(find_controller)
                 report = await self._report(everything)
-                answer = await asyncio.wait_for(controller.report.remote(self._name, report, version), ANSWER_S)
+                answer = await asyncio.wait_for(controller.report.remote(self._name, report, self._version), ANSWER_S)
+                self._heard_s = time.monotonic()
                 everything = answer.get("everything", False)
                 if "orders" in answer:
+                    self._version = answer["version"]
                     await self._obey(answer["orders"])
-                    version = answer["version"]
             except Exception as error:  # noqa: BLE001 - the boundary of a task: the controller is away, or an order failed
                 self._log(f"the controller cannot be reached, trying again: {type(error).__name__}")
                 await asyncio.sleep(RETRY_S)
             await self._close_idle()
+
+    async def _watch(self) -> None:
+        """Stop the cameras while the controller cannot be reached, if the settings say so."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            settings = self._orders["settings"]
+            stops = settings is not None and settings["values"]["on_partition"] == "stop"
+            if stops and self._orders["cameras"] and time.monotonic() - self._heard_s > PARTITION_S:
+                self._log("the controller cannot be reached: the streams are stopped")
+                self._stops += 1
+                self._version = ("", -1)  # the controller gives the orders again
+                await self._obey({"settings": settings, "cameras": {}})
 
     async def _report(self, everything: bool) -> Plain:
         running, alive = set(self._orders["cameras"]), True
@@ -173,12 +197,15 @@ class NodeWorker:
             except (TimeoutError, httpx.HTTPError, ValueError, KeyError):
                 alive = not process.up  # it ended just now, or it does not respond
         report = {
-            "process": f"{self._id}-{process.starts}",
+            "process": f"{self._id}-{process.starts}-{self._stops}",
             "alive": alive,
             "up": process.up,
             "ready": process.ready,
-            "reason": process.reason,
+            "reason": process.reason
+            if process.error is None
+            else "it cannot start; its log in Ray's folder of logs has the reason",
             "starts": process.starts,
+            "failing": process.error is not None or process.failed_starts >= MOVE_AFTER,
             "running": sorted(running),
             "costs": self._costs,
         }
@@ -191,12 +218,18 @@ class NodeWorker:
         return response.json()
 
     async def _obey(self, orders: Plain) -> None:
+        async with self._obeying:
+            await self._change(orders)
+
+    async def _change(self, orders: Plain) -> None:
         if orders["settings"] is None:
             return
         before, self._orders = self._orders, orders
         self._epochs.clear()
         self._epochs.update({name: camera["epoch"] for name, camera in orders["cameras"].items()})
-        if before["settings"] is None:
+        if self._process.error is not None:  # with other settings, it may start
+            self._process = self._new_process()
+        if self._process.starts == 0 and not self._process.running:
             self._process.start()
             return
         start = self._start()
@@ -216,6 +249,9 @@ class NodeWorker:
                     await asyncio.sleep(0.05)
 
     # The child
+
+    def _new_process(self) -> WorkerProcess:
+        return WorkerProcess(self._name, self._start_line, lambda _: None, self._log, SYSTEM_CLOCK)
 
     def _start_line(self) -> str:
         return self._start().to_json()
@@ -240,7 +276,8 @@ class NodeWorker:
 
     async def stop(self) -> None:
         """Let the child finish its frames and end."""
-        self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._process.end()
         await asyncio.to_thread(self._process.join, 12.0)
         shutil.rmtree(self._folder, ignore_errors=True)

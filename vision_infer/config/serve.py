@@ -293,6 +293,11 @@ class ServeSettings(InferenceSettings):
     processes: Processes = Field(
         default=1, description="The number of processes that run streams, behind one page and API. per-gpu: one for each GPU."
     )
+    on_partition: Literal["keep", "stop"] = Field(
+        default="keep",
+        description="What a node of a cluster does with its streams while it cannot reach the controller: `keep` runs them, and "
+        "`stop` stops them before another node gets them, for cameras that accept one connection.",
+    )
     decode_threads: int = Field(
         default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."
     )
