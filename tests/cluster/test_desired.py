@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from vision_infer.cluster.desired import JOIN_S, SILENCE_S, Desired, DesiredCamera
@@ -82,6 +83,21 @@ def test_each_camera_has_one_owner_and_a_new_epoch_when_its_node_is_lost() -> No
         moved = before[name] == ["b"]
         assert (owners == before[name]) is not moved
         assert (site.epochs()[name] > epochs[name]) is moved
+
+
+def test_many_cameras_of_a_lost_node_start_paced() -> None:
+    site = Site("a", "b", cameras=100)
+    site.pass_s(5)
+    assert len(site.running["a"]) == len(site.running["b"]) == 50
+    site.silent.add("b")
+    counts = []
+    for _ in range(40):
+        site.step()
+        counts.append(len(site.running["a"]))
+    steps = [after - before for before, after in pairwise(counts)]
+    assert counts[-1] == 100
+    assert max(steps) <= 8, "in 0.2 s: four, and a burst of four"
+    assert sum(step > 0 for step in steps) >= 10
 
 
 def test_a_node_that_comes_back_gives_up_what_was_moved() -> None:

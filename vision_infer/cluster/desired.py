@@ -25,6 +25,10 @@ OVERLOAD_S = 30.0
 """The time for which a node must be overloaded before cameras move, seconds."""
 PAUSE_S = 1.0
 """The time between two decisions above which the controller itself was suspended, seconds."""
+PACE_S = 0.05
+"""The mean time between two cameras that a node starts, seconds: many cameras of a lost node must not connect at once."""
+BURST_S = 0.2
+"""The time by which cameras may start earlier than :data:`PACE_S` permits, seconds."""
 HEADROOM = 0.85
 """The part of a node's cores that cameras may use, as on one machine."""
 _SMOOTHING = 0.2
@@ -86,6 +90,8 @@ class KnownNode:
     draining: bool = False
     lost: bool = False
     over_since_ns: int | None = None
+    next_start_ns: int = 0
+    """The time at which it may start another camera, monotonic nanoseconds."""
     orders: tuple[Plain, ...] = ()
     version: int = 0
     """Changes with the orders."""
@@ -243,7 +249,7 @@ class Desired:
         waiting = any(not node.joined and not node.lost for node in self.nodes.values())
         if self.settings is not None and not (waiting and now_ns < self._settled_ns):
             self._place(now_ns)
-        self._write_orders()
+        self._write_orders(now_ns)
 
     def _place(self, now_ns: int) -> None:
         decision = place(self._nodes(now_ns), self._cameras())
@@ -266,17 +272,21 @@ class Desired:
         camera.epoch = self._epoch
         self.version += 1
 
-    def _write_orders(self) -> None:
+    def _write_orders(self, now_ns: int) -> None:
         runs: dict[str, set[str]] = {}
         for name, node in self.nodes.items():
             for camera_name in node.running:
                 runs.setdefault(camera_name, set()).add(name)
         wanted: dict[str, Plain] = {name: {} for name in self.nodes}
         for name, camera in self.cameras.items():
-            if camera.node is not None:
-                camera.granted = camera.granted or not runs.get(name, set()) - {camera.node}
-                if camera.granted:
-                    wanted[camera.node][name] = camera.plain()
+            if camera.node is None:
+                continue
+            node = self.nodes[camera.node]
+            if not camera.granted and not runs.get(name, set()) - {camera.node} and node.next_start_ns <= now_ns + BURST_S * 1e9:
+                camera.granted = True
+                node.next_start_ns = max(now_ns, node.next_start_ns) + int(PACE_S * 1e9)
+            if camera.granted:
+                wanted[camera.node][name] = camera.plain()
         for name, node in self.nodes.items():
             if not node.joined:  # what it runs is not known yet
                 continue
