@@ -135,10 +135,13 @@ def test_a_camera_waits_for_a_node_with_its_labels(gateway: Gateway, cluster: Ra
     gateway.wait(lambda: rows.nodes().get("yard") == "d", "rows of the new node, also for a client that connected before")
     assert gateway.ask("PUT", "/api/v1/streams/lobby", {"detect": TEST, "node_labels": {"site": "berlin"}})[0] == 201
     gateway.wait(lambda: rows.nodes().get("lobby") == "d", "rows of a stream of the API")
-    assert gateway.ask("DELETE", "/api/v1/streams/lobby")[0] == 204
     gateway.file.write_text(before, encoding="utf-8")
     gateway.wait(lambda: "yard" not in gateway.streams(), "the file is read again")
     cluster.remove("d")
+    gateway.wait(lambda: gateway.streams()["lobby"]["status"]["state"] == "waiting", "the camera waits again")
+    assert gateway.ask("PUT", "/api/v1/streams/lobby", {"detect": TEST})[0] == 201
+    gateway.wait(lambda: rows.nodes()["lobby"] != "d", "rows of another node, which needs no label now")
+    assert gateway.ask("DELETE", "/api/v1/streams/lobby")[0] == 204
     gateway.wait(lambda: '"d"' not in gateway.ask("GET", "/metrics")[1], "the node is forgotten")
 
 

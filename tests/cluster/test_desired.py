@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -192,6 +193,18 @@ def test_a_node_whose_process_cannot_start_loses_its_cameras_to_one_that_is_read
     site.desired.put("new", camera())
     site.pass_s(1)
     assert "new" in site.running["a"], "it is used again"
+
+
+def test_a_waiting_camera_of_the_api_that_was_changed_runs_where_it_was_accepted() -> None:
+    site = Site("a", "b", cameras=2)
+    site.desired.put("new", replace(camera("api"), labels={"site": "rome"}))
+    site.pass_s(1)
+    assert site.desired.cameras["new"].node is None
+    site.running["b"]["new"] = {}
+    site.desired.put("new", replace(camera("api"), node="b"))
+    assert (site.desired.cameras["new"].node, site.desired.cameras["new"].granted) == ("b", True)
+    site.desired.put("new", replace(camera("api"), node="a"))
+    assert site.desired.cameras["new"].node == "b", "one that runs stays"
 
 
 def test_a_suspended_controller_does_not_take_the_workers_for_lost() -> None:

@@ -10,7 +10,7 @@ node only after the old one has reported that it no longer runs the camera, or i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vision_infer.cluster.placement import MARGIN, Camera, Node, Outlook, outlook, place
@@ -140,17 +140,13 @@ class Desired:
                 self.put(name, camera)
 
     def put(self, name: str, camera: DesiredCamera) -> None:
-        """Add a camera, which may run on ``camera.node`` already, or replace its settings."""
-        known = self.cameras.get(name)
-        if known is None:
-            self.cameras[name] = camera
-            if camera.node is not None:
-                node = self.nodes.get(camera.node)
-                camera.node = None if node is None or node.lost else camera.node
-                self._own(camera, camera.node)
-                camera.granted = camera.node is not None
-        else:
-            known.given, known.weight, known.labels = camera.given, camera.weight, camera.labels
+        """Add a camera or replace its settings. One that waits may run on ``camera.node`` already."""
+        known = self.cameras.setdefault(name, replace(camera, node=None))
+        known.given, known.weight, known.labels = camera.given, camera.weight, camera.labels
+        node = None if camera.node is None else self.nodes.get(camera.node)
+        if known.node is None and node is not None and not node.lost:
+            self._own(known, camera.node)
+            known.granted = True
         self.version += 1
 
     def remove(self, name: str) -> None:

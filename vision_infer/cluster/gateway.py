@@ -53,7 +53,7 @@ class _Nodes(dict[str, NodeState]):
     """The nodes by name; a stream that waits for a node has one that does not run."""
 
     def __missing__(self, name: str) -> NodeState:
-        return NodeState(name)
+        return NodeState(name or "(none)")
 
 
 class ClusterPlacement:
@@ -105,7 +105,7 @@ class ClusterPlacement:
         if origin == "api":
             self._files.write(name, settings)
         known = self.streams.get(name)
-        worker = next(iter(among), "") if known is None else known.worker
+        worker = known.worker if known is not None and known.worker else next(iter(among), "")
         stream = PlacedStream(settings, origin, worker)
         call_controller("put", name, _plain_of(name, settings, origin) | {"node": worker or None})
         self.streams = dict(sorted({**self.streams, name: stream}.items()))

@@ -46,7 +46,7 @@ async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") 
     """
     process = workers.processes[worker]
     if not process.up:
-        raise UnavailableError(f"worker {worker} does not run", "Try again in a moment.", reason=process.reason)
+        raise UnavailableError(f"worker {process.name} does not run", "Try again in a moment.", reason=process.reason)
     target = request.scope["raw_path"].decode("ascii")
     query = request.scope["query_string"].decode("ascii")
     state = request.scope["state"]

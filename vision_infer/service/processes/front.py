@@ -188,7 +188,8 @@ class Front:
             model_only = request.url.path.endswith("/model")
             if known is None and model_only:
                 workers.placed(name)  # raises: the stream does not exist
-            worker = await self._worker_for(name, _labels_of(body)) if known is None else known.worker
+            waits = known is not None and not known.worker and known.origin == "api" and not model_only
+            worker = known.worker if known is not None and not waits else await self._worker_for(name, _labels_of(body))
             try:
                 await settled((workers.processes[worker],))
                 response = await ask(workers, worker, request, body)
