@@ -6,7 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from vision_infer.cluster.desired import JOIN_S, SILENCE_S, Desired, DesiredCamera
+from vision_infer.cluster.desired import JOIN_S, SILENCE_S, Desired
+from vision_infer.cluster.state import DesiredCamera
 
 
 class Site:
@@ -18,6 +19,8 @@ class Site:
         self.running: dict[str, dict[str, Any]] = {node: {} for node in nodes}
         self.silent: set[str] = set()
         self.failing: set[str] = set()
+        self.hung: set[str] = set()
+        """The nodes whose process does not respond, and obeys no orders."""
         self.configured = {f"c{number}": camera() for number in range(cameras)}
         self.start_controller()
 
@@ -32,7 +35,7 @@ class Site:
     def report(self, node: str, process: str = "1") -> None:
         plain = {
             "process": f"{node}-{process}",
-            "alive": True,
+            "alive": node not in self.hung,
             "up": True,
             "ready": node not in self.failing,
             "reason": "",
@@ -50,7 +53,7 @@ class Site:
         for node in self.present.keys() - self.silent:
             self.report(node)
         self.desired.decide(self.ns)
-        for node in self.present.keys() - self.silent:
+        for node in self.present.keys() - self.silent - self.hung:
             self.running[node] = self.desired.orders(node)["cameras"]
         self.now_s += seconds
 
@@ -235,3 +238,28 @@ def test_removed_and_added_cameras_of_the_file_and_those_of_the_api() -> None:
     site.desired.remove("api")
     site.pass_s(1)
     assert set(site.running["a"]) == {"c1", "c2"}
+
+
+def test_a_camera_of_a_hung_process_waits_until_the_process_is_killed() -> None:
+    site = Site("a", "b", cameras=1)
+    site.pass_s(2)
+    old = site.owners()["c0"][0]
+    new = {"a": "b", "b": "a"}[old]
+    site.hung.add(old)
+    site.pass_s(SILENCE_S + 1)
+    assert site.desired.cameras["c0"].node == new
+    assert site.running[new] == {}, "its worker answers, and has not reported that it has killed the process"
+    site.hung.clear()
+    site.pass_s(1)
+    assert site.owners()["c0"] == [new]
+
+
+def test_a_camera_of_a_hung_process_does_not_wait_for_a_lost_worker() -> None:
+    site = Site("a", "b", cameras=1)
+    site.pass_s(2)
+    old = site.owners()["c0"][0]
+    site.hung.add(old)
+    site.pass_s(SILENCE_S + 1)
+    site.silent.add(old)
+    site.pass_s(SILENCE_S + 0.4)
+    assert list(site.running[{"a": "b", "b": "a"}[old]]) == ["c0"]

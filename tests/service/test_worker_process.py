@@ -150,8 +150,25 @@ def test_a_worker_accepts_only_requests_with_its_token(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_apply_an_order_ends_so_that_it_starts_again_with_the_new_settings() -> None:
     stopping = Event()
     with pytest.raises(KeyError):
-        worker._obey(cast("Service", SimpleNamespace(reload=print)), io.BytesIO(b'{"streams": {}}\n{}\n'), stopping)
+        orders = worker.Orders()
+        worker._read(io.BytesIO(b'{"streams": {}}\n{}\n'), worker.Lease(), orders)
+        worker._obey(cast("Service", SimpleNamespace(reload=print)), orders, stopping)
     assert stopping.is_set()
+
+
+def test_a_worker_without_a_valid_lease_stops_its_streams() -> None:
+    lease, clock, running = worker.Lease(), HandClock(), ["a", "b"]
+    views = SimpleNamespace(streams=lambda: [SimpleNamespace(name=name) for name in running], give_up=running.remove)
+    service = cast("Service", views)
+    worker._keep(service, lease, clock)
+    assert running == ["a", "b"], "the worker of a single machine has no lease"
+    line = json.dumps({"lease_until_ns": clock.monotonic_ns() + 10})
+    worker._read(io.BytesIO(f"{line}\n".encode()), lease, worker.Orders())
+    worker._keep(service, lease, clock)
+    assert running == ["a", "b"]
+    clock.move(1.0)
+    worker._keep(service, lease, clock)
+    assert running == []
 
 
 def test_log_lines_carry_the_name_of_the_worker() -> None:

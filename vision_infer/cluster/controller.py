@@ -18,8 +18,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vision_infer.cluster.actors import NAMESPACE, worker_name
-from vision_infer.cluster.desired import Desired, Plain, camera_from_plain
+from vision_infer.cluster.desired import Desired
 from vision_infer.cluster.node_worker import NodeWorker
+from vision_infer.cluster.state import Plain, camera_from_plain
 
 TICK_S = 0.2
 """The time between two decisions, seconds."""

@@ -10,10 +10,10 @@ node only after the old one has reported that it no longer runs the camera, or i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from vision_infer.cluster.placement import MARGIN, Camera, Node, Outlook, outlook, place
+from vision_infer.cluster.state import DesiredCamera, KnownNode, Plain
 
 SILENCE_S = 3.0
 """The time without a report after which the cameras of a worker are placed elsewhere, seconds."""
@@ -36,65 +36,6 @@ _SMOOTHING = 0.2
 
 _SHOWN = ("up", "ready", "reason", "starts", "failing")
 """The values of a report that gateways show."""
-
-Plain = dict[str, Any]
-
-
-@dataclass(slots=True)
-class DesiredCamera:
-    """A camera and its owner."""
-
-    given: Plain
-    """``settings`` and ``origin``, as :func:`streams_to_plain` returns them; with passwords."""
-    weight: float = 1.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    node: str | None = None
-    epoch: int = 0
-    granted: bool = False
-    """Whether the node may run it: no other node does."""
-    cost: float | None = None
-    """The cores that it uses; None if not measured."""
-    reason: str = ""
-    """Why it does not run, or does not leave a drained node."""
-
-    @property
-    def expected_cost(self) -> float | None:
-        """The cores that it uses, if known; a disabled camera uses none."""
-        return self.cost if self.given["settings"].get("enabled", True) else 0.0
-
-    def plain(self) -> Plain:
-        """Return what the worker needs to run the camera, and what a restarted controller needs to take it over."""
-        return {**self.given, "epoch": self.epoch, "weight": self.weight, "labels": dict(self.labels)}
-
-
-@dataclass(slots=True)
-class KnownNode:
-    """A node and the last report of its worker."""
-
-    labels: Mapping[str, str]
-    cores: float
-    heard_ns: int
-    """The time of the last report, or of the discovery of the node."""
-    joined: bool = False
-    """Whether its worker has reported."""
-    process: str = ""
-    """The process that runs the cameras; a different one has started again."""
-    up: bool = False
-    ready: bool = False
-    reason: str = "starting"
-    starts: int = 0
-    failing: bool = False
-    """Whether its process cannot start, for example because its GPU is gone."""
-    running: frozenset[str] = frozenset()
-    """The cameras that it has not let go."""
-    draining: bool = False
-    lost: bool = False
-    over_since_ns: int | None = None
-    next_start_ns: int = 0
-    """The time at which it may start another camera, monotonic nanoseconds."""
-    orders: tuple[Plain, ...] = ()
-    version: int = 0
-    """Changes with the orders."""
 
 
 class Desired:
@@ -172,7 +113,7 @@ class Desired:
             self.version += 1
         for name in present.keys() - self.nodes.keys():
             labels, cores = present[name]
-            self.nodes[name] = KnownNode(labels, cores, now_ns)
+            self.nodes[name] = KnownNode(labels, cores, now_ns, now_ns)
             self.version += 1
 
     def report(self, name: str, report: Plain, now_ns: int) -> bool:
@@ -191,6 +132,8 @@ class Desired:
             node.joined = True
             self._take_over(name, report["cameras"])
             self.version += 1
+        node.contact_ns = now_ns
+        node.running = frozenset(report["running"])
         if not report["alive"]:
             return True  # the process that runs the cameras does not respond: silence
         node.heard_ns = now_ns
@@ -205,7 +148,6 @@ class Desired:
                 if camera.node == name and camera.granted:
                     self._own(camera, name)
         node.process = report["process"]
-        node.running = frozenset(report["running"])
         for camera_name, cost in report["costs"].items():
             measured = self.cameras.get(camera_name)
             if measured is not None and measured.node == name:
@@ -232,12 +174,15 @@ class Desired:
         if paused_ns > PAUSE_S * 1e9:  # this process was suspended, not the workers
             for node in self.nodes.values():
                 node.heard_ns += paused_ns
+                node.contact_ns += paused_ns
         for node in self.nodes.values():
             lost = now_ns - node.heard_ns > (SILENCE_S if node.joined else JOIN_S) * 1e9
             if lost and not node.lost:
-                node.lost, node.up, node.ready, node.running = True, False, False, frozenset()
+                node.lost, node.up, node.ready = True, False, False
                 node.reason = f"no report for {SILENCE_S if node.joined else JOIN_S:g} s"
                 self.version += 1
+            if now_ns - node.contact_ns > SILENCE_S * 1e9:  # otherwise its worker kills the process and reports it
+                node.running = frozenset()
         for camera in self.cameras.values():
             if camera.node is not None and (camera.node not in self.nodes or self.nodes[camera.node].lost):
                 camera.node, camera.granted = None, False
@@ -338,9 +283,3 @@ class Desired:
         # If no node is ready, the cause is more likely in the settings than in the nodes.
         failing = node.failing and any(one.ready for one in self.nodes.values())
         return Node(name, capacity, node.labels, not (node.lost or node.draining or failing), overloaded)
-
-
-def camera_from_plain(plain: Plain) -> DesiredCamera:
-    """Return a camera from plain values: ``settings``, ``origin``, ``weight``, ``labels``, and ``node`` if it runs there."""
-    given = {"settings": plain["settings"], "origin": plain["origin"]}
-    return DesiredCamera(given, plain["weight"], plain["labels"], plain.get("node"))

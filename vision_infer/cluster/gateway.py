@@ -12,10 +12,10 @@ from typing import Any
 
 from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.connect import connect, open_controller
-from vision_infer.cluster.desired import Plain
 from vision_infer.cluster.placement import Camera, Node, place
 from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
+from vision_infer.cluster.state import Plain
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock

@@ -22,8 +22,8 @@ from typing import Any
 import httpx
 
 from vision_infer.cluster.actors import find_controller
-from vision_infer.cluster.desired import Plain
 from vision_infer.cluster.rows import Batches, stamped_events
+from vision_infer.cluster.state import Plain
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.service.operations.logs import with_worker
 from vision_infer.service.processes.worker_client import WorkerClient
@@ -53,6 +53,11 @@ RETRY_S = 0.2
 PARTITION_S = 2.0
 """The time without an answer of the controller after which ``on_partition`` applies, seconds. It is less than
 :data:`SILENCE_S`, so that the node stops its cameras before others get them."""
+LEASE_S = 2.0
+"""The time after which the child stops its cameras if this process has not extended the lease, seconds. It is less than
+:data:`SILENCE_S`, after which other nodes get the cameras of a suspended node."""
+HUNG_S = 2.0
+"""The time without an answer after which the child is killed if its cameras were placed elsewhere, seconds."""
 WHOLE = 1 << 20
 """The size of a response up to which it is returned with the first call, bytes."""
 
@@ -96,7 +101,10 @@ class NodeWorker:
         """The controller and version of the orders."""
         self._stops = 0
         """The number of times that the cameras were stopped without orders."""
-        self._heard_s = time.monotonic()
+        self._heard_s = self._answered_s = time.monotonic()
+        self._listed: set[str] = set()
+        """The cameras that the child ran when it answered last, and those that it got or lost since."""
+        self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
         self._obeying = asyncio.Lock()  # serializes changes of the orders; held while the child is told
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._follow()), loop.create_task(self._watch()))
@@ -172,30 +180,38 @@ class NodeWorker:
             await self._close_idle()
 
     async def _watch(self) -> None:
-        """Stop the cameras while the controller cannot be reached, if the settings say so."""
+        """Extend the child's lease; stop the cameras after a suspension, and without the controller if the settings say so."""
         while True:
             await asyncio.sleep(RETRY_S)
-            settings = self._orders["settings"]
-            stops = settings is not None and settings["values"]["on_partition"] == "stop"
-            if stops and self._orders["cameras"] and time.monotonic() - self._heard_s > PARTITION_S:
-                self._log("the controller cannot be reached: the streams are stopped")
-                self._stops += 1
-                self._version = ("", -1)  # the controller gives the orders again
-                await self._obey({"settings": settings, "cameras": {}})
+            try:
+                settings = self._orders["settings"]
+                stops = settings is not None and settings["values"]["on_partition"] == "stop"
+                alone = stops and time.monotonic() - self._heard_s > PARTITION_S
+                if self._orders["cameras"] and (alone or time.monotonic_ns() > self._lease_until_ns):
+                    why = "the controller cannot be reached" if alone else "this process was suspended"
+                    self._log(f"{why}: the streams are stopped")
+                    self._stops += 1
+                    self._version = ("", -1)  # the controller gives the orders again
+                    await self._obey({"settings": settings, "cameras": {}})
+                self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
+                await asyncio.to_thread(self._process.send, json.dumps({"lease_until_ns": self._lease_until_ns}))
+            except Exception as error:  # noqa: BLE001 - the boundary of a task: without it, the child would stop its cameras
+                self._log(f"the streams cannot be stopped: {type(error).__name__}")
 
     async def _report(self, everything: bool) -> Plain:
-        running, alive = set(self._orders["cameras"]), True
-        process = self._process
+        alive, process = True, self._process
         if process.up:
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    running |= {stream["name"] for stream in await self._ask("/api/v1/streams")}
+                    await self._list()
                     if time.monotonic() >= self._cost_due_s:
                         self._cost_due_s = time.monotonic() + COST_S
                         cost = await self._ask("/api/v1/cost")
                         self._costs = {one["name"]: one["share"] * cost["cores"] for one in cost["streams"] if one["result_fps"]}
             except (TimeoutError, httpx.HTTPError, ValueError, KeyError):
                 alive = not process.up  # it ended just now, or it does not respond
+        elif not process.running:
+            self._listed.clear()
         report = {
             "process": f"{self._id}-{process.starts}-{self._stops}",
             "alive": alive,
@@ -206,10 +222,14 @@ class NodeWorker:
             else "it cannot start; its log in Ray's folder of logs has the reason",
             "starts": process.starts,
             "failing": process.error is not None or process.failed_starts >= MOVE_AFTER,
-            "running": sorted(running),
+            "running": sorted(self._listed | self._orders["cameras"].keys()),
             "costs": self._costs,
         }
         return report | {"cameras": self._orders["cameras"]} if everything else report
+
+    async def _list(self) -> None:
+        self._listed = {stream["name"] for stream in await self._ask("/api/v1/streams")}
+        self._answered_s = time.monotonic()
 
     async def _ask(self, target: str) -> Any:
         response = await self._client.send("GET", target)
@@ -238,15 +258,20 @@ class NodeWorker:
             "streams": streams_to_plain(start.streams),
             "removed": sorted(before["cameras"].keys() - orders["cameras"].keys()),
         }
+        self._listed |= before["cameras"].keys()  # until the child reports that it has released them
         await asyncio.to_thread(self._process.send, json.dumps(line))
-        if line["removed"] and self._process.up:  # the next report says that they are released
+        if line["removed"]:  # the next report says that they are released
             await self._released(frozenset(line["removed"]))
 
     async def _released(self, names: frozenset[str]) -> None:
+        if self._process.up and time.monotonic() - self._answered_s > HUNG_S:
+            self._log("the process does not respond and is killed, because other nodes run its streams")
+            self._process.kill()  # the kernel closes its connections
         with suppress(TimeoutError, httpx.HTTPError, ValueError):
             async with asyncio.timeout(ANSWER_S):
-                while names & {stream["name"] for stream in await self._ask("/api/v1/streams")}:
+                while self._process.up and names & self._listed:
                     await asyncio.sleep(0.05)
+                    await self._list()
 
     # The child
 

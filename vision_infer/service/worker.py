@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import SimpleQueue
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope
@@ -48,6 +51,26 @@ from vision_infer.service.streams.stream_files import StreamFiles
 
 REPORT_S = 5.0
 """The longest time between two reports to the service in front, seconds."""
+
+_log = logging.getLogger("vision_infer.service")
+
+Orders = SimpleQueue[dict[str, Any] | None]
+"""Changed settings and streams that wait until they are applied; None at the end."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """The permission to run streams, which the node of a cluster extends several times a second.
+
+    A process that was suspended, or whose node was, thus stops streams that may run elsewhere by now.
+    """
+
+    until_ns: int | None = None
+    """Its end, monotonic nanoseconds, a clock that the processes of a machine share; None: it does not end."""
+
+    def has_ended(self, now_ns: int) -> bool:
+        """Return whether streams must not run."""
+        return self.until_ns is not None and now_ns > self.until_ns
 
 
 class WorkerGate(SecurityMiddleware):
@@ -94,7 +117,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
 
     Args:
         start: The settings of the worker.
-        orders: Lines with changed settings; their end stops the worker.
+        orders: Lines with changed settings, or with the end of the lease; the end of the lines stops the worker.
         reports: Receives a line with ``ready`` and ``reason`` when they change and every few seconds, the first when the API can
             be reached.
         stopping: Set this event to stop.
@@ -121,18 +144,32 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
             if settings.preview.enabled and settings.preview.port:
                 link = PortLink(front_socket(start.socket.parent))
                 web.run(service.preview.open(link.sockets, link))
-            threading.Thread(target=_obey, args=(service, orders, stopping), name="orders", daemon=True).start()
-            _report(service, reports, stopping, clock)
+            lease, waiting = Lease(), Orders()
+            threading.Thread(target=_read, args=(orders, lease, waiting), name="lease", daemon=True).start()
+            threading.Thread(target=_obey, args=(service, waiting, stopping), name="orders", daemon=True).start()
+            _report(service, reports, lease, stopping, clock)
         finally:
             drain(service)
     if service.error is not None:
         raise service.error
 
 
-def _obey(service: Service, orders: IO[bytes], stopping: threading.Event) -> None:
+def _read(lines: IO[bytes], lease: Lease, orders: Orders) -> None:
+    """Read on a thread of its own: an order that takes long must not delay the lease."""
     try:
-        for line in orders:
+        for line in lines:
             data = json.loads(line)
+            if "lease_until_ns" in data:
+                lease.until_ns = data["lease_until_ns"]
+            else:
+                orders.put(data)
+    finally:
+        orders.put(None)
+
+
+def _obey(service: Service, orders: Orders, stopping: threading.Event) -> None:
+    try:
+        while (data := orders.get()) is not None:
             service.reload(settings_from_plain(data["settings"]))
             for name in data.get("removed", ()):  # they run in another worker from now on
                 service.give_up(name)
@@ -146,7 +183,7 @@ def _adopt(service: Service, streams: Mapping[str, GivenStream]) -> None:
         service.adopt(name, stream.settings, stream.origin)
 
 
-def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clock: Clock) -> None:
+def _report(service: Service, reports: IO[bytes], lease: Lease, stopping: threading.Event, clock: Clock) -> None:
     heap = Heap(system_function("malloc_trim"), clock)
     reported: tuple[bool, str] | None = None
     next_ns = 0
@@ -158,8 +195,17 @@ def _report(service: Service, reports: IO[bytes], stopping: threading.Event, clo
             reports.write(json.dumps({"ready": now[0], "reason": now[1]}).encode() + b"\n")
             reports.flush()
         heap.trim_if_due()
+        _keep(service, lease, clock)
         if stopping.wait(LOOK_S) or service.error is not None:
             return
+
+
+def _keep(service: Service, lease: Lease, clock: Clock) -> None:
+    """Stop all streams if the lease has ended; new orders start them again."""
+    if lease.has_ended(clock.monotonic_ns()):
+        for stream in service.streams():
+            _log.warning("%s: stopped, because this process or its node was suspended", stream.name)
+            service.give_up(stream.name)
 
 
 def main() -> int:

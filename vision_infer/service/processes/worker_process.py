@@ -97,6 +97,12 @@ class WorkerProcess:
             if self._process is not None:
                 _write(self._process, line)
 
+    def kill(self) -> None:
+        """Kill the process, which starts again."""
+        process = self._process  # without the lock: a thread that sends to it may hold it
+        if process is not None:
+            process.kill()
+
     def end(self) -> None:
         """Make the process finish its frames and end; see :meth:`join`."""
         self._stopping.set()
@@ -116,9 +122,7 @@ class WorkerProcess:
         self._thread.join(max(0.0, timeout_s))
         if self._thread.is_alive():
             _log.error("worker %s does not end and is killed", self.name)
-            process = self._process  # without the lock: a thread that sends to it may hold it until the process has ended
-            if process is not None:
-                process.kill()
+            self.kill()
             self._thread.join(2.0)
 
     def _supervise(self) -> None:
