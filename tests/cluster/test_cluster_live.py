@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -139,7 +140,8 @@ def test_a_camera_waits_for_a_node_with_its_labels(gateway: Gateway, cluster: Ra
     gateway.wait(lambda: "yard" not in gateway.streams(), "the file is read again")
     cluster.remove("d")
     gateway.wait(lambda: gateway.streams()["lobby"]["status"]["state"] == "waiting", "the camera waits again")
-    assert gateway.ask("PUT", "/api/v1/streams/lobby", {"detect": TEST})[0] == 201
+    status, text = gateway.ask("PUT", "/api/v1/streams/lobby", {"detect": TEST})
+    assert status == 201, text
     gateway.wait(lambda: rows.nodes()["lobby"] != "d", "rows of another node, which needs no label now")
     assert gateway.ask("DELETE", "/api/v1/streams/lobby")[0] == 204
     gateway.wait(lambda: '"d"' not in gateway.ask("GET", "/metrics")[1], "the node is forgotten")
@@ -164,6 +166,37 @@ def test_the_commands_show_and_drain_nodes(gateway: Gateway, cluster: RayCluster
     assert {change["before"] for change in rows.changes if change["type"] == "moved"} == {"c"}
     assert command(cluster, "drain", "c", "--undo") == "node c may have cameras again\n"
     assert "node d does not exist" in command(cluster, "drain", "d", status=2)
+
+
+def test_a_full_cluster_names_the_node_that_came_closest(gateway: Gateway, cluster: RayCluster) -> None:
+    cluster.set_costs(0.8)
+
+    def rejected() -> str:
+        status, text = gateway.ask("PUT", "/api/v1/streams/more", {"detect": TEST})
+        if status == 201:  # the gateway does not know the costs yet
+            assert gateway.ask("DELETE", "/api/v1/streams/more")[0] == 204
+            return ""
+        assert status == 409, text
+        return text
+
+    gateway.wait(rejected, "the cluster is full")
+    found = re.search(r"needs (0\.\d\d) cores; ([abc]) came closest, with (\d\.\d\d) of 1\.70 cores free", rejected())
+    assert found is not None
+    assert float(found[1]) > float(found[3])
+
+
+def test_a_node_with_several_gpus_has_a_worker_for_each(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
+    cluster.add("g", gpus=2)
+    names = ["door-1", "door-2"]
+    gateway.wait(lambda: '"g-gpu1"} 1.0' in gateway.ask("GET", "/metrics")[1], "the workers of the GPUs")
+    for name in names:
+        assert gateway.ask("PUT", f"/api/v1/streams/{name}", {"detect": TEST, "node_labels": {"gpu": "true"}})[0] == 201
+    gateway.wait(lambda: {rows.nodes().get(name) for name in names} == {"g-gpu0", "g-gpu1"}, "rows of both")
+    assert "if node g fails: 0 of its 2 cameras fit elsewhere" in command(cluster, "plan")
+    for name in names:
+        assert gateway.ask("DELETE", f"/api/v1/streams/{name}")[0] == 204
+    cluster.remove("g")
+    gateway.wait(lambda: '"g-gpu' not in gateway.ask("GET", "/metrics")[1], "the node is forgotten")
 
 
 def test_a_cluster_without_token_authentication_is_refused(cluster: RayCluster) -> None:

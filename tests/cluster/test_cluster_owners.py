@@ -16,6 +16,7 @@ from tests.support.cameras import ClockMount, RtspServer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gateway import ClusterRows, Gateway, command
 from tests.support.ray_cluster import RayCluster
+from vision_infer.cluster.desired import SETTLE_S
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -69,6 +70,37 @@ def owner(rows: ClusterRows) -> str:
     return str(rows.rows[-1]["node"])
 
 
+def child_of(cluster: RayCluster, node: str) -> int:
+    """Return the process id of the service core of a node."""
+    children = Path(f"/proc/{cluster.actor_pid(node)}/task").glob("*/children")
+    (pid,) = [int(pid) for file in children for pid in file.read_text().split()]
+    return pid
+
+
+def test_a_killed_controller_costs_no_connection(
+    gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
+) -> None:
+    accepted, epoch, controller = camera.accepted, rows.rows[-1]["epoch"], cluster.actor_pid("controller")
+    cluster.kill_controller()
+    gateway.wait(lambda: cluster.actor_pid("controller") != controller, "the controller has started again")
+    began_s = time.monotonic()
+    gateway.wait(lambda: time.monotonic() - began_s > SETTLE_S + 1, "it has decided")
+    assert (camera.accepted, camera.open_connections, rows.rows[-1]["epoch"]) == (accepted, 1, epoch)
+    assert time.monotonic() - rows.rows[-1]["arrived_s"] < 2
+
+
+def test_a_hung_process_is_killed_before_another_node_connects(
+    gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
+) -> None:
+    old, camera.most = owner(rows), 0
+    os.kill(child_of(cluster, old), signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    gateway.wait(lambda: owner(rows) != old, "rows of the new owner")
+    assert time.monotonic() - stopped_s < 5 + 3, "five seconds, and some to kill and to connect"
+    assert camera.most == 1
+    rows.check_epochs()
+
+
 def test_a_drained_node_disconnects_before_the_new_owner_connects(
     gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
 ) -> None:
@@ -84,13 +116,14 @@ def test_a_drained_node_disconnects_before_the_new_owner_connects(
 def test_a_suspended_worker_gives_up_its_camera_when_it_goes_on(
     gateway: Gateway, cluster: RayCluster, camera: CountingProxy, rows: ClusterRows
 ) -> None:
-    old = owner(rows)
+    old, camera.most = owner(rows), 0
     pid = cluster.actor_pid(old)
     os.kill(pid, signal.SIGSTOP)
     try:
         stopped_s = time.monotonic()
         gateway.wait(lambda: owner(rows) != old, "rows of the new owner")
         assert time.monotonic() - stopped_s < 6
+        assert camera.most == 1, "the process of the suspended worker has no lease"
         gateway.wait(lambda: time.monotonic() - stopped_s > 10, "10 s")
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -106,10 +139,7 @@ def test_a_killed_process_of_a_worker_starts_again_under_a_new_epoch(
     gateway: Gateway, cluster: RayCluster, rows: ClusterRows
 ) -> None:
     node, epoch = owner(rows), rows.rows[-1]["epoch"]
-    children = Path(f"/proc/{cluster.actor_pid(node)}/task").glob("*/children")
-    pids = [int(pid) for file in children for pid in file.read_text().split()]
-    assert len(pids) == 1
-    os.kill(pids[0], signal.SIGKILL)
+    os.kill(child_of(cluster, node), signal.SIGKILL)
     gateway.wait(lambda: rows.rows[-1]["epoch"] > epoch, "rows of a new epoch")
     rows.check_epochs()
 
@@ -139,8 +169,8 @@ def test_a_node_without_the_controller_keeps_or_stops_its_cameras(
         rows.check_epochs()
 
 
-def test_no_secret_is_in_the_logs_of_ray_or_the_service(gateway: Gateway) -> None:
-    session = Path("/tmp/ray/session_latest").resolve()
+def test_no_secret_is_in_the_logs_of_ray_or_the_service(gateway: Gateway, cluster: RayCluster) -> None:
+    session = cluster.session.resolve()
 
     def files_with(*words: str) -> str:
         patterns = [part for word in words for part in ("-e", word)]

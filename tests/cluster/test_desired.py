@@ -6,8 +6,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from vision_infer.cluster.autoscale import IDLE_S
 from vision_infer.cluster.desired import JOIN_S, SILENCE_S, Desired
-from vision_infer.cluster.state import DesiredCamera
+from vision_infer.cluster.state import DesiredCamera, FoundNode
 
 
 class Site:
@@ -15,9 +16,11 @@ class Site:
 
     def __init__(self, *nodes: str, cameras: int = 6) -> None:
         self.now_s = 100.0
-        self.present: dict[str, tuple[dict[str, str], float]] = {node: ({}, 4.0) for node in nodes}
+        self.present = {node: FoundNode({}, 4.0) for node in nodes}
         self.running: dict[str, dict[str, Any]] = {node: {} for node in nodes}
         self.silent: set[str] = set()
+        self.kinds: dict[str, str] = {}
+        self.costs: dict[str, float] = {}
         self.failing: set[str] = set()
         self.hung: set[str] = set()
         """The nodes whose process does not respond, and obeys no orders."""
@@ -35,6 +38,7 @@ class Site:
     def report(self, node: str, process: str = "1") -> None:
         plain = {
             "process": f"{node}-{process}",
+            "kind": self.kinds.get(node, "x"),
             "alive": node not in self.hung,
             "up": True,
             "ready": node not in self.failing,
@@ -42,7 +46,7 @@ class Site:
             "starts": 1,
             "failing": node in self.failing,
             "running": list(self.running[node]),
-            "costs": {},
+            "costs": {name: self.costs[name] for name in self.running[node] if name in self.costs},
         }
         if not self.desired.report(node, plain, self.ns):
             assert self.desired.report(node, plain | {"cameras": self.running[node]}, self.ns)
@@ -263,3 +267,69 @@ def test_a_camera_of_a_hung_process_does_not_wait_for_a_lost_worker() -> None:
     site.silent.add(old)
     site.pass_s(SILENCE_S + 0.4)
     assert list(site.running[{"a": "b", "b": "a"}[old]]) == ["c0"]
+
+
+def test_a_node_of_another_kind_gets_one_camera_until_its_speed_is_known() -> None:
+    site = Site("a", cameras=4)
+    site.costs = dict.fromkeys(site.configured, 0.8)
+    site.pass_s(2)
+    site.present["b"], site.running["b"], site.kinds["b"] = FoundNode({}, 4.0), {}, "y"
+    site.pass_s(2)
+    site.desired.configure({"model": "m"}, {f"c{number}": camera() for number in range(8)})
+    site.step()
+    waiting = [one for one in site.desired.cameras.values() if one.reason]
+    assert len(waiting) == 3, "node a has no capacity for a fifth camera of 0.8 cores, and node b gets one"
+    assert {one.reason for one in waiting} == {"node b is measured with one camera first"}
+    site.costs |= {f"c{number}": 0.4 for number in range(4, 8)}
+    site.pass_s(2)
+    assert not any(one.reason for one in site.desired.cameras.values())
+    shown = site.desired.snapshot()
+    assert shown["nodes"]["b"]["reference_capacity"] == 2 * shown["nodes"]["a"]["reference_capacity"]
+    assert {(one["node"], one["cost"], one["reference_cost"]) for one in shown["cameras"].values()} == {
+        ("a", 0.8, 0.8),
+        ("b", 0.4, 0.8),
+    }
+
+
+def test_all_parts_of_a_machine_are_drained_together() -> None:
+    site = Site("a-gpu0", "a-gpu1", "b", cameras=6)
+    for node in ("a-gpu0", "a-gpu1"):
+        site.present[node] = FoundNode({"gpu": "true"}, 2.0, "a")
+    site.pass_s(2)
+    assert [(one.node, one.cameras, one.fit) for one in site.desired.outlook(site.ns)] == [("a", 4, 4), ("b", 2, 2)]
+    site.desired.drain("a", True)
+    site.pass_s(2)
+    assert site.running["b"].keys() == site.configured.keys()
+    site.desired.drain("a-gpu1", False)
+    assert [site.desired.nodes[node].draining for node in ("a-gpu0", "a-gpu1")] == [True, False]
+
+
+def test_cameras_without_capacity_request_nodes_and_idle_nodes_are_released() -> None:
+    site = Site(cameras=3)
+    site.desired.configure({"values": {"autoscale": True}}, {name: camera() for name in site.configured})
+    site.costs = dict.fromkeys(site.configured, 0.5)
+    site.pass_s(1)
+    assert site.desired.requested() == [({"CPU": 1}, {})]
+    assert site.desired.cameras["c0"].reason == "no node is available; a node was requested from Ray's autoscaler"
+    site.present["a"], site.running["a"] = FoundNode({}, 2.0), {}
+    site.pass_s(2)
+    assert site.owners() == {name: ["a"] for name in site.configured}, "nothing was measured"
+    site.desired.configure({"values": {"autoscale": True}}, {f"c{number}": camera() for number in range(4)})
+    site.step()
+    assert site.desired.requested() == [({"CPU": 2}, {}), ({"CPU": 1}, {})], "the fourth needs 0.5 cores"
+    site.present["b"], site.running["b"] = FoundNode({}, 2.0), {}
+    site.pass_s(2)
+    assert site.desired.cameras["c3"].node == "b"
+    site.desired.remove("c3")
+    site.pass_s(IDLE_S + 1)
+    assert (site.desired.snapshot()["nodes"]["b"]["state"], site.desired.nodes["a"].parked) == ("idle", False)
+    assert site.desired.requested() == [({"CPU": 2}, {})]
+    site.silent.add("b")
+    site.pass_s(JOIN_S + 1)
+    assert not site.desired.nodes["b"].lost
+    site.desired.put("c3", camera("api"))
+    site.step()
+    assert not site.desired.nodes["b"].parked, "its worker starts again"
+    site.silent.clear()
+    site.pass_s(2)
+    assert list(site.running["b"]) == ["c3"]

@@ -8,16 +8,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.free_port import free_port
 from tests.support.media import ROOT
+from tests.support.waiting import wait_until
 
 STORE_BYTES = 80 << 20
+
+
+HEAD_TYPE = "ray.head.default"
+HEAD_ID = "f" * 51 + "00000"
+"""The type and the id of the head node that Ray's provider of synthetic nodes expects."""
 
 
 class RayCluster:
@@ -29,6 +38,9 @@ class RayCluster:
         cpus: The number of CPUs that each node reports.
         environ: Additional environment variables.
     """
+
+    start = "start"
+    """The command that starts the head."""
 
     def __init__(self, folder: Path, *nodes: str, cpus: int = 2, environ: Mapping[str, str] | None = None) -> None:
         self._folder = folder
@@ -56,7 +68,7 @@ class RayCluster:
             env=environ,
             start_new_session=True,
         )
-        self.address = self.order("start")
+        self.address = self.order(self.start)
         for name in self._nodes:
             self.add(name)
         return self
@@ -73,9 +85,9 @@ class RayCluster:
             self._process.stdout.close()
             self._log.close()
 
-    def add(self, name: str, **labels: str) -> None:
-        """Add a node."""
-        self.order("add", name, self._cpus, labels)
+    def add(self, name: str, gpus: int = 0, **labels: str) -> None:
+        """Add a node. Its GPUs do not have to exist."""
+        self.order("add", name, self._cpus, gpus, labels)
 
     def remove(self, name: str) -> None:
         """Kill a node with all its processes, without a chance to say good-bye."""
@@ -89,6 +101,15 @@ class RayCluster:
         """Return the process id of a node's worker actor, or of the ``controller``."""
         return int(self.order("actor_pid", name))
 
+    def set_costs(self, cores: float) -> None:
+        """Make the controller believe that each camera uses this number of cores, until it is measured again."""
+        self.order("set_costs", cores)
+
+    @property
+    def session(self) -> Path:
+        """Ray's folder with the logs of all nodes."""
+        return Path(self.order("session"))
+
     def order(self, *words: object) -> Any:
         """Send a command, and return the answer."""
         assert self._process.stdin is not None
@@ -98,6 +119,75 @@ class RayCluster:
         line = self._process.stdout.readline()
         assert line, (self._folder / "ray.log").read_text(encoding="utf-8", errors="replace")[-3000:]
         return json.loads(line)
+
+
+class AutoscalingCluster(RayCluster):
+    """A head without CPUs, to which Ray's autoscaler adds a node of two CPUs on request, and removes it after 6 s without use.
+
+    Ray's own class of this name ends all processes of Ray on this machine.
+    """
+
+    start = "start_autoscaling"
+
+    def set_idle(self, seconds: float) -> None:
+        """Set the time after which the controller releases a node without cameras."""
+        self.order("set_idle", seconds)
+
+
+def _set_idle(controller: Any, seconds: float) -> None:
+    from vision_infer.cluster import autoscale
+
+    del controller
+    autoscale.IDLE_S = seconds
+
+
+def _start_autoscaling() -> str:
+    from ray.util import get_node_ip_address
+
+    address = f"{get_node_ip_address()}:{free_port()}"
+    types = {
+        HEAD_TYPE: {"resources": {}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 2, "object_store_memory": STORE_BYTES}, "node_config": {}, "max_workers": 1},
+    }
+    provider = {"type": "fake_multinode", "gcs_address": address, "use_node_id_as_ip": True}
+    checks = {"disable_node_updaters": True, "disable_launch_config_check": True}
+    config: dict[str, Any] = {"cluster_name": "test", "max_workers": 1, "idle_timeout_minutes": 0.1, "upscaling_speed": 1.0}
+    config |= {
+        "provider": provider | checks,
+        "available_node_types": types,
+        "head_node_type": HEAD_TYPE,
+        "docker": {},
+        "auth": {},
+    }
+    config |= {f"{one}_commands": [] for one in ("initialization", "setup", "head_setup", "worker_setup")}
+    config |= {f"{one}_start_ray_commands": [] for one in ("head", "worker")}
+    config |= {"cluster_synced_files": [], "rsync_exclude": [], "rsync_filter": []}
+    Path("autoscaling.json").write_text(json.dumps(config), encoding="utf-8")
+    line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={address.rpartition(':')[2]}"]
+    line += ["--num-cpus=0", f"--object-store-memory={STORE_BYTES}", "--include-dashboard=false", "--disable-usage-stats"]
+    own = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
+    subprocess.Popen([*line, "--autoscaling-config=autoscaling.json"], env=os.environ | own, stdin=subprocess.DEVNULL)
+    wait_until(lambda: _listens(address))
+    return address
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), 1.0):
+        return True
+    return False
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    ray.init(address=address, namespace="vision-infer", log_to_driver=False, configure_logging=False)
+
+
+def _set_costs(controller: Any, cores: float) -> None:
+    for camera in controller._desired.cameras.values():
+        camera.cost = cores
+    controller._desired.version += 1
 
 
 def main() -> None:
@@ -115,11 +205,19 @@ def main() -> None:
         if word == "start":
             head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
             cluster = Cluster(initialize_head=True, head_node_args=head)
-            ray.init(address=cluster.address, namespace="vision-infer", log_to_driver=False, configure_logging=False)
+            _connect(cluster.address)
             answer = cluster.address
+        elif word == "start_autoscaling":
+            answer = _start_autoscaling()
+            _connect(answer)
+        elif word == "set_idle":
+            ray.get(ray.get_actor("controller").__ray_call__.remote(_set_idle, arguments[0]))
+        elif word == "nodes":
+            answer = sum(node["Alive"] for node in ray.nodes())
         elif word == "add":
-            name, cpus, labels = arguments
-            nodes[name] = cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES, node_name=name, labels=labels)
+            name, cpus, gpus, labels = arguments
+            size = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": STORE_BYTES}
+            nodes[name] = cluster.add_node(**size, node_name=name, labels=labels)
         elif word == "remove":
             cluster.remove_node(nodes.pop(arguments[0]), allow_graceful=False)
         elif word == "kill_controller":
@@ -128,9 +226,14 @@ def main() -> None:
             names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
             actor = ray.get_actor(names.get(arguments[0], arguments[0]))
             answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+        elif word == "set_costs":
+            ray.get(ray.get_actor("controller").__ray_call__.remote(_set_costs, arguments[0]))
+        elif word == "session":
+            answer = cluster.head_node.get_session_dir_path()
         elif word == "end":
             ray.shutdown()
-            cluster.shutdown()
+            if cluster is not None:
+                cluster.shutdown()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

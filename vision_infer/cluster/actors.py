@@ -14,6 +14,8 @@ AUTH = "RAY_AUTH_MODE"
 """The environment variable that enables token authentication: https://docs.ray.io/en/latest/ray-security/token-auth.html"""
 CALL_S = 20.0
 """The time in which the controller must answer, seconds. It waits up to 15 s when it stops the workers."""
+HEAD = "node:__internal_head__"
+"""The resource that only the head node of Ray has."""
 NAMESPACE = "vision-infer"
 CONTROLLER = "controller"
 

@@ -6,12 +6,9 @@ import signal
 
 import ray
 
-from vision_infer.cluster.actors import AUTH, CONTROLLER, NAMESPACE, call_controller, find_controller, is_secure
+from vision_infer.cluster.actors import AUTH, CONTROLLER, HEAD, NAMESPACE, call_controller, find_controller, is_secure
 from vision_infer.cluster.controller import Controller
 from vision_infer.core.errors import UsageError, VisionInferError
-
-HEAD = "node:__internal_head__"
-"""The resource that only the head node of Ray has."""
 
 
 def connect(address: str, insecure: bool) -> None:

@@ -11,16 +11,18 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vision_infer.cluster.actors import NAMESPACE, worker_name
+from vision_infer.cluster.actors import HEAD, NAMESPACE, worker_name
+from vision_infer.cluster.autoscale import Bundle
 from vision_infer.cluster.desired import Desired
 from vision_infer.cluster.node_worker import NodeWorker
-from vision_infer.cluster.state import Plain, camera_from_plain
+from vision_infer.cluster.state import FoundNode, Plain, camera_from_plain
 
 TICK_S = 0.2
 """The time between two decisions, seconds."""
@@ -44,6 +46,8 @@ class Controller:
         self._desired = Desired(time.monotonic_ns(), int(time.time()))
         self._actors: dict[str, Any] = {}
         """The worker actor of each node."""
+        self._requested: list[Bundle] = []
+        """What was requested from Ray's autoscaler."""
         self._changed = asyncio.Event()
         """Set and replaced after each decision."""
         self._wake = asyncio.Event()
@@ -77,10 +81,11 @@ class Controller:
         self._wake.set()
 
     async def drain(self, node: str, draining: bool) -> bool:
-        """Drain a node, or use it again; return False if there is no such node."""
-        if node not in self._desired.nodes:
+        """Drain a node or all nodes of a machine, or use them again; return False if there are none of this name."""
+        try:
+            self._desired.drain(node, draining)
+        except KeyError:
             return False
-        self._desired.drain(node, draining)
         self._wake.set()
         return True
 
@@ -140,6 +145,7 @@ class Controller:
                 if time.monotonic() - looked_s >= NODES_S:
                     looked_s = time.monotonic()
                     self._see_nodes(await asyncio.to_thread(ray.nodes))
+                    await self._request()
                 self._desired.decide(time.monotonic_ns())
             except Exception:  # noqa: BLE001 - the boundary of a task: the next decision may succeed
                 _log.exception("a decision failed")
@@ -153,14 +159,60 @@ class Controller:
 
     def _see_nodes(self, found: list[Plain]) -> None:
         alive = [node for node in found if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-        nodes = {_name_of(node, alive): node for node in alive}
-        present = {name: (node["Labels"], float(node["Resources"]["CPU"])) for name, node in nodes.items()}
-        self._desired.see_nodes(present, time.monotonic_ns())
-        for name in self._actors.keys() - nodes.keys():
+        parts = {part.name: part for node in alive for part in _parts_of(node, _name_of(node, alive))}
+        self._desired.see_nodes({name: part.found for name, part in parts.items()}, time.monotonic_ns())
+        for name in self._actors.keys() - parts.keys():
             del self._actors[name]
-        for name, node in nodes.items():
-            if name not in self._actors:
-                self._actors[name] = _start_worker(name, node["NodeID"])
+        for name, part in parts.items():
+            parked = self._desired.nodes[name].parked
+            if parked and name in self._actors:
+                ray.kill(self._actors.pop(name))
+            elif not parked and name not in self._actors:
+                self._actors[name] = _start_worker(part)
+
+    async def _request(self) -> None:
+        wanted = self._desired.requested()
+        if wanted != self._requested:
+            self._requested = wanted
+            await asyncio.to_thread(_request_nodes, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A machine, or the part of it that belongs to one of its GPUs."""
+
+    name: str
+    actor: str
+    """The name of its worker actor."""
+    node_id: str
+    resource: str
+    """A resource that only this machine has."""
+    gpu: bool
+    accelerator: str
+    """The model of its GPU as Ray reports it; empty if it has none."""
+    found: FoundNode
+
+
+def _parts_of(node: Plain, name: str) -> list[_Part]:
+    resources = node["Resources"]
+    gpus, cores = int(resources.get("GPU", 0)), float(resources["CPU"])
+    labels = {**({"gpu": "true"} if gpus else {}), **node["Labels"]}
+    resource = next(one for one in resources if one.startswith("node:") and one != HEAD)
+    accelerator = next((one for one in resources if one.startswith("accelerator_type:")), "")
+    actor, count = worker_name(node["NodeID"]), max(1, gpus)
+    many = gpus > 1
+    return [
+        _Part(
+            f"{name}-gpu{number}" if many else name,
+            f"{actor}-{number}" if many else actor,
+            node["NodeID"],
+            resource,
+            gpus > 0,
+            accelerator,
+            FoundNode(labels, cores / count, name),
+        )
+        for number in range(count)
+    ]
 
 
 async def _ended(reference: Any) -> None:
@@ -176,16 +228,24 @@ def _name_of(node: Plain, nodes: list[Plain]) -> str:
     return str(node["NodeName"]) if len(same) == 1 else f"{node['NodeName']}-{node['NodeID'][:6]}"
 
 
-def _start_worker(name: str, node_id: str) -> Any:
+def _start_worker(part: _Part) -> Any:
     """Start the worker of a node, or return the handle of the one that runs."""
     options = {
-        "name": worker_name(node_id),
+        "name": part.actor,
         "namespace": NAMESPACE,
         "lifetime": "detached",
         "get_if_exists": True,
         "num_cpus": 0,  # the cores are for the child, and the placement of cameras counts them
+        "num_gpus": 1 if part.gpu else 0,
+        "resources": {part.resource: 0.001},  # Ray's autoscaler removes nodes whose resources are unused
         "max_restarts": -1,
         "max_concurrency": 10_000,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(part.node_id, soft=False),
     }
-    return ray.remote(NodeWorker).options(**options).remote(name)
+    return ray.remote(NodeWorker).options(**options).remote(part.name, part.found.cores, part.accelerator)
+
+
+def _request_nodes(bundles: list[Bundle]) -> None:
+    """Request resources from Ray's autoscaler; each request replaces the one before."""
+    labels = {"bundle_label_selectors": [dict(one) for _, one in bundles]} if any(one for _, one in bundles) else {}
+    request_resources(bundles=[dict(resources) for resources, _ in bundles], **labels)

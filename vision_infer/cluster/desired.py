@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from vision_infer.cluster.autoscale import Bundle, bundles, park
 from vision_infer.cluster.placement import MARGIN, Camera, Node, Outlook, outlook, place
-from vision_infer.cluster.state import DesiredCamera, KnownNode, Plain
+from vision_infer.cluster.speeds import Speeds
+from vision_infer.cluster.state import DesiredCamera, FoundNode, KnownNode, Plain
 
 SILENCE_S = 3.0
 """The time without a report after which the cameras of a worker are placed elsewhere, seconds."""
@@ -54,9 +56,15 @@ class Desired:
         self.version = 1
         """Changes with everything that gateways show."""
         self._settings_version = 0
+        self._speeds = Speeds()
         self._epoch = first_epoch
         self._decided_ns = now_ns
         self._settled_ns = now_ns + int(SETTLE_S * 1e9)  # workers of an earlier controller may run cameras
+
+    @property
+    def autoscale(self) -> bool:
+        """Whether nodes are requested from Ray's autoscaler, and given back to it."""
+        return self.settings is not None and bool(self.settings.get("values", {}).get("autoscale"))
 
     # From the gateways
 
@@ -96,24 +104,28 @@ class Desired:
             self.version += 1
 
     def drain(self, node: str, draining: bool) -> None:
-        """Move the cameras of a node away and keep it empty, or use it again.
+        """Move the cameras of a node, or of all nodes of a machine, away and keep it empty, or use it again.
 
         Raises:
-            KeyError: There is no node of this name.
+            KeyError: There is no node and no machine of this name.
         """
-        self.nodes[node].draining = draining
+        named = [one for name, one in self.nodes.items() if node in (name, one.machine)]
+        if not named:
+            raise KeyError(node)
+        for one in named:
+            one.draining = draining
         self.version += 1
 
     # From the workers
 
-    def see_nodes(self, present: Mapping[str, tuple[Mapping[str, str], float]], now_ns: int) -> None:
-        """Take over the nodes that Ray reports as alive: labels and cores by name."""
+    def see_nodes(self, present: Mapping[str, FoundNode], now_ns: int) -> None:
+        """Take over the nodes that Ray reports as alive."""
         for name in self.nodes.keys() - present.keys():
             del self.nodes[name]
             self.version += 1
         for name in present.keys() - self.nodes.keys():
-            labels, cores = present[name]
-            self.nodes[name] = KnownNode(labels, cores, now_ns, now_ns)
+            found = present[name]
+            self.nodes[name] = KnownNode(found.labels, found.cores, found.machine or name, now_ns, now_ns)
             self.version += 1
 
     def report(self, name: str, report: Plain, now_ns: int) -> bool:
@@ -121,8 +133,9 @@ class Desired:
 
         Args:
             name: The node.
-            report: ``process``, ``alive``, ``up``, ``ready``, ``reason``, ``starts``, ``failing``, ``running`` (names), ``costs``
-                (cores by name), and ``cameras`` (:meth:`DesiredCamera.plain` by name) if they were asked for.
+            report: ``process``, ``kind`` (of machine), ``alive``, ``up``, ``ready``, ``reason``, ``starts``, ``failing``,
+                ``running`` (names), ``costs`` (cores by name), and ``cameras`` (:meth:`DesiredCamera.plain` by name) if they
+                were asked for.
             now_ns: The monotonic time.
         """
         node = self.nodes.get(name)
@@ -147,11 +160,13 @@ class Desired:
             for camera in self.cameras.values():
                 if camera.node == name and camera.granted:
                     self._own(camera, name)
-        node.process = report["process"]
+        node.process, node.kind = report["process"], report["kind"]
         for camera_name, cost in report["costs"].items():
             measured = self.cameras.get(camera_name)
             if measured is not None and measured.node == name:
-                measured.cost = cost if measured.cost is None else measured.cost + _SMOOTHING * (cost - measured.cost)
+                is_new = measured.cost is None or measured.kind != node.kind
+                measured.cost = cost if is_new else measured.cost + _SMOOTHING * (cost - measured.cost)
+                measured.kind = node.kind
         return True
 
     def _take_over(self, name: str, cameras: Mapping[str, Plain]) -> None:
@@ -176,7 +191,7 @@ class Desired:
                 node.heard_ns += paused_ns
                 node.contact_ns += paused_ns
         for node in self.nodes.values():
-            lost = now_ns - node.heard_ns > (SILENCE_S if node.joined else JOIN_S) * 1e9
+            lost = not node.parked and now_ns - node.heard_ns > (SILENCE_S if node.joined else JOIN_S) * 1e9
             if lost and not node.lost:
                 node.lost, node.up, node.ready = True, False, False
                 node.reason = f"no report for {SILENCE_S if node.joined else JOIN_S:g} s"
@@ -189,13 +204,22 @@ class Desired:
                 self.version += 1
         waiting = any(not node.joined and not node.lost for node in self.nodes.values())
         if self.settings is not None and not (waiting and now_ns < self._settled_ns):
+            self._learn()
             self._place(now_ns)
+            if self.autoscale and park(self.nodes, self.cameras.values(), now_ns):
+                self.version += 1
         self._write_orders(now_ns)
+
+    def _learn(self) -> None:
+        measured = [one for one in self.cameras.values() if one.cost]
+        self._speeds.learn((one.kind, str(one.given["settings"].get("model")), one.cost or 0.0) for one in measured)
 
     def _place(self, now_ns: int) -> None:
         decision = place(self._nodes(now_ns), self._cameras())
         for name, camera in self.cameras.items():
             reason = decision.pending.get(name, "")
+            if reason and self.autoscale:
+                reason += "; a node was requested from Ray's autoscaler"
             node = None if camera.node is None else self.nodes[camera.node]
             kept = node is not None and (node.draining or node.failing)  # better there than nowhere
             if name in decision.moves:
@@ -246,15 +270,19 @@ class Desired:
         """Return what gateways show: nodes and cameras, with passwords."""
         nodes = {
             name: {
-                "state": "lost" if node.lost else "draining" if node.draining else "alive" if node.joined else "joining",
+                "state": _state_of(node),
                 "labels": dict(node.labels),
+                "machine": node.machine,
                 "capacity": node.cores * HEADROOM,
+                "reference_capacity": self._capacity(node),
+                "trial": self._speeds.of(node.kind) is None,
                 **{one: getattr(node, one) for one in _SHOWN},
             }
             for name, node in sorted(self.nodes.items())
         }
         cameras = {
             name: {**camera.plain(), "node": camera.node, "reason": camera.reason, "cost": camera.cost}
+            | {"reference_cost": self._cost(camera)}
             for name, camera in sorted(self.cameras.items())
         }
         return {"version": self.version, "configured": self.settings is not None, "nodes": nodes, "cameras": cameras}
@@ -263,18 +291,22 @@ class Desired:
         """Return for each node what happens to its cameras if it fails."""
         return outlook(self._nodes(now_ns), self._cameras())
 
+    def requested(self) -> list[Bundle]:
+        """Return what to request from Ray's autoscaler."""
+        return bundles(self.nodes, list(self.cameras.values()), self._cost, HEADROOM) if self.autoscale else []
+
     def _cameras(self) -> list[Camera]:
-        return [Camera(name, one.expected_cost, one.weight, one.labels, one.node) for name, one in self.cameras.items()]
+        return [Camera(name, self._cost(one), one.weight, one.labels, one.node) for name, one in self.cameras.items()]
 
     def _nodes(self, now_ns: int) -> list[Node]:
         loads: dict[str, float] = dict.fromkeys(self.nodes, 0.0)
         for camera in self.cameras.values():
             if camera.node is not None:
-                loads[camera.node] += camera.cost or 0.0
+                loads[camera.node] += self._cost(camera) or 0.0
         return [self._node(name, node, loads[name], now_ns) for name, node in sorted(self.nodes.items())]
 
     def _node(self, name: str, node: KnownNode, load: float, now_ns: int) -> Node:
-        capacity = node.cores * HEADROOM
+        capacity = self._capacity(node)
         if load <= capacity * MARGIN:
             node.over_since_ns = None
         elif node.over_since_ns is None:
@@ -282,4 +314,20 @@ class Desired:
         overloaded = node.over_since_ns is not None and now_ns - node.over_since_ns >= OVERLOAD_S * 1e9
         # If no node is ready, the cause is more likely in the settings than in the nodes.
         failing = node.failing and any(one.ready for one in self.nodes.values())
-        return Node(name, capacity, node.labels, not (node.lost or node.draining or failing), overloaded)
+        usable = not (node.lost or node.draining or failing)
+        return Node(name, capacity, node.labels, usable, overloaded, node.machine, self._speeds.of(node.kind) is None)
+
+    def _capacity(self, node: KnownNode) -> float:
+        """Return the cores that cameras may use, in cores of the first kind of machine."""
+        return node.cores * HEADROOM * (self._speeds.of(node.kind) or 1.0)
+
+    def _cost(self, camera: DesiredCamera) -> float | None:
+        """Return the cores that a camera uses, in cores of the first kind of machine."""
+        cost = camera.expected_cost
+        return None if cost is None else cost * (self._speeds.of(camera.kind) or 1.0)
+
+
+def _state_of(node: KnownNode) -> str:
+    if node.lost or node.draining:
+        return "lost" if node.lost else "draining"
+    return "alive" if node.joined else "idle" if node.parked else "joining"

@@ -33,6 +33,8 @@ from vision_infer.service.views import Origin, StreamView
 
 RETRY_S = 0.2
 EVENTS_KEPT = 256
+NOTHING_KNOWN = ("", -1)
+"""The controller and version of a snapshot before the first one."""
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -69,6 +71,8 @@ class ClusterPlacement:
         """All streams, replaced as a whole."""
         self.nodes: tuple[Node, ...] = ()
         self.cameras: tuple[Camera, ...] = ()
+        self.waits = False
+        """Whether a stream waits for a node that Ray's autoscaler adds."""
 
     def get(self, name: str) -> PlacedStream | None:
         """Return a stream; None if there is none of this name."""
@@ -139,6 +143,7 @@ class Gateway:
         self.settings = settings
         self.files = files
         self.placement = ClusterPlacement(files)
+        self.placement.waits = settings.autoscale
         self.events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
         """The changes of streams whose node was lost, oldest first."""
         self.processes: Mapping[str, NodeState] = _Nodes()
@@ -148,7 +153,7 @@ class Gateway:
         self.error: VisionInferError | None = None
         self._clock = clock
         self._closing = threading.Event()
-        self._known: tuple[str, int] = ("", -1)
+        self._known = NOTHING_KNOWN
         self._actors: dict[str, Any] = {}
         self._owners: dict[str, tuple[str | None, int]] = {}
         self._reasons: Mapping[str, str] = {}
@@ -164,9 +169,10 @@ class Gateway:
         self._thread.start()
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether a node can run inference, and if not, the reasons."""
+        """Return whether a node can run inference, and if not, the reasons; without streams, none is needed if they can wait."""
         nodes = self.processes.values()
-        if any(node.ready for node in nodes):
+        needs_none = self.placement.waits and not self.placement.streams and self._known != NOTHING_KNOWN
+        if needs_none or any(node.ready for node in nodes):
             return True, ""
         return False, "; ".join(f"node {node.name}: {node.reason}" for node in nodes) or "the cluster has no node yet"
 
@@ -250,10 +256,11 @@ class Gateway:
             }
         )
         self.placement.nodes = tuple(
-            Node(name, one["capacity"], one["labels"], one["state"] in ("alive", "joining")) for name, one in nodes.items()
+            Node(name, one["reference_capacity"], one["labels"], one["state"] in ("alive", "joining", "idle"), trial=one["trial"])
+            for name, one in nodes.items()
         )
         self.placement.cameras = tuple(
-            Camera(name, one["cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
+            Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
         )
         self._reasons = {name: camera["reason"] for name, camera in cameras.items()}
         self.placement.streams = {

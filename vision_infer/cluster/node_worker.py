@@ -25,6 +25,7 @@ from vision_infer.cluster.actors import find_controller
 from vision_infer.cluster.rows import Batches, stamped_events
 from vision_infer.cluster.state import Plain
 from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.engine.device import cpu_facts
 from vision_infer.service.operations.logs import with_worker
 from vision_infer.service.processes.worker_client import WorkerClient
 from vision_infer.service.processes.worker_process import WorkerProcess
@@ -81,11 +82,15 @@ class NodeWorker:
 
     Args:
         name: The name of the node.
+        cores: The number of its CPU cores.
+        accelerator: The model of its GPU; empty if it has none.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, cores: float, accelerator: str) -> None:
         self._name = name
         self._id = secrets.token_hex(4)
+        self._cores = cores
+        self._kind = f"{cpu_facts()[0]} {accelerator}"
         os.umask(0o077)
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to the number of CPUs of the actor, at least 1
         self._folder = Path(tempfile.mkdtemp(prefix="vision-infer-"))
@@ -207,12 +212,13 @@ class NodeWorker:
                     if time.monotonic() >= self._cost_due_s:
                         self._cost_due_s = time.monotonic() + COST_S
                         cost = await self._ask("/api/v1/cost")
-                        self._costs = {one["name"]: one["share"] * cost["cores"] for one in cost["streams"] if one["result_fps"]}
+                        self._costs = {one["name"]: self._cost_of(one) for one in cost["streams"] if one["result_fps"]}
             except (TimeoutError, httpx.HTTPError, ValueError, KeyError):
                 alive = not process.up  # it ended just now, or it does not respond
         elif not process.running:
             self._listed.clear()
         report = {
+            "kind": self._kind,
             "process": f"{self._id}-{process.starts}-{self._stops}",
             "alive": alive,
             "up": process.up,
@@ -226,6 +232,11 @@ class NodeWorker:
             "costs": self._costs,
         }
         return report | {"cameras": self._orders["cameras"]} if everything else report
+
+    def _cost_of(self, stream: Plain) -> float:
+        """Return the cores that a stream uses; a share of the GPU counts as the same share of the cores."""
+        cpu: float = stream["decode_cores"] + stream["shared_cores"]
+        return max(cpu, (stream["accelerator"] or 0.0) * self._cores)
 
     async def _list(self) -> None:
         self._listed = {stream["name"] for stream in await self._ask("/api/v1/streams")}

@@ -27,6 +27,10 @@ class Node:
     """Whether the node may have cameras; False if it is lost or drained."""
     overloaded: bool = False
     """Whether cameras may move away because of the load, which the caller has observed for some time."""
+    machine: str = ""
+    """The machine that it is a part of, with which it fails; empty: itself."""
+    trial: bool = False
+    """Whether nothing was measured on machines of its kind, so that it gets one camera first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What happens to the cameras of a node if it fails."""
+    """What happens to the cameras of a machine if it fails."""
 
     node: str
+    """The machine."""
     cameras: int
     fit: int
     """The cameras that other nodes can run."""
@@ -112,6 +117,9 @@ class _Loads:
             return "no node is available"
         if not matching:
             return f"no node has the labels {wanted}"
+        measured = [name for name in matching if not self.nodes[name].trial]
+        if len(measured) < len(matching):
+            return f"node {next(name for name in matching if name not in measured)} is measured with one camera first"
         closest = max(matching, key=self.free)
         return (
             f"no node has enough capacity: the camera needs {self.cost(camera):.2f} cores; {closest} came closest, with "
@@ -120,6 +128,8 @@ class _Loads:
 
     def _fits(self, camera: Camera, name: str) -> bool:
         node = self.nodes[name]
+        if node.trial and self.count[name] > 0:
+            return False
         return has_labels(node, camera) and self.load[name] + self.cost(camera) <= node.capacity * (1 + _ROUNDING)
 
     def _relative(self, amount: Mapping[str, float], name: str) -> float:
@@ -185,14 +195,13 @@ def _relieve(node: Node, cameras: list[Camera], loads: _Loads) -> dict[str, str]
 
 
 def outlook(nodes: Sequence[Node], cameras: Sequence[Camera]) -> list[Outlook]:
-    """Return for each usable node what happens to its cameras if it fails."""
+    """Return for each machine with usable nodes what happens to its cameras if it fails."""
     found = []
-    for node in nodes:
-        if not node.usable:
-            continue
-        others = [replace(one, usable=False) if one is node else one for one in nodes]
+    for machine in dict.fromkeys(node.machine or node.name for node in nodes if node.usable):
+        failed = {node.name for node in nodes if (node.machine or node.name) == machine}
+        others = [replace(one, usable=False) if one.name in failed else one for one in nodes]
         decision = place(others, cameras)
-        own = [camera for camera in cameras if camera.node == node.name]
+        own = [camera for camera in cameras if camera.node in failed]
         loads = _Loads(others, [replace(camera, node=decision.moves.get(camera.name, camera.node)) for camera in cameras])
         lost = [camera for camera in own if camera.name in decision.pending]
         half = 0
@@ -202,5 +211,5 @@ def outlook(nodes: Sequence[Node], cameras: Sequence[Camera]) -> list[Outlook]:
             if target is not None:
                 loads.add(halved, target)
                 half += 1
-        found.append(Outlook(node.name, len(own), len(own) - len(lost), half))
+        found.append(Outlook(machine, len(own), len(own) - len(lost), half))
     return found

@@ -23,6 +23,8 @@ class DesiredCamera:
     """Whether the node may run it: no other node does."""
     cost: float | None = None
     """The cores that it uses; None if not measured."""
+    kind: str = ""
+    """The kind of machine on which the cost was measured."""
     reason: str = ""
     """Why it does not run, or does not leave a drained node."""
 
@@ -36,12 +38,23 @@ class DesiredCamera:
         return {**self.given, "epoch": self.epoch, "weight": self.weight, "labels": dict(self.labels)}
 
 
+@dataclass(frozen=True, slots=True)
+class FoundNode:
+    """A machine in Ray's list of nodes, or the part of it that belongs to one of its GPUs."""
+
+    labels: Mapping[str, str]
+    cores: float
+    machine: str = ""
+    """The name of the machine, if it has several parts."""
+
+
 @dataclass(slots=True)
 class KnownNode:
     """A node and the last report of its worker."""
 
     labels: Mapping[str, str]
     cores: float
+    machine: str
     heard_ns: int
     """The time of the last report of a process that responds, or of the discovery of the node."""
     contact_ns: int
@@ -60,6 +73,12 @@ class KnownNode:
     """The cameras that it has not let go."""
     draining: bool = False
     lost: bool = False
+    kind: str = ""
+    """The kind of machine: nodes of one kind are equally fast."""
+    parked: bool = False
+    """Whether its worker was ended because it has no cameras, so that Ray's autoscaler can remove the node."""
+    idle_since_ns: int | None = None
+    """The time since which it has no cameras."""
     over_since_ns: int | None = None
     next_start_ns: int = 0
     """The time at which it may start another camera, monotonic nanoseconds."""

@@ -298,6 +298,11 @@ class ServeSettings(InferenceSettings):
         description="What a node of a cluster does with its streams while it cannot reach the controller: `keep` runs them, and "
         "`stop` stops them before another node gets them, for cameras that accept one connection.",
     )
+    autoscale: bool = Field(
+        default=False,
+        description="On a cluster with Ray's autoscaler: request nodes for streams that fit on no node, which wait for them, and "
+        "release nodes without streams. false: the API rejects such streams.",
+    )
     decode_threads: int = Field(
         default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."
     )

@@ -47,6 +47,10 @@ class FleetWorker(Protocol):
 class FleetPlacement(Protocol):
     """The streams and the worker of each; see :class:`Placement`. Methods that change something can block."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a stream without a worker waits until there is one with enough capacity."""
+
     def get(self, name: str) -> PlacedStream | None:
         """Return a stream; None if there is none of this name."""
 

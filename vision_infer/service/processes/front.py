@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.preview.preview import Preview
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips.event_log import EVENTS_KEPT
-from vision_infer.service.errors import ConflictError, UnavailableError
+from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.api_models import state_change, stream_answer
 from vision_infer.service.http.app import make_routes, secure
 from vision_infer.service.http.auth import Tokens
@@ -35,6 +35,7 @@ from vision_infer.service.http.context import context_of
 from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
 from vision_infer.service.processes import merge
+from vision_infer.service.processes.admission import accept, labels_of, worker_for
 from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
 from vision_infer.service.processes.merged_results import MergedHub
@@ -189,7 +190,9 @@ class Front:
             if known is None and model_only:
                 workers.placed(name)  # raises: the stream does not exist
             waits = known is not None and not known.worker and known.origin == "api" and not model_only
-            worker = known.worker if known is not None and not waits else await self._worker_for(name, _labels_of(body))
+            worker = known.worker if known is not None and not waits else await worker_for(workers, name, labels_of(body))
+            if not worker and not model_only:
+                return await accept(workers, request, name, body, self._clock)
             try:
                 await settled((workers.processes[worker],))
                 response = await ask(workers, worker, request, body)
@@ -216,18 +219,6 @@ class Front:
         known, stored = self._workers.placement.get(name), self._workers.files.read().get(name)
         if stored is not None and (known is None or known.origin == "api"):
             self._workers.placement.put(name, stored, "api", (worker,))
-
-    async def _worker_for(self, name: str, labels: Mapping[str, str]) -> str:
-        """Return the worker of a new stream."""
-        workers = self._workers
-        streams, most = workers.placement.all(), workers.settings.service.max_streams
-        if len(streams) >= most:
-            raise ConflictError(f"the limit of {most} streams is reached", "Remove one, or raise service.max_streams.")
-        if not await settled(workers.processes.values()):
-            raise UnavailableError(workers.ready()[1], "Try again in a moment.")
-        up = [worker for worker, process in workers.processes.items() if process.up]
-        ready = [worker for worker in up if workers.processes[worker].ready]
-        return await asyncio.to_thread(workers.placement.choose, name, ready or up, labels)
 
     async def _delete(self, request: Request, name: str) -> Response:
         workers = self._workers
@@ -325,11 +316,3 @@ class Front:
         with suppress(Problem):  # no worker answers
             await self._all(request)  # ends the viewer's previews
         return LocalResponse(self._app)
-
-
-def _labels_of(body: bytes) -> Mapping[str, str]:
-    """Return the node labels in the settings of a stream; the worker reports what is invalid."""
-    with suppress(ValueError, AttributeError):
-        labels = json.loads(body).get("node_labels")
-        return labels if isinstance(labels, dict) else {}
-    return {}

@@ -38,6 +38,9 @@ class Placement:
         folder: The folder of the file in which the workers of the streams are stored.
     """
 
+    waits = False
+    """No worker is added, for which a stream could wait."""
+
     def __init__(self, workers: Sequence[str], folder: Path) -> None:
         self._workers = tuple(workers)
         self._path = folder / FILE

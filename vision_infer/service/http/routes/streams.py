@@ -46,10 +46,19 @@ def get_cameras_file(context: Shared) -> Response:
 
 
 async def _settings_of(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    return settings_of(request.headers.get("content-type", ""), await request.body())
+
+
+def settings_of(content_type: str, body: bytes) -> dict[str, Any]:
+    """Return the settings in the body of a request.
+
+    Raises:
+        Problem: The body is not a JSON object.
+    """
+    if content_type.partition(";")[0].strip().lower() != "application/json":
         raise Problem("unsupported-media-type", "send the settings as application/json", {"Accept": "application/json"})
     try:
-        data = json.loads(await request.body())
+        data = json.loads(body)
     except (ValueError, RecursionError):
         raise Problem("bad-request", "the body is not valid JSON") from None
     if not isinstance(data, dict):
