@@ -206,7 +206,7 @@ def test_a_waiting_camera_of_the_api_that_was_changed_runs_where_it_was_accepted
     site = Site("a", "b", cameras=2)
     site.desired.put("new", replace(camera("api"), labels={"site": "rome"}))
     site.pass_s(1)
-    assert site.desired.cameras["new"].node is None
+    assert not site.desired.cameras["new"].granted
     site.running["b"]["new"] = {}
     site.desired.put("new", replace(camera("api"), node="b"))
     assert (site.desired.cameras["new"].node, site.desired.cameras["new"].granted) == ("b", True)

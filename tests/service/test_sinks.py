@@ -67,6 +67,15 @@ def test_messages_arrive_in_order(receiver: Receiver, tmp_path: Path) -> None:
     assert event["at"] == "2023-11-14T22:13:20.000Z"
 
 
+def test_records_name_the_node_and_the_epoch_of_their_stream(receiver: Receiver, tmp_path: Path) -> None:
+    sinks = sink_set(receiver, tmp_path)
+    sinks.stamps = {"door": '"node": "a", "epoch": 5, '}
+    give(sinks)
+    came(sinks, receiver)
+    found = {(row.get("stream"), row.get("node"), row.get("epoch")) for row in receiver.rows}
+    assert found == {("door", "a", 5), ("yard", None, None), (None, None, None)}
+
+
 def test_kinds_streams_and_empty_rows_can_be_excluded(receiver: Receiver, tmp_path: Path) -> None:
     sinks = sink_set(receiver, tmp_path, kinds=["detections"], streams=["yard"], only_with_detections=True)
     give(sinks)

@@ -152,7 +152,7 @@ def test_a_worker_that_cannot_apply_an_order_ends_so_that_it_starts_again_with_t
     with pytest.raises(KeyError):
         orders = worker.Orders()
         worker._read(io.BytesIO(b'{"streams": {}}\n{}\n'), worker.Lease(), orders)
-        worker._obey(cast("Service", SimpleNamespace(reload=print)), orders, stopping)
+        worker._obey(cast("Service", SimpleNamespace(reload=print, stamp=print)), orders, stopping)
     assert stopping.is_set()
 
 

@@ -98,7 +98,7 @@ class RayCluster:
         self.order("kill_controller")
 
     def actor_pid(self, name: str) -> int:
-        """Return the process id of a node's worker actor, or of the ``controller``."""
+        """Return the process id of a node's worker actor, or of the ``controller``; 0 while Ray starts it again."""
         return int(self.order("actor_pid", name))
 
     def set_costs(self, cores: float) -> None:
@@ -225,7 +225,9 @@ def main() -> None:
         elif word == "actor_pid":
             names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
             actor = ray.get_actor(names.get(arguments[0], arguments[0]))
-            answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+            answer = 0  # Ray starts it again
+            with suppress(ray.exceptions.ActorUnavailableError):
+                answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
         elif word == "set_costs":
             ray.get(ray.get_actor("controller").__ray_call__.remote(_set_costs, arguments[0]))
         elif word == "session":

@@ -70,15 +70,17 @@ class Controller:
             self._desired.add_missing(desired)
         self._wake.set()
 
-    async def put(self, name: str, camera: Plain) -> None:
-        """Add a camera or replace its settings; see :meth:`Desired.put`."""
+    async def put(self, name: str, camera: Plain) -> tuple[str, int]:
+        """Add a camera or replace its settings; return the controller and the version. See :meth:`Desired.put`."""
         self._desired.put(name, camera_from_plain(camera))
         self._wake.set()
+        return self._id, self._desired.version
 
-    async def remove(self, name: str) -> None:
-        """Remove a camera."""
+    async def remove(self, name: str) -> tuple[str, int]:
+        """Remove a camera; return the controller and the version."""
         self._desired.remove(name)
         self._wake.set()
+        return self._id, self._desired.version
 
     async def drain(self, node: str, draining: bool) -> bool:
         """Drain a node or all nodes of a machine, or use them again; return False if there are none of this name."""

@@ -67,6 +67,11 @@ class ClusterPlacement:
 
     def __init__(self, files: StreamFiles) -> None:
         self._files = files
+        # Guards streams and _written: the event loop's threads change single streams, and the thread that follows the controller
+        # takes over its snapshots.
+        self._lock = threading.Lock()
+        self._written = NOTHING_KNOWN
+        """The controller and version of the last change; an older snapshot does not have it."""
         self.streams: dict[str, PlacedStream] = {}
         """All streams, replaced as a whole."""
         self.nodes: tuple[Node, ...] = ()
@@ -111,8 +116,10 @@ class ClusterPlacement:
         known = self.streams.get(name)
         worker = known.worker if known is not None and known.worker else next(iter(among), "")
         stream = PlacedStream(settings, origin, worker)
-        call_controller("put", name, _plain_of(name, settings, origin) | {"node": worker or None})
-        self.streams = dict(sorted({**self.streams, name: stream}.items()))
+        written = call_controller("put", name, _plain_of(name, settings, origin) | {"node": worker or None})
+        with self._lock:
+            self._written = written
+            self.streams = dict(sorted({**self.streams, name: stream}.items()))
         return stream
 
     def remove(self, name: str) -> None:
@@ -123,8 +130,18 @@ class ClusterPlacement:
             UnavailableError: The controller does not answer.
         """
         self._files.remove(name)
-        call_controller("remove", name)
-        self.streams = {one: stream for one, stream in self.streams.items() if one != name}
+        written = call_controller("remove", name)
+        with self._lock:
+            self._written = written
+            self.streams = {one: stream for one, stream in self.streams.items() if one != name}
+
+    def take_over(self, controller: str, version: int, streams: Mapping[str, PlacedStream]) -> bool:
+        """Replace the streams by those of a snapshot; return False if the snapshot is older than a change."""
+        with self._lock:
+            if controller == self._written[0] and version < self._written[1]:
+                return False
+            self.streams = dict(streams)
+        return True
 
     def store(self) -> None:
         """Do nothing: the controller and the workers know the placement."""
@@ -238,8 +255,14 @@ class Gateway:
                     _log.warning("trying again: %s", error.message)
 
     def _show(self, snapshot: Plain) -> None:
-        self._known = (snapshot["controller"], snapshot["version"])
         nodes, cameras = snapshot["nodes"], snapshot["cameras"]
+        streams = {
+            name: PlacedStream(stream.settings, stream.origin, cameras[name]["node"] or "")
+            for name, stream in streams_from_plain(cameras).items()
+        }
+        if not self.placement.take_over(snapshot["controller"], snapshot["version"], streams):
+            return
+        self._known = (snapshot["controller"], snapshot["version"])
         for name, actor in snapshot["actors"].items():
             if self._actors.get(name) != actor:
                 is_new = name not in self._actors
@@ -263,10 +286,6 @@ class Gateway:
             Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
         )
         self._reasons = {name: camera["reason"] for name, camera in cameras.items()}
-        self.placement.streams = {
-            name: PlacedStream(stream.settings, stream.origin, cameras[name]["node"] or "")
-            for name, stream in streams_from_plain(cameras).items()
-        }
         self._announce(cameras)
 
     def _announce(self, cameras: Mapping[str, Plain]) -> None:

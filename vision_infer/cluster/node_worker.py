@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from vision_infer.cluster.actors import find_controller
-from vision_infer.cluster.rows import Batches, stamped_events
+from vision_infer.cluster.rows import Batches, stamp_of, stamped_events
 from vision_infer.cluster.state import Plain
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.engine.device import cpu_facts
@@ -267,6 +267,7 @@ class NodeWorker:
         line = {
             "settings": settings_to_plain(start.settings),
             "streams": streams_to_plain(start.streams),
+            "stamps": start.stamps,
             "removed": sorted(before["cameras"].keys() - orders["cameras"].keys()),
         }
         self._listed |= before["cameras"].keys()  # until the child reports that it has released them
@@ -299,7 +300,8 @@ class NodeWorker:
         given: dict[str, GivenStream] = {name: stream for name, stream in streams.items() if stream.origin != "file"}
         state = state_folder(settings.state_dir, os.environ)
         settings = settings_of(settings, WorkerPlace(self._name, settings.device), 1, own, state)
-        return WorkerStart(self._name, self._folder / self._name, self._token, settings, given, None)
+        stamps = {name: stamp_of(self._name, camera["epoch"]) for name, camera in self._orders["cameras"].items()}
+        return WorkerStart(self._name, self._folder / self._name, self._token, settings, given, None, stamps)
 
     def _log(self, line: str) -> None:
         sys.stderr.write(with_worker(line, self._name, "human") + "\n")

@@ -17,6 +17,11 @@ _STAMP = re.compile(r'\{"node": "[^"\\]+", "epoch": (\d+), ')
 _DATA = b"data: {"
 
 
+def stamp_of(node: str, epoch: int) -> str:
+    """Return the members with which a row begins."""
+    return f'"node": "{node}", "epoch": {epoch}, '
+
+
 def stamped(block: bytes, node: str, epochs: Mapping[str, int]) -> bytes:
     """Return a server-sent event with node and epoch.
 
@@ -35,7 +40,7 @@ def stamped(block: bytes, node: str, epochs: Mapping[str, int]) -> bytes:
     if found is None:  # a change of an engine
         return b'%b%b"node": "%b", %b' % (head, data, node.encode(), row)
     epoch = epochs.get(found[1])
-    return b"" if epoch is None else b'%b%b"node": "%b", "epoch": %d, %b' % (head, data, node.encode(), epoch, row)
+    return b"" if epoch is None else b"%b%b%b%b" % (head, data, stamp_of(node, epoch).encode(), row)
 
 
 class NewestEpochs:

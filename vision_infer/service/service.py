@@ -230,6 +230,11 @@ class Service:
         """Run a stream that another process has accepted; see :meth:`Streams.adopt`."""
         self._streams.adopt(name, settings, origin)
 
+    def stamp(self, stamps: Mapping[str, str]) -> None:
+        """Begin the records that sinks send with these members, by stream."""
+        if self._sink_set is not None:
+            self._sink_set.stamps = {**self._sink_set.stamps, **stamps}
+
     def give_up(self, name: str) -> None:
         """Stop a stream that another process runs from now on; see :meth:`Streams.give_up`."""
         self._streams.give_up(name)

@@ -136,6 +136,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
         raise
     with listening as web:
         try:
+            service.stamp(start.stamps)
             service.start()
             _adopt(service, {name: stream for name, stream in start.streams.items() if stream.origin == "command_line"})
             app = make_routes(service, Tokens({}), clock)
@@ -170,6 +171,7 @@ def _read(lines: IO[bytes], lease: Lease, orders: Orders) -> None:
 def _obey(service: Service, orders: Orders, stopping: threading.Event) -> None:
     try:
         while (data := orders.get()) is not None:
+            service.stamp(data.get("stamps", {}))
             service.reload(settings_from_plain(data["settings"]))
             for name in data.get("removed", ()):  # they run in another worker from now on
                 service.give_up(name)

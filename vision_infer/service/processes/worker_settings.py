@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class WorkerStart:
     """The other streams that it runs, and those of the command line that the API has changed."""
     state_dir: Path | None
     """The state folder of the whole service, in which the worker stores streams of the API; None: it stores none."""
+    stamps: Mapping[str, str] = field(default_factory=dict)
+    """The first members of the records that sinks send, by stream; see :class:`SinkSet`."""
 
     def to_json(self) -> str:
         """Return the values as one line of JSON, with all secrets."""
@@ -66,6 +68,7 @@ class WorkerStart:
                 "settings": settings_to_plain(self.settings),
                 "streams": streams_to_plain(self.streams),
                 "state_dir": None if self.state_dir is None else str(self.state_dir),
+                "stamps": dict(self.stamps),
             }
         )
 
@@ -80,6 +83,7 @@ class WorkerStart:
             settings_from_plain(data["settings"]),
             streams_from_plain(data["streams"]),
             None if data["state_dir"] is None else Path(data["state_dir"]),
+            data["stamps"],
         )
 
 

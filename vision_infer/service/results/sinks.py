@@ -80,6 +80,8 @@ class SinkSet:
         self._parquet: ParquetLog | None = None
         if results.parquet is not None:
             self._parquet = ParquetLog(results.parquet, rotation, clock)
+        self.stamps: Mapping[str, str] = {}
+        """The first members of the records of each stream: the node of a cluster, and the epoch. Replaced as a whole."""
         self._senders: dict[tuple[str, str], _Sender] = {}
         """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""
         self.reload(sinks)
@@ -142,10 +144,10 @@ class SinkSet:
         if sender.carrier.count is not None:
             sender.carrier.count(name, Counter(result.detections.labels))
         if sender.wants("detections") and (is_found(result) or not sender.settings.only_with_detections):
-            sender.delivery.put("detections", name, result.to_json)
+            sender.delivery.put("detections", name, self._stamped(name, result.to_json))
         if result.events and sender.wants("events"):
             for event in result.events:
-                sender.delivery.put("events", name, partial(event_row, result, event))
+                sender.delivery.put("events", name, self._stamped(name, partial(event_row, result, event)))
 
     def publish(self, event: ServiceEvent) -> None:
         """Pass a change of a stream or of an engine to all sinks."""
@@ -154,9 +156,14 @@ class SinkSet:
             self._parquet.add_event(row)
         kind = kind_of(event)
         stream = "" if isinstance(event, EngineEvent) else event.stream
+        stamped = self._stamped(stream, row)
         for sender in self._senders.values():
             if sender.wants("states") and (not stream or sender.takes(stream)):
-                sender.delivery.put("states" if kind == "state" else kind, stream, row)
+                sender.delivery.put("states" if kind == "state" else kind, stream, stamped)
+
+    def _stamped(self, stream: str, row: Callable[[], str]) -> Callable[[], str]:
+        stamp = self.stamps.get(stream)
+        return row if stamp is None else lambda: f"{{{stamp}{row()[1:]}"
 
     # Status
 
