@@ -69,7 +69,7 @@ packages: ## Install the system's packages for the tests: RTSP server, browser, 
 # Many tests wait for cameras and servers, so there are two workers for each core. A file stays with one worker, so that its servers
 # and models are started once. Tests that depend on the real time run afterwards, one at a time.
 PYTEST := $(BIN)/python -m pytest
-REAL_TIME := tests/real tests/preview tests/browser tests/hostile
+REAL_TIME := tests/real tests/preview tests/browser tests/hostile tests/cluster
 PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2) --dist loadfile
 
 test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but the slow ones.

@@ -46,6 +46,8 @@ class Controller:
         self._desired = Desired(time.monotonic_ns(), int(time.time()))
         self._actors: dict[str, Any] = {}
         """The worker actor of each node."""
+        self._names: dict[str, str] = {}
+        """The name of each node by its id in Ray."""
         self._requested: list[Bundle] = []
         """What was requested from Ray's autoscaler."""
         self._changed = asyncio.Event()
@@ -107,14 +109,17 @@ class Controller:
     async def report(self, node: str, report: Plain, version: tuple[str, int]) -> Plain:
         """Take over a report; return changed orders at once, or an empty answer after a while.
 
+        A worker of a node that Ray no longer lists stops its cameras, because they run elsewhere.
+
         Args:
             node: The name of the node.
             report: See :meth:`Desired.report`.
             version: The controller and version of the orders that the worker has.
         """
         if not self._desired.report(node, report, time.monotonic_ns()):
-            await asyncio.sleep(0 if node in self._desired.nodes else TICK_S)
-            return {"everything": node in self._desired.nodes}
+            known = node in self._desired.nodes
+            await asyncio.sleep(0 if known else TICK_S)
+            return {"everything": known, "unknown": not known and self._desired.is_settled(time.monotonic_ns())}
         deadline = time.monotonic() + POLL_S
         while (wait_s := deadline - time.monotonic()) > 0:
             known = self._desired.nodes.get(node)
@@ -161,7 +166,9 @@ class Controller:
 
     def _see_nodes(self, found: list[Plain]) -> None:
         alive = [node for node in found if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-        parts = {part.name: part for node in alive for part in _parts_of(node, _name_of(node, alive))}
+        ids = {node["NodeID"] for node in alive}
+        self._names = {one: name for one, name in self._names.items() if one in ids}
+        parts = {part.name: part for node in alive for part in _parts_of(node, self._name_of(node))}
         self._desired.see_nodes({name: part.found for name, part in parts.items()}, time.monotonic_ns())
         for name in self._actors.keys() - parts.keys():
             del self._actors[name]
@@ -171,6 +178,13 @@ class Controller:
                 ray.kill(self._actors.pop(name))
             elif not parked and name not in self._actors:
                 self._actors[name] = _start_worker(part)
+
+    def _name_of(self, node: Plain) -> str:
+        """Return the name that Ray knows, with a part of the id if an earlier node has it."""
+        name, node_id = str(node["NodeName"]), node["NodeID"]
+        if node_id not in self._names:
+            self._names[node_id] = f"{name}-{node_id[:6]}" if name in self._names.values() else name
+        return self._names[node_id]
 
     async def _request(self) -> None:
         wanted = self._desired.requested()
@@ -199,7 +213,7 @@ def _parts_of(node: Plain, name: str) -> list[_Part]:
     resources = node["Resources"]
     gpus, cores = int(resources.get("GPU", 0)), float(resources["CPU"])
     labels = {**({"gpu": "true"} if gpus else {}), **node["Labels"]}
-    resource = next(one for one in resources if one.startswith("node:") and one != HEAD)
+    resource = next((one for one in resources if one.startswith("node:") and one != HEAD), "")
     accelerator = next((one for one in resources if one.startswith("accelerator_type:")), "")
     actor, count = worker_name(node["NodeID"]), max(1, gpus)
     many = gpus > 1
@@ -224,12 +238,6 @@ async def _ended(reference: Any) -> None:
         _log.warning("a worker did not end properly: %s", type(error).__name__)
 
 
-def _name_of(node: Plain, nodes: list[Plain]) -> str:
-    """Return the name of a node: the one that Ray knows, with a part of its id if several nodes have it."""
-    same = [one for one in nodes if one["NodeName"] == node["NodeName"]]
-    return str(node["NodeName"]) if len(same) == 1 else f"{node['NodeName']}-{node['NodeID'][:6]}"
-
-
 def _start_worker(part: _Part) -> Any:
     """Start the worker of a node, or return the handle of the one that runs."""
     options = {
@@ -239,7 +247,7 @@ def _start_worker(part: _Part) -> Any:
         "get_if_exists": True,
         "num_cpus": 0,  # the cores are for the child, and the placement of cameras counts them
         "num_gpus": 1 if part.gpu else 0,
-        "resources": {part.resource: 0.001},  # Ray's autoscaler removes nodes whose resources are unused
+        "resources": {part.resource: 0.001} if part.resource else {},  # Ray's autoscaler removes nodes whose resources are unused
         "max_restarts": -1,
         "max_concurrency": 10_000,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(part.node_id, soft=False),

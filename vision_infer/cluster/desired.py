@@ -182,6 +182,10 @@ class Desired:
 
     # Decisions
 
+    def is_settled(self, now_ns: int) -> bool:
+        """Return whether the nodes had the time to report after the start of the controller."""
+        return now_ns >= self._settled_ns
+
     def decide(self, now_ns: int) -> None:
         """Find lost nodes, place cameras, and write the orders. Call it several times a second."""
         paused_ns = now_ns - self._decided_ns
@@ -203,7 +207,7 @@ class Desired:
                 camera.node, camera.granted = None, False
                 self.version += 1
         waiting = any(not node.joined and not node.lost for node in self.nodes.values())
-        if self.settings is not None and not (waiting and now_ns < self._settled_ns):
+        if self.settings is not None and (self.is_settled(now_ns) or not waiting):
             self._learn()
             self._place(now_ns)
             if self.autoscale and park(self.nodes, self.cameras.values(), now_ns):

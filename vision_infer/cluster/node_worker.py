@@ -176,6 +176,8 @@ class NodeWorker:
                 answer = await asyncio.wait_for(controller.report.remote(self._name, report, self._version), ANSWER_S)
                 self._heard_s = time.monotonic()
                 everything = answer.get("everything", False)
+                if answer.get("unknown", False):
+                    await self._stop_cameras("this node is no longer part of the cluster")
                 if "orders" in answer:
                     self._version = answer["version"]
                     await self._obey(answer["orders"])
@@ -192,16 +194,19 @@ class NodeWorker:
                 settings = self._orders["settings"]
                 stops = settings is not None and settings["values"]["on_partition"] == "stop"
                 alone = stops and time.monotonic() - self._heard_s > PARTITION_S
-                if self._orders["cameras"] and (alone or time.monotonic_ns() > self._lease_until_ns):
-                    why = "the controller cannot be reached" if alone else "this process was suspended"
-                    self._log(f"{why}: the streams are stopped")
-                    self._stops += 1
-                    self._version = ("", -1)  # the controller gives the orders again
-                    await self._obey({"settings": settings, "cameras": {}})
+                if alone or time.monotonic_ns() > self._lease_until_ns:
+                    await self._stop_cameras("the controller cannot be reached" if alone else "this process was suspended")
                 self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
                 await asyncio.to_thread(self._process.send, json.dumps({"lease_until_ns": self._lease_until_ns}))
             except Exception as error:  # noqa: BLE001 - the boundary of a task: without it, the child would stop its cameras
                 self._log(f"the streams cannot be stopped: {type(error).__name__}")
+
+    async def _stop_cameras(self, why: str) -> None:
+        if self._orders["cameras"]:
+            self._log(f"{why}: the streams are stopped")
+            self._stops += 1
+            self._version = ("", -1)  # the controller gives the orders again
+            await self._obey({"settings": self._orders["settings"], "cameras": {}})
 
     async def _report(self, everything: bool) -> Plain:
         alive, process = True, self._process

@@ -295,8 +295,9 @@ class ServeSettings(InferenceSettings):
     )
     on_partition: Literal["keep", "stop"] = Field(
         default="keep",
-        description="What a node of a cluster does with its streams while it cannot reach the controller: `keep` runs them, and "
-        "`stop` stops them before another node gets them, for cameras that accept one connection.",
+        description="What a node of a cluster does with its streams while it cannot reach the controller: `keep` runs them until "
+        "Ray ends the processes of the node, by default after 60 s. `stop` stops them before another node gets them, for cameras "
+        "that accept one connection.",
     )
     autoscale: bool = Field(
         default=False,
