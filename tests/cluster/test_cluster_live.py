@@ -192,11 +192,13 @@ def test_a_full_cluster_names_the_node_that_came_closest(gateway: Gateway, clust
 def test_a_node_with_several_gpus_has_a_worker_for_each(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
     cluster.add("g", gpus=2)
     names = ["door-1", "door-2"]
-    gateway.wait(lambda: len(re.findall(r"g-gpu\d +alive  ", command(cluster, "status"))) == 2, "the workers of the GPUs are ready")
+    ready = re.compile(r"g-gpu\d +alive  ")
+    gateway.wait(lambda: len(ready.findall(command(cluster, "status"))) == 2, "the workers of the GPUs are ready")
     for name in names:
         assert gateway.ask("PUT", f"/api/v1/streams/{name}", {"detect": TEST, "node_labels": {"gpu": "true"}})[0] == 201
     gateway.wait(lambda: {rows.nodes().get(name) for name in names} == {"g-gpu0", "g-gpu1"}, "rows of both")
     assert "if node g fails: 0 of its 2 cameras fit elsewhere" in command(cluster, "plan")
+    assert "2 cameras stay on node g" in command(cluster, "drain", "g", status=1)
     for name in names:
         assert gateway.ask("DELETE", f"/api/v1/streams/{name}")[0] == 204
     cluster.remove("g")

@@ -90,7 +90,10 @@ def drain(
     cluster: Address = "auto",
     insecure_cluster: InsecureCluster = False,
 ) -> int:
-    """Move the cameras of a node to other nodes, and keep it empty, for example before maintenance."""
+    """Move the cameras of a node to other nodes, and keep it empty, for example before maintenance.
+
+    A node with several GPUs has a part for each, such as a-gpu0. NODE is such a part, or the whole node.
+    """
     from vision_infer.cluster.actors import call_controller
 
     _connect(cluster, insecure_cluster)
@@ -101,7 +104,9 @@ def drain(
         return 0
     deadline = time.monotonic() + DRAIN_S
     while True:
-        left = {name: one for name, one in _shown(call_controller("watch", "", -1))["cameras"].items() if one["node"] == node}
+        shown = _shown(call_controller("watch", "", -1))
+        drained = {name for name, one in shown["nodes"].items() if node in (name, one["machine"])}
+        left = {name: one for name, one in shown["cameras"].items() if one["node"] in drained}
         if not left:
             typer.echo(f"node {node} has no cameras")
             return 0

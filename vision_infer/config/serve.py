@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
+from vision_infer.config.cluster import ClusterSettings, NodeLabels
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
@@ -128,8 +129,9 @@ class StreamDefaults(StreamPolicy):
     clips: ClipSettings | None = Field(
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
-    node_labels: dict[str, str] = Field(
-        default_factory=dict, description="On a cluster, the labels that the stream's node must have, such as `site: berlin`."
+    node_labels: NodeLabels = Field(
+        default_factory=dict,
+        description="On a cluster, the labels that the stream's node must have, such as `site: berlin` or `gpu: true`.",
     )
     transport: Literal["tcp", "udp"] = Field(
         default="tcp", description="The preferred transport of RTSP; over RTP, the other one is used if the server refuses it."
@@ -283,7 +285,7 @@ class CostSettings(SettingsBase):
     currency: str = Field(default="EUR", min_length=1, max_length=8, description="The currency of the price.")
 
 
-class ServeSettings(InferenceSettings):
+class ServeSettings(ClusterSettings, InferenceSettings):
     """The complete settings of the service. ``defaults`` are already applied to each stream."""
 
     service: ServiceSettings = Field(default=ServiceSettings(), description="The HTTP server.")
@@ -292,17 +294,6 @@ class ServeSettings(InferenceSettings):
     )
     processes: Processes = Field(
         default=1, description="The number of processes that run streams, behind one page and API. per-gpu: one for each GPU."
-    )
-    on_partition: Literal["keep", "stop"] = Field(
-        default="keep",
-        description="What a node of a cluster does with its streams while it cannot reach the controller: `keep` runs them until "
-        "Ray ends the processes of the node, by default after 60 s. `stop` stops them before another node gets them, for cameras "
-        "that accept one connection.",
-    )
-    autoscale: bool = Field(
-        default=False,
-        description="On a cluster with Ray's autoscaler: request nodes for streams that fit on no node, which wait for them, and "
-        "release nodes without streams. false: the API rejects such streams.",
     )
     decode_threads: int = Field(
         default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."

@@ -10,6 +10,7 @@ from contextlib import suppress
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vision_infer.config.cluster import label_text
 from vision_infer.core.clock import Clock
 from vision_infer.service.errors import ConflictError, UnavailableError
 from vision_infer.service.http.api_models import stream_answer
@@ -22,8 +23,7 @@ from vision_infer.service.streams.api_settings import from_api
 def labels_of(body: bytes) -> Mapping[str, str]:
     """Return the node labels in the settings of a stream; the worker reports what is invalid."""
     with suppress(ValueError, AttributeError):
-        labels = json.loads(body).get("node_labels")
-        return labels if isinstance(labels, dict) else {}
+        return {name: str(label_text(value)) for name, value in json.loads(body).get("node_labels", {}).items()}
     return {}
 
 
