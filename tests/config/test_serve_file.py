@@ -51,6 +51,11 @@ streams:
     assert (b.fps, b.classes, b.reconnect.max_s, b.reconnect.attempts) == (None, ("car",), 20, None)
 
 
+def test_labels_of_nodes_are_text(load: Load) -> None:
+    settings = load("streams:\n  a: {url: 'test://', node_labels: {site: berlin, gpu: true}}\n")
+    assert settings.streams["a"].node_labels == {"site": "berlin", "gpu": "true"}
+
+
 def test_streams_keep_their_order_and_names_stay_text(load: Load) -> None:
     settings = load("streams:\n" + "".join(f"  {name}: {{url: 'test://'}}\n" for name in ("on", "12", "null", "2024-01-01", "a")))
     assert list(settings.streams) == ["on", "12", "null", "2024-01-01", "a"]

@@ -228,6 +228,8 @@ def main() -> None:
             answer = 0  # Ray starts it again
             with suppress(ray.exceptions.ActorUnavailableError):
                 answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+        elif word == "actors":
+            answer = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
         elif word == "set_costs":
             ray.get(ray.get_actor("controller").__ray_call__.remote(_set_costs, arguments[0]))
         elif word == "session":
