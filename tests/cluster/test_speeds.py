@@ -22,9 +22,10 @@ def test_different_work_gives_a_rough_speed() -> None:
     assert (speeds.of("old"), speeds.of("new")) == (1.0, 2.0)
 
 
-def test_a_speed_that_is_known_stays() -> None:
+def test_a_speed_stays_while_cameras_run_on_its_kind() -> None:
     speeds = Speeds()
     speeds.learn([("old", "m", 0.5)])
     speeds.learn([("old", "m", 5.0)])
+    assert speeds.of("old") == 1.0
     speeds.learn([("new", "m", 0.5)])
-    assert (speeds.of("old"), speeds.of("new")) == (1.0, None), "no camera runs on a kind with a known speed"
+    assert (speeds.of("old"), speeds.of("new")) == (None, 1.0), "no camera runs on a kind with a known speed: the scale begins again"

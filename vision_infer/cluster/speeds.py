@@ -31,11 +31,11 @@ class Speeds:
         measured: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for kind, work, cores in costs:
             measured[kind][work].append(cores)
-        if not self._speeds and measured:
+        if measured and not measured.keys() & self._speeds.keys():  # the first measurements, or nothing to compare them with
             first = max(sorted(measured), key=lambda kind: sum(map(len, measured[kind].values())))
-            self._speeds[first] = 1.0
+            self._speeds = {first: 1.0}
         known = self._known(measured)
-        for kind in sorted(measured.keys() - self._speeds.keys()) if known else ():
+        for kind in sorted(measured.keys() - self._speeds.keys()):
             works = known.keys() & measured[kind].keys()
             if works:
                 expected, found = [fmean(known[work]) for work in works], [fmean(measured[kind][work]) for work in works]
