@@ -28,4 +28,4 @@ def test_a_speed_stays_while_cameras_run_on_its_kind() -> None:
     speeds.learn([("old", "m", 5.0)])
     assert speeds.of("old") == 1.0
     speeds.learn([("new", "m", 0.5)])
-    assert (speeds.of("old"), speeds.of("new")) == (None, 1.0), "no camera runs on a kind with a known speed: the scale begins again"
+    assert (speeds.of("old"), speeds.of("new")) == (None, 1.0), "the scale begins again without cameras on a known kind"
