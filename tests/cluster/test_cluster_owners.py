@@ -169,6 +169,15 @@ def test_a_node_without_the_controller_keeps_or_stops_its_cameras(
         rows.check_epochs()
 
 
+def test_streams_that_a_process_has_stopped_by_itself_start_again(
+    gateway: Gateway, cluster: RayCluster, rows: ClusterRows
+) -> None:
+    epoch = rows.rows[-1]["epoch"]
+    cluster.stop_streams(owner(rows))
+    gateway.wait(lambda: rows.rows[-1]["epoch"] > epoch, "rows of a new epoch")
+    rows.check_epochs()
+
+
 def test_no_secret_is_in_the_logs_of_ray_or_the_service(gateway: Gateway, cluster: RayCluster) -> None:
     session = cluster.session.resolve()
 

@@ -184,6 +184,20 @@ def _connect(address: str) -> None:
     ray.init(address=address, namespace="vision-infer", log_to_driver=False, configure_logging=False)
 
 
+def _actor(name: str) -> Any:
+    import ray
+
+    names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
+    return ray.get_actor(names.get(name, name))
+
+
+def _stop_streams(worker: Any) -> None:
+    from vision_infer.service.processes.worker_settings import settings_to_plain
+
+    settings = settings_to_plain(worker._start().settings.model_copy(update={"streams": {}}))
+    worker._process.send(json.dumps({"settings": settings, "streams": {}, "removed": list(worker._orders["cameras"])}))
+
+
 def _set_costs(controller: Any, cores: float) -> None:
     for camera in controller._desired.cameras.values():
         camera.cost = cores
@@ -222,9 +236,10 @@ def main() -> None:
             cluster.remove_node(nodes.pop(arguments[0]), allow_graceful=False)
         elif word == "kill_controller":
             ray.kill(ray.get_actor("controller"), no_restart=False)
+        elif word == "stop_streams":
+            ray.get(_actor(arguments[0]).__ray_call__.remote(_stop_streams))
         elif word == "actor_pid":
-            names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
-            actor = ray.get_actor(names.get(arguments[0], arguments[0]))
+            actor = _actor(arguments[0])
             answer = 0  # Ray starts it again
             with suppress(ray.exceptions.ActorUnavailableError):
                 answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))

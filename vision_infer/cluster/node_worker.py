@@ -57,6 +57,8 @@ PARTITION_S = 2.0
 LEASE_S = 2.0
 """The time after which the child stops its cameras if this process has not extended the lease, seconds. It is less than
 :data:`SILENCE_S`, after which other nodes get the cameras of a suspended node."""
+HEAL_S = 5.0
+"""The time for which cameras may be missing in the child, seconds."""
 HUNG_S = 2.0
 """The time without an answer after which the child is killed if its cameras were placed elsewhere, seconds."""
 WHOLE = 1 << 20
@@ -110,6 +112,8 @@ class NodeWorker:
         self._listed: set[str] = set()
         """The cameras that the child ran when it answered last, and those that it got or lost since."""
         self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
+        self._complete_s = 0.0
+        """The time at which the child ran all its cameras, or got orders."""
         self._obeying = asyncio.Lock()  # serializes changes of the orders; held while the child is told
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._follow()), loop.create_task(self._watch()))
@@ -197,7 +201,8 @@ class NodeWorker:
                 if alone or time.monotonic_ns() > self._lease_until_ns:
                     await self._stop_cameras("the controller cannot be reached" if alone else "this process was suspended")
                 self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
-                await asyncio.to_thread(self._process.send, json.dumps({"lease_until_ns": self._lease_until_ns}))
+                if self._process.up:  # it does not read before, and the pipe could fill
+                    await asyncio.to_thread(self._process.send, json.dumps({"lease_until_ns": self._lease_until_ns}))
             except Exception as error:  # noqa: BLE001 - the boundary of a task: without it, the child would stop its cameras
                 self._log(f"the streams cannot be stopped: {type(error).__name__}")
 
@@ -214,6 +219,7 @@ class NodeWorker:
             try:
                 async with asyncio.timeout(ANSWER_S):
                     await self._list()
+                    self._find_stopped()
                     if time.monotonic() >= self._cost_due_s:
                         self._cost_due_s = time.monotonic() + COST_S
                         cost = await self._ask("/api/v1/cost")
@@ -238,6 +244,16 @@ class NodeWorker:
         }
         return report | {"cameras": self._orders["cameras"]} if everything else report
 
+    def _find_stopped(self) -> None:
+        """Request new epochs, and thus orders, if the child stopped cameras because the lease did not arrive in time."""
+        missing = self._orders["cameras"].keys() - self._listed
+        if missing and time.monotonic() - self._complete_s <= HEAL_S:  # a stream that was just deleted, or that starts
+            return
+        self._complete_s = time.monotonic()
+        if missing:
+            self._log(f"{len(missing)} streams do not run and are started again")
+            self._stops += 1
+
     def _cost_of(self, stream: Plain) -> float:
         """Return the cores that a stream uses; a share of the GPU counts as the same share of the cores."""
         cpu: float = stream["decode_cores"] + stream["shared_cores"]
@@ -261,6 +277,7 @@ class NodeWorker:
         if orders["settings"] is None:
             return
         before, self._orders = self._orders, orders
+        self._complete_s = time.monotonic()
         self._epochs.clear()
         self._epochs.update({name: camera["epoch"] for name, camera in orders["cameras"].items()})
         if self._process.error is not None:  # with other settings, it may start
