@@ -149,9 +149,9 @@ def test_a_worker_accepts_only_requests_with_its_token(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_apply_an_order_ends_so_that_it_starts_again_with_the_new_settings() -> None:
     stopping = Event()
+    orders = worker.Orders()
+    worker._read(io.BytesIO(b'{"streams": {}}\n{}\n'), worker.Lease(), orders)
     with pytest.raises(KeyError):
-        orders = worker.Orders()
-        worker._read(io.BytesIO(b'{"streams": {}}\n{}\n'), worker.Lease(), orders)
         worker._obey(cast("Service", SimpleNamespace(reload=print, stamp=print)), orders, stopping)
     assert stopping.is_set()
 

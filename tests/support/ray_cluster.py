@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,10 @@ class RayCluster:
         """Make the controller believe that each camera uses this number of cores, until it is measured again."""
         self.order("set_costs", cores)
 
+    def stop_streams(self, name: str) -> None:
+        """Make the process of a node stop its streams, without the knowledge of its worker."""
+        self.order("stop_streams", name)
+
     @property
     def session(self) -> Path:
         """Ray's folder with the logs of all nodes."""
@@ -178,19 +182,6 @@ def _listens(address: str) -> bool:
     return False
 
 
-def _connect(address: str) -> None:
-    import ray
-
-    ray.init(address=address, namespace="vision-infer", log_to_driver=False, configure_logging=False)
-
-
-def _actor(name: str) -> Any:
-    import ray
-
-    names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in ray.nodes() if node["Alive"]}
-    return ray.get_actor(names.get(name, name))
-
-
 def _stop_streams(worker: Any) -> None:
     from vision_infer.service.processes.worker_settings import settings_to_plain
 
@@ -204,56 +195,83 @@ def _set_costs(controller: Any, cores: float) -> None:
     controller._desired.version += 1
 
 
+class _Commands:
+    """The commands of :class:`RayCluster`, in the process of the cluster."""
+
+    def __init__(self) -> None:
+        self._cluster: Any = None
+        self._nodes: dict[str, Any] = {}
+
+    def start(self) -> str:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        return self._connect(self._cluster.address)
+
+    def start_autoscaling(self) -> str:
+        return self._connect(_start_autoscaling())
+
+    def _connect(self, address: str) -> str:
+        import ray
+
+        ray.init(address=address, namespace="vision-infer", log_to_driver=False, configure_logging=False)
+        self._ray = ray
+        return address
+
+    def add(self, name: str, cpus: int, gpus: int, labels: dict[str, str]) -> None:
+        size = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": STORE_BYTES}
+        self._nodes[name] = self._cluster.add_node(**size, node_name=name, labels=labels)
+
+    def remove(self, name: str) -> None:
+        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def nodes(self) -> int:
+        return sum(node["Alive"] for node in self._ray.nodes())
+
+    def actors(self) -> list[str]:
+        return [one["name"] for one in self._ray.util.list_named_actors(all_namespaces=True)]
+
+    def kill_controller(self) -> None:
+        self._ray.kill(self._ray.get_actor("controller"), no_restart=False)
+
+    def actor_pid(self, name: str) -> int:
+        try:
+            return int(self._call(name, lambda _: os.getpid()))
+        except self._ray.exceptions.ActorUnavailableError:
+            return 0
+
+    def stop_streams(self, name: str) -> None:
+        self._call(name, _stop_streams)
+
+    def set_costs(self, cores: float) -> None:
+        self._call("controller", _set_costs, cores)
+
+    def set_idle(self, seconds: float) -> None:
+        self._call("controller", _set_idle, seconds)
+
+    def _call(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call a function with the actor's object in the actor's process."""
+        names = {node["NodeName"]: f"worker-{node['NodeID']}" for node in self._ray.nodes() if node["Alive"]}
+        return self._ray.get(self._ray.get_actor(names.get(name, name)).__ray_call__.remote(function, *arguments))
+
+    def session(self) -> str:
+        return str(self._cluster.head_node.get_session_dir_path())
+
+    def end(self) -> None:
+        self._ray.shutdown()
+        if self._cluster is not None:
+            self._cluster.shutdown()
+
+
 def main() -> None:
     """Obey the commands on standard input."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster: Any = None
-    nodes: dict[str, Any] = {}
+    commands = _Commands()
     for line in sys.stdin:
         word, *arguments = json.loads(line)
-        answer: Any = None
-        if word == "start":
-            head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-            cluster = Cluster(initialize_head=True, head_node_args=head)
-            _connect(cluster.address)
-            answer = cluster.address
-        elif word == "start_autoscaling":
-            answer = _start_autoscaling()
-            _connect(answer)
-        elif word == "set_idle":
-            ray.get(ray.get_actor("controller").__ray_call__.remote(_set_idle, arguments[0]))
-        elif word == "nodes":
-            answer = sum(node["Alive"] for node in ray.nodes())
-        elif word == "add":
-            name, cpus, gpus, labels = arguments
-            size = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": STORE_BYTES}
-            nodes[name] = cluster.add_node(**size, node_name=name, labels=labels)
-        elif word == "remove":
-            cluster.remove_node(nodes.pop(arguments[0]), allow_graceful=False)
-        elif word == "kill_controller":
-            ray.kill(ray.get_actor("controller"), no_restart=False)
-        elif word == "stop_streams":
-            ray.get(_actor(arguments[0]).__ray_call__.remote(_stop_streams))
-        elif word == "actor_pid":
-            actor = _actor(arguments[0])
-            answer = 0  # Ray starts it again
-            with suppress(ray.exceptions.ActorUnavailableError):
-                answer = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
-        elif word == "actors":
-            answer = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
-        elif word == "set_costs":
-            ray.get(ray.get_actor("controller").__ray_call__.remote(_set_costs, arguments[0]))
-        elif word == "session":
-            answer = cluster.head_node.get_session_dir_path()
-        elif word == "end":
-            ray.shutdown()
-            if cluster is not None:
-                cluster.shutdown()
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(getattr(commands, word)(*arguments)) + "\n")
         answers.flush()
 
 

@@ -117,9 +117,9 @@ class Controller:
             version: The controller and version of the orders that the worker has.
         """
         if not self._desired.report(node, report, time.monotonic_ns()):
-            known = node in self._desired.nodes
-            await asyncio.sleep(0 if known else TICK_S)
-            return {"everything": known, "unknown": not known and self._desired.is_settled(time.monotonic_ns())}
+            is_known = node in self._desired.nodes
+            await asyncio.sleep(0 if is_known else TICK_S)
+            return {"everything": is_known, "unknown": not is_known and self._desired.is_settled(time.monotonic_ns())}
         deadline = time.monotonic() + POLL_S
         while (wait_s := deadline - time.monotonic()) > 0:
             known = self._desired.nodes.get(node)
