@@ -234,3 +234,9 @@ def test_cameras_of_a_lost_node_give_rows_elsewhere_within_five_seconds(
     rows.check_epochs()
     gateway.wait(lambda: {change["stream"] for change in rows.changes if change["type"] == "moved"} == lost, "moved events")
     print(f"moved after {moved_s:.2f} s; the kill itself took {killed_s - began_s:.2f} s")
+
+
+def test_a_command_stops_all_cameras(gateway: Gateway, cluster: RayCluster) -> None:
+    assert command(cluster, "stop") == "all cameras are stopped\n"
+    gateway.wait(lambda: cluster.order("actors") == [], "all actors have ended")
+    gateway.wait(lambda: {one["status"]["state"] for one in gateway.streams().values()} != {"live"}, "no camera is live")

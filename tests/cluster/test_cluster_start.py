@@ -1,4 +1,4 @@
-"""A camera on one node of a real Ray cluster, from its start to its end: the short test of the whole."""
+"""A camera on one node of a real Ray cluster, in short."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import ClusterRows, Gateway, command
+from tests.support.gateway import ClusterRows, Gateway
 from tests.support.ray_cluster import RayCluster
 
 pytest.importorskip("ray")
 
 
-def test_a_camera_gives_rows_until_the_cluster_is_stopped(tmp_path: Path) -> None:
+def test_a_camera_gives_rows(tmp_path: Path) -> None:
     (tmp_path / "gateway").mkdir()
     with (
         RayCluster(tmp_path, "a") as cluster,
@@ -21,5 +21,3 @@ def test_a_camera_gives_rows_until_the_cluster_is_stopped(tmp_path: Path) -> Non
         rows = ClusterRows(gateway)
         gateway.wait(lambda: rows.nodes() == {"door": "a"}, "rows of the node")
         rows.check_epochs()
-        assert command(cluster, "stop") == "all cameras are stopped\n"
-        gateway.wait(lambda: cluster.order("actors") == [], "all actors have ended")
