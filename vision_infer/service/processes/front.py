@@ -191,7 +191,7 @@ class Front:
                 workers.placed(name)  # raises: the stream does not exist
             waits = known is not None and not known.worker and known.origin == "api" and not model_only
             worker = known.worker if known is not None and not waits else await worker_for(workers, name, labels_of(body))
-            if not worker and not model_only:
+            if not worker and (known is None or waits):
                 return await accept(workers, request, name, body, self._clock)
             try:
                 await settled((workers.processes[worker],))
