@@ -253,6 +253,7 @@ def test_a_camera_of_a_hung_process_waits_until_the_process_is_killed() -> None:
     site.pass_s(SILENCE_S + 1)
     assert site.desired.cameras["c0"].node == new
     assert site.running[new] == {}, "its worker answers, and has not reported that it has killed the process"
+    assert site.desired.nodes[old].reason == "its process has not responded for 3 s"
     site.hung.clear()
     site.pass_s(1)
     assert site.owners()["c0"] == [new]

@@ -198,7 +198,9 @@ class Desired:
             lost = not node.parked and now_ns - node.heard_ns > (SILENCE_S if node.joined else JOIN_S) * 1e9
             if lost and not node.lost:
                 node.lost, node.up, node.ready = True, False, False
-                node.reason = f"no report for {SILENCE_S if node.joined else JOIN_S:g} s"
+                answers = node.joined and now_ns - node.contact_ns <= SILENCE_S * 1e9
+                what = "its process has not responded for" if answers else "no report for"
+                node.reason = f"{what} {SILENCE_S if node.joined else JOIN_S:g} s"
                 self.version += 1
             if now_ns - node.contact_ns > SILENCE_S * 1e9:  # otherwise its worker kills the process and reports it
                 node.running = frozenset()
