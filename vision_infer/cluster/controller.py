@@ -48,8 +48,8 @@ class Controller:
         """The worker actor of each node."""
         self._names: dict[str, str] = {}
         """The name of each node by its id in Ray."""
-        self._requested: list[Bundle] = []
-        """What was requested from Ray's autoscaler."""
+        self._requested: list[Bundle] | None = None
+        """What was requested from Ray's autoscaler; None: unknown."""
         self._changed = asyncio.Event()
         """Set and replaced after each decision."""
         self._wake = asyncio.Event()
@@ -136,6 +136,8 @@ class Controller:
                 await asyncio.gather(*(_ended(actor.stop.remote()) for actor in self._actors.values()))
         for actor in self._actors.values():
             ray.kill(actor)
+        if self._requested:
+            await asyncio.to_thread(_request_nodes, [])
 
     # Internals
 
@@ -187,8 +189,10 @@ class Controller:
         return self._names[node_id]
 
     async def _request(self) -> None:
+        if not self._desired.is_settled(time.monotonic_ns()):  # what workers run is not known yet
+            return
         wanted = self._desired.requested()
-        if wanted != self._requested:
+        if wanted != self._requested and (self._desired.autoscale or self._requested):
             self._requested = wanted
             await asyncio.to_thread(_request_nodes, wanted)
 
