@@ -162,6 +162,8 @@ def _start_autoscaling() -> str:
         "head_node_type": HEAD_TYPE,
         "docker": {},
         "auth": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
     }
     config |= {f"{one}_commands": [] for one in ("initialization", "setup", "head_setup", "worker_setup")}
     config |= {f"{one}_start_ray_commands": [] for one in ("head", "worker")}
