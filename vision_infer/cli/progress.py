@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -17,6 +18,9 @@ from vision_infer.pipeline.status import StreamState, StreamStatus
 BARS_SHOWN = 12
 """The maximum number of bars for individual sources, next to the bar for all sources."""
 LINE_INTERVAL_NS = 5_000_000_000
+if TYPE_CHECKING:
+    from vision_infer.cluster.archive_work import ArchiveProgress
+
 _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 
@@ -82,6 +86,22 @@ class PlainLines:
             over = sum(status.state in _OVER for status in statuses)
             live = any(status.live for status in statuses)
             sys.stderr.write(f"{text}\n" if live else f"{over}/{len(statuses)} sources done, {text}\n")
+            sys.stderr.flush()
+
+
+class ArchiveLines:
+    """Prints a line about a run on a cluster every five seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._next_ns = clock.monotonic_ns() + LINE_INTERVAL_NS
+
+    def __call__(self, progress: ArchiveProgress) -> None:
+        """Print the progress if a line is due."""
+        now = self._clock.monotonic_ns()
+        if now >= self._next_ns:
+            self._next_ns = now + LINE_INTERVAL_NS
+            sys.stderr.write(f"{progress.line()}\n")
             sys.stderr.flush()
 
 

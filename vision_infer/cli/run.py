@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,13 @@ def _run(
     settings = run_settings(**given)
     if "-" in settings.out and json_summary:
         raise UsageError("--json and --out - both write to standard output", "Use --summary FILE.json")
-    if cluster is not None:
-        if summary is not None or json_summary:
-            raise UsageError("--cluster: cannot be combined with --summary or --json", "Leave one of them out.")
-        return _run_on_cluster(settings, cluster, insecure_cluster, quiet)
     if summary is not None:
         from vision_infer.sink.files.output_file import check_output
 
         check_output(summary, settings.overwrite)
+
+    if cluster is not None:
+        return _run_on_cluster(settings, cluster, insecure_cluster, (summary, json_summary, quiet))
 
     from vision_infer.stream.image_size import limit_opencv
 
@@ -86,20 +86,24 @@ def _run(
 run_command = command_with_settings(RunSettings, _run, metavars=_METAVARS)
 
 
-def _run_on_cluster(settings: RunSettings, address: str, insecure: bool, quiet: bool) -> int:
-    require("run --cluster", "ray", "pandas")
-    from vision_infer.cluster.archive import ArchiveProgress, run_archive
+def _run_on_cluster(settings: RunSettings, address: str, insecure: bool, report: tuple[Path | None, bool, bool]) -> int:
+    require("run --cluster", "ray", "fsspec")
+    from vision_infer.cli.progress import ArchiveLines
+    from vision_infer.cli.signals import StopSignals
+    from vision_infer.cluster.archive import run_archive
     from vision_infer.cluster.connect import connect
+    from vision_infer.core.clock import SYSTEM_CLOCK
 
-    def show(progress: ArchiveProgress) -> None:
-        if not quiet:
-            typer.echo(progress.line, err=True)
-
+    summary, json_summary, quiet = report
     connect(address, insecure)
-    progress = run_archive(settings, show)
-    for error in progress.errors:
-        typer.echo(f"error: {error}", err=True)
-    return 1 if progress.errors else 0
+    with StopSignals() as signals:
+        lines = ArchiveLines(SYSTEM_CLOCK)
+        result = run_archive(settings, signals.stopping, (lambda _: None) if quiet else lines)
+    if not quiet:
+        typer.echo(result.line(), err=True)
+    _report_problems(result.sources)
+    _write_summary(result.to_dict(), summary, json_summary, settings.overwrite)
+    return signals.exit_status or result.exit_status
 
 
 def _show_warnings() -> None:
@@ -111,13 +115,17 @@ def _show_warnings() -> None:
 
 
 def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet: bool, overwrite: bool) -> None:
-    text = json.dumps(result.to_dict(), indent=2)
     if not quiet and (result.decoded or not result.failed):
         from vision_infer.cli.table import print_summary
 
         print_summary(result)
-    # Failures are printed even when quiet: one line for each source.
-    for source in result.sources:
+    _report_problems(result.sources)
+    _write_summary(result.to_dict(), summary, json_summary, overwrite)
+
+
+def _report_problems(sources: Iterable[Mapping[str, Any]]) -> None:
+    """Print failures, even when quiet: one line for each source."""
+    for source in sources:
         if source["error"]:
             typer.echo(f"error: {source['error']}", err=True)
         if source["hook_errors"]:
@@ -128,6 +136,10 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
         for warning in source["warnings"]:
             if warning not in (source["error"] or ""):  # reported once
                 typer.echo(f"warning: {source['source']}: {warning}", err=True)
+
+
+def _write_summary(result: Mapping[str, Any], summary: Path | None, json_summary: bool, overwrite: bool) -> None:
+    text = json.dumps(result, indent=2)
     if summary is not None:
         from vision_infer.sink.files.output_file import OutputFile, output_error
 

@@ -1,261 +1,215 @@
-"""``run --cluster``: an archive of video files on the nodes of a Ray cluster, with Ray Data.
+"""``run --cluster``: an archive of video files on the nodes of a Ray cluster, with one reader for each node or GPU.
 
-Ray Data hands batches of files to a pool of actors, one for each node, and repeats the batch of a node that is lost. Sources and
-outputs are URLs of fsspec: ``s3://``, ``gs://``, ``file://``, or folders that all nodes share. The outputs of a file have names
-that depend on the file only, so that a repeated batch writes the same objects, and ``--resume`` skips what is complete.
+Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data, which also has pools of actors, is not
+used: it repeats the work of a lost actor without end, so that one file that ends its process blocks the whole archive, and it
+reports nothing about a file before the block of the file is complete.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-import numpy as np
 import ray
-import ray.data
-from numpy.typing import NDArray
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vision_infer.cluster.archive_files import ArchiveFile
+from vision_infer.cluster.archive_plan import ArchivePlan, plan_archive
+from vision_infer.cluster.archive_reader import MAX_FILES_AT_ONCE, ArchiveReader, FileOutcome, Opened
+from vision_infer.cluster.archive_work import ArchiveProgress, ArchiveWork
 from vision_infer.config.run import RunSettings
-from vision_infer.core.errors import UsageError, VisionInferError
-from vision_infer.pipeline.runs.offline import run
-from vision_infer.stream.find import VIDEO_SUFFIXES, unique_name
-from vision_infer.stream.redact import printable, redact
+from vision_infer.core.errors import EngineError, VisionInferError
 
-BATCH = 4
-"""The number of files that an actor reads with one engine."""
-LINE_S = 5.0
-"""The time between two lines of progress, seconds."""
-_DEFAULT_FORMATS = ("jsonl", "mp4")
-
-Columns = dict[str, NDArray[Any]]
+WAIT_S = 0.5
+"""The maximum wait for a file to be done, seconds."""
+LOOK_S = 2.0
+"""The time between two looks at the nodes, and between two questions for the progress of open files, seconds."""
+CLOSE_S = 10.0
+"""The time in which the readers must close at the end, seconds."""
+MAX_LOST_READERS = 3
+"""The number of readers of a node that may be lost before they are ready; then the run ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveFile:
-    """A video file of an archive."""
-
-    name: str
-    """The name of its stream and outputs, unique in the archive, as on one machine."""
-    url: str
-
-
-@dataclass(slots=True)
-class ArchiveProgress:
-    """The progress of a run over an archive."""
-
-    files: int
-    done: int = 0
-    frames: int = 0
-    errors: list[str] = field(default_factory=list)
-    """The files that failed, one line each, without secrets."""
-    seconds: float = 0.0
-
-    @property
-    def line(self) -> str:
-        """The progress as one line."""
-        left = f", {self.seconds / self.done * (self.files - self.done):.0f} s left" if 0 < self.done < self.files else ""
-        failed = f", {len(self.errors)} failed" if self.errors else ""
-        return f"{self.done}/{self.files} files, {self.frames} frames{failed} in {self.seconds:.1f} s{left}"
-
-
-def run_archive(settings: RunSettings, on_progress: Callable[[ArchiveProgress], None]) -> ArchiveProgress:
+def run_archive(settings: RunSettings, stopping: threading.Event, show: Callable[[ArchiveProgress], None]) -> ArchiveProgress:
     """Infer all video files of an archive on the connected cluster.
 
     Args:
         settings: The settings of the run: ``sources`` are files and folders, ``out`` is one folder.
-        on_progress: Called every few seconds, and at the end.
+        stopping: Ends the run early when it is set. The files that are open then have no outputs.
+        show: Called about twice a second.
+
+    Returns:
+        The account of the run. Files that failed are in it.
 
     Raises:
-        UsageError: The settings cannot be used on a cluster.
-        VisionInferError: No file was found, an output exists, or the cluster has no node with a CPU.
+        VisionInferError: The run could not start, or no node can run the engine.
     """
-    out = _checked_out(settings)
-    files = list(find_files(settings.sources, settings.recursive))
-    if not files:
-        raise VisionInferError("nothing to read: no video file was found", "Give video files or folders; see --recursive.")
-    present = _present(out)
-    complete = [file for file in files if present.issuperset(_outputs(file.name, settings))]
-    if complete and not settings.resume and not settings.overwrite:
-        raise UsageError(f"{redact(out)}: has outputs of {complete[0].name}", "Add --resume or --overwrite.")
-    todo = [file for file in files if not settings.resume or file not in complete]
-    progress = ArchiveProgress(len(todo))
-    began_s = shown_s = time.monotonic()
-    for row in _rows(todo, settings, out) if todo else ():
-        progress.done += 1
-        progress.frames += int(row["frames"])
-        if row["error"]:
-            progress.errors.append(f"{row['name']}: {row['error']}")
-        progress.seconds = time.monotonic() - began_s
-        if time.monotonic() - shown_s >= LINE_S:
-            shown_s = time.monotonic()
-            on_progress(progress)
-    on_progress(progress)
+    plan = plan_archive(settings)
+    progress = ArchiveProgress(plan.todo, plan.finished, plan.errors)
+    readers = _Readers(settings, plan, progress)
+    try:
+        while not readers.work.done and not stopping.is_set():
+            readers.start_missing()
+            readers.hand_out()
+            readers.collect()
+            show(progress)
+    finally:
+        readers.close()
+    progress.interrupted = not readers.work.done
     return progress
 
 
-def find_files(sources: tuple[str, ...], recursive: bool) -> Iterator[ArchiveFile]:
-    """Yield the video files of files and folders, sorted by name, with the names that they have on one machine.
+@dataclass(slots=True)
+class _Reader:
+    """A reader, and what it was asked."""
 
-    Raises:
-        VisionInferError: A source does not exist or cannot be listed.
-    """
-    names: set[str] = set()
-    for source in sources:
+    actor: Any
+    node_id: str
+    node: str
+    opening: Any
+    files_at_once: int = 0
+    """The number of files to hand to it; 0 until it is open."""
+    files: dict[Any, ArchiveFile] = field(default_factory=dict)
+    """Its files, by the reference of the outcome."""
+    fractions: Any = None
+    """The reference of the fractions of its open files."""
+
+
+class _Readers:
+    def __init__(self, settings: RunSettings, plan: ArchivePlan, progress: ArchiveProgress) -> None:
+        self.work = ArchiveWork(plan.todo)
+        self._arguments = (settings, plan.shapes, plan.out)
+        self._on_gpus = settings.device != "cpu"
+        self._progress = progress
+        self._readers: list[_Reader] = []
+        self._lost_early: dict[str, int] = {}
+        self._looked_s = float("-inf")
+        self._ready_s: float | None = None
+
+    def start_missing(self) -> None:
+        """Start readers on nodes that have none, or fewer than GPUs, while there are files for them."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        nodes = alive_nodes()
+        if not nodes and not self._readers:
+            raise VisionInferError("the cluster has no node with a CPU", "Add nodes with: ray start --address HOST:PORT")
+        for node_id, node in nodes.items():
+            here = sum(reader.node_id == node_id for reader in self._readers)
+            for _ in range(min(self._places(node) - here, self.work.waiting)):
+                self._start(node_id, node)
+        for reader in self._readers:
+            if reader.files and reader.fractions is None:
+                reader.fractions = reader.actor.fractions.remote()
+
+    def hand_out(self) -> None:
+        """Give each reader that is open files, one at a time, so that the last files are spread over all."""
+        given = True
+        while given:
+            given = False
+            for reader in sorted(self._readers, key=lambda reader: len(reader.files)):
+                names = [file.name for file in reader.files.values()]
+                file = self.work.take(names) if len(names) < reader.files_at_once else None
+                if file is not None:
+                    reader.files[reader.actor.read.remote(file)] = file
+                    given = True
+
+    def collect(self) -> None:
+        """Wait a moment for answers, and note them."""
+        asked = {reference: reader for reader in self._readers for reference in _asked(reader)}
+        if not asked:
+            time.sleep(WAIT_S)
+            return
+        done, _ = ray.wait(list(asked), num_returns=1, timeout=WAIT_S)
+        if done:  # and all that came with it
+            done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+        for reference in done:
+            reader = asked[reference]
+            if reader in self._readers:  # it was not lost with an earlier answer
+                self._note(reader, reference)
+        if self._ready_s is not None:
+            self._progress.seconds = time.monotonic() - self._ready_s
+
+    def close(self) -> None:
+        """Close all readers."""
+        closing = [reader.actor.close.remote() for reader in self._readers if reader.files_at_once]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        for reader in self._readers:
+            ray.kill(reader.actor)
+
+    def _places(self, node: dict[str, Any]) -> int:
+        return max(1, int(node["Resources"].get("GPU", 0))) if self._on_gpus else 1
+
+    def _start(self, node_id: str, node: dict[str, Any]) -> None:
+        places, resources = self._places(node), node["Resources"]
+        actor = (
+            ray.remote(ArchiveReader)
+            .options(
+                num_cpus=max(1, resources["CPU"] // places),
+                num_gpus=1 if self._on_gpus and resources.get("GPU") else 0,
+                max_concurrency=MAX_FILES_AT_ONCE + 2,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            )
+            .remote(*self._arguments)
+        )
+        self._readers.append(_Reader(actor, node_id, str(node["NodeName"]), actor.open.remote()))
+
+    def _note(self, reader: _Reader, reference: Any) -> None:
         try:
-            system, root = fsspec.url_to_fs(source)
-            paths = list(_files_in(system, root, recursive)) if system.isdir(root) else [root] if system.exists(root) else []
-        except (OSError, ValueError, ImportError) as error:
-            raise VisionInferError(f"{redact(source)}: cannot be listed: {error}", "Check the URL and its credentials.") from None
-        if not paths:
-            raise VisionInferError(f"{redact(source)}: contains no video file", "Use --recursive to search subfolders.")
-        for path in paths:
-            name = unique_name(printable(PurePosixPath(path).stem), names)
-            names.add(name)
-            yield ArchiveFile(name, system.unstrip_protocol(path))
+            answer = ray.get(reference)
+        except (RayActorError, ActorUnschedulableError):
+            self._lose(reader, "the process that read it ended without an error message")
+            return
+        except RayTaskError as error:
+            if reference not in reader.files:
+                raise
+            file = reader.files.pop(reference)
+            self._progress.lost(self.work.finish(file.name), reader.node, f"internal error: {error.cause!r}")
+            return
+        if isinstance(answer, Opened):
+            reader.opening = None
+            if answer.error is not None:
+                message, hint, status = answer.error
+                failure = EngineError(f"node {reader.node}: {message}", hint)
+                failure.exit_status = status
+                raise failure
+            reader.files_at_once = answer.files_at_once
+            self._ready_s = self._ready_s or time.monotonic()
+        elif isinstance(answer, FileOutcome):
+            if answer.lost:
+                self._lose(reader, answer.lost)
+                return
+            file = reader.files.pop(reference)
+            self.work.finish(file.name)
+            self._progress.add(file, reader.node, answer.source, answer.exit_status)
+        else:
+            reader.fractions = None
+            self._progress.partly(answer)
+
+    def _lose(self, reader: _Reader, why: str) -> None:
+        self._readers.remove(reader)
+        ray.kill(reader.actor)
+        node_lost = reader.node_id not in alive_nodes()
+        names = [file.name for file in reader.files.values()]
+        for file in self.work.lose(names, node_lost):
+            self._progress.lost(file, reader.node, why)
+        if not reader.files_at_once and not node_lost:
+            lost = self._lost_early[reader.node_id] = self._lost_early.get(reader.node_id, 0) + 1
+            if lost >= MAX_LOST_READERS:
+                what = f"node {reader.node}: the reader ended {lost} times before its engine was open"
+                raise EngineError(what, "See the log of the node, for example for too little memory.")
 
 
-def _files_in(system: Any, folder: str, recursive: bool) -> Iterator[str]:
-    entries = sorted(system.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
-    shown = [entry for entry in entries if not PurePosixPath(entry["name"]).name.startswith(".") and entry["name"] != folder]
-    for entry in shown:
-        if entry["type"] == "file" and PurePosixPath(entry["name"]).suffix.lower() in VIDEO_SUFFIXES:
-            yield entry["name"]
-    for entry in shown:
-        if recursive and entry["type"] == "directory" and not entry.get("islink"):
-            yield from _files_in(system, entry["name"], recursive)
+def _asked(reader: _Reader) -> Iterator[Any]:
+    yield from reader.files
+    yield from (reference for reference in (reader.opening, reader.fractions) if reference is not None)
 
 
-def _checked_out(settings: RunSettings) -> str:
-    if len(settings.out) != 1 or not (settings.out[0].endswith("/") or os.path.isdir(settings.out[0])):
-        raise UsageError("--cluster: needs one --out that is a folder", "Write --out s3://BUCKET/FOLDER/ or --out FOLDER/")
-    for name in ("crops", "counts", "rotate_mb", "duration"):
-        if getattr(settings, name) is not None:
-            raise UsageError(f"--cluster: cannot be combined with --{name.replace('_', '-')}", "Leave one of them out.")
-    if settings.live:
-        raise UsageError("--cluster: cannot be combined with --live", "Use: vision-infer serve --cluster")
-    return settings.out[0]
-
-
-def _outputs(name: str, settings: RunSettings) -> list[str]:
-    """Return the names of the outputs of a file."""
-    return [f"{name}.{suffix.lower().lstrip('.')}" for suffix in settings.formats or _DEFAULT_FORMATS]
-
-
-def _present(out: str) -> set[str]:
-    system, folder = fsspec.url_to_fs(out)
-    try:
-        return {PurePosixPath(path).name for path in system.ls(folder, detail=False)}
-    except FileNotFoundError:
-        return set()
-
-
-def _rows(files: list[ArchiveFile], settings: RunSettings, out: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each file when it is done."""
-    cpus = [int(node["Resources"]["CPU"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    if not cpus:
-        raise VisionInferError("the cluster has no node with a CPU", "Add nodes with: ray start --address HOST:PORT")
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    items = [{"name": file.name, "url": file.url} for file in files]
-    found = ray.data.from_items(items, override_num_blocks=-(-len(items) // BATCH)).map_batches(
-        FileReader,
-        fn_constructor_args=(settings, out),
-        batch_size=BATCH,
-        num_cpus=min(cpus),  # an actor uses all cores of the smallest node
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=sum(count // min(cpus) for count in cpus)),
-    )
-    yield from found.iter_rows()
-
-
-class FileReader:
-    """Infers batches of files, on one node.
-
-    Args:
-        settings: The settings of the run.
-        out: The URL of the folder of the outputs.
-    """
-
-    def __init__(self, settings: RunSettings, out: str) -> None:
-        from vision_infer.stream.image_size import limit_opencv
-
-        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to the number of CPUs of the actor
-        limit_opencv(settings.max_pixels)  # before cv2 is imported
-        self._settings = settings
-        self._out = out
-
-    def __call__(self, batch: Columns) -> Columns:
-        """Infer the files ``name`` and ``url``; return ``name``, ``frames``, and ``error``, which is empty on success."""
-        files = [ArchiveFile(str(name), str(url)) for name, url in zip(batch["name"], batch["url"], strict=True)]
-        folder = Path(tempfile.mkdtemp(prefix="vision-infer-archive-"))
-        try:
-            frames, errors = self._read(files, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return {
-            "name": batch["name"],
-            "frames": np.array([frames.get(file.name, 0) for file in files]),
-            "error": np.array([errors.get(file.name, "") for file in files]),
-        }
-
-    def _read(self, files: list[ArchiveFile], folder: Path) -> tuple[dict[str, int], dict[str, str]]:
-        errors: dict[str, str] = {}
-        local: list[str] = []
-        for file in files:
-            try:
-                local.append(_fetch(file, folder / "in"))
-            except (OSError, ValueError, ImportError) as error:
-                errors[file.name] = redact(f"{file.url}: cannot be read: {error}")
-        if not local:
-            return {}, errors
-        outputs = folder / "out"
-        outputs.mkdir()
-        update = {"sources": tuple(local), "out": (f"{outputs}/",), "overwrite": True, "resume": False}
-        summary = run(self._settings.model_copy(update=update), threading.Event())
-        frames: dict[str, int] = {}
-        for source in summary.sources:
-            name = source["name"]
-            frames[name] = source["frames"]
-            if source["error"]:
-                errors[name] = source["error"]
-                continue
-            for output in _outputs(name, self._settings):
-                if (outputs / output).exists():
-                    _store(outputs / output, self._out)
-        return frames, errors
-
-
-def _fetch(file: ArchiveFile, folder: Path) -> str:
-    """Return the path of a file of this machine that has the name of the stream."""
-    folder.mkdir(exist_ok=True)
-    system, path = fsspec.url_to_fs(file.url)
-    local = folder / f"{file.name}{PurePosixPath(path).suffix}"
-    if "file" in _protocols(system):
-        os.symlink(path, local)
-    else:
-        system.get_file(path, str(local))
-    return str(local)
-
-
-def _store(path: Path, out: str) -> None:
-    """Write an output as a whole: an object appears when it is complete, and a file gets its name then."""
-    system, folder = fsspec.url_to_fs(out)
-    target = f"{folder.rstrip('/')}/{path.name}"
-    if "file" not in _protocols(system):
-        system.put_file(str(path), target)
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    partial = Path(folder) / f".{path.name}.{os.getpid()}.partial"
-    shutil.copyfile(path, partial)
-    partial.replace(target)
-
-
-def _protocols(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+def alive_nodes() -> dict[str, dict[str, Any]]:
+    """Return the nodes that can run a reader, by their ids."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1}

@@ -21,7 +21,7 @@ EXTRA_OF = {
     "redis": "redis",
     "aio_pika": "amqp",
     "ray": "ray",
-    "pandas": "ray",
+    "fsspec": "ray",
 }
 """The extra that installs each module."""
 

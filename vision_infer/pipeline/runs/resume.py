@@ -120,12 +120,7 @@ class Journal:
         entries = list(_whole_lines(lines))
         if not entries or "settings" not in entries[0]:
             return None
-        before = entries[0]["settings"]
-        changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
-        if changed:
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            hint = "Give the same options, or --overwrite instead of --resume to start again."
-            raise UsageError(f"--resume: these options differ from the earlier run: {options}", hint)
+        check_same_settings(entries[0]["settings"], self._settings)
         earlier = _EarlierRun()
         for entry in entries[1:]:
             for kind, noted in (("begun", earlier.begun), ("finished", earlier.finished)):
@@ -164,6 +159,19 @@ def results_depend_on(settings: RunSettings, model: Path) -> dict[str, Any]:
     if settings.zones is not None:
         values["zones"] = hashlib.sha256(settings.zones.read_bytes()).hexdigest()
     return values | {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
+
+
+def check_same_settings(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume a run with settings that change the results.
+
+    Raises:
+        UsageError: Names the options that differ.
+    """
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        hint = "Give the same options, or --overwrite instead of --resume to start again."
+        raise UsageError(f"--resume: these options differ from the earlier run: {options}", hint)
 
 
 def identity(source: SourceSpec) -> Identity:

@@ -206,7 +206,11 @@ def make_supervisor(
     on_event: Callable[[StreamEvent], None] | None = None,
 ) -> Supervisor:
     """Make a supervisor for a run, with enough recorded sources open at the same time to keep the machine busy."""
-    cpus = available_cpus()
-    side_by_side = min(sources, max(4, 2 * cpus), 16)
-    decode_threads = max(1, cpus // (2 * side_by_side))
+    side_by_side = min(sources, files_at_once())
+    decode_threads = max(1, available_cpus() // (2 * side_by_side))
     return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook, on_event=on_event)
+
+
+def files_at_once() -> int:
+    """Return the number of open files that keeps the machine busy."""
+    return min(max(4, 2 * available_cpus()), 16)

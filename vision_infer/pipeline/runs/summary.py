@@ -212,11 +212,12 @@ def _live_summary(live: LiveRecord, status: StreamStatus) -> dict[str, Any]:
 def _sources(job: Job, records: Sequence[StreamRecord]) -> tuple[dict[str, Any], ...]:
     """Return the sources that an earlier run has finished, those of this run, and those that were not found."""
     earlier = [
-        _unread(spec.name, redact(spec.paths[0]), FINISHED_EARLIER) for spec in job.found.specs if spec.name in job.todo.finished
+        unread(spec.name, redact(spec.paths[0]), FINISHED_EARLIER) for spec in job.found.specs if spec.name in job.todo.finished
     ]
-    not_found = [_unread(error.source, error.source, "failed") | {"error": str(error)} for error in job.found.errors]
+    not_found = [unread(error.source, error.source, "failed") | {"error": str(error)} for error in job.found.errors]
     return (*earlier, *(source_summary(record) for record in records), *not_found)
 
 
-def _unread(name: str, source: str, state: str) -> dict[str, Any]:
+def unread(name: str, source: str, state: str) -> dict[str, Any]:
+    """Return the part of the summary about a source that was not read."""
     return source_summary(StreamRecord(name, source)) | {"state": state}

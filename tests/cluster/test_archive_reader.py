@@ -1,0 +1,154 @@
+"""The plan of an archive, and a reader without Ray: the rows of one machine, resume, broken files, object storage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.archive import make_archive, row_bytes, tables, without_times
+from tests.support.media import H264, NTSC, changed, clip
+from tests.support.s3_server import s3_server
+from vision_infer.cluster.archive_files import OutputFolder, find_files
+from vision_infer.cluster.archive_plan import STATE, ArchivePlan, plan_archive
+from vision_infer.cluster.archive_reader import ArchiveReader, FileOutcome
+from vision_infer.config.run import RunSettings, run_settings
+from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.pipeline.runs.offline import run
+from vision_infer.stream.find import find_sources
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("archive") / "in", 5)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server():
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        yield "s3://bucket"
+
+
+def settings(source: Path | str, out: Path | str, **more: object) -> RunSettings:
+    values = {"recursive": True, "model": "clock", "engine": "null-cpu-none", "formats": ("jsonl", "parquet")} | more
+    return run_settings(sources=(str(source),), out=(f"{out}/",), **values)
+
+
+def read(of: RunSettings) -> tuple[ArchivePlan, list[FileOutcome]]:
+    """Plan a run, and read its files with one reader, several at the same time."""
+    plan = plan_archive(of)
+    reader = ArchiveReader(of, plan.shapes, plan.out)
+    opened = reader.open()
+    assert opened.error is None
+    with ThreadPoolExecutor(opened.files_at_once) as threads:
+        outcomes = list(threads.map(reader.read, plan.todo))
+    reader.close()
+    return plan, outcomes
+
+
+def test_the_outputs_are_those_of_one_machine(archive: Path, tmp_path: Path) -> None:
+    run(settings(archive, tmp_path / "alone"), threading.Event())
+    _, outcomes = read(settings(archive, tmp_path / "cluster"))
+    alone = row_bytes(tmp_path / "alone")
+    assert len(alone) == 6
+    assert all(alone.values())
+    assert row_bytes(tmp_path / "cluster") == alone
+    assert tables(tmp_path / "cluster") == tables(tmp_path / "alone")
+    assert [outcome.source["state"] for outcome in outcomes] == ["ended"] * 6
+    assert sorted(os.listdir(tmp_path / "cluster")) == sorted([STATE, *os.listdir(tmp_path / "alone")])
+
+
+def test_resume_reads_what_is_missing_or_has_changed(archive: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(archive, folder)
+    with pytest.raises(OutputError, match="exists already"):
+        read(settings(folder, out))
+        read(settings(folder, out))
+    before = row_bytes(out)
+    (out / "clip001.parquet").unlink()
+    shutil.copy(clip(NTSC), folder / "clip003.mp4")
+    os.utime(folder / "clip003.mp4", ns=(1, 1))
+    shutil.copy(clip(H264), folder / "clip000.mkv")  # sorted before clip000.mp4: names are not given to other files
+    again = settings(folder, out, resume=True)
+    plan, _ = read(again)
+    assert sorted(file.name for file in plan.todo) == ["clip000-3", "clip001", "clip003"]
+    assert len(plan.finished) == 4
+    after = row_bytes(out)
+    assert after.keys() == before.keys() | {"clip000-3.jsonl"}
+    assert {name for name in before if after[name] != before[name]} <= {"clip003.jsonl"}
+    assert plan_archive(again).todo == ()
+    with pytest.raises(UsageError, match="options differ from the earlier run: --every"):
+        plan_archive(settings(folder, out, resume=True, every=2))
+
+
+def test_outputs_of_a_changed_file_do_not_survive_an_interrupted_run(archive: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(archive, folder)
+    read(settings(folder, out))
+    os.utime(folder / "clip002.mp4", ns=(1, 1))
+    again = settings(folder, out, resume=True)
+    for _ in range(2):  # the first of them is interrupted before it has read anything
+        assert [file.name for file in plan_archive(again).todo] == ["clip002"]
+    assert [file.name for file in plan_archive(settings(folder, out, overwrite=True)).todo][0] == "clip000"
+    assert len(plan_archive(again).todo) == 6, "--overwrite starts again"
+
+
+def test_a_broken_file_keeps_its_rows_and_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(clip(H264), folder / "good.mp4")
+    shutil.copy(changed(H264, "cut"), folder / "cut.mp4")
+    (folder / "empty.mp4").write_bytes(b"")
+    run(settings(folder, tmp_path / "alone"), threading.Event())
+    _, outcomes = read(settings(folder, tmp_path / "out"))
+    failed = {outcome.source["name"]: outcome for outcome in outcomes if outcome.source["error"]}
+    assert "empty" in failed
+    assert failed["empty"].exit_status == 1
+    assert str(folder / "empty.mp4") in failed["empty"].source["error"]
+    assert row_bytes(tmp_path / "out") == row_bytes(tmp_path / "alone")
+    assert {file.name for file in plan_archive(settings(folder, tmp_path / "out", resume=True)).todo} == failed.keys()
+
+
+def test_names_and_order_are_those_of_one_machine(archive: Path) -> None:
+    found = find_files((str(archive), str(archive / "clip*.mp4")), True, {})
+    alone = find_sources((str(archive), str(archive / "clip*.mp4")), True)
+    assert [(file.name, file.url) for file in found.files] == [(spec.name, spec.paths[0]) for spec in alone.specs]
+    with pytest.raises(UsageError, match="serve --cluster"):
+        find_files(("rtsp://camera/1",), False, {})
+
+
+def test_what_is_wrong_with_every_file_is_reported_before_the_first(archive: Path, tmp_path: Path) -> None:
+    plan = plan_archive(settings(archive, tmp_path / "out"))
+    opened = ArchiveReader(settings(archive, tmp_path / "out", classes=("unicorn",)), plan.shapes, plan.out).open()
+    assert opened.error is not None
+    assert "unicorn" in opened.error[0]
+
+
+def test_sources_and_outputs_in_object_storage(archive: Path, tmp_path: Path, bucket: str) -> None:
+    s3 = fsspec.filesystem("s3", skip_instance_cache=True)
+    s3.put(f"{archive}/", f"{bucket}/in", recursive=True)
+    run(settings(archive, tmp_path / "alone"), threading.Event())
+    _, outcomes = read(settings(f"{bucket}/in/", f"{bucket}/out"))
+    assert outcomes[0].source["source"] == f"{bucket}/in/clip000.mp4"
+    s3.invalidate_cache()
+    names = {path.rpartition("/")[2] for path in s3.ls(f"{bucket}/out")}
+    assert names == {STATE, *os.listdir(tmp_path / "alone")}
+    found = {name: without_times(s3.cat_file(f"{bucket}/out/{name}")) for name in names if name.endswith(".jsonl")}
+    assert found == row_bytes(tmp_path / "alone")
+    again = settings(f"{bucket}/in/", f"{bucket}/out", resume=True)
+    assert plan_archive(again).todo == ()
+    OutputFolder(f"{bucket}/out").remove(["clip002.jsonl"])
+    s3.put_file(str(clip(H264)), f"{bucket}/in/clip001.mp4")
+    plan, outcomes = read(again)
+    assert [file.name for file in plan.todo] == ["clip001", "clip002"]
+    missing = settings(f"{bucket}/none/", f"{bucket}/out", resume=True)
+    with pytest.raises(Exception, match="no video file was found"):
+        plan_archive(missing)

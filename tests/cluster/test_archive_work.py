@@ -1,0 +1,95 @@
+"""The order of an archive's files, the search for a file that ends its readers, and the progress: without Ray."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_infer.cluster.archive_files import ArchiveFile
+from vision_infer.cluster.archive_work import MAX_LOSSES, ArchiveProgress, ArchiveWork
+from vision_infer.pipeline.runs.summary import unread
+
+
+def files(*names: str) -> list[ArchiveFile]:
+    return [ArchiveFile(name, f"/archive/{name}.mp4", 100) for name in names]
+
+
+def taken(work: ArchiveWork, *opened: str) -> str | None:
+    file = work.take(opened)
+    return None if file is None else file.name
+
+
+def test_the_files_of_a_lost_process_are_read_alone_at_the_end() -> None:
+    work = ArchiveWork(files("a", "bad", "c"))
+    assert [taken(work), taken(work, "a")] == ["a", "bad"]
+    assert work.lose(["a", "bad"], node_lost=False) == []
+    assert taken(work) == "c"
+    assert taken(work, "c") is None, "a suspect shares its reader with no other file"
+    work.finish("c")
+    assert taken(work) == "a"
+    assert taken(work, "a") is None
+    work.finish("a")
+    assert taken(work) == "bad"
+    assert [file.name for file in work.lose(["bad"], node_lost=False)] == ["bad"]
+    assert work.done
+
+
+def test_the_files_of_a_lost_node_are_next() -> None:
+    work = ArchiveWork(files("a", "b", "c"))
+    assert [taken(work), taken(work, "a")] == ["a", "b"]
+    assert work.lose(["a", "b"], node_lost=True) == []
+    assert sorted([taken(work) or "", taken(work, "a") or ""]) == ["a", "b"]
+    assert taken(work, "a", "b") == "c"
+
+
+def test_a_file_that_ends_nodes_fails_after_some() -> None:
+    work = ArchiveWork(files("a"))
+    for _ in range(MAX_LOSSES - 1):
+        assert taken(work) == "a"
+        assert work.lose(["a"], node_lost=True) == []
+    assert taken(work) == "a"
+    assert [file.name for file in work.lose(["a"], node_lost=True)] == ["a"]
+    assert work.done
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 6), st.sets(st.integers(0, 39), max_size=3), st.lists(st.booleans(), min_size=8, max_size=8)
+)
+def test_only_the_files_that_end_their_process_fail(count: int, at_once: int, bad: set[int], lost_nodes: list[bool]) -> None:
+    names = [str(number) for number in range(count)]
+    work = ArchiveWork(files(*names))
+    readers: list[list[str]] = [[], [], []]
+    finished: list[str] = []
+    failed: list[str] = []
+    for turn in range(20 * count + 100):
+        for opened in readers:
+            while len(opened) < at_once and (file := work.take(opened)) is not None:
+                opened.append(file.name)
+        if work.done:
+            break
+        opened = readers[turn % 3]
+        if any(int(name) in bad for name in opened) or (turn in range(2, 10, 4) and lost_nodes[turn - 2] and opened):
+            by_node = not any(int(name) in bad for name in opened)
+            failed += [file.name for file in work.lose(opened, by_node)]
+            opened.clear()
+        elif opened:
+            finished.append(work.finish(opened.pop(0)).name)
+    assert work.done
+    assert sorted(finished + failed) == sorted(names), "each file once"
+    assert {int(name) for name in failed} == {number for number in bad if number < count}
+
+
+def test_the_remaining_time_counts_bytes_also_of_open_files() -> None:
+    todo = [ArchiveFile("a", "s3://b/a.mp4", 100), ArchiveFile("b", "s3://b/b.mp4", 300), ArchiveFile("c", "s3://b/c.mp4", 400)]
+    progress = ArchiveProgress(todo, finished=files("earlier"))
+    assert progress.seconds_left is None
+    progress.seconds = 10.0
+    progress.add(todo[0], "n1", unread("a", "s3://b/a.mp4", "ended") | {"frames": 50}, 0)
+    assert progress.seconds_left == 70.0
+    progress.partly({"b": 1 / 3, "unknown": 1.0})
+    assert progress.seconds_left == 30.0
+    assert progress.line() == "2/4 files, 50 frames, 5.0 fps, 1 node, 00:00:30 left"
+    progress.lost(todo[1], "n2", "the process ended")
+    assert progress.line() == "3/4 files, 50 frames, 5.0 fps, 2 nodes, 1 failed, 00:00:10 left"
+    assert progress.exit_status == 1
+    assert progress.to_dict()["files_by_node"] == {"n1": 1, "n2": 1}

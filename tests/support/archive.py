@@ -1,0 +1,42 @@
+"""An archive of short clips, and the rows of its outputs without measured times, as bytes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.support.media import B_FRAMES, H264, NTSC, clip
+
+_LATENCY = re.compile(rb'"latency_ms": \{[^}]*\}')
+
+
+def make_archive(folder: Path, count: int = 11) -> Path:
+    """Copy clips into a folder, one of them with the name of another into a subfolder."""
+    (folder / "more").mkdir(parents=True)
+    for number in range(count):
+        shutil.copy(clip((H264, B_FRAMES, NTSC)[number % 3]), folder / f"clip{number:03}.mp4")
+    shutil.copy(clip(NTSC), folder / "more" / "clip000.mp4")
+    return folder
+
+
+def row_bytes(folder: Path) -> dict[str, bytes]:
+    """Return the content of each JSONL file, with the measured times replaced."""
+    return {path.name: without_times(path.read_bytes()) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def without_times(rows: bytes) -> bytes:
+    """Return JSON lines with the measured times replaced."""
+    return _LATENCY.sub(b'"latency_ms": {}', rows)
+
+
+def tables(folder: Path) -> dict[str, Any]:
+    """Return the tables of all Parquet files, without the columns of measured times."""
+    from pyarrow import parquet
+
+    found = {}
+    for path in sorted(folder.glob("*.parquet")):
+        table = parquet.read_table(path)
+        found[path.name] = table.select([name for name in table.column_names if "latency" not in name and not name.endswith("_ms")])
+    return found

@@ -1,0 +1,168 @@
+"""The reader of a node: it keeps one engine, and infers several files of an archive at the same time. It does not know Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder, fetch
+from vision_infer.cluster.archive_plan import failed_mark
+from vision_infer.config.run import RunSettings
+from vision_infer.core.errors import VisionInferError
+from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.runs.outputs import OutputPlan, check_task, plan_outputs
+from vision_infer.pipeline.runs.run_factories import Shapes, files_at_once, output_options, read_options, source_command
+from vision_infer.pipeline.runs.summary import source_summary, unread
+from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes, resolve_models
+from vision_infer.pipeline.status import StreamEvent
+from vision_infer.pipeline.stream_record import progress_of
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.stream.redact import redact
+from vision_infer.stream.source import SourceSpec
+
+MAX_FILES_AT_ONCE = 18
+"""The maximum of :attr:`Opened.files_at_once`."""
+_FOLDER = "vision-infer-archive-"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a reader is, once it is open; errors are plain values because they travel to another process."""
+
+    files_at_once: int = 0
+    """The number of files to hand to it: those that it infers, and two whose objects are copied meanwhile."""
+    error: tuple[str, str, int] | None = None
+    """The message, the hint and the exit status of the reason why it cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of a file."""
+
+    source: dict[str, Any]
+    """The part of the summary about the file."""
+    exit_status: int = 0
+    lost: str = ""
+    """Why the reader cannot be used any longer; the file has to be read again."""
+
+
+class ArchiveReader:
+    """Infers files. :meth:`read` is called from several threads.
+
+    Args:
+        settings: The settings of the run.
+        shapes: The regions, zones and lines.
+        out: The path or URL of the folder of the outputs.
+    """
+
+    def __init__(self, settings: RunSettings, shapes: Shapes, out: str) -> None:
+        self._settings = settings
+        self._shapes = shapes
+        self._out = out
+        self._parts = ExitStack()
+        self._ended: dict[str, threading.Event] = {}
+        self._lanes: RunLanes
+        self._supervisor: Supervisor
+        self._folder: OutputFolder
+
+    def open(self) -> Opened:
+        """Open the engine."""
+        try:
+            self._open()
+        except VisionInferError as error:
+            self.close()
+            return Opened(error=(error.message, error.hint, error.exit_status))
+        return Opened(files_at_once() + 2)
+
+    def _open(self) -> None:
+        from vision_infer.stream.image_size import limit_opencv
+
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it; the number of threads is a setting of the run
+        limit_opencv(self._settings.max_pixels)  # before cv2 is imported
+        _remove_left_folders(Path(tempfile.gettempdir()))
+        settings = self._settings
+        hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
+        self._folder = OutputFolder(self._out)
+        models = resolve_models(settings)
+        self._lanes = self._parts.enter_context(open_lanes(settings, models, (), lambda _: None))
+        with tempfile.TemporaryDirectory() as folder:  # what is wrong with every file is reported once
+            spec = SourceSpec("file", "video", ("file.mp4",))
+            outputs = self._outputs(spec, Path(folder))
+            check_task(outputs, self._lanes.lanes[0].engine.card, models.secondary is not None)
+            source_command(spec, self._lanes.lanes[0], settings, self._shapes)
+        supervise = self._lanes.supervise(files_at_once(), (), hook, threading.Event(), self._on_event)
+        self._supervisor = self._parts.enter_context(supervise)
+
+    def read(self, file: ArchiveFile) -> FileOutcome:
+        """Infer a file, and store its outputs; :meth:`open` was called."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        try:
+            return self._read(file, folder)
+        except VisionInferError as error:
+            source = unread(file.name, redact(file.url), "failed")
+            return FileOutcome(source | {"error": str(error)}, error.exit_status)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def fractions(self) -> dict[str, float]:
+        """Return the approximate fraction of each open file that is decoded, 0–1."""
+        return {record.name: progress_of([record]) or 0.0 for record in self._supervisor.records()}
+
+    def close(self) -> None:
+        """Stop what runs, and free the engine."""
+        self._parts.close()
+
+    def _read(self, file: ArchiveFile, folder: Path) -> FileOutcome:
+        path = fetch(file, folder)
+        spec = SourceSpec(file.name, "video", (path,), read=read_options(self._settings))
+        outputs = self._outputs(spec, folder)
+        ended = self._ended[file.name] = threading.Event()
+        lane = self._lanes.lanes[0]
+        self._supervisor.add(source_command(spec, lane, self._settings, self._shapes, outputs.by_stream[file.name]))
+        ended.wait()
+        del self._ended[file.name]
+        record = next(record for record in self._supervisor.records() if record.name == file.name)
+        self._supervisor.remove(file.name, forget=True)
+        source = _with_url(source_summary(record), path, redact(file.url))
+        if self._supervisor.error is not None:
+            return FileOutcome(source, lost=str(self._supervisor.error))
+        if record.error is not None:
+            self._folder.write(failed_mark(file.name), f"{source['error']}\n".encode())
+        for output in record.outputs:
+            self._folder.store(Path(output.path))
+        return FileOutcome(source, 0 if record.error is None else record.error.exit_status)
+
+    def _outputs(self, spec: SourceSpec, folder: Path) -> OutputPlan:
+        return plan_outputs((f"{folder}/out/",), [spec], True, output_options(self._settings))
+
+    def _on_event(self, event: StreamEvent) -> None:
+        ended = self._ended.get(event.stream)
+        if event.state.final and ended is not None:
+            ended.set()
+
+
+def _with_url(source: dict[str, Any], path: str, shown: str) -> dict[str, Any]:
+    """Return the summary of a source with its URL instead of its copy."""
+
+    def named(text: str | None) -> str | None:
+        return None if text is None else text.replace(path, shown)
+
+    return source | {"source": shown, "error": named(source["error"]), "warnings": [named(text) for text in source["warnings"]]}
+
+
+def _remove_left_folders(parent: Path) -> None:
+    """Remove the copies of readers that were killed."""
+    for folder in parent.glob(f"{_FOLDER}*"):
+        number = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError):
+            continue
