@@ -1,103 +1,146 @@
-"""``run --cluster`` over a folder of clips on two nodes: the rows of one machine, a broken file, a lost node, and resume."""
+"""``run --cluster`` over an archive on two nodes: the rows of one machine, object storage, broken files, a lost node, resume."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.media import B_FRAMES, H264, NTSC, ROOT, changed, clip
+from tests.support.archive import make_archive, row_bytes, without_times
+from tests.support.media import B_FRAMES, H264, ROOT, changed, clip
 from tests.support.ray_cluster import RayCluster
+from tests.support.s3_server import s3_server
 from tests.support.serve_process import LIMIT_S
 
 pytest.importorskip("ray")
-pytest.importorskip("pandas")
 pytestmark = pytest.mark.slow
+
+HOOK = """
+import os, signal
+def kill(result):
+    if result.stream.startswith("poison") and result.frame == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+"""
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    with RayCluster(tmp_path_factory.mktemp("ray"), "a", "b", cpus=1) as running:
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a hook that ends the process at a frame of some files, as a decoder with a bug does."""
+    folder = tmp_path_factory.mktemp("hooks")
+    (folder / "poison.py").write_text(HOOK, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[dict[str, str]]:
+    with s3_server() as environ:
+        yield environ
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, hooks: Path, storage: dict[str, str]) -> Iterator[RayCluster]:
+    environ = {**storage, "PYTHONPATH": f"{ROOT}:{hooks}"}
+    with RayCluster(tmp_path_factory.mktemp("ray"), "a", "b", cpus=1, environ=environ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips, two of which have the same name in different folders."""
-    folder = tmp_path_factory.mktemp("archive")
-    for number in range(11):
-        shutil.copy(clip((H264, B_FRAMES, NTSC)[number % 3]), folder / f"clip{number:02}.mp4")
-    (folder / "more").mkdir()
-    shutil.copy(clip(NTSC), folder / "more" / "clip00.mp4")
-    return folder
+    return make_archive(tmp_path_factory.mktemp("archive") / "in")
 
 
-def run(folder: Path, out: Path, *more: str, cluster: RayCluster | None = None) -> subprocess.Popen[str]:
-    line = [
-        sys.executable,
-        "-m",
-        "vision_infer",
-        "run",
-        str(folder),
-        "--recursive",
-        "--model",
-        "clock",
-        "--engine",
-        "null-cpu-none",
-    ]
-    line += ["--out", f"{out}/", "--formats", "jsonl", *more]
+def run(
+    source: Path | str, out: Path | str, *more: str, cluster: RayCluster | None = None, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "vision_infer", "run", str(source), "--recursive", "--model", "clock"]
+    line += ["--engine", "null-cpu-none", "--out", f"{out}/", "--formats", "jsonl,parquet", *more]
     line += [] if cluster is None else ["--cluster", cluster.address, "--insecure-cluster"]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env={**os.environ, **(environ or {})})
 
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+    """Return what a run has printed about its progress."""
     _, errors = process.communicate(timeout=2 * LIMIT_S)
     assert process.returncode == status, errors
     return errors
 
 
-def rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows by file, without the times that were measured."""
-    found = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        found[path.name] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for row in found[path.name]:
-            del row["latency_ms"]
-    return found
-
-
 def test_the_rows_are_those_of_one_machine(cluster: RayCluster, archive: Path, tmp_path: Path) -> None:
     ended(run(archive, tmp_path / "alone"))
-    text = ended(run(archive, tmp_path / "cluster", cluster=cluster))
-    alone = rows(tmp_path / "alone")
-    assert rows(tmp_path / "cluster") == alone
-    assert len(alone) == 12
-    frames = sum(map(len, alone.values()))
-    assert f"12/12 files, {frames} frames in " in text
-    assert "has outputs of clip00" in ended(run(archive, tmp_path / "cluster", cluster=cluster), 2)
-    (tmp_path / "cluster" / "clip03.jsonl").unlink()
-    assert "1/1 files" in ended(run(archive, tmp_path / "cluster", "--resume", cluster=cluster))
-    assert rows(tmp_path / "cluster") == alone
-    assert not [name for name in os.listdir(tmp_path / "cluster") if name.startswith(".")]
+    out, summary = tmp_path / "cluster", tmp_path / "summary.json"
+    text = ended(run(archive, out, "--summary", str(summary), cluster=cluster))
+    alone = row_bytes(tmp_path / "alone")
+    assert row_bytes(out) == alone
+    frames = sum(rows.count(b"\n") for rows in alone.values())
+    assert f"12/12 files, {frames} frames, " in text
+    account = json.loads(summary.read_text(encoding="utf-8"))
+    assert account["frames"] == frames
+    assert sum(account["files_by_node"].values()) == 12
+    assert "clip000.jsonl: exists already" in ended(run(archive, out, cluster=cluster), 5)
+    (out / "clip003.jsonl").unlink()
+    began = time.time()
+    assert "12/12 files" in ended(run(archive, out, "--resume", cluster=cluster))
+    assert [path.name for path in sorted(out.glob("clip*")) if path.stat().st_mtime >= began] == [
+        "clip003.jsonl",
+        "clip003.parquet",
+    ]
+    assert row_bytes(out) == alone
 
 
-def test_a_broken_file_costs_the_others_nothing(cluster: RayCluster, archive: Path, tmp_path: Path) -> None:
+def test_object_storage(cluster: RayCluster, archive: Path, tmp_path: Path, storage: dict[str, str]) -> None:
+    import fsspec
+
+    s3 = fsspec.filesystem("s3", skip_instance_cache=True)
+    s3.mkdir("films")
+    s3.put(f"{archive}/", "s3://films/in", recursive=True)
+    ended(run(archive, tmp_path / "alone"))
+    ended(run("s3://films/in/", "s3://films/out", cluster=cluster, environ=storage))
+    s3.invalidate_cache()
+    found = {path.rpartition("/")[2]: without_times(s3.cat_file(path)) for path in s3.glob("s3://films/out/*.jsonl")}
+    assert found == row_bytes(tmp_path / "alone")
+    text = ended(run("s3://films/in/", "s3://films/out", "--resume", cluster=cluster, environ=storage))
+    assert "12/12 files, 0 frames" in text
+
+
+def test_broken_files_cost_the_others_nothing(cluster: RayCluster, archive: Path, tmp_path: Path, hooks: Path) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(archive, folder)
     shutil.copy(changed(H264, "cut"), folder / "broken.mp4")
     (folder / "empty.mp4").write_bytes(b"")
-    text = ended(run(folder, tmp_path / "out", cluster=cluster), 1)
-    assert "14/14 files" in text
-    assert "error: empty: " in text
-    assert rows(tmp_path / "out").keys() >= {f"clip{number:02}.jsonl" for number in range(11)}
+    for number in range(2):  # the process that reads it is killed
+        shutil.copy(clip(H264), folder / f"poison{number}.mp4")
+    environ = {"PYTHONPATH": str(hooks)}
+    text = ended(run(folder, tmp_path / "out", "--hook", "poison:kill", cluster=cluster, environ=environ), 1)
+    assert "16/16 files" in text
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert sum("the process that read it ended" in line and "poison" in line for line in errors) == 2
+    assert sum("empty.mp4" in line for line in errors) == 1
+    ended(run(archive, tmp_path / "alone"))
+    found = row_bytes(tmp_path / "out")
+    assert {name: found[name] for name in row_bytes(tmp_path / "alone")} == row_bytes(tmp_path / "alone")
+
+
+def test_a_stopped_run_continues_with_what_is_missing(cluster: RayCluster, tmp_path: Path) -> None:
+    folder, out = tmp_path / "archive", tmp_path / "out"
+    make_archive(folder, 99)
+    process = run(folder, out, cluster=cluster)
+    wait_for(out, 10, process)
+    process.send_signal(signal.SIGTERM)
+    ended(process, 128 + signal.SIGTERM)
+    assert len(list(out.glob("*.parquet"))) < 100
+    ended(run(folder, out, "--resume", cluster=cluster))
+    ended(run(folder, tmp_path / "alone"))
+    assert row_bytes(out) == row_bytes(tmp_path / "alone")
 
 
 def test_the_files_of_a_lost_node_are_read_by_another(cluster: RayCluster, tmp_path: Path) -> None:
@@ -106,13 +149,22 @@ def test_the_files_of_a_lost_node_are_read_by_another(cluster: RayCluster, tmp_p
     for number in range(200):
         shutil.copy(clip(B_FRAMES), folder / f"clip{number:03}.mp4")
     process = run(folder, tmp_path / "out", cluster=cluster)
+    wait_for(tmp_path / "out", 20, process)
+    cluster.remove("b")
+    text = ended(process)
+    assert "200/200 files, 8000 frames, " in text
+    assert ", 2 nodes" in text
+    found = row_bytes(tmp_path / "out")
+    assert len(found) == 200
+    for rows in found.values():
+        assert [json.loads(row)["frame"] for row in rows.splitlines()] == list(range(40)), "every frame once"
+    assert not [name for name in os.listdir(tmp_path / "out") if name.endswith(".failed")]
+
+
+def wait_for(out: Path, files: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a run has written some files."""
     deadline = time.monotonic() + LIMIT_S
-    while len(list((tmp_path / "out").glob("*.jsonl"))) < 20:
+    while len(list(out.glob("*.parquet"))) < files:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    cluster.remove("b")
-    assert "200/200 files, 8000 frames in " in ended(process)
-    found = rows(tmp_path / "out")
-    assert len(found) == 200
-    assert all([row["frame"] for row in one] == list(range(40)) for one in found.values()), "every frame once"

@@ -74,6 +74,7 @@ def test_resume_reads_what_is_missing_or_has_changed(archive: Path, tmp_path: Pa
         read(settings(folder, out))
     before = row_bytes(out)
     (out / "clip001.parquet").unlink()
+    (out / ".clip001.parquet.lost-node-17.partial").write_bytes(b"PAR1")
     shutil.copy(clip(NTSC), folder / "clip003.mp4")
     os.utime(folder / "clip003.mp4", ns=(1, 1))
     shutil.copy(clip(H264), folder / "clip000.mkv")  # sorted before clip000.mp4: names are not given to other files
@@ -85,6 +86,7 @@ def test_resume_reads_what_is_missing_or_has_changed(archive: Path, tmp_path: Pa
     assert after.keys() == before.keys() | {"clip000-3.jsonl"}
     assert {name for name in before if after[name] != before[name]} <= {"clip003.jsonl"}
     assert plan_archive(again).todo == ()
+    assert not list(out.glob(".*.partial"))
     with pytest.raises(UsageError, match="options differ from the earlier run: --every"):
         plan_archive(settings(folder, out, resume=True, every=2))
 

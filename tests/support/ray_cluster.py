@@ -52,9 +52,9 @@ class RayCluster:
     def __enter__(self) -> Self:
         environ = {
             **os.environ,
-            **self._environ,
             "VISION_INFER_HOME": str(self._folder / "home"),
             "PYTHONPATH": str(ROOT),
+            **self._environ,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }

@@ -20,6 +20,8 @@ from vision_infer.stream.redact import printable, redact
 
 _STORAGE_ERRORS = (OSError, ValueError, ImportError)
 """What fsspec raises: no access, an unknown protocol, the missing package of a protocol."""
+PARTIAL = ".partial"
+"""The end of the name of a file that is not complete, on a file system. A lost node leaves such files."""
 Value = TypeVar("Value")
 
 
@@ -248,7 +250,7 @@ class OutputFolder:
                 return
             folder = Path(self._root)
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{path.name}.{os.uname().nodename}-{os.getpid()}.partial"
+            partial = folder / f".{path.name}.{os.uname().nodename}-{os.getpid()}{PARTIAL}"
             shutil.copyfile(path, partial)
             partial.replace(folder / path.name)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder, find_files
+from vision_infer.cluster.archive_files import PARTIAL, ArchiveFile, OutputFolder, find_files
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import OutputError, StreamError, UsageError
 from vision_infer.pipeline.runs.outputs import plan_outputs
@@ -75,9 +75,10 @@ def plan_archive(settings: RunSettings) -> ArchivePlan:
         earlier = {}
     finished = {file.name for file in files if _is_finished(file, earlier, outputs[file.name], present)}
     todo = [file for file in files if file.name not in finished]
-    # Nothing old is left for a file that is read, whenever this run is interrupted; the marks of broken files go last.
+    # Nothing old is left for a file that is read, whenever this run is interrupted. The marks of broken files go after outputs.
     folder.remove(present.intersection(name for file in todo for name in outputs[file.name]))
     folder.remove(present.intersection(failed_mark(file.name) for file in todo))
+    folder.remove(name for name in present if name.startswith(".") and name.endswith(PARTIAL))
     state = {"settings": depends, "files": earlier | {file.name: file.identity for file in files}}
     folder.write(STATE, json.dumps(state).encode())
     return ArchivePlan(
