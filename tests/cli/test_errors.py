@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -213,3 +214,9 @@ main()
 def test_ctrl_c_during_start_up_shows_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_a_cluster_needs_ray(in_process: Command, tmp_path: Path) -> None:
+    done = in_process("run", "film.mp4", "--cluster", "auto", "--out", f"{tmp_path}/")
+    one_line(done, 2, "run --cluster needs the package ray", "pip install '.[ray]'")

@@ -24,17 +24,24 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 HOOK = """
-import os, signal
+import os, pathlib, signal, time
+folder = pathlib.Path(__file__).parent
 def kill(result):
     if result.stream.startswith("poison") and result.frame == 5:
         os.kill(os.getpid(), signal.SIGKILL)
+    return result
+def wait(result):
+    (folder / f"reader-{os.getpid()}").touch()
+    end = time.monotonic() + 60
+    while not (folder / "go").exists() and time.monotonic() < end:
+        time.sleep(0.02)
     return result
 """
 
 
 @pytest.fixture(scope="module")
 def hooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a hook that ends the process at a frame of some files, as a decoder with a bug does."""
+    """A folder with hooks: one ends the process at a frame of some files, as a decoder with a bug does; one waits for a file."""
     folder = tmp_path_factory.mktemp("hooks")
     (folder / "poison.py").write_text(HOOK, encoding="utf-8")
     return folder
@@ -130,6 +137,20 @@ def test_broken_files_cost_the_others_nothing(cluster: RayCluster, archive: Path
     assert {name: found[name] for name in row_bytes(tmp_path / "alone")} == row_bytes(tmp_path / "alone")
 
 
+def test_a_node_that_joins_reads_too(cluster: RayCluster, tmp_path: Path, hooks: Path) -> None:
+    make_archive(tmp_path / "in", 29)
+    environ = {"PYTHONPATH": str(hooks)}
+    process = run(tmp_path / "in", tmp_path / "out", "--hook", "poison:wait", cluster=cluster, environ=environ)
+    wait_for(hooks, 2, process, "reader-*")
+    cluster.add("c")
+    wait_for(hooks, 3, process, "reader-*")
+    (hooks / "go").touch()
+    text = ended(process)
+    assert "30/30 files" in text
+    assert ", 3 nodes" in text
+    cluster.remove("c")
+
+
 def test_a_stopped_run_continues_with_what_is_missing(cluster: RayCluster, tmp_path: Path) -> None:
     folder, out = tmp_path / "archive", tmp_path / "out"
     make_archive(folder, 99)
@@ -161,10 +182,10 @@ def test_the_files_of_a_lost_node_are_read_by_another(cluster: RayCluster, tmp_p
     assert not [name for name in os.listdir(tmp_path / "out") if name.endswith(".failed")]
 
 
-def wait_for(out: Path, files: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has written some files."""
+def wait_for(folder: Path, count: int, process: subprocess.Popen[str], pattern: str = "*.parquet") -> None:
+    """Wait until a folder has a number of files."""
     deadline = time.monotonic() + LIMIT_S
-    while len(list(out.glob("*.parquet"))) < files:
+    while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -23,6 +23,7 @@ def test_the_files_of_a_lost_process_are_read_alone_at_the_end() -> None:
     work = ArchiveWork(files("a", "bad", "c"))
     assert [taken(work), taken(work, "a")] == ["a", "bad"]
     assert work.lose(["a", "bad"], node_lost=False) == []
+    assert work.waiting == 3
     assert taken(work) == "c"
     assert taken(work, "c") is None, "a suspect shares its reader with no other file"
     work.finish("c")
@@ -53,7 +54,10 @@ def test_a_file_that_ends_nodes_fails_after_some() -> None:
 
 
 @given(
-    st.integers(1, 40), st.integers(1, 6), st.sets(st.integers(0, 39), max_size=3), st.lists(st.booleans(), min_size=8, max_size=8)
+    st.integers(1, 40),
+    st.integers(1, 6),
+    st.sets(st.integers(0, 39), max_size=3),
+    st.lists(st.booleans(), min_size=8, max_size=8),
 )
 def test_only_the_files_that_end_their_process_fail(count: int, at_once: int, bad: set[int], lost_nodes: list[bool]) -> None:
     names = [str(number) for number in range(count)]
@@ -82,7 +86,7 @@ def test_only_the_files_that_end_their_process_fail(count: int, at_once: int, ba
 def test_the_remaining_time_counts_bytes_also_of_open_files() -> None:
     todo = [ArchiveFile("a", "s3://b/a.mp4", 100), ArchiveFile("b", "s3://b/b.mp4", 300), ArchiveFile("c", "s3://b/c.mp4", 400)]
     progress = ArchiveProgress(todo, finished=files("earlier"))
-    assert progress.seconds_left is None
+    assert ArchiveProgress(todo).seconds_left is None
     progress.seconds = 10.0
     progress.add(todo[0], "n1", unread("a", "s3://b/a.mp4", "ended") | {"frames": 50}, 0)
     assert progress.seconds_left == 70.0

@@ -1,8 +1,8 @@
 """``run --cluster``: an archive of video files on the nodes of a Ray cluster, with one reader for each node or GPU.
 
-Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data, which also has pools of actors, is not
-used: it repeats the work of a lost actor without end, so that one file that ends its process blocks the whole archive, and it
-reports nothing about a file before the block of the file is complete.
+Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data also has pools of actors, but it repeats
+the work of a lost actor without end by default, so that one file that ends its process blocks the archive. With a limit of
+repetitions, files that were open next to it can fail too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vision_infer.cluster.archive_files import ArchiveFile
@@ -31,7 +31,8 @@ LOOK_S = 2.0
 CLOSE_S = 10.0
 """The time in which the readers must close at the end, seconds."""
 MAX_LOST_READERS = 3
-"""The number of readers of a node that may be lost before they are ready; then the run ends."""
+"""The run ends when this number of a node's readers is lost before they are ready, or of all readers by a failure of the engine
+while no file is done."""
 
 
 def run_archive(settings: RunSettings, stopping: threading.Event, show: Callable[[ArchiveProgress], None]) -> ArchiveProgress:
@@ -63,7 +64,7 @@ def run_archive(settings: RunSettings, stopping: threading.Event, show: Callable
     return progress
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Reader:
     """A reader, and what it was asked."""
 
@@ -87,6 +88,7 @@ class _Readers:
         self._progress = progress
         self._readers: list[_Reader] = []
         self._lost_early: dict[str, int] = {}
+        self._engine_losses = 0
         self._looked_s = float("-inf")
         self._ready_s: float | None = None
 
@@ -162,14 +164,14 @@ class _Readers:
     def _note(self, reader: _Reader, reference: Any) -> None:
         try:
             answer = ray.get(reference)
-        except (RayActorError, ActorUnschedulableError):
-            self._lose(reader, "the process that read it ended without an error message")
-            return
         except RayTaskError as error:
             if reference not in reader.files:
                 raise
             file = reader.files.pop(reference)
             self._progress.lost(self.work.finish(file.name), reader.node, f"internal error: {error.cause!r}")
+            return
+        except RayError:  # the process ended, or the node is lost
+            self._lose(reader, "the process that read it ended without an error message")
             return
         if isinstance(answer, Opened):
             reader.opening = None
@@ -182,8 +184,12 @@ class _Readers:
             self._ready_s = self._ready_s or time.monotonic()
         elif isinstance(answer, FileOutcome):
             if answer.lost:
+                self._engine_losses += 1
+                if self._engine_losses >= MAX_LOST_READERS:
+                    raise EngineError(f"node {reader.node}: {answer.lost}")
                 self._lose(reader, answer.lost)
                 return
+            self._engine_losses = 0
             file = reader.files.pop(reference)
             self.work.finish(file.name)
             self._progress.add(file, reader.node, answer.source, answer.exit_status)

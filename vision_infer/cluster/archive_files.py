@@ -1,4 +1,4 @@
-"""The files of an archive, and the folder of its outputs: on a file system that all nodes share, or in object storage (fsspec)."""
+"""The files of an archive and the folder of its outputs: on a file system that all nodes share, or in object storage (fsspec)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class ArchiveWork:
 
     A file may end the process that reads it, for example if it takes too much memory. All files that the process had open are
     then suspects. They are read at the end, each alone in its reader: the file that ends its reader again has failed, and the
-    others are complete. The files of a lost node are no suspects.
+    others are complete. The files of a lost node are not suspects.
 
     Args:
         files: The files to read.

@@ -167,11 +167,9 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         UsageError: Names the options that differ.
     """
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-        hint = "Give the same options, or --overwrite instead of --resume to start again."
-        raise UsageError(f"--resume: these options differ from the earlier run: {options}", hint)
+    if changed := sorted(f"--{name.replace('_', '-')}" for name in {*before, *now} if before.get(name) != now.get(name)):
+        what = f"--resume: these options differ from the earlier run: {', '.join(changed)}"
+        raise UsageError(what, "Give the same options, or --overwrite instead of --resume to start again.")
 
 
 def identity(source: SourceSpec) -> Identity:
