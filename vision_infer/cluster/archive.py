@@ -1,6 +1,6 @@
 """``run --cluster``: an archive of video files on the nodes of a Ray cluster, with one reader for each node or GPU.
 
-Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data also has pools of actors, but it repeats
+Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data also has pools of actors, but repeats
 the work of a lost actor without end by default, so that one file that ends its process blocks the archive. With a limit of
 repetitions, files that were open next to it can fail too.
 """
