@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -216,7 +215,7 @@ def test_ctrl_c_during_start_up_shows_no_traceback() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
-def test_a_cluster_needs_ray(in_process: Command, tmp_path: Path) -> None:
+def test_a_cluster_needs_ray(in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.core.packages.find_spec", lambda module: None if module == "ray" else module)
     done = in_process("run", "film.mp4", "--cluster", "auto", "--out", f"{tmp_path}/")
     one_line(done, 2, "run --cluster needs the package ray", "pip install '.[ray]'")

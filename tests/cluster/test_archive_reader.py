@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.support.archive import make_archive, row_bytes, tables, without_times
@@ -21,8 +22,6 @@ from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.stream.find import NotFoundError, find_sources
-
-fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture(scope="module")
