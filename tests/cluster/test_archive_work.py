@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_infer.cluster.archive_files import ArchiveFile
 from vision_infer.cluster.archive_work import MAX_LOSSES, ArchiveProgress, ArchiveWork
 from vision_infer.pipeline.runs.summary import unread
+from vision_infer.stream.find import NotFoundError
 
 
 def files(*names: str) -> list[ArchiveFile]:
@@ -85,15 +87,18 @@ def test_only_the_files_that_end_their_process_fail(count: int, at_once: int, ba
 
 def test_the_remaining_time_counts_bytes_also_of_open_files() -> None:
     todo = [ArchiveFile("a", "s3://b/a.mp4", 100), ArchiveFile("b", "s3://b/b.mp4", 300), ArchiveFile("c", "s3://b/c.mp4", 400)]
-    progress = ArchiveProgress(todo, finished=files("earlier"))
+    progress = ArchiveProgress(todo, files("earlier"), [NotFoundError("s3://b/none/", "no video file was found")])
+    progress.failed = 0  # the argument, which is none of the files
     assert ArchiveProgress(todo).seconds_left is None
     progress.seconds = 10.0
     progress.add(todo[0], "n1", unread("a", "s3://b/a.mp4", "ended") | {"frames": 50}, 0)
     assert progress.seconds_left == 70.0
     progress.partly({"b": 1 / 3, "unknown": 1.0})
-    assert progress.seconds_left == 30.0
+    assert progress.seconds_left == pytest.approx(30.0)
     assert progress.line() == "2/4 files, 50 frames, 5.0 fps, 1 node, 00:00:30 left"
     progress.lost(todo[1], "n2", "the process ended")
     assert progress.line() == "3/4 files, 50 frames, 5.0 fps, 2 nodes, 1 failed, 00:00:10 left"
+    progress.partly({"b": 0.9})  # an answer that was late
+    assert progress.line().endswith(" 00:00:10 left")
     assert progress.exit_status == 1
     assert progress.to_dict()["files_by_node"] == {"n1": 1, "n2": 1}

@@ -98,8 +98,9 @@ class ArchiveProgress:
 
     def __init__(self, todo: Iterable[ArchiveFile], finished: Iterable[ArchiveFile] = (), not_found: Iterable[Any] = ()) -> None:
         self.sources = [unread(file.name, redact(file.url), FINISHED_EARLIER) for file in finished]
-        self._weights = {file.name: max(1, file.size) for file in todo}
-        self.files = len(self._weights) + len(self.sources)
+        self._left = {file.name: max(1, file.size) for file in todo}
+        self._total = sum(self._left.values())
+        self.files = len(self._left) + len(self.sources)
         """The number of files, also those that were finished earlier."""
         self.interrupted = False
         self.seconds = 0.0
@@ -109,7 +110,6 @@ class ArchiveProgress:
         self.nodes: dict[str, int] = {}
         """The number of files that each node has read."""
         self.exit_status = 0
-        self._done_weight = 0
         self._partly: dict[str, float] = {}
         for error in not_found:
             self.sources.append(unread(error.source, error.source, "failed") | {"error": str(error)})
@@ -119,7 +119,7 @@ class ArchiveProgress:
         """Note what became of a file."""
         self.sources.append(dict(source))
         self._partly.pop(file.name, None)
-        self._done_weight += self._weights[file.name]
+        self._left.pop(file.name)
         self.frames += source["frames"]
         self.nodes[node] = self.nodes.get(node, 0) + 1
         if source["error"]:
@@ -132,19 +132,19 @@ class ArchiveProgress:
 
     def partly(self, fractions: Mapping[str, float]) -> None:
         """Note how much of the open files of a reader is read, 0–1."""
-        self._partly.update((name, fraction) for name, fraction in fractions.items() if name in self._weights)
+        self._partly.update((name, fraction) for name, fraction in fractions.items() if name in self._left)
 
     @property
     def done(self) -> int:
         """The number of files that are done."""
-        return len(self.sources)
+        return self.files - len(self._left)
 
     @property
     def seconds_left(self) -> float | None:
         """The remaining time by the bytes that were read so far, seconds; None if it is unknown."""
-        total = sum(self._weights.values())
-        read = self._done_weight + sum(self._weights[name] * fraction for name, fraction in self._partly.items())
-        return self.seconds / read * (total - read) if read and self.seconds else None
+        left = sum(size * (1 - self._partly.get(name, 0.0)) for name, size in self._left.items())
+        read = self._total - left
+        return self.seconds / read * left if read and self.seconds else None
 
     def line(self) -> str:
         """Return ``17/50 files, 1200 frames, 93.1 fps, 2 nodes, 1 failed, 00:01:30 left``."""
