@@ -7,17 +7,20 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from tests.support.archive import make_archive, row_bytes, tables, without_times
-from tests.support.media import H264, NTSC, changed, clip
+from tests.support.media import B_FRAMES, H264, NTSC, changed, clip
 from tests.support.s3_server import s3_server
 from vision_infer.cluster.archive_files import OutputFolder, find_files
 from vision_infer.cluster.archive_plan import STATE, ArchivePlan, plan_archive
 from vision_infer.cluster.archive_reader import ArchiveReader, FileOutcome
+from vision_infer.cluster.archive_segments import SEGMENT_S, output_of
+from vision_infer.cluster.archive_work import ArchiveWork
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.runs.offline import run
@@ -41,14 +44,26 @@ def settings(source: Path | str, out: Path | str, **more: object) -> RunSettings
     return run_settings(sources=(str(source),), out=(f"{out}/",), **values)
 
 
-def read(of: RunSettings) -> tuple[ArchivePlan, list[FileOutcome]]:
-    """Plan a run, and read its files with one reader, several at the same time."""
+def read(of: RunSettings, segment_s: float = SEGMENT_S) -> tuple[ArchivePlan, list[FileOutcome]]:
+    """Plan a run, and read its files with one reader, several at the same time; return the outcomes in the order of the work."""
     plan = plan_archive(of)
-    reader = ArchiveReader(of, plan.shapes, plan.out)
+    reader = ArchiveReader(of, plan.shapes, plan.out, segment_s)
     opened = reader.open()
     assert opened.error is None
+    work, outcomes = ArchiveWork(plan.todo), []
     with ThreadPoolExecutor(opened.files_at_once) as threads:
-        outcomes = list(threads.map(reader.read, plan.todo))
+        while not work.done:
+            files = []
+            while len(files) < opened.files_at_once and (file := work.take([file.key for file in files])) is not None:
+                files.append(file)
+            for file, outcome in zip(files, threads.map(reader.read, files), strict=True):
+                outcomes.append(outcome)
+                if outcome.segments:
+                    work.split(file.key, outcome.segments, plan.read_segments(file, outcome.segments))
+                elif file.part is None:
+                    work.finish(file.key)
+                else:
+                    work.finish_part(file.key, outcome.read_whole)
     reader.close()
     return plan, outcomes
 
@@ -120,6 +135,56 @@ def test_a_broken_file_keeps_its_rows_and_is_tried_again(tmp_path: Path) -> None
     assert {file.name for file in plan_archive(settings(folder, tmp_path / "out", resume=True)).todo} == failed.keys()
 
 
+def test_long_files_are_read_in_segments(tmp_path: Path) -> None:
+    folder, formats = tmp_path / "in", ("jsonl", "csv", "txt", "parquet")
+    folder.mkdir()
+    shutil.copy(clip(B_FRAMES), folder / "long.mp4")
+    shutil.copy(changed(NTSC, "holes"), folder / "holes.mp4")
+    options = {"formats": formats, "every": 3}
+    run(settings(folder, tmp_path / "alone", **options), threading.Event())
+    plan, outcomes = read(settings(folder, tmp_path / "out", **options), 0.4)
+    segments = next(outcome.segments for outcome in outcomes if outcome.source["name"] == "long" and outcome.segments)
+    assert [segment.first for segment in segments] == [0, 12, 24]
+    alone = row_bytes(tmp_path / "alone")
+    assert alone["long.jsonl"].count(b"\n") == 14
+    assert row_bytes(tmp_path / "out") == alone
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([STATE, *os.listdir(tmp_path / "alone")]), "no part is left"
+    for suffix in ("csv", "txt"):
+        assert (tmp_path / "out" / f"long.{suffix}").read_bytes() == (tmp_path / "alone" / f"long.{suffix}").read_bytes()
+    assert tables(tmp_path / "out") == tables(tmp_path / "alone")
+
+
+def test_resume_uses_the_segments_that_are_read(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(clip(B_FRAMES), folder / "long.mp4")
+    run(settings(folder, tmp_path / "alone"), threading.Event())
+    plan = plan_archive(settings(folder, out))
+    reader = ArchiveReader(settings(folder, out), plan.shapes, plan.out, 0.4)
+    assert reader.open().error is None
+    segments = reader.read(plan.todo[0]).segments
+    reader.read(replace(plan.todo[0], segments=segments, part=1))
+    reader.close()
+    parts = {name for name in os.listdir(out) if output_of(name)}
+    assert parts == {".long.jsonl.12-24.part", ".long.parquet.12-24.part"}
+    plan, outcomes = read(settings(folder, out, resume=True), 0.4)
+    assert plan.parts == parts
+    assert sum(outcome.source["frames"] for outcome in outcomes) == 28
+    assert row_bytes(out) == row_bytes(tmp_path / "alone")
+    (out / ".long.jsonl.12-24.part").write_bytes(b"of an older file")
+    os.utime(folder / "long.mp4", ns=(1, 1))
+    assert plan_archive(settings(folder, out, resume=True)).parts == frozenset()
+    assert not [name for name in os.listdir(out) if output_of(name)]
+
+
+@pytest.mark.parametrize("option", [{"track": True}, {"fps": 5.0}, {"gate": "motion"}, {"start": 0.1}, {"formats": ("json",)}])
+def test_what_depends_on_earlier_frames_is_not_split(tmp_path: Path, option: dict[str, object]) -> None:
+    shutil.copy(clip(B_FRAMES), tmp_path / "long.mp4")
+    _, outcomes = read(settings(tmp_path / "long.mp4", tmp_path / "out", **option), 0.4)
+    assert [outcome.segments for outcome in outcomes] == [()]
+    assert outcomes[0].source["error"] is None
+
+
 def test_names_and_order_are_those_of_one_machine(archive: Path) -> None:
     found = find_files((str(archive), str(archive / "clip*.mp4")), True, {})
     alone = find_sources((str(archive), str(archive / "clip*.mp4")), True)
@@ -152,6 +217,14 @@ def test_sources_and_outputs_in_object_storage(archive: Path, tmp_path: Path, bu
     s3.put_file(str(clip(H264)), f"{bucket}/in/clip001.mp4")
     plan, outcomes = read(again)
     assert [file.name for file in plan.todo] == ["clip001", "clip002"]
+    s3.put_file(str(clip(B_FRAMES)), f"{bucket}/long/film.mp4")
+    run(settings(clip(B_FRAMES), tmp_path / "film"), threading.Event())
+    read(settings(f"{bucket}/long/", f"{bucket}/long-out"), 0.4)
+    s3.invalidate_cache()
+    assert {path.rpartition("/")[2] for path in s3.ls(f"{bucket}/long-out")} == {STATE, "film.jsonl", "film.parquet"}
+    (rows,) = row_bytes(tmp_path / "film").values()
+    name = clip(B_FRAMES).stem.encode()
+    assert without_times(s3.cat_file(f"{bucket}/long-out/film.jsonl")) == rows.replace(name, b"film")
     missing = settings(f"{bucket}/none/", f"{bucket}/out", resume=True)
     with pytest.raises(NotFoundError, match="no video file was found"):
         plan_archive(missing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,10 @@ from hypothesis import strategies as st
 from vision_infer.cluster.archive_files import ArchiveFile
 from vision_infer.cluster.archive_work import MAX_LOSSES, ArchiveProgress, ArchiveWork
 from vision_infer.pipeline.runs.summary import unread
+from vision_infer.stream.files.segments import Segment
 from vision_infer.stream.find import NotFoundError
+
+SEGMENTS = tuple(Segment(10 * number, 10, float(number), float(number + 1)) for number in range(3))
 
 
 def files(*names: str) -> list[ArchiveFile]:
@@ -18,7 +23,7 @@ def files(*names: str) -> list[ArchiveFile]:
 
 def taken(work: ArchiveWork, *opened: str) -> str | None:
     file = work.take(opened)
-    return None if file is None else file.name
+    return None if file is None else file.key
 
 
 def test_the_files_of_a_lost_process_are_read_alone_at_the_end() -> None:
@@ -52,6 +57,53 @@ def test_a_file_that_ends_nodes_fails_after_some() -> None:
         assert work.lose(["a"], node_lost=True) == []
     assert taken(work) == "a"
     assert [file.name for file in work.lose(["a"], node_lost=True)] == ["a"]
+    assert work.done
+
+
+def test_the_segments_of_a_long_file_are_next_and_are_joined() -> None:
+    work = ArchiveWork(files("long", "b"))
+    assert taken(work) == "long"
+    work.split("long", SEGMENTS, {1})
+    assert [taken(work), taken(work), taken(work)] == ["long/0", "long/2", "b"]
+    assert work.finish_part("long/2", False)
+    assert taken(work) is None, "the segments are not all read"
+    assert work.lose(["long/0"], node_lost=True) == []
+    assert taken(work) == "long/0"
+    assert work.finish_part("long/0", False)
+    whole = work.take(())
+    assert whole is not None
+    assert (whole.key, whole.part, whole.segments, whole.whole) == ("long", None, SEGMENTS, False)
+    work.finish("long")
+    assert not work.done
+    work.finish("b")
+    assert work.done
+
+
+def test_a_segment_that_is_not_as_expected_makes_its_file_whole() -> None:
+    work = ArchiveWork(files("long"))
+    taken(work)
+    work.split("long", SEGMENTS, set())
+    assert [taken(work), taken(work)] == ["long/0", "long/1"]
+    assert not work.finish_part("long/1", True)
+    assert taken(work) is None, "one segment is still read, the last one is not needed"
+    assert not work.finish_part("long/0", False)
+    whole = work.take(())
+    assert whole is not None
+    assert (whole.key, whole.part, whole.whole) == ("long", None, True)
+
+
+def test_a_segment_that_ends_its_reader_fails_the_file_once() -> None:
+    work = ArchiveWork(files("long", "b"))
+    taken(work)
+    work.split("long", SEGMENTS, set())
+    assert [taken(work), taken(work)] == ["long/0", "long/1"]
+    assert work.lose(["long/0", "long/1"], node_lost=False) == []
+    assert [taken(work), taken(work)] == ["long/2", "b"]
+    work.finish("b")
+    assert work.finish_part("long/2", False)
+    assert [taken(work), taken(work)] == ["long/0", "long/1"]
+    assert [file.key for file in work.lose(["long/0"], node_lost=False)] == ["long"]
+    assert work.lose(["long/1"], node_lost=False) == []
     assert work.done
 
 
@@ -102,3 +154,31 @@ def test_the_remaining_time_counts_bytes_also_of_open_files() -> None:
     assert progress.line().endswith(" 00:00:10 left")
     assert progress.exit_status == 1
     assert progress.to_dict()["files_by_node"] == {"n1": 1, "n2": 1}
+
+
+def test_the_progress_of_a_file_in_segments() -> None:
+    long, other = files("long", "b")
+    progress = ArchiveProgress([replace(long, size=300), other])
+    progress.seconds = 10.0
+    read = unread("long", long.url, "ended") | {"frames": 10, "decoded": 10, "detections": 3, "warnings": ["is interlaced"]}
+    progress.split(long, {0, 2}, 3)
+    assert progress.seconds_left == pytest.approx(30.0), "a segment was read by an earlier run"
+    progress.add_part(replace(long, part=0), "n1", read)
+    progress.partly({"long/2": 0.5})
+    assert progress.line() == "0/2 files, 10 frames, 1.0 fps, 1 node, 00:00:06 left"
+    progress.add_part(replace(long, part=2), "n2", read)
+    progress.add(long, "n1", unread("long", long.url, "ended"), 0)
+    assert progress.line() == "1/2 files, 20 frames, 2.0 fps, 2 nodes, 00:00:03 left"
+    assert (progress.sources[0]["detections"], progress.sources[0]["warnings"]) == (6, ["is interlaced"])
+
+
+def test_what_was_read_of_a_file_that_must_be_whole_does_not_count() -> None:
+    (long,) = files("long")
+    progress = ArchiveProgress([long])
+    progress.seconds = 10.0
+    progress.split(long, {0, 1, 2}, 3)
+    progress.add_part(replace(long, part=0), "n1", unread("long", long.url, "ended") | {"frames": 10})
+    progress.read_whole(long)
+    assert (progress.frames, progress.seconds_left) == (0, None)
+    progress.add(long, "n1", unread("long", long.url, "ended") | {"frames": 30}, 0)
+    assert (progress.frames, progress.done) == (30, 1)

@@ -83,6 +83,7 @@ class _Reader:
 class _Readers:
     def __init__(self, settings: RunSettings, plan: ArchivePlan, progress: ArchiveProgress) -> None:
         self.work = ArchiveWork(plan.todo)
+        self._plan = plan
         self._arguments = (settings, plan.shapes, plan.out)
         self._on_gpus = settings.device != "cpu"
         self._progress = progress
@@ -114,8 +115,8 @@ class _Readers:
         while given:
             given = False
             for reader in sorted(self._readers, key=lambda reader: len(reader.files)):
-                names = [file.name for file in reader.files.values()]
-                file = self.work.take(names) if len(names) < reader.files_at_once else None
+                keys = [file.key for file in reader.files.values()]
+                file = self.work.take(keys) if len(keys) < reader.files_at_once else None
                 if file is not None:
                     reader.files[reader.actor.read.remote(file)] = file
                     given = True
@@ -167,8 +168,9 @@ class _Readers:
         except RayTaskError as error:
             if reference not in reader.files:
                 raise
-            file = reader.files.pop(reference)
-            self._progress.lost(self.work.finish(file.name), reader.node, f"internal error: {error.cause!r}")
+            failed = self.work.fail(reader.files.pop(reference).key)
+            if failed is not None:
+                self._progress.lost(failed, reader.node, f"internal error: {error.cause!r}")
             return
         except RayError:  # the process ended, or the node is lost
             self._lose(reader, "the process that read it ended without an error message")
@@ -190,19 +192,30 @@ class _Readers:
                 self._lose(reader, answer.lost)
                 return
             self._engine_losses = 0
-            file = reader.files.pop(reference)
-            self.work.finish(file.name)
-            self._progress.add(file, reader.node, answer.source, answer.exit_status)
+            self._note_file(reader.files.pop(reference), reader.node, answer)
         else:
             reader.fractions = None
             self._progress.partly(answer)
+
+    def _note_file(self, file: ArchiveFile, node: str, outcome: FileOutcome) -> None:
+        if outcome.segments:
+            read = self._plan.read_segments(file, outcome.segments)
+            self.work.split(file.key, outcome.segments, read)
+            self._progress.split(file, set(range(len(outcome.segments))) - read, len(outcome.segments))
+        elif file.part is None:
+            self.work.finish(file.key)
+            self._progress.add(file, node, outcome.source, outcome.exit_status)
+        elif self.work.finish_part(file.key, outcome.read_whole):
+            self._progress.add_part(file, node, outcome.source)
+        elif outcome.read_whole:
+            self._progress.read_whole(file)
 
     def _lose(self, reader: _Reader, why: str) -> None:
         self._readers.remove(reader)
         ray.kill(reader.actor)
         node_lost = reader.node_id not in alive_nodes()
-        names = [file.name for file in reader.files.values()]
-        for file in self.work.lose(names, node_lost):
+        keys = [file.key for file in reader.files.values()]
+        for file in self.work.lose(keys, node_lost):
             self._progress.lost(file, reader.node, why)
         if not reader.files_at_once and not node_lost:
             lost = self._lost_early[reader.node_id] = self._lost_early.get(reader.node_id, 0) + 1

@@ -15,6 +15,7 @@ import fsspec
 
 from vision_infer.config.stream_url import is_camera
 from vision_infer.core.errors import OutputError, StreamError, UsageError
+from vision_infer.stream.files.segments import Segment
 from vision_infer.stream.find import VIDEO_SUFFIXES, NotFoundError, find_sources, unique_name
 from vision_infer.stream.redact import printable, redact
 
@@ -37,6 +38,17 @@ class ArchiveFile:
     """Its size, bytes; 0 if unknown."""
     version: str = ""
     """What changes with its content: the modification time, or the ETag of an object; empty if unknown."""
+    segments: tuple[Segment, ...] = ()
+    """The segments in which a long file is read; they are known once a reader has looked at it."""
+    part: int | None = None
+    """The number of the segment to read. None: the whole file; or if it has segments, their outputs have to be joined."""
+    whole: bool = False
+    """Whether it must be read as a whole, although it has segments: one of them was not as expected."""
+
+    @property
+    def key(self) -> str:
+        """The name of this piece of work, unique in the archive."""
+        return self.name if self.part is None else f"{self.name}/{self.part}"
 
     @property
     def identity(self) -> list[Any]:
@@ -98,7 +110,7 @@ def _joined(sources: Sequence[str]) -> Iterator[str | list[str]]:
     """Yield each URL of fsspec, and the sources of this machine between them as one list, so that their names are unique."""
     local: list[str] = []
     for source in sources:
-        if not _is_stored(source):
+        if not is_stored(source):
             local.append(source)
             continue
         if local:
@@ -109,7 +121,8 @@ def _joined(sources: Sequence[str]) -> Iterator[str | list[str]]:
         yield local
 
 
-def _is_stored(source: str) -> bool:
+def is_stored(source: str) -> bool:
+    """Return whether a source is a URL of fsspec: not of a camera, and not one that FFmpeg opens."""
     scheme, found, _ = source.partition("://")
     return bool(found) and scheme not in ("http", "https") and not is_camera(source) and not os.path.lexists(source)
 
@@ -175,7 +188,7 @@ def fetch(file: ArchiveFile, folder: Path) -> str:
     Raises:
         StreamError: It cannot be copied.
     """
-    if not _is_stored(file.url):
+    if not is_stored(file.url):
         return file.url
     local = folder / f"source{PurePosixPath(file.url).suffix}"
     try:
@@ -225,6 +238,14 @@ class OutputFolder:
             OutputError: It cannot be read.
         """
         return self._do(lambda: bytes(self._system.cat_file(f"{self._root}/{name}")), f"{name} cannot be read")
+
+    def load(self, name: str, path: Path) -> None:
+        """Copy a file to this machine.
+
+        Raises:
+            OutputError: It cannot be read.
+        """
+        self._do(lambda: self._system.get_file(f"{self._root}/{name}", str(path)), f"{name} cannot be read")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.cluster.archive_files import PARTIAL, ArchiveFile, OutputFolder, find_files
+from vision_infer.cluster.archive_segments import output_of, part_name
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import OutputError, StreamError, UsageError
 from vision_infer.pipeline.runs.outputs import plan_outputs
@@ -24,6 +25,7 @@ from vision_infer.pipeline.runs.resume import check_same_settings, results_depen
 from vision_infer.pipeline.runs.run_factories import Shapes, output_options, read_shape_files
 from vision_infer.pipeline.runs.wiring import resolve_models
 from vision_infer.stream.find import NotFoundError
+from vision_infer.stream.files.segments import Segment
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec
 
@@ -44,6 +46,19 @@ class ArchivePlan:
     """The files that an earlier run has finished."""
     errors: tuple[NotFoundError, ...]
     """The arguments that name nothing that can be opened."""
+    outputs: dict[str, tuple[str, ...]]
+    """The names of the outputs of each file."""
+    parts: frozenset[str]
+    """The outputs of segments that an earlier run has read."""
+
+    def read_segments(self, file: ArchiveFile, segments: Sequence[Segment]) -> set[int]:
+        """Return the numbers of the segments that an earlier run has read."""
+        names = self.outputs[file.name]
+        return {
+            number
+            for number, segment in enumerate(segments)
+            if self.parts.issuperset(part_name(name, segment) for name in names)
+        }
 
 
 def plan_archive(settings: RunSettings) -> ArchivePlan:
@@ -79,6 +94,11 @@ def plan_archive(settings: RunSettings) -> ArchivePlan:
     folder.remove(present.intersection(name for file in todo for name in outputs[file.name]))
     folder.remove(present.intersection(failed_mark(file.name) for file in todo))
     folder.remove(name for name in present if name.startswith(".") and name.endswith(PARTIAL))
+    # The parts of a file that has not changed are used.
+    used = {name for file in todo if earlier.get(file.name) == file.identity for name in outputs[file.name]}
+    parts = {name for name in present if output_of(name) is not None}
+    kept = frozenset(name for name in parts if output_of(name) in used)
+    folder.remove(parts - kept)
     state = {"settings": depends, "files": earlier | {file.name: file.identity for file in files}}
     folder.write(STATE, json.dumps(state).encode())
     return ArchivePlan(
@@ -87,6 +107,8 @@ def plan_archive(settings: RunSettings) -> ArchivePlan:
         tuple(todo),
         tuple(file for file in files if file.name in finished),
         found.errors,
+        outputs,
+        kept,
     )
 
 

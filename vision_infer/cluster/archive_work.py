@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vision_infer.cluster.archive_files import ArchiveFile
 from vision_infer.pipeline.runs.summary import FINISHED_EARLIER, unread
+from vision_infer.stream.files.segments import Segment
 from vision_infer.stream.redact import redact
 
 MAX_LOSSES = 5
 """The number of lost readers after which a file fails, although each time the node was lost too."""
 
 
+@dataclass(slots=True)
+class _Split:
+    """A file that is read in segments."""
+
+    left: set[str] = field(default_factory=set)
+    """The keys of the segments that are not read."""
+    read_whole: bool = False
+
+
 class ArchiveWork:
-    """The files that are not done.
+    """The files that are not done, and their segments.
 
     A file may end the process that reads it, for example if it takes too much memory. All files that the process had open are
     then suspects. They are read at the end, each alone in its reader: the file that ends its reader again has failed, and the
@@ -31,6 +42,7 @@ class ArchiveWork:
         self._alone: set[str] = set()
         self._losses: dict[str, int] = {}
         self._open: dict[str, ArchiveFile] = {}
+        self._splits: dict[str, _Split] = {}
 
     @property
     def done(self) -> bool:
@@ -46,45 +58,106 @@ class ArchiveWork:
         """Return the next file for a reader; None if it gets none now.
 
         Args:
-            opened: The names of the files that the reader has.
+            opened: The keys of the files that the reader has.
         """
-        names = list(opened)
-        if self._alone.intersection(names):
+        keys = list(opened)
+        if self._alone.intersection(keys):
             return None
         if self._todo:
             file = self._todo.popleft()
-        elif self._suspects and not names:
+        elif self._suspects and not keys:
             file = self._suspects.popleft()
-            self._alone.add(file.name)
+            self._alone.add(file.key)
         else:
             return None
-        self._open[file.name] = file
+        self._open[file.key] = file
         return file
 
-    def finish(self, name: str) -> ArchiveFile:
+    def finish(self, key: str) -> ArchiveFile:
         """Note that a file is done, and return it."""
-        self._alone.discard(name)
-        return self._open.pop(name)
+        self._alone.discard(key)
+        return self._open.pop(key)
 
-    def lose(self, names: Iterable[str], node_lost: bool) -> list[ArchiveFile]:
+    def split(self, key: str, segments: tuple[Segment, ...], read: Collection[int]) -> None:
+        """Read a file in segments, next, and join their outputs at the end.
+
+        Args:
+            key: The file, which is open.
+            segments: The segments.
+            read: The numbers of those whose outputs exist already.
+        """
+        file = replace(self.finish(key), segments=segments)
+        parts = [replace(file, part=number) for number in range(len(segments)) if number not in read]
+        self._splits[file.name] = _Split({part.key for part in parts})
+        self._todo.extendleft(reversed(parts))
+        self._join_if_read(file)
+
+    def finish_part(self, key: str, read_whole: bool) -> bool:
+        """Note that a segment was read.
+
+        Args:
+            key: The segment.
+            read_whole: Whether it was not as expected, so that the whole file has to be read.
+
+        Returns:
+            Whether its outputs are used.
+        """
+        file = self.finish(key)
+        split = self._splits.get(file.name)
+        if split is None:  # the file has failed
+            return False
+        split.left.discard(key)
+        if read_whole and not split.read_whole:
+            split.read_whole = True
+            split.left.intersection_update(self._open)
+            self._drop_parts(file.name)
+        self._join_if_read(file)
+        return not split.read_whole
+
+    def fail(self, key: str) -> ArchiveFile | None:
+        """Note that a file has failed, and return it; None if another of its segments has failed before."""
+        file = self.finish(key)
+        if file.part is not None:
+            if self._splits.pop(file.name, None) is None:
+                return None
+            self._drop_parts(file.name)
+        return replace(file, part=None)
+
+    def lose(self, keys: Iterable[str], node_lost: bool) -> list[ArchiveFile]:
         """Note that a reader is lost, and return the files that have failed.
 
         Args:
-            names: The files that it had.
+            keys: The files that it had.
             node_lost: Whether its node was lost too.
         """
         failed = []
-        for name in names:
-            alone = name in self._alone
-            file = self.finish(name)
-            losses = self._losses[name] = self._losses.get(name, 0) + 1
-            if (alone and not node_lost) or losses >= MAX_LOSSES:
-                failed.append(file)
-            elif node_lost and not alone:
-                self._todo.appendleft(file)
+        for key in keys:
+            losses = self._losses[key] = self._losses.get(key, 0) + 1
+            if not self._is_needed(self._open[key]):
+                self.finish_part(key, False)
+            elif (key in self._alone and not node_lost) or losses >= MAX_LOSSES:
+                failed.append(self.fail(key))
+            elif node_lost and key not in self._alone:
+                self._todo.appendleft(self.finish(key))
             else:
-                self._suspects.append(file)
-        return failed
+                self._suspects.append(self.finish(key))
+        return [file for file in failed if file is not None]
+
+    def _is_needed(self, file: ArchiveFile) -> bool:
+        split = self._splits.get(file.name)
+        return file.part is None or (split is not None and not split.read_whole)
+
+    def _drop_parts(self, name: str) -> None:
+        for waiting in (self._todo, self._suspects):
+            kept = [file for file in waiting if file.name != name]
+            waiting.clear()
+            waiting.extend(kept)
+
+    def _join_if_read(self, file: ArchiveFile) -> None:
+        split = self._splits[file.name]
+        if not split.left:
+            del self._splits[file.name]
+            self._todo.appendleft(replace(file, part=None, whole=split.read_whole))
 
 
 class ArchiveProgress:
@@ -98,8 +171,14 @@ class ArchiveProgress:
 
     def __init__(self, todo: Iterable[ArchiveFile], finished: Iterable[ArchiveFile] = (), not_found: Iterable[Any] = ()) -> None:
         self.sources = [unread(file.name, redact(file.url), FINISHED_EARLIER) for file in finished]
-        self._left = {file.name: max(1, file.size) for file in todo}
+        self._left = {file.key: float(max(1, file.size)) for file in todo}
+        """The sizes of the files and segments that are not read, by key."""
         self._total = sum(self._left.values())
+        self._not_done = set(self._left)
+        self._read: dict[str, dict[str, Any]] = {}
+        """The sums over the segments that are read, by file."""
+        self._segments: dict[str, int] = {}
+        """The number of segments of each file that is read in segments."""
         self.files = len(self._left) + len(self.sources)
         """The number of files, also those that were finished earlier."""
         self.interrupted = False
@@ -108,7 +187,7 @@ class ArchiveProgress:
         self.frames = 0
         self.failed = 0
         self.nodes: dict[str, int] = {}
-        """The number of files that each node has read."""
+        """The number of files that each node has read; of a file in segments, the node that has joined them."""
         self.exit_status = 0
         self._partly: dict[str, float] = {}
         for error in not_found:
@@ -117,32 +196,59 @@ class ArchiveProgress:
 
     def add(self, file: ArchiveFile, node: str, source: Mapping[str, Any], exit_status: int) -> None:
         """Note what became of a file."""
-        self.sources.append(dict(source))
-        self._partly.pop(file.name, None)
-        self._left.pop(file.name)
-        self.frames += source["frames"]
         self.nodes[node] = self.nodes.get(node, 0) + 1
+        self.frames += source["frames"]
+        self._not_done.remove(file.name)
+        self._left.pop(file.name, None)
+        self._forget_segments(file)
+        self.sources.append(_joined(self._read.pop(file.name, None), source))
         if source["error"]:
             self._fail(exit_status)
+
+    def split(self, file: ArchiveFile, left: Collection[int], count: int) -> None:
+        """Note that a file is read in segments.
+
+        Args:
+            file: The file.
+            left: The numbers of the segments that have to be read.
+            count: The number of its segments.
+        """
+        size = self._left.pop(file.name) / count
+        self._segments[file.name] = count
+        self._left |= {replace(file, part=number).key: size for number in left}
+
+    def add_part(self, file: ArchiveFile, node: str, source: Mapping[str, Any]) -> None:
+        """Note that a segment was read."""
+        self.nodes.setdefault(node, 0)
+        self._left.pop(file.key, None)
+        self.frames += source["frames"]
+        self._read[file.name] = _joined(self._read.get(file.name), source)
+
+    def read_whole(self, file: ArchiveFile) -> None:
+        """Note that a file is read as a whole after all; what was read of it does not count."""
+        if file.name in self._not_done:
+            self._discard(file)
+            self._left[file.name] = float(max(1, file.size))
 
     def lost(self, file: ArchiveFile, node: str, losses: str) -> None:
         """Note that a file has failed because it ends its readers."""
         source = unread(file.name, redact(file.url), "failed")
+        self._discard(file)
         self.add(file, node, source | {"error": f"{redact(file.url)}: {losses}"}, 1)
 
     def partly(self, fractions: Mapping[str, float]) -> None:
         """Note how much of the open files of a reader is read, 0–1."""
-        self._partly.update((name, fraction) for name, fraction in fractions.items() if name in self._left)
+        self._partly.update((key, fraction) for key, fraction in fractions.items() if key in self._left)
 
     @property
     def done(self) -> int:
         """The number of files that are done."""
-        return self.files - len(self._left)
+        return self.files - len(self._not_done)
 
     @property
     def seconds_left(self) -> float | None:
         """The remaining time by the bytes that were read so far, seconds; None if it is unknown."""
-        left = sum(size * (1 - self._partly.get(name, 0.0)) for name, size in self._left.items())
+        left = sum(size * (1 - self._partly.get(key, 0.0)) for key, size in self._left.items())
         read = self._total - left
         return self.seconds / read * left if read and self.seconds else None
 
@@ -171,6 +277,27 @@ class ArchiveProgress:
             "interrupted": self.interrupted,
         }
 
+    def _discard(self, file: ArchiveFile) -> None:
+        read = self._read.pop(file.name, None)
+        self.frames -= 0 if read is None else read["frames"]
+        self._forget_segments(file)
+
+    def _forget_segments(self, file: ArchiveFile) -> None:
+        for number in range(self._segments.pop(file.name, 0)):
+            self._left.pop(replace(file, part=number).key, None)
+
     def _fail(self, exit_status: int) -> None:
         self.failed += 1
         self.exit_status = max(self.exit_status, exit_status)
+
+
+def _joined(read: Mapping[str, Any] | None, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the summary about segments, from the sums so far and the next one, or the whole file."""
+    if read is None:
+        return dict(source)
+    sums = {name: read[name] + source[name] for name in ("frames", "decoded", "detections")}
+    reasons = {*read["dropped"], *source["dropped"]}
+    dropped = {reason: read["dropped"].get(reason, 0) + source["dropped"].get(reason, 0) for reason in sorted(reasons)}
+    warnings = list(dict.fromkeys([*read["warnings"], *source["warnings"]]))
+    decoder = {"decoder": read["decoder"] or source["decoder"]}
+    return {**source, **sums, **decoder, "dropped": dropped, "warnings": warnings}

@@ -36,6 +36,8 @@ class AddStream:
     """The classes of the tracks to report, by number; None: all."""
     region: Region | None = None
     """The region in which detections count; None: everywhere."""
+    row_stream: str = ""
+    """The name of the stream in its rows; empty: that of the source. Several streams can read parts of the same file."""
     first_frame: int = 0
     """Frames before this one are decoded but skipped: an earlier run has their results."""
     selector: Selector | None = None

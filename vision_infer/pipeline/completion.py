@@ -157,7 +157,7 @@ class Completion:
         if events:
             events = self._with_ids(events, frame.stream, frame.index, trace)
         result: Result | None = Result(
-            frame.stream,
+            record.row_stream or frame.stream,
             frame.index,
             frame.pts_s,
             frame.image.size,

@@ -105,6 +105,8 @@ class StreamRecord:
     """The GPU that decodes it by default; None: the CPU."""
     private: bool = False
     """Whether its state changes are not reported as events."""
+    row_stream: str = ""
+    """The name of the stream in its rows; empty: :attr:`name`."""
 
     def drop(self, reason: DropReason, frame: Frame | None = None, count: int = 1) -> None:
         """Count dropped frames. ``frame`` is None where they were not decoded."""

@@ -97,7 +97,8 @@ class Supervisor(SupervisorStatistics):
             raise ValueError(f"stream {name!r} exists already, or lane {command.lane!r} does not exist")
         steps = self._launcher.steps(command) if command.source.kind == "live" else None
         with self._changed:
-            record = StreamRecord(name, redact(command.source.paths[0]), private=command.private_sink is not None)
+            shown, private = redact(command.source.paths[0]), command.private_sink is not None
+            record = StreamRecord(name, shown, private=private, row_stream=command.row_stream)
             worker = None if steps is None or self._stopped else self._launcher.live(command, steps, record)
             self._streams.by_name[name] = record
             if self._stopped:

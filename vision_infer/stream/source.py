@@ -35,6 +35,8 @@ class ReadOptions:
     """Whether only key frames are decoded."""
     max_pixels: int = 100_000_000
     """The maximum number of pixels; larger images are rejected before they are decoded."""
+    first_index: int = 0
+    """The number of the first frame of a video file. Not 0 if another reader reads the frames before ``start_s``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class VideoFileSource:
     def frames(self) -> Iterator[Frame]:
         """Yield the requested frames that can be decoded, in presentation order."""
         read, name, report = self.spec.read, self.spec.name, self.report
-        index, orientations = 0, Orientations()
+        index, orientations = read.first_index, Orientations()
         end_s = begin_s = None
         position, damaged = None, False
         for decoded, pts_s, next_s in self._decoded():
@@ -99,8 +99,8 @@ class VideoFileSource:
         if not self._seen:
             raise StreamError(f"{self._shown}: no frame could be decoded", "the file is damaged or truncated")
         if begin_s is None and (read.start_s or read.end_s is not None):
-            self._no_times(index)
-        if not index:
+            self._no_times(index - read.first_index)
+        if index == read.first_index:
             raise StreamError(f"{self._shown}: no frame between --start and --end", f"it ends at {self._length()}")
 
     def __enter__(self) -> VideoFileSource:
