@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from tests.support.archive import make_archive, row_bytes, without_times
-from tests.support.media import B_FRAMES, H264, ROOT, changed, clip
+from tests.support.archive import make_archive, row_bytes, tables, without_times
+from tests.support.media import B_FRAMES, H264, ROOT, Clip, changed, clip
 from tests.support.ray_cluster import RayCluster
 from tests.support.s3_server import s3_server
 from tests.support.serve_process import LIMIT_S
@@ -164,17 +165,33 @@ def test_a_stopped_run_continues_with_what_is_missing(cluster: RayCluster, tmp_p
     assert row_bytes(out) == row_bytes(tmp_path / "alone")
 
 
-def test_the_files_of_a_lost_node_are_read_by_another(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_long_file_is_read_by_several_nodes(cluster: RayCluster, tmp_path: Path) -> None:
+    cluster.add("c")
+    film = clip(Clip(rate=Fraction(1), frames=6000))
+    process = run(film, tmp_path / "out", cluster=cluster)
+    wait_for(tmp_path / "out", 8, process, ".*.part")
+    cluster.remove("c")
+    text = ended(process)
+    assert "1/1 files, 6000 frames, " in text
+    assert ", 2 nodes" in text or ", 3 nodes" in text
+    ended(run(film, tmp_path / "alone"))
+    assert row_bytes(tmp_path / "out") == row_bytes(tmp_path / "alone")
+    assert tables(tmp_path / "out") == tables(tmp_path / "alone")
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+def test_the_files_of_a_lost_node_are_read_by_the_others(cluster: RayCluster, tmp_path: Path) -> None:
+    cluster.add("d")
     folder = tmp_path / "archive"
     folder.mkdir()
     for number in range(200):
         shutil.copy(clip(B_FRAMES), folder / f"clip{number:03}.mp4")
     process = run(folder, tmp_path / "out", cluster=cluster)
-    wait_for(tmp_path / "out", 20, process)
+    wait_for(tmp_path / "out", 60, process)
     cluster.remove("b")
     text = ended(process)
     assert "200/200 files, 8000 frames, " in text
-    assert ", 2 nodes" in text
+    assert ", 3 nodes" in text
     found = row_bytes(tmp_path / "out")
     assert len(found) == 200
     for rows in found.values():

@@ -14,9 +14,9 @@ import fsspec
 import pytest
 
 from tests.support.archive import make_archive, row_bytes, tables, without_times
-from tests.support.media import B_FRAMES, H264, NTSC, changed, clip
+from tests.support.media import B_FRAMES, H264, NTSC, REFRESH, bikes, changed, clip
 from tests.support.s3_server import s3_server
-from vision_infer.cluster.archive_files import OutputFolder, find_files
+from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder, find_files
 from vision_infer.cluster.archive_plan import STATE, ArchivePlan, plan_archive
 from vision_infer.cluster.archive_reader import ArchiveReader, FileOutcome
 from vision_infer.cluster.archive_segments import SEGMENT_S, output_of
@@ -53,7 +53,7 @@ def read(of: RunSettings, segment_s: float = SEGMENT_S) -> tuple[ArchivePlan, li
     work, outcomes = ArchiveWork(plan.todo), []
     with ThreadPoolExecutor(opened.files_at_once) as threads:
         while not work.done:
-            files = []
+            files: list[ArchiveFile] = []
             while len(files) < opened.files_at_once and (file := work.take([file.key for file in files])) is not None:
                 files.append(file)
             for file, outcome in zip(files, threads.map(reader.read, files), strict=True):
@@ -140,17 +140,30 @@ def test_long_files_are_read_in_segments(tmp_path: Path) -> None:
     folder.mkdir()
     shutil.copy(clip(B_FRAMES), folder / "long.mp4")
     shutil.copy(changed(NTSC, "holes"), folder / "holes.mp4")
+    shutil.copy(clip(REFRESH), folder / "refresh.mp4")
     options = {"formats": formats, "every": 3}
     run(settings(folder, tmp_path / "alone", **options), threading.Event())
-    plan, outcomes = read(settings(folder, tmp_path / "out", **options), 0.4)
+    _, outcomes = read(settings(folder, tmp_path / "out", **options), 0.4)
     segments = next(outcome.segments for outcome in outcomes if outcome.source["name"] == "long" and outcome.segments)
     assert [segment.first for segment in segments] == [0, 12, 24]
+    assert {outcome.source["name"].partition("/")[0] for outcome in outcomes if outcome.read_whole} == {"refresh"}
     alone = row_bytes(tmp_path / "alone")
     assert alone["long.jsonl"].count(b"\n") == 14
     assert row_bytes(tmp_path / "out") == alone
     assert sorted(os.listdir(tmp_path / "out")) == sorted([STATE, *os.listdir(tmp_path / "alone")]), "no part is left"
     for suffix in ("csv", "txt"):
         assert (tmp_path / "out" / f"long.{suffix}").read_bytes() == (tmp_path / "alone" / f"long.{suffix}").read_bytes()
+    assert tables(tmp_path / "out") == tables(tmp_path / "alone")
+
+
+def test_the_detections_of_segments_are_those_of_the_file(tmp_path: Path) -> None:
+    options = {"model": "nanodet-416", "engine": "onnxruntime-cpu-fp32", "every": 10, "formats": ("jsonl", "csv", "parquet")}
+    run(settings(bikes(), tmp_path / "alone", **options), threading.Event())
+    _, outcomes = read(settings(bikes(), tmp_path / "out", **options), 2.0)
+    assert [len(outcome.segments) for outcome in outcomes if outcome.segments] == [4]
+    assert row_bytes(tmp_path / "out") == row_bytes(tmp_path / "alone")
+    assert (tmp_path / "out" / "bikes.csv").read_bytes() == (tmp_path / "alone" / "bikes.csv").read_bytes()
+    assert tables(tmp_path / "out")["bikes.parquet"].num_rows > 50
     assert tables(tmp_path / "out") == tables(tmp_path / "alone")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.media import B_FRAMES, H264, LATE_START, NTSC, Clip, clip
+from tests.support.media import B_FRAMES, H264, LATE_START, NTSC, REFRESH, Clip, clip
 from vision_infer.core.errors import StreamError
 from vision_infer.stream.files.segments import Segment, cut
 from vision_infer.stream.files.video_file import VideoFileSource
@@ -16,7 +16,6 @@ from vision_infer.stream.source import SourceSpec
 
 OPEN_GOP = Clip(options=(("preset", "veryfast"), ("bf", "3"), ("g", "12"), ("x264-params", "open-gop=1:b-adapt=0")), frames=60)
 HEVC = Clip(codec="libx265", options=(("preset", "ultrafast"), ("x265-params", "keyint=12:log-level=none")), frames=60)
-REFRESH = Clip(options=(("preset", "veryfast"), ("g", "12"), ("x264-params", "intra-refresh=1")), frames=60)
 MPEG2 = Clip(suffix=".ts", codec="mpeg2video", options=(("g", "12"), ("bf", "2")), frames=60)
 VP8 = Clip(suffix=".webm", codec="libvpx", options=(("g", "12"), ("auto-alt-ref", "1"), ("lag-in-frames", "10")), frames=60)
 VARIABLE_RATE = Clip(

@@ -32,12 +32,16 @@ def without_times(rows: bytes) -> bytes:
 
 
 def tables(folder: Path) -> dict[str, Any]:
-    """Return the tables of all Parquet files, without the columns of measured times."""
+    """Return the tables of all Parquet files, without dictionaries and the columns of measured times."""
+    import pyarrow as pa
     from pyarrow import parquet
 
     found = {}
     for path in sorted(folder.glob("*.parquet")):
         table = parquet.read_table(path)
         measured = [name for name in table.column_names if "latency" in name or name.endswith("_ms")]
-        found[path.name] = table.drop_columns(measured)
+        types = {field.name: field.type for field in table.schema}
+        plain = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
+        schema = pa.schema([field.with_type(plain[field.name]) for field in table.schema], table.schema.metadata)
+        found[path.name] = table.cast(schema).drop_columns(measured)
     return found

@@ -81,6 +81,7 @@ class Clip:
 
 H264 = Clip()
 B_FRAMES = Clip(options=(("preset", "veryfast"), ("bf", "3"), ("g", "12"), ("b-adapt", "0")), frames=40)
+REFRESH = Clip(options=(("preset", "veryfast"), ("g", "12"), ("x264-params", "intra-refresh=1")), frames=60)
 NTSC = Clip(rate=Fraction(30_000, 1_001), frames=30)
 VARIABLE = Clip(time_base=Fraction(1, 1000), pts=(0, 40, 70, 200, 201, 400, 640, 650, 900, 1000), frames=10)
 LATE_START = Clip(time_base=Fraction(1, 12_800), pts=tuple(64_000 + 512 * number for number in range(25)), suffix=".mkv")

@@ -24,8 +24,8 @@ from vision_infer.pipeline.runs.outputs import plan_outputs
 from vision_infer.pipeline.runs.resume import check_same_settings, results_depend_on
 from vision_infer.pipeline.runs.run_factories import Shapes, output_options, read_shape_files
 from vision_infer.pipeline.runs.wiring import resolve_models
-from vision_infer.stream.find import NotFoundError
 from vision_infer.stream.files.segments import Segment
+from vision_infer.stream.find import NotFoundError
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec
 
@@ -55,9 +55,7 @@ class ArchivePlan:
         """Return the numbers of the segments that an earlier run has read."""
         names = self.outputs[file.name]
         return {
-            number
-            for number, segment in enumerate(segments)
-            if self.parts.issuperset(part_name(name, segment) for name in names)
+            number for number, segment in enumerate(segments) if self.parts.issuperset(part_name(name, segment) for name in names)
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import av
 import av.error
@@ -85,7 +86,7 @@ def _packets(container: av.container.InputContainer, stream: VideoStream) -> tup
 
 def _segments(times: array[int], keys: list[int], stream: VideoStream, length_s: float) -> tuple[Segment, ...]:
     ordered = sorted(times)
-    if not ordered or any(after == before for before, after in zip(ordered, ordered[1:], strict=False)):
+    if not ordered or any(before == after for before, after in pairwise(ordered)):
         return ()
     base, origin_s = float(stream.time_base or 0), start_s(stream) or 0.0
     starts = [ordered[0]]
@@ -99,5 +100,5 @@ def _segments(times: array[int], keys: list[int], stream: VideoStream, length_s:
     ends_s = [*times_s[1:], None]
     return tuple(
         Segment(first, after - first, start, end)
-        for first, after, start, end in zip(firsts, firsts[1:], times_s, ends_s, strict=False)
+        for (first, after), start, end in zip(pairwise(firsts), times_s, ends_s, strict=True)
     )
