@@ -1,12 +1,18 @@
 """``run --cluster``: an archive of video files on the nodes of a Ray cluster, with one reader for each node or GPU.
 
-Readers are actors of Ray; each keeps one engine and has several files at a time. Ray Data also has pools of actors, but repeats
-the work of a lost actor without end by default, so that one file that ends its process blocks the archive. With a limit of
-repetitions, files that were open next to it can fail too.
+Readers are actors of Ray; each keeps one engine and has several files at a time. Ray gives what an archive needs of a cluster:
+the nodes, their processes, the loss of both, and an autoscaler.
+
+Ray Data has pools of actors too, but it is not used. It treats a file as a row that flows through operators, and a row that ends
+its process cannot be found: ``max_restarts`` and ``max_task_retries`` of its actors are -1, so that such a file is read again
+without end. With a limit, the files that were open next to it fail with it. Here, they are read again alone
+(:class:`ArchiveWork`). It also cannot add the segments of a file that a reader has found to be long, show how much of the open
+files is read, or leave the order of files to the readers that are free. Its package needs pandas and pyarrow on all nodes.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +36,14 @@ LOOK_S = 2.0
 """The time between two looks at the nodes, and between two questions for the progress of open files, seconds."""
 CLOSE_S = 10.0
 """The time in which the readers must close at the end, seconds."""
+NO_NODE_S = 600.0
+"""The maximum wait for a first node with a CPU, seconds: an autoscaler may have to start a machine."""
+IDLE_S = 30.0
+"""The time after which a reader without files is closed, seconds, so that an autoscaler can remove its node."""
+FILES_FOR_A_NODE = 4
+"""A node is requested from an autoscaler for this number of waiting files."""
+MAX_REQUESTS = 100
+"""The maximum number of requests for a node at the same time."""
 MAX_LOST_READERS = 3
 """The run ends when this number of a node's readers is lost before they are ready, or of all readers by a failure of the engine
 while no file is done."""
@@ -78,6 +92,8 @@ class _Reader:
     """Its files, by the reference of the outcome."""
     fractions: Any = None
     """The reference of the fractions of its open files."""
+    busy_s: float = field(default_factory=time.monotonic)
+    """The last time when it had files, monotonic, seconds."""
 
 
 class _Readers:
@@ -85,26 +101,34 @@ class _Readers:
         self.work = ArchiveWork(plan.todo)
         self._plan = plan
         self._arguments = (settings, plan.shapes, plan.out)
+        self._device = settings.device
         self._on_gpus = settings.device != "cpu"
         self._progress = progress
         self._readers: list[_Reader] = []
         self._lost_early: dict[str, int] = {}
         self._engine_losses = 0
         self._looked_s = float("-inf")
+        self._any_node_s = time.monotonic()
+        self._requests: list[Any] = []
         self._ready_s: float | None = None
 
     def start_missing(self) -> None:
-        """Start readers on nodes that have none, or fewer than GPUs, while there are files for them."""
-        if time.monotonic() - self._looked_s < LOOK_S:
+        """Start readers on nodes that have none, or fewer than GPUs, while there are files for them; close idle readers."""
+        now = time.monotonic()
+        if now - self._looked_s < LOOK_S:
             return
-        self._looked_s = time.monotonic()
+        self._looked_s = now
+        self._close_idle(now)
         nodes = alive_nodes()
-        if not nodes and not self._readers:
+        if nodes:
+            self._any_node_s = now
+        elif now - self._any_node_s > NO_NODE_S:
             raise VisionInferError("the cluster has no node with a CPU", "Add nodes with: ray start --address HOST:PORT")
         for node_id, node in nodes.items():
             here = sum(reader.node_id == node_id for reader in self._readers)
             for _ in range(min(self._places(node) - here, self.work.waiting)):
                 self._start(node_id, node)
+        self._request_nodes()  # after the readers, which take the resources of the nodes
         for reader in self._readers:
             if reader.files and reader.fractions is None:
                 reader.fractions = reader.actor.fractions.remote()
@@ -139,11 +163,36 @@ class _Readers:
 
     def close(self) -> None:
         """Close all readers."""
+        for request in self._requests:
+            ray.cancel(request)
         closing = [reader.actor.close.remote() for reader in self._readers if reader.files_at_once]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for reader in self._readers:
             ray.kill(reader.actor)
+
+    def _close_idle(self, now: float) -> None:
+        for reader in list(self._readers):
+            if reader.files or self.work.waiting or not reader.files_at_once:
+                reader.busy_s = now
+            elif now - reader.busy_s > IDLE_S:
+                reader.actor.close.remote()  # Ray ends the actor when nothing refers to it
+                self._readers.remove(reader)
+
+    def _request_nodes(self) -> None:
+        """Show Ray's autoscaler, if there is one, that more nodes would be used.
+
+        It counts tasks that no node has resources for. They end with this process, whereas ``request_resources`` of Ray keeps its
+        nodes until another request, which also replaces those of other programs.
+        """
+        _, self._requests = ray.wait(self._requests, num_returns=len(self._requests), timeout=0) if self._requests else ([], [])
+        wanted = min(math.ceil(self.work.waiting / FILES_FOR_A_NODE), MAX_REQUESTS)
+        for request in self._requests[wanted:]:
+            ray.cancel(request)
+        del self._requests[wanted:]
+        gpus = 1 if self._on_gpus and self._device != "auto" else 0
+        task = ray.remote(_nothing).options(num_cpus=1, num_gpus=gpus, max_retries=0)
+        self._requests += [task.remote() for _ in range(wanted - len(self._requests))]
 
     def _places(self, node: dict[str, Any]) -> int:
         return max(1, int(node["Resources"].get("GPU", 0))) if self._on_gpus else 1
@@ -222,6 +271,10 @@ class _Readers:
             if lost >= MAX_LOST_READERS:
                 what = f"node {reader.node}: the reader ended {lost} times before its engine was open"
                 raise EngineError(what, "See the log of the node, for example for too little memory.")
+
+
+def _nothing() -> None:
+    """Do nothing: the task of a request for a node."""
 
 
 def _asked(reader: _Reader) -> Iterator[Any]:

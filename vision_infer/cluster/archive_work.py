@@ -256,6 +256,7 @@ class ArchiveProgress:
         """Return ``17/50 files, 1200 frames, 93.1 fps, 2 nodes, 1 failed, 00:01:30 left``."""
         parts = [f"{self.done}/{self.files} files", f"{self.frames} frames"]
         parts += [f"{self.frames / self.seconds:.1f} fps"] if self.seconds else []
+        parts += [] if self.seconds or self.done == self.files else ["waiting for a node"]
         parts += [f"{len(self.nodes)} node{'s' if len(self.nodes) > 1 else ''}"] if self.nodes else []
         parts += [f"{self.failed} failed"] if self.failed else []
         if self.seconds_left is not None and self.done < self.files:
