@@ -150,6 +150,12 @@ bench-quick: $(VENV)/dev.stamp ## Check that the benchmarks of files run.
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
 	$(BIN)/python -m benchmarks.device_cost --frames 2000 --rounds 1
 
+bench-cluster-archive: $(VENV)/dev.stamp ## Compare an archive on two one-core nodes with one two-core process (about 10 minutes).
+	$(BIN)/python -m benchmarks.cluster_archive
+
+bench-cluster-archive-quick: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.cluster_archive --quick
+
 # The other programs get separate environments in benchmarks/results; the report lists those that cannot be installed.
 bench-peers: $(VENV)/dev.stamp cameras ## Compare with Ultralytics, Roboflow inference and plain loops (sets up environments, then about 50 minutes).
 	$(BIN)/python -m benchmarks.peers.compare

@@ -93,7 +93,7 @@ class _Reader:
     fractions: Any = None
     """The reference of the fractions of its open files."""
     busy_s: float = field(default_factory=time.monotonic)
-    """The last time when it had files, monotonic, seconds."""
+    """When it was started, and once it is open, when it last had files or could have had some; monotonic, seconds."""
 
 
 class _Readers:
@@ -134,13 +134,17 @@ class _Readers:
                 reader.fractions = reader.actor.fractions.remote()
 
     def hand_out(self) -> None:
-        """Give each reader that is open files, one at a time, so that the last files are spread over all."""
+        """Give each reader that is open files, but not more than its share of the last ones."""
+        recent_s = time.monotonic() - IDLE_S
+        sharing = sum(reader.files_at_once > 0 or reader.busy_s > recent_s for reader in self._readers)
+        left = self.work.waiting + sum(len(reader.files) for reader in self._readers)
+        share = math.ceil(left / max(1, sharing))
         given = True
         while given:
             given = False
             for reader in sorted(self._readers, key=lambda reader: len(reader.files)):
                 keys = [file.key for file in reader.files.values()]
-                file = self.work.take(keys) if len(keys) < reader.files_at_once else None
+                file = self.work.take(keys) if len(keys) < min(reader.files_at_once, share) else None
                 if file is not None:
                     reader.files[reader.actor.read.remote(file)] = file
                     given = True
@@ -172,8 +176,8 @@ class _Readers:
             ray.kill(reader.actor)
 
     def _close_idle(self, now: float) -> None:
-        for reader in list(self._readers):
-            if reader.files or self.work.waiting or not reader.files_at_once:
+        for reader in [reader for reader in self._readers if reader.files_at_once]:
+            if reader.files or self.work.waiting:
                 reader.busy_s = now
             elif now - reader.busy_s > IDLE_S:
                 reader.actor.close.remote()  # Ray ends the actor when nothing refers to it
@@ -232,6 +236,7 @@ class _Readers:
                 failure.exit_status = status
                 raise failure
             reader.files_at_once = answer.files_at_once
+            reader.busy_s = time.monotonic()
             self._ready_s = self._ready_s or time.monotonic()
         elif isinstance(answer, FileOutcome):
             if answer.lost:

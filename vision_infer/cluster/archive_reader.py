@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder
+from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder, is_stored
 from vision_infer.cluster.archive_plan import failed_mark
 from vision_infer.cluster.archive_segments import SEGMENT_S, Copies, can_split, output_of, part_name
 from vision_infer.config.run import RunSettings
@@ -39,7 +39,7 @@ class Opened:
     """What a reader is, once it is open; errors are plain values because they travel to another process."""
 
     files_at_once: int = 0
-    """The number of files to hand to it: those that it infers, and two whose objects are copied meanwhile."""
+    """The number of files to hand to it: those that it infers, and of object storage two that it copies meanwhile."""
     error: tuple[str, str, int] | None = None
     """The message, the hint and the exit status of the reason why it cannot be used."""
 
@@ -89,7 +89,8 @@ class ArchiveReader:
         except VisionInferError as error:
             self.close()
             return Opened(error=(error.message, error.hint, error.exit_status))
-        return Opened(files_at_once() + 2)
+        copied = any(is_stored(source) for source in self._settings.sources)
+        return Opened(files_at_once() + (2 if copied else 0))
 
     def _open(self) -> None:
         from vision_infer.stream.image_size import limit_opencv
