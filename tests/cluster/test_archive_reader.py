@@ -198,6 +198,13 @@ def test_what_depends_on_earlier_frames_is_not_split(tmp_path: Path, option: dic
     assert outcomes[0].source["error"] is None
 
 
+def test_file_urls_are_paths(archive: Path, tmp_path: Path) -> None:
+    run(settings(archive, tmp_path / "alone"), threading.Event())
+    plan, _ = read(settings(archive.as_uri(), (tmp_path / "out").as_uri()))
+    assert plan.todo[0].url == str(archive / "clip000.mp4")
+    assert row_bytes(tmp_path / "out") == row_bytes(tmp_path / "alone")
+
+
 def test_names_and_order_are_those_of_one_machine(archive: Path) -> None:
     found = find_files((str(archive), str(archive / "clip*.mp4")), True, {})
     alone = find_sources((str(archive), str(archive / "clip*.mp4")), True)

@@ -137,6 +137,36 @@ def test_only_the_files_that_end_their_process_fail(count: int, at_once: int, ba
     assert {int(name) for name in failed} == {number for number in bad if number < count}
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.sets(st.integers(0, 7)), st.lists(st.integers(0, 5), max_size=60))
+def test_each_segment_of_a_long_file_is_read_before_they_are_joined(long: list[bool], odd: set[int], turns: list[int]) -> None:
+    names = [str(number) for number in range(len(long))]
+    work = ArchiveWork(files(*names))
+    opened: list[ArchiveFile] = []
+    parts: dict[str, set[int]] = {name: set() for name in names}
+    done: list[str] = []
+    for turn in [*turns, *[1] * 400]:
+        if turn < 3 and (file := work.take([])) is not None:
+            opened.append(file)
+        elif turn == 3 and opened:  # the node of the first file is lost
+            failed = work.lose([opened.pop(0).key], node_lost=True)
+            done += [file.name for file in failed]
+        elif opened:
+            file = opened.pop(0)
+            if file.part is not None:
+                used = work.finish_part(file.key, int(file.name) in odd and file.part == 1)
+                parts[file.name] |= {file.part} if used else set()
+                continue
+            if long[int(file.name)] and not file.segments:
+                work.split(file.key, SEGMENTS, set())
+                continue
+            work.finish(file.key)
+            done.append(file.name)
+            assert file.whole == (bool(file.segments) and int(file.name) in odd)
+            assert not file.segments or file.whole or parts[file.name] == {0, 1, 2}
+    assert work.done
+    assert sorted(done) == names, "each file once"
+
+
 def test_the_remaining_time_counts_bytes_also_of_open_files() -> None:
     todo = [ArchiveFile("a", "s3://b/a.mp4", 100), ArchiveFile("b", "s3://b/b.mp4", 300), ArchiveFile("c", "s3://b/c.mp4", 400)]
     progress = ArchiveProgress(todo, files("earlier"), [NotFoundError("s3://b/none/", "no video file was found")])
