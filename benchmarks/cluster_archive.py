@@ -2,7 +2,7 @@
 
 python -m benchmarks.cluster_archive [--files 32] [--rounds 5] [--quick]
 
-Both read the same files with the same model and write rows. The nodes are local; each is pinned to a core of its own. The
+Both read the same files with the same model and write rows. The nodes are local; each is pinned to another core. The
 throughput counts from the first open file to the last row, without the start of Ray. It is lower in the last seconds, when one
 node has no files left, so the archive must not be too short.
 """

@@ -1,6 +1,6 @@
 """Long files of an archive: which runs can read them in segments, the outputs of the segments, and copies of objects.
 
-A segment has outputs of its own in the folder of the outputs: ``.film.jsonl.7500-15000.part`` has the rows of frames 7,500 to
+The outputs of a segment are in the folder of the outputs: ``.film.jsonl.7500-15000.part`` has the rows of frames 7,500 to
 14,999 of ``film``. They are complete or absent, like all outputs, so that a resumed run uses them.
 """
 
@@ -50,7 +50,7 @@ def output_of(name: str) -> str | None:
 
 
 @dataclass(slots=True)
-class _Copy:
+class _LocalCopy:
     folder: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the object is copied."""
@@ -70,7 +70,7 @@ class Copies:
         self._folder = folder
         # Guards the copies and their users: every thread that reads a file holds it for a moment.
         self._lock = threading.Lock()
-        self._copies: dict[str, _Copy] = {}
+        self._copies: dict[str, _LocalCopy] = {}
         self._count = 0
         self._kept = ""
 
@@ -88,7 +88,7 @@ class Copies:
             copy = self._copies.get(file.url)
             if copy is None:
                 self._count += 1
-                copy = self._copies[file.url] = _Copy(self._folder / str(self._count))
+                copy = self._copies[file.url] = _LocalCopy(self._folder / str(self._count))
             copy.users += 1
         try:
             with copy.lock:
