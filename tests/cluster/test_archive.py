@@ -7,15 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from tests.support.archive import make_archive, row_bytes, tables, without_times
+from tests.support.archive import ended, make_archive, row_bytes, run, tables, without_times
 from tests.support.media import B_FRAMES, H264, ROOT, Clip, changed, clip
 from tests.support.ray_cluster import RayCluster
 from tests.support.s3_server import s3_server
@@ -64,23 +63,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, hooks: Path, storage: dict
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_archive(tmp_path_factory.mktemp("archive") / "in")
-
-
-def run(
-    source: Path | str, out: Path | str, *more: str, cluster: RayCluster | None = None, environ: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "vision_infer", "run", str(source), "--recursive", "--model", "clock"]
-    line += ["--engine", "null-cpu-none", "--out", f"{out}/", "--formats", "jsonl,parquet", *more]
-    line += [] if cluster is None else ["--cluster", cluster.address, "--insecure-cluster"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env={**os.environ, **(environ or {})})
-
-
-def ended(process: subprocess.Popen[str], status: int = 0) -> str:
-    """Return what a run has printed about its progress."""
-    _, errors = process.communicate(timeout=2 * LIMIT_S)
-    assert process.returncode == status, errors
-    return errors
 
 
 def test_the_rows_are_those_of_one_machine(cluster: RayCluster, archive: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ray's autoscaler adds a node for cameras that wait, and removes it after they are gone."""
+"""Ray's autoscaler adds a node for cameras that wait or for an archive, and removes it afterwards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archive import ended, make_archive, run
 from tests.support.gateway import ClusterRows, Gateway
 from tests.support.ray_cluster import AutoscalingCluster
+from tests.support.waiting import wait_until
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -32,3 +34,12 @@ def test_a_node_is_added_for_a_camera_that_waits_and_removed_afterwards(tmp_path
             assert cluster.order("nodes") == 2
             assert gateway.ask("DELETE", "/api/v1/streams/door")[0] == 204
             gateway.wait(lambda: cluster.order("nodes") == 1, "the autoscaler removes the node")
+
+
+def test_a_node_is_added_for_an_archive_and_removed_afterwards(tmp_path: Path) -> None:
+    make_archive(tmp_path / "in", 5)
+    with AutoscalingCluster(tmp_path) as cluster:
+        text = ended(run(tmp_path / "in", tmp_path / "out", cluster=cluster))
+        assert "0/6 files, 0 frames, waiting for a node" in text
+        assert "6/6 files" in text
+        wait_until(lambda: cluster.order("nodes") == 1)

@@ -1,13 +1,19 @@
-"""An archive of short clips, and the rows of its outputs without measured times, as bytes."""
+"""An archive of short clips, runs over it, and the rows of its outputs without measured times, as bytes."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.media import B_FRAMES, H264, NTSC, clip
+from tests.support.media import B_FRAMES, H264, NTSC, ROOT, clip
+from tests.support.ray_cluster import RayCluster
+from tests.support.serve_process import LIMIT_S
 
 _LATENCY = re.compile(rb'"latency_ms": \{[^}]*\}')
 
@@ -45,3 +51,21 @@ def tables(folder: Path) -> dict[str, Any]:
         schema = pa.schema([field.with_type(plain[field.name]) for field in table.schema], table.schema.metadata)
         found[path.name] = table.cast(schema).drop_columns(measured)
     return found
+
+
+def run(
+    source: Path | str, out: Path | str, *more: str, cluster: RayCluster | None = None, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start a run over an archive, on a cluster or in one process."""
+    line = [sys.executable, "-m", "vision_infer", "run", str(source), "--recursive", "--model", "clock"]
+    line += ["--engine", "null-cpu-none", "--out", f"{out}/", "--formats", "jsonl,parquet", *more]
+    line += [] if cluster is None else ["--cluster", cluster.address, "--insecure-cluster"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env={**os.environ, **(environ or {})})
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait for the end of a run, and return what it has printed about its progress."""
+    _, errors = process.communicate(timeout=2 * LIMIT_S)
+    assert process.returncode == status, errors
+    return errors

@@ -171,6 +171,7 @@ def _start_autoscaling() -> str:
     Path("autoscaling.json").write_text(json.dumps(config), encoding="utf-8")
     line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={address.rpartition(':')[2]}"]
     line += ["--num-cpus=0", f"--object-store-memory={STORE_BYTES}", "--include-dashboard=false", "--disable-usage-stats"]
+    line += ["--min-worker-port=0", "--max-worker-port=0"]  # by default a range that the port of the head may be in
     own = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
     subprocess.Popen([*line, "--autoscaling-config=autoscaling.json"], env=os.environ | own, stdin=subprocess.DEVNULL)
     wait_until(lambda: _listens(address))
