@@ -5,9 +5,9 @@ the nodes, their processes, the loss of both, and an autoscaler.
 
 Ray Data has pools of actors too, but it is not used. It treats a file as a row that flows through operators, and a row that ends
 its process cannot be found: ``max_restarts`` and ``max_task_retries`` of its actors are -1, so that such a file is read again
-without end. With a limit, the files that were open next to it fail with it. Here, they are read again alone
-(:class:`ArchiveWork`). It also cannot add the segments of a file that a reader has found to be long, show how much of the open
-files is read, or leave the order of files to the readers that are free. Its package needs pandas and pyarrow on all nodes.
+without end. With a limit, the files that were open next to it can fail with it. Here, they are read again alone
+(:class:`ArchiveWork`). To join the segments of a long file, it would need a group-by, which waits until all files are read. It
+does not show how much of the open files is read, and its package needs pandas and pyarrow on all nodes.
 """
 
 from __future__ import annotations
