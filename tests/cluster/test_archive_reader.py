@@ -167,6 +167,22 @@ def test_the_detections_of_segments_are_those_of_the_file(tmp_path: Path) -> Non
     assert tables(tmp_path / "out") == tables(tmp_path / "alone")
 
 
+def test_a_segment_that_cannot_be_read_makes_its_file_whole(tmp_path: Path) -> None:
+    shutil.copy(clip(B_FRAMES), tmp_path / "long.mp4")
+    plan = plan_archive(settings(tmp_path / "long.mp4", tmp_path / "out"))
+    reader = ArchiveReader(settings(tmp_path / "long.mp4", tmp_path / "out"), plan.shapes, plan.out, 0.4)
+    assert reader.open().error is None
+    (file,) = plan.todo
+    file = replace(file, segments=reader.read(file).segments)
+    (tmp_path / "long.mp4").unlink()
+    assert reader.read(replace(file, part=1)).read_whole
+    whole = reader.read(replace(file, whole=True))
+    assert (whole.exit_status, "long.mp4: no such file" in whole.source["error"]) == (1, True)
+    joined = reader.read(file)
+    assert "the outputs of its segments were removed" in joined.source["error"]
+    reader.close()
+
+
 def test_resume_uses_the_segments_that_are_read(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

@@ -56,7 +56,7 @@ class FileOutcome:
     segments: tuple[Segment, ...] = ()
     """The file is long and was not read: it has to be read in these segments."""
     read_whole: bool = False
-    """Whether the segment was not as expected, so that the file has to be read as a whole."""
+    """Whether the segment could not be read, or was not as expected, so that the file has to be read as a whole."""
 
 
 class ArchiveReader:
@@ -123,7 +123,7 @@ class ArchiveReader:
             return self._join(file, folder) if file.segments and not file.whole else self._read(file, folder)
         except VisionInferError as error:
             source = unread(file.name, redact(file.url), "failed")
-            return FileOutcome(source | {"error": str(error)}, error.exit_status)
+            return FileOutcome(source | {"error": str(error)}, error.exit_status, read_whole=file.part is not None)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -151,7 +151,8 @@ class ArchiveReader:
         for output in record.outputs:
             self._folder.store(Path(output.path))
         if file.segments:
-            self._folder.remove(name for name in self._folder.names() if output_of(name) in self._output_names(file, folder))
+            names = self._output_names(file, folder)
+            self._folder.remove(name for name in self._folder.names() if output_of(name) in names)
         return FileOutcome(source, 0 if record.error is None else record.error.exit_status)
 
     def _read_segment(self, file: ArchiveFile, segment: Segment, folder: Path) -> FileOutcome:
