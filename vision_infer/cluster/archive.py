@@ -109,6 +109,7 @@ class _Readers:
         self._engine_losses = 0
         self._looked_s = float("-inf")
         self._any_node_s = time.monotonic()
+        self._request = ray.remote(_nothing)
         self._requests: list[Any] = []
         self._ready_s: float | None = None
 
@@ -195,7 +196,7 @@ class _Readers:
             ray.cancel(request)
         del self._requests[wanted:]
         gpus = 1 if self._on_gpus and self._device != "auto" else 0
-        task = ray.remote(_nothing).options(num_cpus=1, num_gpus=gpus, max_retries=0)
+        task = self._request.options(num_cpus=1, num_gpus=gpus, max_retries=0)
         self._requests += [task.remote() for _ in range(wanted - len(self._requests))]
 
     def _places(self, node: dict[str, Any]) -> int:
