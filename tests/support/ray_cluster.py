@@ -167,7 +167,7 @@ def _start_autoscaling() -> str:
     }
     config |= {f"{one}_commands": [] for one in ("initialization", "setup", "head_setup", "worker_setup")}
     config |= {f"{one}_start_ray_commands": [] for one in ("head", "worker")}
-    config |= {"cluster_synced_files": [], "rsync_exclude": [], "rsync_filter": []}
+    config |= {"cluster_synced_files": [], "file_mounts": {}, "rsync_exclude": [], "rsync_filter": []}
     Path("autoscaling.json").write_text(json.dumps(config), encoding="utf-8")
     line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={address.rpartition(':')[2]}"]
     line += ["--num-cpus=0", f"--object-store-memory={STORE_BYTES}", "--include-dashboard=false", "--disable-usage-stats"]
