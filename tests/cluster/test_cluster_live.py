@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from tests.support.gateway import TOKEN, ClusterRows, Gateway, command
 from tests.support.media import ROOT
 from tests.support.ray_cluster import RayCluster
 from tests.support.serve_process import LIMIT_S
+from vision_infer.engine.device import available_cpus
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -57,7 +59,40 @@ def test_lists_and_metrics_are_those_of_all_nodes(gateway: Gateway) -> None:
     status, metrics = gateway.ask("GET", "/metrics")
     assert status == 200
     for node in "abc":
-        assert f'vision_infer_worker_up{{worker="{node}"}} 1.0' in metrics
+        assert f'vision_infer_node_up{{node="{node}"}} 1.0' in metrics
+        assert f'vision_infer_node_streams{{node="{node}"}} 2.0' in metrics
+    assert "worker=" not in metrics
+    engines = json.loads(gateway.ask("GET", "/api/v1/engines")[1])
+    assert sorted(engine["node"] for engine in engines) == ["a", "b", "c"]
+    cost = json.loads(gateway.ask("GET", "/api/v1/cost")[1])
+    assert [stream["name"] for stream in cost["streams"]] == NAMES
+    assert cost["cores"] == 3 * available_cpus()
+    changes = json.loads(gateway.ask("GET", "/api/v1/events")[1])
+    assert {change["type"] for change in changes} == {"state"}, "no stream has moved"
+
+
+def test_the_api_shows_and_drains_nodes(gateway: Gateway, rows: ClusterRows) -> None:
+    gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
+    nodes = {node["name"]: node for node in json.loads(gateway.ask("GET", "/api/v1/nodes")[1])}
+    assert sorted(nodes) == ["a", "b", "c"]
+    for name, node in nodes.items():
+        assert (node["state"], node["ready"], node["capacity_cores"]) == ("alive", True, 1.7)
+        assert node["if_lost"] == {"fit": 2, "half_rate": 0, "pending": 0}
+        assert {stream: rows.nodes()[stream] for stream in node["streams"]} == dict.fromkeys(node["streams"], name)
+    newest = {row["stream"]: row for row in list(rows.rows)}
+    for stream in (*gateway.streams().values(), json.loads(gateway.ask("GET", "/api/v1/streams/c0")[1])):
+        row = newest[stream["name"]]
+        assert (stream["status"]["node"], stream["status"]["epoch"]) == (row["node"], row["epoch"])
+    assert gateway.ask("PUT", "/api/v1/nodes/d", {"draining": True})[0] == 404
+    assert gateway.ask("PUT", "/api/v1/nodes/a", {"draining": True})[0] == 204
+    gateway.wait(lambda: sorted(rows.nodes().values()) == ["b", "b", "b", "c", "c", "c"], "rows of the other nodes")
+    changes = json.loads(gateway.ask("GET", "/api/v1/events")[1])
+    moves = {change["stream"]: change for change in changes if change["type"] == "moved"}
+    assert sorted(moves) == sorted(nodes["a"]["streams"])
+    for name, move in moves.items():
+        assert (move["before"], move["node"]) == ("a", rows.nodes()[name])
+        assert move["epoch"] == gateway.streams()[name]["status"]["epoch"]
+    assert gateway.ask("PUT", "/api/v1/nodes/a", {"draining": False})[0] == 204
 
 
 def test_a_stream_of_the_api_runs_on_a_node_and_can_be_changed_and_removed(gateway: Gateway, rows: ClusterRows) -> None:
@@ -131,7 +166,11 @@ def test_a_camera_waits_for_a_node_with_its_labels(gateway: Gateway, cluster: Ra
     gateway.file.write_text(before + f"  yard: {{url: '{TEST}', node_labels: {{site: berlin}}}}\n", encoding="utf-8")
     gateway.wait(lambda: "yard" in gateway.streams(), "the changed file is read")
     yard = gateway.streams()["yard"]["status"]
-    assert (yard["state"], yard["reason"]) == ("waiting", "no node has the labels site=berlin")
+    assert (yard["state"], yard["reason"]) == ("pending", "no node has the labels site=berlin")
+    assert yard["node"] is None
+    assert "vision_infer_streams_pending 1.0" in gateway.ask("GET", "/metrics")[1]
+    status, text = gateway.ask("GET", "/api/v1/streams/yard/snapshot.jpg")
+    assert (status, json.loads(text)["detail"].partition(".")[0]) == (503, "yard waits for a node")
     cluster.add("d", site="berlin")
     gateway.wait(lambda: rows.nodes().get("yard") == "d", "rows of the new node, also for a client that connected before")
     assert gateway.ask("PUT", "/api/v1/streams/lobby", {"detect": TEST, "node_labels": {"site": "berlin"}})[0] == 201
@@ -154,9 +193,9 @@ def test_the_commands_show_and_drain_nodes(gateway: Gateway, cluster: RayCluster
     for text in (*NAMES, "a     alive", "b     alive", "c     alive", "1.70"):
         assert text in shown
     assert TOKEN not in command(cluster, "status", "--json")
-    assert command(cluster, "plan").splitlines() == [
-        f"if node {node} fails: 2 of its 2 cameras fit elsewhere, 0 would run at half rate, 0 would not run" for node in "abc"
-    ]
+    plan = [line.split() for line in command(cluster, "plan").splitlines()]
+    assert sum(int(line[1]) for line in plan[1:4]) == len(NAMES)
+    assert [(line[0], line[1] == line[2], line[3:]) for line in plan[1:4]] == [(node, True, ["0", "0"]) for node in "abc"]
     gateway.wait(lambda: "c" in rows.nodes().values(), "rows of node c")
     assert command(cluster, "drain", "c") == "node c has no cameras\n"
     gateway.wait(lambda: sorted(rows.nodes().values()) == ["a", "a", "a", "b", "b", "b"], "rows of the other nodes")

@@ -33,7 +33,7 @@ from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.token_file import digest_of
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.streams.cost import Cost, MachineUsage, cost_of
-from vision_infer.service.views import ModelView, Snapshot, StreamView
+from vision_infer.service.views import ModelView, NodeView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.stream.image import ArrayImage
 from vision_infer.telemetry.histogram import Histogram
@@ -121,6 +121,7 @@ class FakeBackend:
         self.hub = ResultHub(self.settings.service.max_clients, self.settings.service.max_streams)
         self.preview = Preview(self.settings.preview)
         self.clips = Clips(self.settings.clips, NOWHERE)
+        self.nodes: FakeNodes | None = None
         self.is_ready = (True, "")
         self.kept: dict[str, StreamView] = {}
         self.lock = threading.Lock()
@@ -241,6 +242,31 @@ class FakeBackend:
 
     def stages(self) -> Mapping[str, Histogram]:
         return self.histograms
+
+
+class FakeNodes:
+    """The nodes of a cluster: plain values that a test sets."""
+
+    def __init__(self, *nodes: NodeView) -> None:
+        self.by_name = {node.name: node for node in nodes}
+        self.places: dict[str, tuple[str | None, int]] = {}
+
+    def all(self) -> list[NodeView]:
+        return list(self.by_name.values())
+
+    def drain(self, node: str, draining: bool) -> bool:
+        if node in self.by_name:
+            self.by_name[node] = replace(self.by_name[node], state="draining" if draining else "alive")
+        return node in self.by_name
+
+    def place_of(self, stream: str) -> tuple[str | None, int | None]:
+        return self.places.get(stream, (None, None))
+
+
+def node(name: str, *streams: str, **more: Any) -> NodeView:
+    """Return a node of which all streams fit elsewhere."""
+    one = NodeView(name, "alive", True, True, "", 1, {}, 1.7, 0.2, streams, len(streams), 0)
+    return replace(one, **more)
 
 
 class Api:

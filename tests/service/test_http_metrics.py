@@ -60,7 +60,7 @@ def test_metrics_of_a_stream() -> None:
             one.labels["state"]: one.value for one in samples if one.name.endswith("_state") and one.labels["stream"] == stream
         }
         assert [name for name, on in states.items() if on] == [state]
-        assert {state.value for state in StreamState} - states.keys() == {"opening", "running"}
+        assert {state.value for state in StreamState} - states.keys() == {"opening", "running", "pending"}
 
 
 def test_a_removed_stream_has_no_metrics() -> None:

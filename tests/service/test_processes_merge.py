@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from vision_infer.service.processes.merge import merge_costs, merge_metrics, merge_models, merge_sinks
+from tests.service.fakes import node
+from vision_infer.service.processes.merge import (
+    merge_costs,
+    merge_engines,
+    merge_metrics,
+    merge_models,
+    merge_sinks,
+    node_metrics,
+    worker_metrics,
+)
 from vision_infer.service.processes.merged_results import messages_of
 
 
@@ -36,8 +45,17 @@ def test_the_cores_of_other_workers_are_not_those_of_others() -> None:
     def answer(used: float, others: float, accelerator: float | None) -> dict[str, Any]:
         return {"cores": 8.0, "cores_used": used, "cores_others": others, "accelerator": accelerator, "streams": []}
 
-    cost = merge_costs([answer(2.0, 3.5, 0.2), answer(3.0, 2.5, 0.6)])
-    assert (cost.machine.used, cost.machine.others, cost.accelerator) == (5.0, 0.5, 0.6)
+    answers = [answer(2.0, 3.5, 0.2), answer(3.0, 2.5, 0.6)]
+    cost = merge_costs(answers, on_nodes=False)
+    assert (cost.machine.cores, cost.machine.used, cost.machine.others, cost.accelerator) == (8.0, 5.0, 0.5, 0.6)
+    cost = merge_costs(answers, on_nodes=True)
+    assert (cost.machine.cores, cost.machine.used, cost.machine.others, cost.machine.machines) == (16.0, 5.0, 6.0, 2)
+
+
+def test_engines_of_nodes_are_listed_with_their_node() -> None:
+    answers = {"a": [{"name": "x", "node": None}], "b": [{"name": "x", "node": None}]}
+    assert [engine["node"] for engine in merge_engines(answers, on_nodes=True)] == ["a", "b"]
+    assert [engine["node"] for engine in merge_engines(answers, on_nodes=False)] == [None, None]
 
 
 def test_metrics_keep_their_families_and_get_the_label_worker() -> None:
@@ -46,12 +64,37 @@ def test_metrics_keep_their_families_and_get_the_label_worker() -> None:
         '# HELP age_seconds Age.\n# TYPE age_seconds histogram\nage_seconds_bucket{le="+Inf"} 1.0\n'
         "age_seconds_count 1.0\nage_seconds_sum 0.5\n"
     )
-    merged = merge_metrics({"a": text % "x", "b": text % "y"}, {"a": 3, "b": 0}, {"a": True, "b": False}).decode()
+    own = worker_metrics({"a": 3, "b": 0}, {"a": True, "b": False})
+    merged = merge_metrics({"a": text % "x", "b": text % "y"}, "worker", own).decode()
     assert merged.count("# TYPE frames_total counter") == merged.count("# TYPE age_seconds histogram") == 1
     assert 'frames_total{stream="x",worker="a"} 3.0\nframes_total{stream="y",worker="b"} 3.0' in merged
     assert 'age_seconds_bucket{le="+Inf",worker="b"} 1.0' in merged
     assert 'vision_infer_worker_up{worker="b"} 0.0' in merged
     assert 'vision_infer_worker_restarts_total{worker="a"} 2.0' in merged
+
+
+def test_metrics_of_a_cluster_have_the_label_node_and_its_nodes() -> None:
+    text = '# HELP frames_total Frames.\n# TYPE frames_total counter\nframes_total{stream="x"} 3.0\n'
+    nodes = [
+        node("a", "x", "y", fit=1, half_rate=1, starts=3),
+        node("b", state="draining", up=False, fit=None, half_rate=None),
+    ]
+    merged = merge_metrics({"a": text}, "node", node_metrics(nodes, 4)).decode()
+    for line in (
+        'frames_total{node="a",stream="x"} 3.0',
+        'vision_infer_node_up{node="a"} 1.0',
+        'vision_infer_node_up{node="b"} 0.0',
+        'vision_infer_node_draining{node="b"} 1.0',
+        'vision_infer_node_streams{node="a"} 2.0',
+        'vision_infer_node_streams_at_risk{node="a"} 1.0',
+        'vision_infer_node_streams_at_risk{node="b"} 0.0',
+        'vision_infer_node_capacity_cores{node="a"} 1.7',
+        'vision_infer_node_used_cores{node="a"} 0.2',
+        'vision_infer_node_restarts_total{node="a"} 2.0',
+        "vision_infer_streams_pending 4.0",
+    ):
+        assert line in merged
+    assert "worker=" not in merged
 
 
 def test_messages_are_read_from_pieces_of_any_size() -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -15,11 +15,10 @@ from vision_infer.cli import options
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.core.packages import require
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 DRAIN_S = 30.0
 """The time for which ``drain`` waits for the cameras to move, seconds."""
+WRAPPED = ("labels", "reason")
+"""The columns of tables that wrap, and that are omitted if they are empty."""
 
 app = typer.Typer(help="Show and drain the nodes of a service on a Ray cluster.", no_args_is_help=True)
 Address = Annotated[str, Option("--cluster", metavar="auto|ADDRESS", help="The Ray cluster, as for 'serve'.")]
@@ -48,20 +47,21 @@ def status(cluster: Address = "auto", insecure_cluster: InsecureCluster = False,
     nodes = [
         (
             name,
-            node["state"] if node["ready"] else f"{node['state']}: {node['reason']}",
+            node["state"],
             str(counts[name]),
             f"{loads[name]:.2f}",
             f"{node['capacity']:.2f}",
             ", ".join(f"{key}={value}" for key, value in node["labels"].items() if not key.startswith("ray.io/")),
+            node["reason"],
         )
         for name, node in snapshot["nodes"].items()
     ]
-    _print(_table(("node", "state", "cameras", "cores used", "capacity", "labels"), nodes))
+    _print(("node", "state", "cameras", "cores", "of", "labels", "reason"), nodes)
     cameras = [
         (name, camera["node"] or "pending", str(camera["epoch"]), _cores(camera["cost"]), camera["reason"])
         for name, camera in snapshot["cameras"].items()
     ]
-    _print(_table(("camera", "node", "epoch", "cores", "reason"), cameras))
+    _print(("camera", "node", "epoch", "cores", "reason"), cameras)
     return 0
 
 
@@ -75,11 +75,8 @@ def plan(cluster: Address = "auto", insecure_cluster: InsecureCluster = False, j
     if json_output:
         typer.echo(json.dumps(found, indent=2))
         return 0
-    for one in found:
-        typer.echo(
-            f"if node {one['node']} fails: {one['fit']} of its {one['cameras']} cameras fit elsewhere, "
-            f"{one['half_rate']} would run at half rate, {one['lost']} would not run"
-        )
+    rows = [(one["node"], *(str(one[key]) for key in ("cameras", "fit", "half_rate", "lost"))) for one in found]
+    _print(("if it fails", "cameras", "fit elsewhere", "at half the rate", "would not run"), rows)
     return 0
 
 
@@ -154,16 +151,17 @@ def _cores(cost: float | None) -> str:
     return "" if cost is None else f"{cost:.3f}"
 
 
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+def _print(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table that fits into a terminal of 80 columns: names and figures are whole, labels and reasons wrap."""
+    from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = [index for index, name in enumerate(columns) if name not in WRAPPED or any(row[index] for row in rows)]
+    for index in shown:
+        number = bool(rows) and all(row[index].replace(".", "").isdigit() for row in rows)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(columns[index], justify=justify, no_wrap=columns[index] not in WRAPPED, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
+        table.add_row(*(row[index] for index in shown))
     Console(highlight=False).print(table, "")

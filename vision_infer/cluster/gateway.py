@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 
 from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.connect import connect, open_controller
+from vision_infer.cluster.nodes import ClusterNodes, cameras_of, nodes_of
 from vision_infer.cluster.placement import Camera, Node, place
 from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
@@ -20,10 +20,10 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.core.result import utc
-from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.pipeline.status import StreamState
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.events import MovedEvent
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream
 from vision_infer.service.processes.worker_settings import GivenStream, settings_to_plain, streams_from_plain, streams_to_plain
@@ -161,8 +161,9 @@ class Gateway:
         self.files = files
         self.placement = ClusterPlacement(files)
         self.placement.waits = settings.autoscale
-        self.events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
-        """The changes of streams whose node was lost, oldest first."""
+        self.events: deque[MovedEvent] = deque(maxlen=EVENTS_KEPT)
+        """The moves of streams, oldest first."""
+        self.nodes = ClusterNodes()
         self.processes: Mapping[str, NodeState] = _Nodes()
         self.clients: dict[str, RayClient] = {}
         self.epochs = NewestEpochs()
@@ -232,7 +233,7 @@ class Gateway:
             return view
         state, reason = StreamState.BACKING_OFF, f"node {node.name}: {node.reason}"
         if not stream.worker:
-            state, reason = StreamState.WAITING, self._reasons.get(name) or node.reason
+            state, reason = StreamState.PENDING, self._reasons.get(name) or node.reason
         return replace(view, status=replace(view.status, state=state, reason=reason))
 
     def _configure(self) -> None:
@@ -278,13 +279,8 @@ class Gateway:
                 if name in self.clients
             }
         )
-        self.placement.nodes = tuple(
-            Node(name, one["reference_capacity"], one["labels"], one["state"] in ("alive", "joining", "idle"), trial=one["trial"])
-            for name, one in nodes.items()
-        )
-        self.placement.cameras = tuple(
-            Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in cameras.items()
-        )
+        self.nodes.show(snapshot)
+        self.placement.nodes, self.placement.cameras = nodes_of(snapshot), cameras_of(snapshot)
         self._reasons = {name: camera["reason"] for name, camera in cameras.items()}
         self._announce(cameras)
 
@@ -295,12 +291,12 @@ class Gateway:
             before = self._owners.get(name)
             if before is None or before[1] == epoch or before[0] is None:
                 continue
-            reason = self._reasons[name] if node is None else f"runs on node {node} from now on"
-            row = {"type": "moved", "stream": name, "node": node, "epoch": epoch, "before": before[0]}
-            row |= {"at": utc(self._clock.wall_ns()), "reason": reason}
-            self.hub.announce("moved", name, json.dumps(row, ensure_ascii=False))
-            event = StreamEvent(name, StreamState.WAITING, self._clock.monotonic_ns(), f"moved: {reason}", self._clock.wall_ns())
+            reason = self._reasons[name]
+            if node is not None:
+                reason = f"runs on node {node} from now on" if node != before[0] else f"started again on node {node}"
+            event = MovedEvent(name, before[0], node, epoch, self._clock.monotonic_ns(), reason)
             self.events.append(event)
+            self.hub.publish(event)
         self._owners = owners
 
     def _client_of(self, name: str) -> Callable[[], RayClient | None]:

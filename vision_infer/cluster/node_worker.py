@@ -230,7 +230,7 @@ class NodeWorker:
             self._listed.clear()
         report = {
             "kind": self._kind,
-            "process": f"{self._id}-{process.starts}-{self._stops}",
+            "process": f"{self._id}-{process.starts}-{self._stops}" if process.starts else "",
             "alive": alive,
             "up": process.up,
             "ready": process.ready,

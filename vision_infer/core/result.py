@@ -145,6 +145,11 @@ RESULT_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["stream", "frame", "pts_s", "width", "height", "model", "engine", "detections", "latency_ms"],
     "properties": {
+        "node": {"type": "string", "description": "The node that ran the stream. Only from a cluster, over the API."},
+        "epoch": {
+            "type": "integer",
+            "description": "Increases when another process runs the stream: track ids and counts start again. Only with node.",
+        },
         "stream": {"type": "string", "minLength": 1, "description": "The name of the stream, unique in a run."},
         "frame": {
             "type": "integer",

@@ -17,6 +17,8 @@ class StreamState(Enum):
 
     WAITING = "waiting"
     """The stream waits for its turn to be opened."""
+    PENDING = "pending"
+    """No node of the cluster can run the stream now."""
     OPENING = "opening"
     RUNNING = "running"
     CONNECTING = "connecting"

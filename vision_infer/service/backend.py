@@ -14,9 +14,29 @@ from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.events import ServiceEvent
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.streams.cost import Cost
-from vision_infer.service.views import ModelView, Snapshot, StreamView
+from vision_infer.service.views import ModelView, NodeView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
+
+
+class FleetNodes(Protocol):
+    """The nodes of a service that runs on several machines. The methods can be called from any thread."""
+
+    def all(self) -> Sequence[NodeView]:
+        """Return all nodes, sorted by name."""
+
+    def drain(self, node: str, draining: bool) -> bool:
+        """Move the streams of a node to other nodes and keep it empty, or use it again; block until the order is given.
+
+        Returns:
+            Whether there is a node of this name.
+
+        Raises:
+            UnavailableError: The controller of the cluster does not answer.
+        """
+
+    def place_of(self, stream: str) -> tuple[str | None, int | None]:
+        """Return the node and the epoch of a stream; the node is None while it waits for one."""
 
 
 class Backend(Protocol):
@@ -33,6 +53,10 @@ class Backend(Protocol):
     @property
     def preview(self) -> Preview:
         """The live preview of streams."""
+
+    @property
+    def nodes(self) -> FleetNodes | None:
+        """The nodes of the cluster; None if the service runs on one machine."""
 
     @property
     def clips(self) -> Clips:

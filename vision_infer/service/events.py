@@ -44,7 +44,23 @@ class EngineEvent:
     """The details; one line without secrets."""
 
 
-ServiceEvent: TypeAlias = StreamEvent | EngineEvent | DegradeEvent
+@dataclass(frozen=True, slots=True)
+class MovedEvent:
+    """Another process of a cluster runs a stream from now on: its track ids and counts start again."""
+
+    stream: str
+    before: str
+    """The node that ran it."""
+    node: str | None
+    """The node that runs it; None if it waits for one."""
+    epoch: int
+    at_ns: int
+    """The time of the change, monotonic nanoseconds."""
+    reason: str
+    """Why it waits, or what happened; one line."""
+
+
+ServiceEvent: TypeAlias = StreamEvent | EngineEvent | DegradeEvent | MovedEvent
 
 
 def wall_ns_of(event: ServiceEvent, clock: Clock) -> int:
@@ -52,7 +68,7 @@ def wall_ns_of(event: ServiceEvent, clock: Clock) -> int:
     return clock.wall_ns() - (clock.monotonic_ns() - event.at_ns)
 
 
-def kind_of(event: ServiceEvent) -> Literal["state", "engine", "degraded"]:
+def kind_of(event: ServiceEvent) -> Literal["state", "engine", "degraded", "moved"]:
     """Return the ``type`` of an event's row."""
     match event:
         case StreamEvent():
@@ -61,6 +77,8 @@ def kind_of(event: ServiceEvent) -> Literal["state", "engine", "degraded"]:
             return "engine"
         case DegradeEvent():
             return "degraded"
+        case MovedEvent():
+            return "moved"
 
 
 def to_row(event: ServiceEvent, wall_ns: int) -> str:
@@ -70,7 +88,7 @@ def to_row(event: ServiceEvent, wall_ns: int) -> str:
         event: The event.
         wall_ns: Its time, nanoseconds since 1970 (UTC).
     """
-    row: dict[str, str] = {"type": kind_of(event)}
+    row: dict[str, str | int | None] = {"type": kind_of(event)}
     match event:
         case StreamEvent():
             row |= {"stream": event.stream, "state": event.state.value}
@@ -78,4 +96,6 @@ def to_row(event: ServiceEvent, wall_ns: int) -> str:
             row |= {"lane": event.lane, "change": event.change, "engine": event.engine}
         case DegradeEvent():
             row |= {"stream": event.stream, "step": event.step.word, "before": event.before.word}
+        case MovedEvent():
+            row |= {"stream": event.stream, "before": event.before, "node": event.node, "epoch": event.epoch}
     return json.dumps(row | {"at": utc(wall_ns), "reason": redact(event.reason)}, ensure_ascii=False)

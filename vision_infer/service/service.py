@@ -73,6 +73,8 @@ class Service:
         sink_set: SinkSet | None = None,
     ) -> None:
         self.settings = settings
+        self.nodes = None
+        """This process runs on one machine; see :class:`Backend`."""
         self._sink_set = sink_set
         self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
         if sink_set is not None:

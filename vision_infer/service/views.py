@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -21,6 +22,37 @@ class StreamView:
     settings: StreamSettings
     status: StreamStatus | None
     """The status; None if the stream is disabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A machine of a cluster, or the part of it that belongs to one of its GPUs."""
+
+    name: str
+    machine: str
+    """The name of the machine."""
+    state: Literal["joining", "alive", "draining", "idle", "lost"]
+    up: bool
+    """Whether the process that runs its streams can be reached."""
+    ready: bool
+    """Whether it can run inference."""
+    reason: str
+    """Why it is not ready, in one line without secrets; may be empty."""
+    starts: int
+    """The number of starts of the process that runs its streams."""
+    labels: Mapping[str, str]
+    capacity: float
+    """The CPU cores that its streams may use."""
+    used: float
+    """The CPU cores that its streams use, as far as they were measured."""
+    streams: tuple[str, ...]
+    """The names of its streams."""
+    at_stake: int | None
+    """The number of streams of its machine; None if the node may not have streams."""
+    fit: int = 0
+    """The number of them that other nodes can run if the machine fails."""
+    half_rate: int = 0
+    """The number of further ones that other nodes can run at half the rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +10,7 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, ReplicaStatus, StreamEvent, StreamState, StreamStatus
-from vision_infer.service.events import EngineChange, EngineEvent, ServiceEvent, wall_ns_of
+from vision_infer.service.events import EngineChange, EngineEvent, MovedEvent, ServiceEvent, wall_ns_of
 from vision_infer.service.streams.api_settings import to_public
 from vision_infer.service.views import ModelView, Origin, StreamView
 from vision_infer.stream.redact import redact
@@ -43,6 +43,14 @@ class StreamStatusAnswer(ApiModel):
 
     state: StreamState
     reason: str = Field(description="The reason for the state; may be empty.")
+    node: str | None = Field(
+        None, description="The node that runs the stream; null on one machine, and while the stream waits for a node (`pending`)."
+    )
+    epoch: int | None = Field(
+        None,
+        description="Increases when another process of a cluster runs the stream: track ids and counts start again. Null on "
+        "one machine.",
+    )
     since: str | None = Field(description="The time when the stream entered the state (UTC).")
     source: str = Field(description="The URL that is read, without passwords.")
     live: bool
@@ -134,6 +142,7 @@ class EngineAnswer(ApiModel):
         description="The name of the engine's lane: the model; MODEL@HxW for another input size of the model; "
         "secondary:MODEL for the lane that infers crops of detections."
     )
+    node: str | None = Field(None, description="The node of the cluster that has loaded it; null on one machine.")
     model: str
     engine: str = Field(description="The engine's name: runtime-device-precision.")
     input_size: ImageSize
@@ -200,12 +209,25 @@ class DegradedAnswer(ApiModel):
     reason: str = Field(description="The measurement that caused the step.")
 
 
+class MovedAnswer(ApiModel):
+    """Another process of the cluster runs a stream from now on: its track ids and counts start again."""
+
+    type: Literal["moved"] = "moved"
+    stream: str
+    before: str = Field(description="The node that ran the stream.")
+    node: str | None = Field(description="The node that runs the stream; null if it waits for one.")
+    epoch: int = Field(description="The epoch of the stream's rows from now on.")
+    at: str = Field(description="The time of the change (UTC).")
+    reason: str
+
+
 class VersionAnswer(ApiModel):
     """The name and version of the program."""
 
     name: Literal["vision-infer"] = "vision-infer"
     version: str
     api: Literal["v1"] = "v1"
+    cluster: bool = Field(description="Whether the service runs on the nodes of a cluster.")
 
 
 class ReadyAnswer(ApiModel):
@@ -283,13 +305,18 @@ def model_answer(model: ModelView) -> ModelAnswer:
     return ModelAnswer.model_validate(shared_fields(ModelAnswer, model) | {"input_size": _size(model.input_size)})
 
 
-def event_answer(event: ServiceEvent, clock: Clock) -> StateChange | EngineEventAnswer | DegradedAnswer:
+ChangeAnswer: TypeAlias = StateChange | EngineEventAnswer | DegradedAnswer | MovedAnswer
+
+
+def event_answer(event: ServiceEvent, clock: Clock) -> ChangeAnswer:
     """Return a change of a stream or of an engine as the API shows it."""
     if isinstance(event, StreamEvent):
         return state_change(event, clock)
     at = utc(wall_ns_of(event, clock))
     if isinstance(event, EngineEvent):
         return EngineEventAnswer(lane=event.lane, change=event.change, engine=event.engine, at=at, reason=redact(event.reason))
+    if isinstance(event, MovedEvent):
+        return MovedAnswer.model_validate(shared_fields(MovedAnswer, event) | {"at": at})
     step, before = event.step.word, event.before.word
     return DegradedAnswer.model_validate(
         {"stream": event.stream, "step": step, "before": before, "at": at, "reason": event.reason}

@@ -28,7 +28,7 @@ FIRST_LOST = ("queue_full", "spool_full", "disk_error")
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _GPU_DECODER = "Number of failures of the GPU decoder, after which the stream is decoded on the CPU."
 _STEPS = {step.word: int(step) for step in DegradationStep}
-_LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
+_LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING, StreamState.PENDING)]
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 
 

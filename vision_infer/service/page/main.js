@@ -9,6 +9,7 @@ import { h, setText } from "./views/dom.js";
 import { engines } from "./views/engines.js";
 import { find } from "./views/find.js";
 import { login } from "./views/login.js";
+import { nodes } from "./views/nodes.js";
 import { streamForm } from "./views/stream_form.js";
 import { stream } from "./views/stream.js";
 import { tryOut } from "./views/try.js";
@@ -21,6 +22,7 @@ const NAV = [
   ["#/engines", "Engines"],
   ["#/cost", "Cost"],
   ["#/try", "Try"],
+  ["#/nodes", "Nodes"], // last: it appears once the service is known to run on a cluster
 ];
 const store = new Store();
 /** @import { View } from "./transport/api.js" */
@@ -96,6 +98,7 @@ function route() {
   if (page === "add") return ["add", () => streamForm(store, null)];
   if (page === "find") return ["find", () => find(store)];
   if (page === "events") return ["events", () => allEvents(store)];
+  if (page === "nodes") return ["nodes", () => nodes(store)];
   if (page === "engines") return ["engines", () => engines()];
   if (page === "cost") return ["cost", () => cost()];
   if (page === "try") return ["try", () => tryOut()];
@@ -132,6 +135,7 @@ function show() {
     const here = NAV[index][0] === `#/${page}` || (index === 0 && ["stream", "add", "find"].includes(page));
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (NAV[index][0] === "#/nodes") link.hidden = !store.cluster;
   });
   document.body.classList.toggle("locked", store.session === null);
   logOutButton.hidden = !store.session?.expires_s;

@@ -9,6 +9,8 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.preview.transport.sockets import Sockets
+from vision_infer.service.backend import FleetNodes
+from vision_infer.service.events import MovedEvent
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream
 from vision_infer.service.processes.worker_client import FleetClient
@@ -92,8 +94,12 @@ class Fleet(Protocol):
         """The streams and the worker of each."""
 
     @property
-    def events(self) -> Collection[StreamEvent]:
-        """The changes of streams whose worker ended, oldest first."""
+    def events(self) -> Collection[StreamEvent | MovedEvent]:
+        """The changes of streams whose worker ended, and of streams that moved to another worker, oldest first."""
+
+    @property
+    def nodes(self) -> FleetNodes | None:
+        """The nodes on which the workers run; None if the workers are processes of this machine."""
 
     @property
     def processes(self) -> Mapping[str, FleetWorker]:

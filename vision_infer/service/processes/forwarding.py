@@ -46,7 +46,8 @@ async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") 
     """
     process = workers.processes[worker]
     if not process.up:
-        raise UnavailableError(f"worker {process.name} does not run", "Try again in a moment.", reason=process.reason)
+        kind = "worker" if workers.nodes is None else "node"
+        raise UnavailableError(f"{kind} {process.name} does not run", "Try again in a moment.", reason=process.reason)
     target = request.scope["raw_path"].decode("ascii")
     query = request.scope["query_string"].decode("ascii")
     state = request.scope["state"]

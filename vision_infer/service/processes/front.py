@@ -20,15 +20,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vision_infer.config.serve import ServeSettings
 from vision_infer.config.zones import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.preview.preview import Preview
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips.event_log import EVENTS_KEPT
 from vision_infer.service.errors import UnavailableError
-from vision_infer.service.http.api_models import state_change, stream_answer
+from vision_infer.service.http.api_models import event_answer, stream_answer
 from vision_infer.service.http.app import make_routes, secure
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import context_of
@@ -38,7 +36,7 @@ from vision_infer.service.processes import merge
 from vision_infer.service.processes.admission import accept, labels_of, worker_for
 from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
-from vision_infer.service.processes.merged_results import MergedHub
+from vision_infer.service.processes.front_backend import FrontBackend
 from vision_infer.service.streams.api_settings import from_api
 from vision_infer.service.views import Origin, StreamView
 
@@ -50,32 +48,6 @@ _ONE_OF_ALL = re.compile(rf"{_API}/(events/[^/]+/clip\.mp4|engines/.+/passport)"
 """The paths that only one of the workers knows."""
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class FrontBackend:
-    """The part of :class:`Backend` that the routes of this process use; all other requests go to the workers."""
-
-    def __init__(self, workers: Fleet, clock: Clock) -> None:
-        self._workers = workers
-        self.hub: MergedHub = workers.hub
-        self.preview = Preview(workers.settings.preview, clock=clock)  # without streams: viewers connect to the workers
-
-    @property
-    def settings(self) -> ServeSettings:
-        """The current settings."""
-        return self._workers.settings
-
-    def ready(self) -> tuple[bool, str]:
-        """Return whether all workers are ready, and if not, the reasons."""
-        return self._workers.ready()
-
-    def streams(self) -> list[StreamView]:
-        """Return all streams, without the status that their workers know."""
-        return list(self._workers.streams())
-
-    def stream(self, name: str) -> StreamView:
-        """Return one stream; see :meth:`streams`."""
-        return self._workers.stream(name)
 
 
 def make_front(workers: Fleet, tokens: Tokens, clock: Clock) -> FastAPI:
@@ -121,7 +93,7 @@ class Front:
         merged = {
             f"{_API}/streams": self._list,
             f"{_API}/events": self._events,
-            f"{_API}/engines": lambda request: self._merged(request, merge.merge_engines),
+            f"{_API}/engines": self._engines,
             f"{_API}/models": lambda request: self._merged(request, merge.merge_models),
             f"{_API}/sinks": lambda request: self._merged(request, merge.merge_sinks),
             f"{_API}/cost": self._cost,
@@ -152,10 +124,36 @@ class Front:
 
     async def _of_stream(self, request: Request, name: str) -> Response:
         stream = self._workers.placed(name)
-        if not self._workers.processes[stream.worker].up and request.method == "GET" and request.url.path.endswith(f"/{name}"):
-            return JSONResponse(stream_answer(self._workers.stream(name), self._clock).model_dump(mode="json", by_alias=True))
+        about = request.method == "GET" and request.url.path == f"{_API}/streams/{name}"
+        if about and not self._workers.processes[stream.worker].up:
+            return JSONResponse(self._answer(self._workers.stream(name)))
+        if not stream.worker:
+            status = self._workers.stream(name).status
+            reason = "" if status is None else status.reason
+            raise UnavailableError(f"{name} waits for a node", "See the state of the stream.", "pending", reason)
         async with context_of(request).bodies.body(request) as body:
-            return await self._send(stream.worker, request, body)
+            if not about or self._workers.nodes is None:
+                return await self._send(stream.worker, request, body)
+            return await self._located(await ask(self._workers, stream.worker, request, body))
+
+    def _answer(self, view: StreamView) -> dict[str, Any]:
+        """Return a stream without the status that its worker knows, as the API shows it."""
+        return self._with_place(stream_answer(view, self._clock).model_dump(mode="json", by_alias=True))
+
+    def _with_place(self, stream: dict[str, Any]) -> dict[str, Any]:
+        """Return a stream of the API with its node and epoch, if the workers run on the nodes of a cluster."""
+        nodes = self._workers.nodes
+        if nodes is not None and stream["status"] is not None:
+            stream["status"]["node"], stream["status"]["epoch"] = nodes.place_of(stream["name"])
+        return stream
+
+    async def _located(self, response: httpx.Response) -> Response:
+        """Return a worker's answer about a stream with the stream's node and epoch."""
+        content = await response.aread()
+        if response.is_success and self._workers.nodes is not None:
+            content = json.dumps(self._with_place(json.loads(content)), ensure_ascii=False).encode()
+        headers = {name: value for name, value in headers_of(response).items() if name.lower() != "content-length"}
+        return Response(content, response.status_code, headers)
 
     async def _infer(self, request: Request) -> Response:
         ready = [name for name, process in self._workers.processes.items() if process.ready]
@@ -196,7 +194,7 @@ class Front:
             try:
                 await settled((workers.processes[worker],))
                 response = await ask(workers, worker, request, body)
-                content = await response.aread()
+                await response.aread()
             except httpx.HTTPError:
                 await asyncio.to_thread(self._place_stored, name, worker)
                 raise
@@ -212,7 +210,7 @@ class Front:
                     changed = from_api(data, known.settings, service, given)
                 await asyncio.to_thread(workers.placement.put, name, changed, origin, (worker,))
                 await asyncio.to_thread(workers.placement.store)
-        return Response(content, response.status_code, headers_of(response))
+        return await self._located(response)
 
     def _place_stored(self, name: str, worker: str) -> None:
         """Take over what a worker stored before it ended without an answer."""
@@ -274,10 +272,7 @@ class Front:
             responses = ()
         known = {stream["name"]: stream for response in responses if response.is_success for stream in response.json()}
         return JSONResponse(
-            [
-                known.get(name) or stream_answer(view, self._clock).model_dump(mode="json", by_alias=True)
-                for name, view in streams.items()
-            ]
+            [self._with_place(known[name]) if name in known else self._answer(view) for name, view in streams.items()]
         )
 
     async def _events(self, request: Request) -> Response:
@@ -286,7 +281,7 @@ class Front:
         if query.get("type", "changes") == "changes" and not {"from", "to"} & query.keys():
             wanted = query.get("stream")
             changes = [event for event in list(self._workers.events) if wanted in (None, event.stream)]
-            own = [state_change(event, self._clock).model_dump(mode="json") for event in changes]
+            own = [event_answer(event, self._clock).model_dump(mode="json") for event in changes]
 
         def combine(answers: list[Any]) -> object:
             return merge.merge_events([*answers, own], int(query.get("limit", EVENTS_KEPT)))
@@ -298,9 +293,14 @@ class Front:
         price = self._workers.settings.cost
 
         def combine(answers: list[Any]) -> object:
-            return cost_answer(merge.merge_costs(answers), price, None if fps is None else float(fps)).model_dump(mode="json")
+            cost = merge.merge_costs(answers, self._workers.nodes is not None)
+            return cost_answer(cost, price, None if fps is None else float(fps)).model_dump(mode="json")
 
         return await self._merged(request, combine)
+
+    async def _engines(self, request: Request) -> Response:
+        answers = {worker: response.json() for worker, response in (await self._all(request)).items() if response.is_success}
+        return JSONResponse(merge.merge_engines(answers, self._workers.nodes is not None))
 
     async def _metrics(self, request: Request) -> Response:
         processes = self._workers.processes.values()
@@ -308,8 +308,14 @@ class Front:
             texts = {worker: response.text for worker, response in (await self._all(request)).items() if response.is_success}
         except Problem:
             texts = {}
-        starts, up = {one.name: one.starts for one in processes}, {one.name: one.up for one in processes}
-        merged = await asyncio.to_thread(merge.merge_metrics, texts, starts, up)
+        nodes = self._workers.nodes
+        if nodes is None:
+            starts, up = {one.name: one.starts for one in processes}, {one.name: one.up for one in processes}
+            label, own = "worker", merge.worker_metrics(starts, up)
+        else:
+            pending = sum(not stream.worker for stream in self._workers.placement.all().values())
+            label, own = "node", merge.node_metrics(await asyncio.to_thread(nodes.all), pending)
+        merged = await asyncio.to_thread(merge.merge_metrics, texts, label, own)
         return Response(merged, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _log_out(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from vision_infer.service.streams.cost import Cost, MachineUsage, StreamCost
+from vision_infer.service.views import NodeView
 
 Answers = Sequence[Any]
 
@@ -20,9 +21,9 @@ def merge_events(answers: Answers, limit: int) -> list[dict[str, Any]]:
     return sorted((event for answer in answers for event in answer), key=lambda event: str(event["at"]))[-limit:]
 
 
-def merge_engines(answers: Answers) -> list[dict[str, Any]]:
-    """Return the engines of all workers."""
-    return [engine for answer in answers for engine in answer]
+def merge_engines(answers: Mapping[str, Any], on_nodes: bool) -> list[dict[str, Any]]:
+    """Return the engines of all workers by name; on the nodes of a cluster, with the node of each."""
+    return [engine | ({"node": worker} if on_nodes else {}) for worker, answer in answers.items() for engine in answer]
 
 
 def merge_models(answers: Answers) -> list[dict[str, Any]]:
@@ -55,15 +56,22 @@ def _sum_of_sinks(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
     }
 
 
-def merge_costs(answers: Answers) -> Cost:
-    """Return the cost of the streams of all workers. Each worker counts the CPU time of the others as that of other processes."""
+def merge_costs(answers: Answers, on_nodes: bool) -> Cost:
+    """Return the cost of the streams of all workers.
+
+    Workers of one machine count the CPU time of each other as that of other processes. On the nodes of a cluster, the cores are
+    added up, and shares are those of the stream's node.
+    """
+    cores = sum(answer["cores"] for answer in answers) if on_nodes else answers[0]["cores"]
     used = sum(answer["cores_used"] for answer in answers)
-    others = min(answer["cores_used"] + answer["cores_others"] for answer in answers) - used
+    others = [answer["cores_others"] + (0.0 if on_nodes else answer["cores_used"]) for answer in answers]
     accelerators = [answer["accelerator"] for answer in answers if answer["accelerator"] is not None]
     streams = [
         StreamCost(**{name: stream[name] for name in StreamCost.__slots__}) for answer in answers for stream in answer["streams"]
     ]
-    machine = MachineUsage(answers[0]["cores"], used, max(0.0, others))
+    machine = MachineUsage(
+        cores, used, sum(others) if on_nodes else max(0.0, min(others) - used), len(answers) if on_nodes else 1
+    )
     return Cost(machine, tuple(sorted(streams, key=lambda stream: stream.name)), max(accelerators, default=None))
 
 
@@ -75,26 +83,26 @@ class _Families(Collector):
         return self._families
 
 
-def merge_metrics(texts: Mapping[str, str], starts: Mapping[str, int], up: Mapping[str, bool]) -> bytes:
-    """Return the metrics of all workers with the label ``worker``, and the state of the workers.
+def merge_metrics(texts: Mapping[str, str], label: str, own: Iterable[Metric]) -> bytes:
+    """Return the metrics of all workers, and those of the process in front.
 
     Args:
         texts: The metrics of each worker that can be reached, in Prometheus text format.
-        starts: The number of starts of each worker.
-        up: Whether each worker can be reached.
+        label: The label with the worker's name that each of their samples gets.
+        own: The metrics of the process in front.
     """
     families: dict[str, Metric] = {}
     for worker, text in texts.items():
         for found in text_string_to_metric_families(text):
             family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
-            family.samples += [sample._replace(labels={**sample.labels, "worker": worker}) for sample in found.samples]
+            family.samples += [sample._replace(labels={**sample.labels, label: worker}) for sample in found.samples]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*families.values(), *worker_metrics(starts, up)]))
+    registry.register(_Families([*families.values(), *own]))
     return generate_latest(registry)
 
 
 def worker_metrics(starts: Mapping[str, int], up: Mapping[str, bool]) -> Sequence[Metric]:
-    """Return the metrics of the worker processes; the arguments are those of :func:`merge_metrics`."""
+    """Return the metrics of worker processes by name: the number of starts, and whether each can be reached."""
     text = "Whether the worker process can be reached (1) or not (0)."
     reachable = GaugeMetricFamily("vision_infer_worker_up", text, labels=("worker",))
     text = "Number of times the worker process was started again."
@@ -103,3 +111,36 @@ def worker_metrics(starts: Mapping[str, int], up: Mapping[str, bool]) -> Sequenc
         reachable.add_metric((worker,), int(up[worker]))
         restarts.add_metric((worker,), max(0, count - 1))
     return reachable, restarts
+
+
+def node_metrics(nodes: Iterable[NodeView], pending: int) -> Sequence[Metric]:
+    """Return the metrics of the nodes of a cluster; ``pending`` is the number of streams that wait for a node."""
+
+    def gauge(name: str, text: str, value: Callable[[NodeView], float]) -> Metric:
+        family = GaugeMetricFamily(f"vision_infer_node_{name}", text, labels=("node",))
+        for node in known:
+            family.add_metric((node.name,), value(node))
+        return family
+
+    known = tuple(nodes)
+    restarts = CounterMetricFamily(
+        "vision_infer_node_restarts",
+        "Number of times the process that runs the node's streams was started again.",
+        labels=("node",),
+    )
+    for node in known:
+        restarts.add_metric((node.name,), max(0, node.starts - 1))
+    return (
+        gauge("up", "Whether the process that runs the node's streams can be reached (1) or not (0).", lambda node: int(node.up)),
+        gauge("draining", "Whether the node is drained (1) or not (0).", lambda node: int(node.state == "draining")),
+        gauge("streams", "Number of streams on the node.", lambda node: len(node.streams)),
+        gauge("capacity_cores", "CPU cores of the node that streams may use.", lambda node: node.capacity),
+        gauge("used_cores", "CPU cores that the node's streams use.", lambda node: node.used),
+        gauge(
+            "streams_at_risk",
+            "Number of streams that no other node could run at the full rate if the node's machine failed.",
+            lambda node: (node.at_stake or 0) - node.fit,
+        ),
+        restarts,
+        GaugeMetricFamily("vision_infer_streams_pending", "Number of streams that wait for a node.", pending),
+    )

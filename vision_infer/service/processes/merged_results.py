@@ -15,7 +15,7 @@ import httpx
 
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent
-from vision_infer.service.events import kind_of, to_row, wall_ns_of
+from vision_infer.service.events import MovedEvent, kind_of, to_row, wall_ns_of
 from vision_infer.service.processes.worker_client import FleetClient
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
@@ -170,17 +170,14 @@ class MergedHub:
         with self._lock:
             self._readers = tuple(one for one in self._readers if one is not reader)
 
-    def publish(self, event: StreamEvent) -> None:
+    def publish(self, event: StreamEvent | MovedEvent) -> None:
         """Send a change to all clients that read changes of this stream; any thread may call it."""
-        self.announce(kind_of(event), event.stream, to_row(event, wall_ns_of(event, self._clock)))
-
-    def announce(self, kind: Kind, stream: str, row: str) -> None:
-        """Send a change, one line of JSON, to all clients that read changes of this stream; any thread may call it."""
+        row = to_row(event, wall_ns_of(event, self._clock))
         with self._lock:
             self._changes += 1
-            message = Message(kind, self._changes, row)
+            message = Message(kind_of(event), self._changes, row)
         for reader in self._readers:
-            if reader.states and (reader.wanted.streams is None or stream in reader.wanted.streams):
+            if reader.states and (reader.wanted.streams is None or event.stream in reader.wanted.streams):
                 self._soon(reader.put, message)
 
     def close(self, complete: bool) -> None:

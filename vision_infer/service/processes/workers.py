@@ -70,6 +70,8 @@ class Workers:
         log: IO[str] | None = None,
     ) -> None:
         self.settings = settings
+        self.nodes = None
+        """The workers are processes of this machine; see :class:`Fleet`."""
         self.files = StreamFiles(state_dir, settings.service)
         self.placement = Placement([place.name for place in places], state_dir)
         self.events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)

@@ -33,6 +33,8 @@ class MachineUsage:
     """The number of CPU cores that the process uses."""
     others: float
     """The number of CPU cores that other processes use; 0 if unknown."""
+    machines: int = 1
+    """The number of machines whose cores are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class StreamCost:
         shared = self.shared_cores * fps / self.result_fps
         accelerator = None if self.accelerator is None else self.accelerator * fps / self.result_fps
         cores = self.decode_cores + shared
-        share = max(cores / machine.cores, accelerator or 0.0)
+        share = max(cores / machine.cores * machine.machines, accelerator or 0.0)
         return StreamCost(self.name, self.decode_cores, shared, accelerator, fps, cores / fps * 1000, share)
 
 
@@ -115,7 +117,8 @@ class Cost:
         parts = [stream.accelerator for stream in measured if stream.accelerator]
         if parts and self.accelerator is not None:
             owed = sum(parts) - sum(stream.accelerator or 0.0 for stream in self.streams)
-            fit = min(fit, (HEADROOM - self.accelerator - max(0.0, owed)) / (sum(parts) / len(parts)))
+            free = HEADROOM - self.accelerator - max(0.0, owed)
+            fit = min(fit, free * self.machine.machines / (sum(parts) / len(parts)))
         return max(0, int(fit))
 
     @property

@@ -26,9 +26,9 @@ router = APIRouter()
 
 
 @router.get("/api/v1/version", tags=["about"], responses=problems())
-async def get_version() -> VersionAnswer:
+async def get_version(context: Shared) -> VersionAnswer:
     """Return the version of the program."""
-    return VersionAnswer(version=__version__)
+    return VersionAnswer(version=__version__, cluster=context.backend.nodes is not None)
 
 
 @router.get("/api/v1/models", tags=["about"], responses=problems())

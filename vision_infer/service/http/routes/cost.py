@@ -84,7 +84,7 @@ def cost_answer(cost: Cost, price: CostSettings, fps: float | None) -> CostAnswe
         headroom=HEADROOM,
         machine_per_hour=price.machine_per_hour,
         currency=price.currency,
-        unused_per_month=_per_month(price, max(0.0, 1 - used)),
+        unused_per_month=_per_month(price, max(0.0, machine.machines - used)),
         streams=[_stream(stream, cost, price, fps) for stream in cost.streams],
     )
 

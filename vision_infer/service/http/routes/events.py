@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from vision_infer.core.result import utc
 from vision_infer.core.scene_event import Direction, EventKind
 from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
-from vision_infer.service.http.api_models import ApiModel, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
+from vision_infer.service.http.api_models import ApiModel, ChangeAnswer, Crossings, event_answer
 from vision_infer.service.http.context import Shared, Time
 from vision_infer.service.http.openapi import answer_of, problems
 from vision_infer.service.http.problem import Problem
@@ -92,7 +92,7 @@ def list_events(
     limit: Annotated[
         int, Query(ge=1, le=EVENTS_KEPT, description="The maximum number of events; the newest are returned.")
     ] = 1024,
-) -> list[StateChange | EngineEventAnswer | DegradedAnswer | SceneEventAnswer]:
+) -> list[ChangeAnswer | SceneEventAnswer]:
     """List the latest changes of streams and engines, or the latest events in zones and at lines, oldest first."""
     from_ns = _NONE_NS if from_ is None else round(from_.timestamp() * 1e9)
     to_ns = _ALL_NS if to is None else round(to.timestamp() * 1e9)

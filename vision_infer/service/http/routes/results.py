@@ -63,7 +63,7 @@ def _subscribe(backend: Backend, query: ResultsQuery) -> Subscription:
     response_class=Response,
     responses={
         200: answer_of(
-            "Endless server-sent events: results as JSON; changes as `event: state`, `engine` or `degraded`.",
+            "Endless server-sent events: results as JSON; changes as `event: state`, `engine`, `degraded` or `moved`.",
             "text/event-stream",
             TEXT,
         ),

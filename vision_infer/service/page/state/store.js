@@ -21,6 +21,7 @@ export class Store extends EventTarget {
     /** @type {Stream[] | null} null until the first response */
     this.streams = null;
     this.version = "";
+    this.cluster = false; // whether the service runs on the nodes of a cluster
     this.timer = 0;
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.refresh();
@@ -108,6 +109,7 @@ export class Store extends EventTarget {
     getJson("api/v1/version").then(
       (answer) => {
         this.version = answer.version;
+        this.cluster = answer.cluster;
         this.#notify("session");
       },
       () => {},

@@ -22,7 +22,7 @@
 /** @typedef {{ p50?: number | null, p95?: number | null, p99?: number | null }} Quantiles */
 /**
  * @typedef {{
- *   state: string, reason: string, since: string, size: Size | null, codec: string | null, frame_rate: number | null,
+ *   state: string, reason: string, node: string | null, since: string, size: Size | null, codec: string | null, frame_rate: number | null,
  *   result_fps: number, wanted_fps: number | null, decoded_fps: number, results: number, reconnects: number, age_ms: Quantiles,
  *   dropped: Record<string, number>, occupancy: Record<string, number>, counts: Record<string, { in: number, out: number }>,
  *   ingest: "rtp" | "ffmpeg" | null, ingest_reason: string, damaged: number, rtp_packets: Record<string, number>,
@@ -30,6 +30,12 @@
  * }} Status
  */
 /** @typedef {{ name: string, origin: string, settings: Settings, status: Status | null }} Stream */
+/**
+ * @typedef {{
+ *   name: string, state: string, ready: boolean, reason: string, labels: Record<string, string>, capacity_cores: number,
+ *   used_cores: number, streams: string[], if_lost: { fit: number, half_rate: number, pending: number } | null
+ * }} ClusterNode
+ */
 /** @typedef {{ role: string, expires_s: number | null }} Session */
 /**
  * @typedef {{

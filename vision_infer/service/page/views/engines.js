@@ -10,7 +10,7 @@ const POLL_MS = 2000;
 /** @import { Quantiles, Size, View } from "../transport/api.js" */
 /**
  * @typedef {{
- *   name: string, engine: string, model: string, input_size: Size, utilization: number, frames: number, padded: number, flying: number,
+ *   name: string, node: string | null, engine: string, model: string, input_size: Size, utilization: number, frames: number, padded: number, flying: number,
  *   in_flight: number, waiting: number, buffer_bytes: number, inference_ms: Quantiles, batches: Record<string, number>,
  *   error: string | null, failing: boolean, replicas: Replica[]
  * }} Engine
@@ -64,19 +64,24 @@ export function engines() {
 
   /** @param {Engine[]} engines */
   function show(engines) {
-    const names = new Set(engines.map(({ name, engine }) => `${name} ${engine}`));
+    /** @type {Record<string, number>} */
+    const same = {};
+    const keys = engines
+      .map(({ node, name, engine }) => `${node} ${name} ${engine}`)
+      .map((key) => `${key} ${(same[key] = (same[key] ?? 0) + 1)}`);
+    const names = new Set(keys);
     for (const [name, card] of cards) {
       if (names.has(name)) continue;
       card.element.remove();
       cards.delete(name);
     }
-    for (const engine of engines) {
-      const key = `${engine.name} ${engine.engine}`;
+    engines.forEach((engine, index) => {
+      const key = keys[index];
       const card = cards.get(key) ?? new EngineCard(engine);
       if (!cards.has(key)) list.append(card.element);
       cards.set(key, card);
       card.update(engine);
-    }
+    });
   }
 
   poll();
@@ -135,7 +140,7 @@ class EngineCard {
       "article.card.engine",
       null,
       h("h2", null, engine.name),
-      h("p.quiet", null, engine.engine),
+      h("p.quiet", null, `${engine.engine}${engine.node ? ` on node ${engine.node}` : ""}`),
       this.failure,
       h("div.line", null, h("span.key", null, "utilization"), this.meter, this.used),
       this.facts,

@@ -63,6 +63,7 @@ export class Events {
       });
     else if (change.type === "degraded")
       this.#add({ at: change.at, stream: change.stream, kind: "load", text: degradationText(change) });
+    else if (change.type === "moved") this.#add({ at: change.at, stream: change.stream, kind: "state", text: movedText(change) });
     else if (change.type === "engine") this.#add({ at: change.at, stream: "", kind: "engine", text: engineText(change) });
   }
 
@@ -197,6 +198,13 @@ function words(event) {
 function degradationText({ step, before, reason }) {
   if (step === "none") return `no longer degraded, previously ${degradationWord(before)} (${reason})`;
   return `degraded: ${degradationWord(step)}${before === "none" ? "" : `, previously ${degradationWord(before)}`} (${reason})`;
+}
+
+/** @param {any} change */
+function movedText({ before, node, reason }) {
+  const where =
+    node === before ? `started again on node ${node}` : `moved from node ${before} to ${node ? `node ${node}` : "no node"}`;
+  return `${where}${node ? "; track ids and counts restart" : `: ${reason}`}`;
 }
 
 /** @param {any} change */

@@ -302,6 +302,7 @@ class StreamView {
     if (status) {
       const size = status.size ? `${status.size.width}×${status.size.height}` : "–";
       facts.push(
+        ...(status.node ? [["Node", status.node]] : []),
         ["Age p50 / p95 / p99", `${quantiles(status.age_ms)} ms`],
         ["Frames/s", rates(status)],
         ["Dropped", drops(status.dropped).join(", ") || "none"],

@@ -8,6 +8,7 @@ import { kindOf } from "../state/timeline.js";
 /** @type {Record<string, string>} */
 const STATES = {
   waiting: "waiting",
+  pending: "pending",
   opening: "opening",
   running: "running",
   connecting: "connecting",

@@ -1,0 +1,81 @@
+"""The nodes as the API shows them, from the controller's snapshot, and draining."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from vision_infer.cluster.actors import call_controller
+from vision_infer.cluster.placement import Camera, Node, outlook
+from vision_infer.cluster.state import Plain
+from vision_infer.service.views import NodeView
+
+PLACEABLE = ("alive", "joining", "idle")
+"""The states of nodes that may get streams."""
+
+
+class ClusterNodes:
+    """The nodes of the cluster; see :class:`FleetNodes`. One thread shows snapshots, any thread reads them."""
+
+    def __init__(self) -> None:
+        self._snapshot: Plain = {"nodes": {}, "cameras": {}}
+
+    def show(self, snapshot: Plain) -> None:
+        """Replace the snapshot."""
+        self._snapshot = snapshot
+
+    def all(self) -> Sequence[NodeView]:
+        """Return all nodes, sorted by name."""
+        snapshot = self._snapshot
+        streams: defaultdict[str, list[str]] = defaultdict(list)
+        used: defaultdict[str, float] = defaultdict(float)
+        for name, camera in snapshot["cameras"].items():
+            streams[camera["node"]].append(name)
+            used[camera["node"]] += camera["cost"] or 0.0
+        plan = {one.node: (one.cameras, one.fit, one.half_rate) for one in outlook(nodes_of(snapshot), cameras_of(snapshot))}
+        shown = ("machine", "state", "up", "ready", "reason", "starts", "labels", "capacity")
+        return [
+            NodeView(
+                name,
+                *(node[key] for key in shown),
+                used[name],
+                tuple(streams[name]),
+                *(plan.get(node["machine"], (None,)) if node["state"] in PLACEABLE else (None,)),
+            )
+            for name, node in snapshot["nodes"].items()
+        ]
+
+    def drain(self, node: str, draining: bool) -> bool:
+        """Drain a node, or use it again; return whether there is one of this name.
+
+        Raises:
+            UnavailableError: The controller does not answer.
+        """
+        return bool(call_controller("drain", node, draining))
+
+    def place_of(self, stream: str) -> tuple[str | None, int | None]:
+        """Return the node and the epoch of a stream; the node is None while it waits for one."""
+        camera = self._snapshot["cameras"].get(stream)
+        return (None, None) if camera is None else (camera["node"], camera["epoch"])
+
+
+def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
+    """Return the nodes of a snapshot for the placement."""
+    return tuple(
+        Node(
+            name,
+            one["reference_capacity"],
+            one["labels"],
+            one["state"] in PLACEABLE and not one["failing"],
+            machine=one["machine"],
+            trial=one["trial"],
+        )
+        for name, one in snapshot["nodes"].items()
+    )
+
+
+def cameras_of(snapshot: Plain) -> tuple[Camera, ...]:
+    """Return the cameras of a snapshot for the placement."""
+    return tuple(
+        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in snapshot["cameras"].items()
+    )
