@@ -34,7 +34,7 @@ InsecureCluster = Annotated[bool, Option("--insecure-cluster", help="Accept a Ra
 
 @app.command()
 def status(cluster: Address = "auto", insecure_cluster: InsecureCluster = False, json_output: options.Json = False) -> int:
-    """Print the nodes with their state and capacity, and the cameras with their nodes."""
+    """Print the nodes and the cameras of each."""
     snapshot = _snapshot(cluster, insecure_cluster)
     if json_output:
         typer.echo(json.dumps(snapshot, indent=2))
@@ -67,7 +67,7 @@ def status(cluster: Address = "auto", insecure_cluster: InsecureCluster = False,
 
 @app.command()
 def plan(cluster: Address = "auto", insecure_cluster: InsecureCluster = False, json_output: options.Json = False) -> int:
-    """Print what happens to the cameras of each node if the node fails."""
+    """Print what happens to the cameras if a node fails."""
     from vision_infer.cluster.actors import call_controller
 
     _connect(cluster, insecure_cluster)
@@ -87,9 +87,10 @@ def drain(
     cluster: Address = "auto",
     insecure_cluster: InsecureCluster = False,
 ) -> int:
-    """Move the cameras of a node to other nodes, and keep it empty, for example before maintenance.
+    """Move the cameras of a node to other nodes.
 
-    A node with several GPUs has a part for each, such as a-gpu0. NODE is such a part, or the whole node.
+    The node stays empty, for example during maintenance, until you use it again with ``--undo``. A node with several GPUs has a
+    part for each, such as a-gpu0. NODE is such a part, or the whole node.
     """
     from vision_infer.cluster.actors import call_controller
 

@@ -28,7 +28,7 @@ def connect(address: str, insecure: bool) -> None:
     except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, ValueError, and errors of Ray
         reason = str(error).partition("\n")[0] or type(error).__name__
         what = f"cannot connect to the Ray cluster {address}: {reason}"
-        raise VisionInferError(what, "Start one with: ray start --head") from None
+        raise VisionInferError(what, "Start one with 'ray start --head', and use its token on all machines.") from None
     for number, handler in handlers.items():  # Ray replaces them, and SIGTERM would end this process at once
         signal.signal(number, handler)
     # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.

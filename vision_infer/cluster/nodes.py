@@ -56,7 +56,7 @@ class ClusterNodes:
     def place_of(self, stream: str) -> tuple[str | None, int | None]:
         """Return the node and the epoch of a stream; the node is None while it waits for one."""
         camera = self._snapshot["cameras"].get(stream)
-        return (None, None) if camera is None else (camera["node"], camera["epoch"])
+        return (None, None) if camera is None else (camera["node"], camera["epoch"] or None)
 
 
 def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
