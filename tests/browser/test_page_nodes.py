@@ -29,7 +29,7 @@ def backend() -> FakeBackend:
     backend.nodes = FakeNodes(
         node("atlas", "door", "yard", labels={"site": "oslo", "ray.io/node-id": "0123"}, fit=1, half_rate=1, used=1.6),
         node("bora", "gate"),
-        node("comet", state="lost", ready=False, reason="no report for 3 s", fit=None, half_rate=None),
+        node("comet", state="lost", ready=False, reason="no report for 3 s", at_stake=None),
     )
     return backend
 

@@ -77,7 +77,7 @@ def test_the_api_shows_and_drains_nodes(gateway: Gateway, rows: ClusterRows) -> 
     assert sorted(nodes) == ["a", "b", "c"]
     for name, node in nodes.items():
         assert (node["state"], node["ready"], node["capacity_cores"]) == ("alive", True, 1.7)
-        assert node["if_lost"] == {"fit": 2, "half_rate": 0, "pending": 0}
+        assert node["if_lost"] == {"streams": 2, "fit": 2, "half_rate": 0, "pending": 0}
         assert {stream: rows.nodes()[stream] for stream in node["streams"]} == dict.fromkeys(node["streams"], name)
     newest = {row["stream"]: row for row in list(rows.rows)}
     for stream in (*gateway.streams().values(), json.loads(gateway.ask("GET", "/api/v1/streams/c0")[1])):

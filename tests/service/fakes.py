@@ -265,7 +265,7 @@ class FakeNodes:
 
 def node(name: str, *streams: str, **more: Any) -> NodeView:
     """Return a node of which all streams fit elsewhere."""
-    one = NodeView(name, "alive", True, True, "", 1, {}, 1.7, 0.2, streams, len(streams), 0)
+    one = NodeView(name, name, "alive", True, True, "", 1, {}, 1.7, 0.2, streams, len(streams), len(streams))
     return replace(one, **more)
 
 

@@ -13,7 +13,7 @@ def api() -> Api:
     backend = FakeBackend()
     backend.nodes = FakeNodes(
         node("a", "door", "yard", "gate", fit=1, half_rate=1, labels={"site": "oslo"}),
-        node("b", state="lost", ready=False, reason="no report for 3 s", fit=None, half_rate=None),
+        node("b", state="lost", ready=False, reason="no report for 3 s", at_stake=None),
     )
     return Api(backend, TOKENS)
 
@@ -22,6 +22,7 @@ def test_nodes_are_listed_with_their_streams_and_what_happens_if_one_fails(api: 
     first, second = api.get("/api/v1/nodes", token=VIEW).json()
     assert first == {
         "name": "a",
+        "machine": "a",
         "state": "alive",
         "ready": True,
         "reason": "",
@@ -30,7 +31,7 @@ def test_nodes_are_listed_with_their_streams_and_what_happens_if_one_fails(api: 
         "capacity_cores": 1.7,
         "used_cores": 0.2,
         "streams": ["door", "yard", "gate"],
-        "if_lost": {"fit": 1, "half_rate": 1, "pending": 1},
+        "if_lost": {"streams": 3, "fit": 1, "half_rate": 1, "pending": 1},
     }
     assert (second["state"], second["reason"], second["if_lost"]) == ("lost", "no report for 3 s", None)
     assert api.get("/api/v1/version", token=VIEW).json()["cluster"] is True

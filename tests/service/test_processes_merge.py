@@ -77,7 +77,7 @@ def test_metrics_of_a_cluster_have_the_label_node_and_its_nodes() -> None:
     text = '# HELP frames_total Frames.\n# TYPE frames_total counter\nframes_total{stream="x"} 3.0\n'
     nodes = [
         node("a", "x", "y", fit=1, half_rate=1, starts=3),
-        node("b", state="draining", up=False, fit=None, half_rate=None),
+        node("b", state="draining", up=False, at_stake=None),
     ]
     merged = merge_metrics({"a": text}, "node", node_metrics(nodes, 4)).decode()
     for line in (

@@ -12,6 +12,7 @@ from vision_infer.service.views import NodeView
 
 PLACEABLE = ("alive", "joining", "idle")
 """The states of nodes that may get streams."""
+_SHOWN = ("machine", "state", "up", "ready", "reason", "starts", "labels", "capacity")
 
 
 class ClusterNodes:
@@ -32,18 +33,21 @@ class ClusterNodes:
         for name, camera in snapshot["cameras"].items():
             streams[camera["node"]].append(name)
             used[camera["node"]] += camera["cost"] or 0.0
-        plan = {one.node: (one.cameras, one.fit, one.half_rate) for one in outlook(nodes_of(snapshot), cameras_of(snapshot))}
-        shown = ("machine", "state", "up", "ready", "reason", "starts", "labels", "capacity")
-        return [
-            NodeView(
-                name,
-                *(node[key] for key in shown),
-                used[name],
-                tuple(streams[name]),
-                *(plan.get(node["machine"], (None,)) if node["state"] in PLACEABLE else (None,)),
+        plan = {one.node: one for one in outlook(nodes_of(snapshot), cameras_of(snapshot))}
+        found = []
+        for name, node in snapshot["nodes"].items():
+            loss = plan.get(node["machine"]) if node["state"] in PLACEABLE else None
+            view = NodeView(
+                name=name,
+                **{key: node[key] for key in _SHOWN},
+                used=used[name],
+                streams=tuple(streams[name]),
+                at_stake=None if loss is None else loss.cameras,
+                fit=0 if loss is None else loss.fit,
+                half_rate=0 if loss is None else loss.half_rate,
             )
-            for name, node in snapshot["nodes"].items()
-        ]
+            found.append(view)
+        return found
 
     def drain(self, node: str, draining: bool) -> bool:
         """Drain a node, or use it again; return whether there is one of this name.
@@ -77,5 +81,6 @@ def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
 def cameras_of(snapshot: Plain) -> tuple[Camera, ...]:
     """Return the cameras of a snapshot for the placement."""
     return tuple(
-        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in snapshot["cameras"].items()
+        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"])
+        for name, one in snapshot["cameras"].items()
     )

@@ -32,8 +32,8 @@
 /** @typedef {{ name: string, origin: string, settings: Settings, status: Status | null }} Stream */
 /**
  * @typedef {{
- *   name: string, state: string, ready: boolean, reason: string, labels: Record<string, string>, capacity_cores: number,
- *   used_cores: number, streams: string[], if_lost: { fit: number, half_rate: number, pending: number } | null
+ *   name: string, machine: string, state: string, ready: boolean, reason: string, labels: Record<string, string>, capacity_cores: number,
+ *   used_cores: number, streams: string[], if_lost: { streams: number, fit: number, half_rate: number, pending: number } | null
  * }} ClusterNode
  */
 /** @typedef {{ role: string, expires_s: number | null }} Session */

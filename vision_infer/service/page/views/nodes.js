@@ -94,6 +94,7 @@ class NodeCard {
     this.labels = h("p.quiet");
     this.meter = h("meter", { min: 0, "aria-label": `Load of ${name}` });
     this.used = h("strong");
+    this.fails = h("h3");
     this.loss = h("p.explanation");
     this.cameras = h("ul.plain-list", { "aria-label": `Cameras of ${name}` });
     this.none = h("p.quiet", null, "No cameras.");
@@ -107,7 +108,7 @@ class NodeCard {
       this.labels,
       this.errorText,
       h("div.line", null, h("span.key", null, "load"), this.meter, this.used),
-      h("h3", null, "If it fails"),
+      this.fails,
       this.loss,
       h("h3", null, "Cameras"),
       this.cameras,
@@ -129,6 +130,7 @@ class NodeCard {
     const capacity = node.capacity_cores;
     Object.assign(this.meter, { max: capacity, low: capacity * 0.9, high: capacity, optimum: 0, value: node.used_cores });
     setText(this.used, `${node.used_cores.toFixed(2)} of ${capacity.toFixed(2)} cores`);
+    setText(this.fails, node.machine === node.name ? "If it fails" : `If its machine, ${node.machine}, fails`);
     setText(this.loss, lossWords(node));
     this.button.hidden = !store.canEdit;
     setText(this.button, this.draining ? "Use again" : "Drain");
@@ -159,13 +161,13 @@ class NodeCard {
 }
 
 /** @param {ClusterNode} node */
-function lossWords({ streams, if_lost: loss }) {
+function lossWords({ if_lost: loss }) {
   if (loss === null) return "It gets no cameras.";
-  if (streams.length === 0) return "No camera is affected.";
-  if (loss.fit === streams.length)
-    return streams.length === 1 ? "Its camera fits elsewhere." : "All of its cameras fit elsewhere.";
+  if (loss.streams === 0) return "No camera is affected.";
+  if (loss.fit === loss.streams)
+    return loss.streams === 1 ? "Its camera fits elsewhere." : "All of its cameras fit elsewhere.";
   const parts = [
-    `${loss.fit} of its ${streams.length} cameras fit elsewhere`,
+    `${loss.fit} of its ${loss.streams} cameras fit elsewhere`,
     loss.half_rate ? `${loss.half_rate} would run at half the rate` : "",
     loss.pending ? `${loss.pending} would not run` : "",
   ];
