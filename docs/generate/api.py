@@ -11,7 +11,7 @@ from docs.generate.markdown import Schema, SchemaTables, anchor, code, reference
 from tests.service.fakes import ADMIN, Api
 from vision_infer.config.serve_schema import config_schema
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service.http.api_models import DegradedAnswer, EngineEventAnswer, StateChange
+from vision_infer.service.http.api_models import DegradedAnswer, EngineEventAnswer, MovedAnswer, StateChange
 from vision_infer.service.http.problem import KINDS, TYPE_PREFIX
 
 EXAMPLES = {
@@ -25,6 +25,9 @@ EXAMPLES = {
     ),
     "degraded": DegradedAnswer(
         stream="gate", step="substream", before="rate", at="2026-11-24T18:00:40.000Z", reason="6.1 of 10 fps, 97% busy"
+    ),
+    "moved": MovedAnswer(
+        stream="gate", before="n1", node="n2", epoch=1795981354, at="2026-11-24T18:01:00.000Z", reason="runs on node n2 from now on"
     ),
 }
 FASTAPI_DEFAULT = "Successful Response"

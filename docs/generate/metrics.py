@@ -12,7 +12,7 @@ from docs.generate import service
 from docs.generate.markdown import code, table, template
 from tests.service.fakes import Api
 from vision_infer.core import drop
-from vision_infer.service.processes.merge import worker_metrics
+from vision_infer.service.processes.merge import node_metrics, worker_metrics
 
 SUFFIX = {"counter": "_total", "info": "_info"}
 
@@ -30,8 +30,8 @@ def page() -> str:
 
 
 def metrics(api: Api) -> list[Metric]:
-    """Return all metrics of the registry, and those of the worker processes of ``serve --processes``."""
-    return [*api.app.state.registry.collect(), *worker_metrics({}, {})]
+    """Return all metrics of the registry, and those of worker processes and of the nodes of a cluster."""
+    return [*api.app.state.registry.collect(), *worker_metrics({}, {}), *node_metrics((), 0)]
 
 
 def exposed_name(metric: Metric) -> str:
