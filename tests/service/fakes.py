@@ -249,7 +249,6 @@ class FakeNodes:
 
     def __init__(self, *nodes: NodeView) -> None:
         self.by_name = {node.name: node for node in nodes}
-        self.places: dict[str, tuple[str | None, int]] = {}
 
     def all(self) -> list[NodeView]:
         return list(self.by_name.values())
@@ -259,8 +258,8 @@ class FakeNodes:
             self.by_name[node] = replace(self.by_name[node], state="draining" if draining else "alive")
         return node in self.by_name
 
-    def place_of(self, stream: str) -> tuple[str | None, int | None]:
-        return self.places.get(stream, (None, None))
+    def epoch_of(self, stream: str) -> int | None:
+        return 7 if stream in {name for node in self.by_name.values() for name in node.streams} else None
 
 
 def node(name: str, *streams: str, **more: Any) -> NodeView:

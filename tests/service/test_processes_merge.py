@@ -33,11 +33,12 @@ def test_sinks_and_models_of_all_workers_are_added_up() -> None:
         "dropped": {"queue_full": 1},
     }
     other = {**sink, "connected": False, "error": "refused", "oldest": "2026-01-01", "dropped": {"rejected": 2}}
-    (merged,) = merge_sinks([[sink], [other]])
+    (merged,) = merge_sinks({"a": [sink], "b": [other]})
     assert (merged["connected"], merged["error"], merged["oldest"]) == (False, "refused", "2026-01-01")
     assert (merged["queued"], merged["waiting"], merged["spool_bytes"], merged["sent"]) == (2, 4, 20, 10)
     assert merged["dropped"] == {"queue_full": 1, "rejected": 2}
-    models = merge_models([[{"name": "b", "loaded": False}, {"name": "a", "loaded": True}], [{"name": "b", "loaded": True}]])
+    answers = {"a": [{"name": "b", "loaded": False}, {"name": "a", "loaded": True}], "b": [{"name": "b", "loaded": True}]}
+    models = merge_models(answers)
     assert models == [{"name": "a", "loaded": True}, {"name": "b", "loaded": True}]
 
 
@@ -45,10 +46,9 @@ def test_the_cores_of_other_workers_are_not_those_of_others() -> None:
     def answer(used: float, others: float, accelerator: float | None) -> dict[str, Any]:
         return {"cores": 8.0, "cores_used": used, "cores_others": others, "accelerator": accelerator, "streams": []}
 
-    answers = [answer(2.0, 3.5, 0.2), answer(3.0, 2.5, 0.6)]
-    cost = merge_costs(answers, on_nodes=False)
+    cost = merge_costs([[answer(2.0, 3.5, 0.2), answer(3.0, 2.5, 0.6)]])
     assert (cost.machine.cores, cost.machine.used, cost.machine.others, cost.accelerator) == (8.0, 5.0, 0.5, 0.6)
-    cost = merge_costs(answers, on_nodes=True)
+    cost = merge_costs([[answer(2.0, 3.5, 0.2)], [answer(3.0, 2.5, 0.6)]])
     assert (cost.machine.cores, cost.machine.used, cost.machine.others, cost.machine.machines) == (16.0, 5.0, 6.0, 2)
 
 

@@ -162,7 +162,8 @@ def _print(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     for index in shown:
         number = bool(rows) and all(row[index].replace(".", "").isdigit() for row in rows)
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(columns[index], justify=justify, no_wrap=columns[index] not in WRAPPED, overflow="fold")
+        wraps = columns[index] in WRAPPED
+        table.add_column(columns[index], justify=justify, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
     for row in rows:
         table.add_row(*(row[index] for index in shown))
     Console(highlight=False).print(table, "")

@@ -12,7 +12,7 @@ from vision_infer.service.views import NodeView
 
 PLACEABLE = ("alive", "joining", "idle")
 """The states of nodes that may get streams."""
-_SHOWN = ("machine", "state", "up", "ready", "reason", "starts", "labels", "capacity")
+_SHOWN = ("state", "up", "ready", "reason", "starts", "labels", "capacity")
 
 
 class ClusterNodes:
@@ -20,6 +20,8 @@ class ClusterNodes:
 
     def __init__(self) -> None:
         self._snapshot: Plain = {"nodes": {}, "cameras": {}}
+        self._views: tuple[Plain, Sequence[NodeView]] = ({}, ())
+        """A snapshot and its nodes. They are calculated once: for many nodes, what happens if one fails takes a while."""
 
     def show(self, snapshot: Plain) -> None:
         """Replace the snapshot."""
@@ -28,26 +30,11 @@ class ClusterNodes:
     def all(self) -> Sequence[NodeView]:
         """Return all nodes, sorted by name."""
         snapshot = self._snapshot
-        streams: defaultdict[str, list[str]] = defaultdict(list)
-        used: defaultdict[str, float] = defaultdict(float)
-        for name, camera in snapshot["cameras"].items():
-            streams[camera["node"]].append(name)
-            used[camera["node"]] += camera["cost"] or 0.0
-        plan = {one.node: one for one in outlook(nodes_of(snapshot), cameras_of(snapshot))}
-        found = []
-        for name, node in snapshot["nodes"].items():
-            loss = plan.get(node["machine"]) if node["state"] in PLACEABLE else None
-            view = NodeView(
-                name=name,
-                **{key: node[key] for key in _SHOWN},
-                used=used[name],
-                streams=tuple(streams[name]),
-                at_stake=None if loss is None else loss.cameras,
-                fit=0 if loss is None else loss.fit,
-                half_rate=0 if loss is None else loss.half_rate,
-            )
-            found.append(view)
-        return found
+        known, views = self._views
+        if known is not snapshot:
+            views = views_of(snapshot)
+            self._views = (snapshot, views)
+        return views
 
     def drain(self, node: str, draining: bool) -> bool:
         """Drain a node, or use it again; return whether there is one of this name.
@@ -57,10 +44,36 @@ class ClusterNodes:
         """
         return bool(call_controller("drain", node, draining))
 
-    def place_of(self, stream: str) -> tuple[str | None, int | None]:
-        """Return the node and the epoch of a stream; the node is None while it waits for one."""
+    def epoch_of(self, stream: str) -> int | None:
+        """Return the epoch of a stream; None if it never had a node."""
         camera = self._snapshot["cameras"].get(stream)
-        return (None, None) if camera is None else (camera["node"], camera["epoch"] or None)
+        return None if camera is None else camera["epoch"] or None
+
+
+def views_of(snapshot: Plain) -> list[NodeView]:
+    """Return the nodes of a snapshot, sorted by name."""
+    streams: defaultdict[str, list[str]] = defaultdict(list)
+    used: defaultdict[str, float] = defaultdict(float)
+    for name, camera in snapshot["cameras"].items():
+        streams[camera["node"]].append(name)
+        used[camera["node"]] += camera["cost"] or 0.0
+    plan = {one.node: one for one in outlook(nodes_of(snapshot), cameras_of(snapshot))}
+    views = []
+    for name, node in snapshot["nodes"].items():
+        machine = node["machine"] or name
+        loss = plan.get(machine) if node["state"] in PLACEABLE else None
+        view = NodeView(
+            name=name,
+            machine=machine,
+            **{key: node[key] for key in _SHOWN},
+            used=used[name],
+            streams=tuple(streams[name]),
+            at_stake=None if loss is None else loss.cameras,
+            fit=0 if loss is None else loss.fit,
+            half_rate=0 if loss is None else loss.half_rate,
+        )
+        views.append(view)
+    return views
 
 
 def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
@@ -81,6 +94,5 @@ def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
 def cameras_of(snapshot: Plain) -> tuple[Camera, ...]:
     """Return the cameras of a snapshot for the placement."""
     return tuple(
-        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"])
-        for name, one in snapshot["cameras"].items()
+        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in snapshot["cameras"].items()
     )

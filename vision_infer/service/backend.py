@@ -35,8 +35,8 @@ class FleetNodes(Protocol):
             UnavailableError: The controller of the cluster does not answer.
         """
 
-    def place_of(self, stream: str) -> tuple[str | None, int | None]:
-        """Return the node and the epoch of a stream; the node is None while it waits for one."""
+    def epoch_of(self, stream: str) -> int | None:
+        """Return the epoch of a stream; None if it never had a node."""
 
 
 class Backend(Protocol):

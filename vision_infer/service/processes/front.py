@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -124,7 +125,7 @@ class Front:
 
     async def _of_stream(self, request: Request, name: str) -> Response:
         stream = self._workers.placed(name)
-        about = request.method == "GET" and request.url.path == f"{_API}/streams/{name}"
+        about = request.method == "GET" and request.scope["path"] == f"{_API}/streams/{name}"
         if about and not self._workers.processes[stream.worker].up:
             return JSONResponse(self._answer(self._workers.stream(name)))
         if not stream.worker:
@@ -134,7 +135,11 @@ class Front:
         async with context_of(request).bodies.body(request) as body:
             if not about or self._workers.nodes is None:
                 return await self._send(stream.worker, request, body)
-            return await self._located(await ask(self._workers, stream.worker, request, body))
+            response = await ask(self._workers, stream.worker, request, body)
+        if response.status_code == httpx.codes.NOT_FOUND:  # it has just moved, and its node does not know it yet
+            await response.aclose()
+            return JSONResponse(self._answer(self._workers.stream(name)))
+        return await self._located(response)
 
     def _answer(self, view: StreamView) -> dict[str, Any]:
         """Return a stream without the status that its worker knows, as the API shows it."""
@@ -142,9 +147,10 @@ class Front:
 
     def _with_place(self, stream: dict[str, Any]) -> dict[str, Any]:
         """Return a stream of the API with its node and epoch, if the workers run on the nodes of a cluster."""
-        nodes = self._workers.nodes
-        if nodes is not None and stream["status"] is not None:
-            stream["status"]["node"], stream["status"]["epoch"] = nodes.place_of(stream["name"])
+        nodes, place = self._workers.nodes, self._workers.placement.get(stream["name"])
+        if nodes is not None and place is not None and stream["status"] is not None:
+            stream["status"]["node"] = place.worker or None
+            stream["status"]["epoch"] = nodes.epoch_of(stream["name"])
         return stream
 
     async def _located(self, response: httpx.Response) -> Response:
@@ -257,23 +263,25 @@ class Front:
             raise no_answer()
         return found
 
-    async def _merged(self, request: Request, combine: Callable[[list[Any]], object]) -> Response:
-        responses = (await self._all(request)).values()
-        for response in responses:
+    async def _merged(self, request: Request, combine: Callable[[merge.Answers], object]) -> Response:
+        """Combine the answers of all workers, by their names."""
+        responses = await self._all(request)
+        for response in responses.values():
             if not response.is_success:  # all of them reject an invalid query
                 return Response(response.content, response.status_code, headers_of(response))
-        return JSONResponse(combine([response.json() for response in responses]))
+        return JSONResponse(combine({worker: response.json() for worker, response in responses.items()}))
 
     async def _list(self, request: Request) -> Response:
-        streams = {view.name: view for view in self._workers.streams()}
         try:
-            responses: Iterable[httpx.Response] = (await self._all(request)).values()
+            responses = await self._all(request)
         except Problem:
-            responses = ()
-        known = {stream["name"]: stream for response in responses if response.is_success for stream in response.json()}
-        return JSONResponse(
-            [self._with_place(known[name]) if name in known else self._answer(view) for name, view in streams.items()]
-        )
+            responses = {}
+        answers = {worker: response.json() for worker, response in responses.items() if response.is_success}
+        known = {(worker, stream["name"]): stream for worker, answer in answers.items() for stream in answer}
+        placed = self._workers.placement.all()  # while a stream moves, two nodes may know it
+        owned = {name: known.get((place.worker, name)) for name, place in placed.items()}
+        found = [owned.get(view.name) or self._answer(view) for view in self._workers.streams()]
+        return JSONResponse([self._with_place(stream) for stream in found])
 
     async def _events(self, request: Request) -> Response:
         query = request.query_params
@@ -283,24 +291,29 @@ class Front:
             changes = [event for event in list(self._workers.events) if wanted in (None, event.stream)]
             own = [event_answer(event, self._clock).model_dump(mode="json") for event in changes]
 
-        def combine(answers: list[Any]) -> object:
-            return merge.merge_events([*answers, own], int(query.get("limit", EVENTS_KEPT)))
+        def combine(answers: merge.Answers) -> object:
+            return merge.merge_events({**answers, "": own}, int(query.get("limit", EVENTS_KEPT)))
 
         return await self._merged(request, combine)
 
     async def _cost(self, request: Request) -> Response:
         fps = request.query_params.get("fps")
         price = self._workers.settings.cost
+        nodes = self._workers.nodes
+        views = () if nodes is None else await asyncio.to_thread(nodes.all)
+        machines = {node.name: node.machine for node in views}
 
-        def combine(answers: list[Any]) -> object:
-            cost = merge.merge_costs(answers, self._workers.nodes is not None)
+        def combine(answers: merge.Answers) -> object:
+            by_machine: defaultdict[str, list[Any]] = defaultdict(list)
+            for worker, answer in answers.items():
+                by_machine[machines.get(worker, "")].append(answer)
+            cost = merge.merge_costs(list(by_machine.values()))
             return cost_answer(cost, price, None if fps is None else float(fps)).model_dump(mode="json")
 
         return await self._merged(request, combine)
 
     async def _engines(self, request: Request) -> Response:
-        answers = {worker: response.json() for worker, response in (await self._all(request)).items() if response.is_success}
-        return JSONResponse(merge.merge_engines(answers, self._workers.nodes is not None))
+        return await self._merged(request, lambda answers: merge.merge_engines(answers, self._workers.nodes is not None))
 
     async def _metrics(self, request: Request) -> Response:
         processes = self._workers.processes.values()

@@ -13,23 +13,24 @@ from prometheus_client.registry import Collector
 from vision_infer.service.streams.cost import Cost, MachineUsage, StreamCost
 from vision_infer.service.views import NodeView
 
-Answers = Sequence[Any]
+Answers = Mapping[str, Any]
+"""The answers of workers by their names."""
 
 
 def merge_events(answers: Answers, limit: int) -> list[dict[str, Any]]:
     """Return the newest events of all workers, oldest first."""
-    return sorted((event for answer in answers for event in answer), key=lambda event: str(event["at"]))[-limit:]
+    return sorted((event for answer in answers.values() for event in answer), key=lambda event: str(event["at"]))[-limit:]
 
 
-def merge_engines(answers: Mapping[str, Any], on_nodes: bool) -> list[dict[str, Any]]:
-    """Return the engines of all workers by name; on the nodes of a cluster, with the node of each."""
+def merge_engines(answers: Answers, on_nodes: bool) -> list[dict[str, Any]]:
+    """Return the engines of all workers; on the nodes of a cluster, with the node of each."""
     return [engine | ({"node": worker} if on_nodes else {}) for worker, answer in answers.items() for engine in answer]
 
 
 def merge_models(answers: Answers) -> list[dict[str, Any]]:
     """Return the models; a model is loaded if a worker has loaded it."""
     models: dict[str, dict[str, Any]] = {}
-    for model in (model for answer in answers for model in answer):
+    for model in (model for answer in answers.values() for model in answer):
         loaded = model["loaded"] or models.get(model["name"], model)["loaded"]
         models[model["name"]] = {**model, "loaded": loaded}
     return [models[name] for name in sorted(models)]
@@ -38,7 +39,7 @@ def merge_models(answers: Answers) -> list[dict[str, Any]]:
 def merge_sinks(answers: Answers) -> list[dict[str, Any]]:
     """Return the sinks, each with the sums of all workers. A sink works if it works in all workers."""
     sinks: dict[tuple[str, str], dict[str, Any]] = {}
-    for sink in (sink for answer in answers for sink in answer):
+    for sink in (sink for answer in answers.values() for sink in answer):
         key = (sink["kind"], sink["name"])
         sinks[key] = _sum_of_sinks(sinks[key], sink) if key in sinks else sink
     return list(sinks.values())
@@ -56,22 +57,22 @@ def _sum_of_sinks(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
     }
 
 
-def merge_costs(answers: Answers, on_nodes: bool) -> Cost:
-    """Return the cost of the streams of all workers.
+def merge_costs(machines: Sequence[Sequence[Any]]) -> Cost:
+    """Return the cost of the streams of all workers. Shares are those of the stream's machine.
 
-    Workers of one machine count the CPU time of each other as that of other processes. On the nodes of a cluster, the cores are
-    added up, and shares are those of the stream's node.
+    Args:
+        machines: The answers of the workers of each machine, which count the CPU time of each other as that of other processes.
     """
-    cores = sum(answer["cores"] for answer in answers) if on_nodes else answers[0]["cores"]
-    used = sum(answer["cores_used"] for answer in answers)
-    others = [answer["cores_others"] + (0.0 if on_nodes else answer["cores_used"]) for answer in answers]
-    accelerators = [answer["accelerator"] for answer in answers if answer["accelerator"] is not None]
-    streams = [
-        StreamCost(**{name: stream[name] for name in StreamCost.__slots__}) for answer in answers for stream in answer["streams"]
-    ]
-    machine = MachineUsage(
-        cores, used, sum(others) if on_nodes else max(0.0, min(others) - used), len(answers) if on_nodes else 1
-    )
+    cores = used = others = 0.0
+    for answers in machines:
+        own = sum(answer["cores_used"] for answer in answers)
+        cores += answers[0]["cores"]
+        used += own
+        others += max(0.0, min(answer["cores_used"] + answer["cores_others"] for answer in answers) - own)
+    every = [answer for answers in machines for answer in answers]
+    accelerators = [answer["accelerator"] for answer in every if answer["accelerator"] is not None]
+    streams = [StreamCost(**{name: one[name] for name in StreamCost.__slots__}) for answer in every for one in answer["streams"]]
+    machine = MachineUsage(cores, used, others, len(machines))
     return Cost(machine, tuple(sorted(streams, key=lambda stream: stream.name)), max(accelerators, default=None))
 
 

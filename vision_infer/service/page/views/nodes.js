@@ -7,7 +7,7 @@ import { reasonOf, stateOf } from "./words.js";
 
 const POLL_MS = 2000;
 /** @type {Record<string, string>} */
-const TONES = { alive: "good", lost: "bad" };
+const TONES = { alive: "good", idle: "quiet", lost: "bad" };
 
 /** @import { Store } from "../state/store.js" */
 /** @import { ClusterNode, Stream, View } from "../transport/api.js" */
@@ -121,7 +121,7 @@ class NodeCard {
     this.draining = node.state === "draining";
     this.streams = node.streams;
     setText(this.state, node.state);
-    this.state.dataset.tone = node.ready ? (TONES[node.state] ?? "warn") : node.state === "lost" ? "bad" : "warn";
+    this.state.dataset.tone = (node.state === "alive" && !node.ready ? null : TONES[node.state]) ?? "warn";
     setText(this.reason, node.reason);
     this.reason.hidden = !node.reason;
     const labels = Object.entries(node.labels).filter(([key]) => !key.startsWith("ray.io/"));
