@@ -16,14 +16,14 @@ def machine(name: str, state: str = "alive", **more: Any) -> dict[str, Any]:
     return shown | {"up": True, "ready": True, "reason": "", "starts": 1, "failing": False} | more
 
 
-def camera(node: str | None, cost: float = 1.0) -> dict[str, Any]:
-    return {"node": node, "epoch": 5 if node else 0, "cost": cost, "reference_cost": cost, "weight": 1.0, "labels": {}}
+def camera(node: str | None, cost: float = 1.0, **labels: str) -> dict[str, Any]:
+    return {"node": node, "epoch": 5 if node else 0, "cost": cost, "reference_cost": cost, "weight": 1.0, "labels": labels}
 
 
 def test_a_node_shows_its_load_its_streams_and_what_happens_if_its_machine_fails() -> None:
     nodes = ClusterNodes()
     assert list(nodes.all()) == []
-    cameras = {"x": camera("a"), "y": camera("a", 0.5), "z": camera("b", 0.5), "waits": camera(None)}
+    cameras = {"x": camera("a"), "y": camera("a", 0.5), "z": camera("b", 0.5), "waits": camera(None, site="oslo")}
     parts = {f"m-gpu{number}": machine("m", labels={"gpu": "true"}, capacity=0.1, reference_capacity=0.1) for number in (0, 1)}
     found = {"a": machine("a"), "b": machine("b"), "c": machine("c", "draining"), "d": machine("d", "lost", ready=False), **parts}
     nodes.show({"nodes": found, "cameras": cameras})
