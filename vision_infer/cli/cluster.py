@@ -89,7 +89,7 @@ def drain(
 ) -> int:
     """Move the cameras of a node to other nodes.
 
-    The node stays empty, for example during maintenance, until you use it again with ``--undo``. A node with several GPUs has a
+    The node stays empty, for example during maintenance, until you use it again with --undo. A node with several GPUs has a
     part for each, such as a-gpu0. NODE is such a part, or the whole node.
     """
     from vision_infer.cluster.actors import call_controller
