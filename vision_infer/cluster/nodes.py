@@ -94,5 +94,6 @@ def nodes_of(snapshot: Plain) -> tuple[Node, ...]:
 def cameras_of(snapshot: Plain) -> tuple[Camera, ...]:
     """Return the cameras of a snapshot for the placement."""
     return tuple(
-        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"]) for name, one in snapshot["cameras"].items()
+        Camera(name, one["reference_cost"], one["weight"], one["labels"], one["node"])
+        for name, one in snapshot["cameras"].items()
     )
