@@ -27,7 +27,12 @@ EXAMPLES = {
         stream="gate", step="substream", before="rate", at="2026-11-24T18:00:40.000Z", reason="6.1 of 10 fps, 97% busy"
     ),
     "moved": MovedAnswer(
-        stream="gate", before="n1", node="n2", epoch=1795981354, at="2026-11-24T18:01:00.000Z", reason="runs on node n2 from now on"
+        stream="gate",
+        before="n1",
+        node="n2",
+        epoch=1795981354,
+        at="2026-11-24T18:01:00.000Z",
+        reason="runs on node n2 from now on",
     ),
 }
 FASTAPI_DEFAULT = "Successful Response"

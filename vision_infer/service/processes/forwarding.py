@@ -46,7 +46,8 @@ async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") 
     """
     process = workers.processes[worker]
     if not process.up:
-        what = f"{'worker' if workers.nodes is None else 'node'} {worker} does not run" if worker else "the stream waits for a node"
+        kind = "worker" if workers.nodes is None else "node"
+        what = f"{kind} {worker} does not run" if worker else "the stream waits for a node"
         raise UnavailableError(what, "Try again in a moment.", reason=process.reason)
     target = request.scope["raw_path"].decode("ascii")
     query = request.scope["query_string"].decode("ascii")
