@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,9 +34,15 @@ class LiveService:
 
     Args:
         settings: The content of the configuration file; :meth:`configure` changes it while the service runs.
+        options: Additional options of ``serve``.
+        environ: Additional environment variables.
     """
 
-    def __init__(self, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self, settings: Mapping[str, object], options: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._options = options
+        self._environ = environ or {}
         self._folder = tempfile.TemporaryDirectory(prefix="vision-infer-bench-")
         self.folder = Path(self._folder.name)
         """The folder of its settings, its log and its data."""
@@ -47,8 +53,8 @@ class LiveService:
 
     def __enter__(self) -> LiveService:
         own = {"VISION_INFER_HOME": str(self.folder / "home"), "VISION_INFER_PREVIEW__PORT": str(free_port())}
-        environment = {**os.environ, **own}
-        command = [str(COMMAND), "serve", str(self.folder / "settings.yaml"), "--port", "0"]
+        environment = {**os.environ, **own, **self._environ}
+        command = [str(COMMAND), "serve", str(self.folder / "settings.yaml"), "--port", "0", *self._options]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         try:

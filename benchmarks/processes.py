@@ -28,6 +28,20 @@ def rss_bytes(pid: int) -> int:
     return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def pss_bytes(pid: int) -> int:
+    """Return the resident memory of a process, with its share of the pages that several processes use; 0 if it has ended."""
+    try:
+        lines = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+
+
+def descendants(pid: int) -> set[int]:
+    """Return a process and all processes that it or its descendants have started."""
+    return _descendants(pid, _all_fields())
+
+
 def threads(pid: int) -> int:
     """Return the number of threads of a process."""
     return len(os.listdir(_PROC / str(pid) / "task"))
@@ -72,9 +86,17 @@ def _machine_s() -> float:
 
 def _own_s() -> float:
     """Return the CPU time of this process and its descendants, including those that have ended."""
-    fields = {int(name): found for name in os.listdir(_PROC) if name.isdigit() and (found := _stat(int(name))) is not None}
-    ours, more = {os.getpid()}, True
+    fields = _all_fields()
+    return sum(sum(map(int, fields[pid][11:15])) for pid in _descendants(os.getpid(), fields) if pid in fields) / _TICKS
+
+
+def _all_fields() -> dict[int, list[str]]:
+    return {int(name): found for name in os.listdir(_PROC) if name.isdigit() and (found := _stat(int(name))) is not None}
+
+
+def _descendants(pid: int, fields: dict[int, list[str]]) -> set[int]:
+    ours, more = {pid}, True
     while more:
-        born = {pid for pid, found in fields.items() if int(found[1]) in ours} - ours
+        born = {one for one, found in fields.items() if int(found[1]) in ours} - ours
         ours, more = ours | born, bool(born)
-    return sum(sum(map(int, fields[pid][11:15])) for pid in ours if pid in fields) / _TICKS
+    return ours
