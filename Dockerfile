@@ -2,12 +2,17 @@
 # Two images from one file:
 #   docker build --target cpu -t vision-infer:cpu .
 #   docker build --target gpu -t vision-infer:gpu .
+# For Kubernetes (deploy/kubernetes), both with Ray:
+#   docker build --target cpu --build-arg EXTRAS=serve,kuberay -t vision-infer:cluster-cpu .
+#   docker build --target gpu --build-arg EXTRAS=serve,kuberay -t vision-infer:cluster-gpu .
 # CUDA, cuDNN and TensorRT are Python packages, so both start from the same image. The GPU image needs a host with a driver for
 # CUDA 13 (580 or newer).
 
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 # tensorrt: for all GPUs; the build downloads it from NVIDIA's index. Or tensorrt-rtx: for consumer GPUs.
 ARG TENSORRT=tensorrt
+# The extras of both images.
+ARG EXTRAS=serve,kafka,nats,redis,amqp
 
 
 # Build the wheel. .dockerignore lists the files that can be copied.
@@ -25,22 +30,24 @@ RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-is
 
 # Create the environments in separate stages, so that the images contain neither the wheel nor build tools.
 FROM ${PYTHON_IMAGE} AS cpu-environment
+ARG EXTRAS
 COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-      --constraint /wheel/constraints.txt "vision-infer[cpu,serve,kafka,nats,redis,amqp] @ file://${wheel}"
+      --constraint /wheel/constraints.txt "vision-infer[cpu,${EXTRAS}] @ file://${wheel}"
 
 
 # TensorRT's packages are sources that only name or download the wheels; nothing is compiled.
 FROM ${PYTHON_IMAGE} AS gpu-environment
 ARG TENSORRT
+ARG EXTRAS
 COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python -m venv /opt/vision-infer \
  && wheel=$(echo /wheel/vision_infer-*.whl) \
  && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
       --no-binary tensorrt-cu13,tensorrt-cu13-libs,tensorrt-rtx-cu13 \
-      --constraint /wheel/constraints.txt "vision-infer[gpu,serve,kafka,nats,redis,amqp,${TENSORRT}] @ file://${wheel}"
+      --constraint /wheel/constraints.txt "vision-infer[gpu,${EXTRAS},${TENSORRT}] @ file://${wheel}"
 
 
 FROM ${PYTHON_IMAGE} AS gpu

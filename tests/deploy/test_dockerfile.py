@@ -97,7 +97,9 @@ def test_the_python_of_the_images_is_supported() -> None:
 def requirements_of(target: str) -> tuple[list[str], dict[str, Requirement]]:
     """Return the options of pip in an image's environment, and the requirements of the extras that it installs, by package."""
     (run,) = STAGES[f"{target}-environment"].of("RUN")
-    words = shlex.split(run.replace("${TENSORRT}", ARGUMENTS["TENSORRT"]).partition("pip install")[2])
+    for name in ("TENSORRT", "EXTRAS"):
+        run = run.replace(f"${{{name}}}", ARGUMENTS[name])
+    words = shlex.split(run.partition("pip install")[2])
     extras = re.search(r"vision-infer\[([\w,-]+)\]", " ".join(words))
     assert extras is not None
     listed = [Requirement(text) for extra in extras[1].split(",") for text in EXTRAS[extra]]
@@ -117,6 +119,18 @@ def test_the_gpu_image_has_what_the_gpu_path_uses() -> None:
     settings = dict(word.split("=", 1) for word in STAGES["gpu"].of("ENV")[0].split() if word.startswith("NVIDIA_"))
     # The capability "video" adds the libraries of NVDEC to the container, "utility" that of NVML.
     assert set(settings["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility", "video"}
+
+
+def test_the_images_for_kubernetes_have_ray() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"--build-arg EXTRAS=(\S+) -t vision-infer:cluster-(\w+)", text) == [
+        ("serve,kuberay", target) for target in TARGETS
+    ]
+    for target in TARGETS:
+        assert "EXTRAS" in STAGES[f"{target}-environment"].of("ARG")
+    (ray,) = (one for text in EXTRAS["kuberay"] if (one := Requirement(text)).name == "ray")
+    assert ray.extras == {"default"}  # the health check of a node, and Ray Client
+    assert ray.specifier.contains(pinned("ray"))
 
 
 @pytest.mark.parametrize("tensorrt", ["tensorrt", "tensorrt-rtx"])
