@@ -185,6 +185,13 @@ bench-preview: $(VENV)/dev.stamp cameras browser ## Measure the preview in the b
 bench-preview-quick: $(VENV)/dev.stamp cameras browser
 	$(BIN)/python -m benchmarks.preview --quick
 
+bench-cluster: $(VENV)/dev.stamp cameras ## Measure placement on 50 nodes, and what a cluster costs: age, results/s, memory (about 2 minutes).
+	@status=0; for name in placement live; do $(BIN)/python -m benchmarks.cluster_$$name || status=1; done; exit $$status
+
+bench-cluster-quick: $(VENV)/dev.stamp cameras ## Check that the benchmarks of the cluster run.
+	@status=0; $(BIN)/python -m benchmarks.cluster_placement || status=1; \
+	  $(BIN)/python -m benchmarks.cluster_live --rounds 1 --seconds 8 || status=1; exit $$status
+
 bench-forecast: $(VENV)/dev.stamp ## Compare the plan with the real service, an easy and a hard case up to the edge of capacity (about 20 minutes).
 	$(BIN)/python -m benchmarks.forecast
 

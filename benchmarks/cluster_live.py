@@ -2,10 +2,10 @@
 
     python -m benchmarks.cluster_live [--rounds 5] [--seconds 10]
 
-Eight cameras draw the time into each frame, and the model reads it, so that each result has its true age at the client. One service
-without a cluster, and a cluster of two nodes on this machine, read the same cameras at the same time; only frames that all of them
-have delivered count. A second gateway uses Ray Client (``ray://``), as on Kubernetes, if the package ``grpcio`` is installed. The
-memory of a node is that of the processes of ``ray start``, without the service, which one machine has as well.
+Eight cameras draw the time into each frame, and the model reads it, so that each result has its true age at the client. One
+service without a cluster, and a cluster of two nodes on this machine, read the same cameras at the same time; only frames that
+all clients have seen count. A second gateway uses Ray Client (``ray://``), as on Kubernetes, if ``grpcio`` is installed.
+The memory of a node is that of the processes of ``ray start``, without the service, which one machine has as well.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def main() -> int:
                 print(f"round {number}: {rounds[-1]}", flush=True)
             memory = cluster.memory()
     for number, node in enumerate(memory, 1):
-        print(f"node {number}: Ray adds {node.ray_mb:.0f} MB in {node.processes} processes to {node.service_mb:.0f} MB of the service")
+        print(f"node {number}: Ray {node.ray_mb:.0f} MB, {node.processes} processes; the service {node.service_mb:.0f} MB")
     checks = []
     for name in list(services)[1:]:
         added = statistics.median(one.figures[name].p95 - one.figures["one machine"].p95 for one in rounds)

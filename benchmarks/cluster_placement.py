@@ -2,8 +2,8 @@
 
     python -m benchmarks.cluster_placement
 
-No camera and no node is real: costs are random, between a tenth and a half of a core, and fill about three quarters of the capacity.
-The limit for the moves is the number of cameras of the failed node; a camera of another node that moves is an error.
+No camera and no node is real: costs are random, from a tenth to four tenths of a core, and fill about three quarters of the
+capacity. The limit for the moves is the number of cameras of the failed node; a camera of another node that moves is an error.
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def main() -> int:
     counts = Counter(camera.node for camera in cameras)
     load = sum(camera.cost or 0.0 for camera in cameras) / (NODES * CORES)
     print(
-        f"{CAMERAS} cameras on {NODES} nodes, {load:.0%} of the capacity: first decision {first_s * 1e3:.0f} ms, {len(first.pending)} "
-        f"cameras wait, {min(counts.values())}–{max(counts.values())} cameras on each node; without a change {again_s * 1e3:.0f} ms"
+        f"{CAMERAS} cameras on {NODES} nodes, {load:.0%} of the capacity: first decision {first_s * 1e3:.0f} ms, "
+        f"{len(first.pending)} cameras wait, {min(counts.values())}–{max(counts.values())} cameras on each node; "
+        f"without a change {again_s * 1e3:.1f} ms"
     )
     failures = [fail(nodes, cameras, node) for node in nodes]
     slowest = max(failures, key=lambda one: one.decision_s)
-    print(f"after a failure: {slowest.decision_s * 1e3:.0f} ms at most, {max(one.moves for one in failures)} moves at most")
+    print(f"after a failure: {slowest.decision_s * 1e3:.1f} ms at most, {max(one.moves for one in failures)} moves at most")
     began = time.perf_counter()
     outlook(nodes, cameras)
     outlook_s = time.perf_counter() - began

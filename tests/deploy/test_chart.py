@@ -1,7 +1,7 @@
 """The Helm chart: rendered by Helm's own code, and checked with the schemas of Kubernetes.
 
-The schema of KubeRay's RayCluster is not in a package. Its pod templates are checked with that of Kubernetes; with the environment
-variable ``RAYCLUSTER_CRD``, the file ``ray.io_rayclusters.yaml`` of KubeRay, the whole object is.
+The schema of KubeRay's RayCluster is not in a package. Its pod templates are checked with that of Kubernetes, and the whole
+object if the environment variable ``RAYCLUSTER_CRD`` is the path of KubeRay's ``ray.io_rayclusters.yaml``.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ def test_all_pods_are_locked_down(objects: Objects) -> None:
     for name, pod in pods(objects).items():
         spec, container = pod["spec"], container_of(pod)
         assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name  # variables of Services named vision-infer-… would be unknown settings
         assert spec["securityContext"] == {
             "runAsNonRoot": True,
             "runAsUser": 10001,
@@ -262,9 +263,7 @@ def ready_server() -> Iterator[HTTPServer]:
 
 @pytest.mark.parametrize(("status", "result"), [(200, 0), (503, 1), (401, 1)])
 @pytest.mark.parametrize("file", ["chart", "single"])
-def test_the_readiness_probe_sends_a_token(
-    ready_server: HTTPServer, tmp_path: Path, file: str, status: int, result: int
-) -> None:
+def test_the_readiness_probe_sends_a_token(ready_server: HTTPServer, tmp_path: Path, file: str, status: int, result: int) -> None:
     if file == "chart":
         container = container_of(pods(render({}))["gateway"])
     else:
@@ -327,7 +326,7 @@ def test_only_the_gateway_and_pods_of_ray_reach_rays_ports() -> None:
 
 def test_workers_on_the_network_of_their_node_need_its_addresses() -> None:
     values = {"workers": {"cpu": {"hostNetwork": True}}}
-    with pytest.raises(helm.HelmError, match="set networkPolicy.nodes"):
+    with pytest.raises(helm.HelmError, match=r"set networkPolicy\.nodes"):
         render(values)
     objects = render({**values, "networkPolicy": {"nodes": ["10.0.0.0/24"]}})
     spec = pods(objects)["cpu"]["spec"]

@@ -20,6 +20,8 @@ app.kubernetes.io/component: gateway
 {{/* What all pods have in common. */}}
 {{- define "vision-infer.pod" -}}
 automountServiceAccountToken: false
+# The service refuses unknown variables, such as those of a Service with the name vision-infer-head-svc.
+enableServiceLinks: false
 securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets:
