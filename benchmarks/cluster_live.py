@@ -100,7 +100,7 @@ def main() -> int:
     """Measure, print, and write ``cluster_live.json``."""
     args = arguments(__doc__, seconds=10)
     if find_spec("ray") is None:
-        sys.exit("Ray is not installed; run: pip install 'vision-infer[ray]'")
+        sys.exit("Ray is not installed; run: pip install '.[ray]'")
     machine = describe_machine()
     rounds: list[Round] = []
     mounts = [ClockMount(f"/camera-{number}", WIDTH, HEIGHT, FPS, key_interval=FPS) for number in range(CAMERAS)]

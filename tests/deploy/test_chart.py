@@ -24,6 +24,7 @@ import yaml
 from pydantic import SecretStr
 
 from tests.support.media import ROOT
+from vision_infer import __version__
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.serve_file import load_settings
 
@@ -404,12 +405,23 @@ def test_the_pages_of_the_chart_name_what_exists() -> None:
     assert set(values) == set(schema["properties"]) - {"global"}
     for page in (CHART / "README.md", ROOT / "docs" / "how-to" / "kubernetes.md"):
         text = page.read_text(encoding="utf-8")
-        for path in re.findall(r"--set (?:'|\")?([\w.]+)=", text):
+        for path in re.findall(r"`((?:images|workers|head|secrets|networkPolicy)\.(?!yaml)[\w.]+)`", text):
             found: Any = values
             for part in path.split("."):
                 assert part in found, f"{page.name}: {path}"
                 found = found[part]
-    arguments = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    from vision_infer import __version__
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert about["appVersion"] == __version__
+    assert about["kubeVersion"] == f">={VERSIONS[0]}.0-0"
 
-    assert arguments["appVersion"] == __version__
+
+def test_the_values_of_the_page_are_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    objects = render(yaml.safe_load(block), "vision")
+    assert "0123456789abcdef-door@" in settings_of(objects, tmp_path).streams["door"].detect
+    (name,) = re.findall(r"helm install (\S+) deploy/kubernetes", page)
+    created = re.findall(r"kubectl create secret generic (\S+)", page)
+    volumes = pods(objects)["gateway"]["spec"]["volumes"]
+    assert created == [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    assert name not in created
