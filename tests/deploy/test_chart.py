@@ -133,6 +133,7 @@ def test_the_cluster_has_what_kuberay_requires_beyond_its_schema(objects: Object
     """The checks of KubeRay's operator, and what it sets itself."""
     cluster = objects["RayCluster", "vision"]["spec"]
     assert cluster["authOptions"] == {"mode": "token"}  # requires rayVersion
+    assert cluster["upgradeStrategy"] == {"type": "Recreate"}  # without it, running pods keep the old image
     assert cluster["rayVersion"] == pinned_ray()
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # required without its autoscaler
@@ -220,6 +221,15 @@ def test_settings_of_the_user_replace_those_of_the_chart(tmp_path: Path) -> None
     settings = settings_of(render({"settings": {"service": {"log_format": "human"}, "streams": {}}}), tmp_path)
     assert settings.service.log_format == "human"
     assert settings.service.token is not None
+
+
+def test_the_gateway_restarts_for_settings_that_are_read_at_the_start() -> None:
+    def checksum(settings: dict[str, Any]) -> str:
+        annotations = pods(render({"settings": settings}))["gateway"]["metadata"]["annotations"]
+        return str(annotations["checksum/settings"])
+
+    assert checksum({}) == checksum({"streams": {"door": {"detect": CAMERA}}})
+    assert checksum({}) != checksum({"preview": {"max_viewers": 5}})
 
 
 def test_the_gateway_connects_to_the_head_with_the_token_of_kuberay(objects: Objects) -> None:
