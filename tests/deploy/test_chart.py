@@ -50,7 +50,8 @@ FULL = {
     "networkPolicy": {"nodes": ["10.0.0.0/24"]},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
 }
-CASES: dict[str, dict[str, Any]] = {"defaults": {}, "full": FULL}
+GROWING = {"workers": {"cpu": {"maxReplicas": 5}}}
+CASES: dict[str, dict[str, Any]] = {"defaults": {}, "full": FULL, "growing": GROWING}
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -126,7 +127,7 @@ def test_kuberay_accepts_the_cluster(objects: Objects) -> None:
     (version,) = (one for one in definition["spec"]["versions"] if one["name"] == "v1")
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
-    jsonschema.validate(objects["RayCluster", "vision"], schema)
+    jsonschema.Draft202012Validator(schema).validate(objects["RayCluster", "vision"])
 
 
 def test_the_cluster_has_what_kuberay_requires_beyond_its_schema(objects: Objects) -> None:
@@ -136,7 +137,9 @@ def test_the_cluster_has_what_kuberay_requires_beyond_its_schema(objects: Object
     assert cluster["upgradeStrategy"] == {"type": "Recreate"}  # without it, running pods keep the old image
     assert cluster["rayVersion"] == pinned_ray()
     for group in cluster["workerGroupSpecs"]:
-        assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # required without its autoscaler
+        assert group.get("replicas", group["minReplicas"]) == group["minReplicas"] <= group["maxReplicas"]
+        # Both limits are required without the autoscaler. With it, the number is its own.
+        assert ("replicas" in group) == (group["minReplicas"] == group["maxReplicas"])
         assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]  # becomes --num-cpus
         assert "labels" not in group["rayStartParams"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
@@ -159,7 +162,8 @@ def test_all_pods_are_locked_down(objects: Objects) -> None:
     assert "USER 10001:10001" in image
     for name, pod in pods(objects).items():
         spec, container = pod["spec"], container_of(pod)
-        assert spec["automountServiceAccountToken"] is False, name
+        is_autoscaler = name == "head" and "enableInTreeAutoscaling" in objects["RayCluster", "vision"]["spec"]
+        assert spec["automountServiceAccountToken"] is is_autoscaler, name
         assert spec["enableServiceLinks"] is False, name  # variables of Services named vision-infer-… would be unknown settings
         assert spec["securityContext"] == {
             "runAsNonRoot": True,
@@ -353,6 +357,21 @@ def test_one_worker_may_be_evicted_at_a_time() -> None:
         assert budget["minAvailable"] == at_least
         assert budget["selector"]["matchLabels"] == {"ray.io/cluster": "vision", "ray.io/node-type": "worker"}
     assert ("PodDisruptionBudget", "vision-workers") not in render({"workers": {"cpu": {"replicas": 1}}})
+
+
+def test_a_group_that_may_grow_uses_the_autoscaler_of_ray(tmp_path: Path) -> None:
+    objects = render(GROWING)
+    cluster = objects["RayCluster", "vision"]["spec"]
+    cpu, gpu = cluster["workerGroupSpecs"]
+    assert (cpu["minReplicas"], cpu["maxReplicas"]) == (2, 5)
+    assert (gpu["minReplicas"], gpu["maxReplicas"]) == (0, 0)
+    assert cluster["enableInTreeAutoscaling"] is True
+    head = container_of(pods(objects)["head"])
+    assert cluster["autoscalerOptions"]["securityContext"] == head["securityContext"]
+    (mount,) = cluster["autoscalerOptions"]["volumeMounts"]
+    assert mount in head["volumeMounts"]
+    assert settings_of(objects, tmp_path).autoscale is True
+    assert "autoscale" not in render({})["ConfigMap", "vision"]["data"]["cameras.yaml"]
 
 
 def test_a_group_gets_its_image_labels_and_nodes() -> None:

@@ -17,9 +17,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
+{{/* Whether a group may grow: "true" or nothing. */}}
+{{- define "vision-infer.autoscaling" -}}
+{{- $growing := false }}
+{{- range .Values.workers }}{{ if gt (int .maxReplicas) (int .replicas) }}{{ $growing = true }}{{ end }}{{ end }}
+{{- if $growing }}true{{ end }}
+{{- end -}}
+
 {{/* What all pods have in common. */}}
 {{- define "vision-infer.pod" -}}
-automountServiceAccountToken: false
 # The service refuses unknown variables, such as those of a Service with the name vision-infer-head-svc.
 enableServiceLinks: false
 securityContext: {runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
@@ -31,8 +37,8 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{- define "vision-infer.container" -}}
-securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+{{- define "vision-infer.securityContext" -}}
+{readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 {{- end -}}
 
 {{/* The environment of Ray's pods. */}}
