@@ -23,6 +23,7 @@ RTX = {"tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-lib
 COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the same versions
     ("cpu", {"onnxruntime"}),
     ("cpu,demo,evaluate,dev,tensorrt-rtx", {"onnxruntime", "openvino", "torch", "pycocotools", *RTX}),
+    ("cpu,serve,kuberay", {"ray", "grpcio", "opencensus"}),
     ("gpu,demo,evaluate,parquet,plot,supervision", {"matplotlib", "pyarrow", "supervision", *GPU}),
     ("cpu,serve,kafka,nats,redis,amqp", {"confluent-kafka", "nats-py", "redis", "aio-pika"}),
     ("gpu,serve,openvino,export,tensorrt", {"aiortc", "torch", "openvino", *GPU, *TENSORRT}),
