@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vision_infer.core.errors import ModelError
 from vision_infer.core.field_problem import field_problem
@@ -14,6 +14,18 @@ CARD_KEY = "vision_infer.card"
 """The key of the card in the ``metadata_props`` of a deployment graph."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
+DetailKind = Literal["keypoints", "masks", "rotated_boxes"]
+"""What a detector returns for each detection in addition to its box."""
+
+_OUTPUTS: dict[str, tuple[str, ...]] = {
+    "detect": ("boxes", "scores", "class_ids"),
+    "classify": ("scores",),
+    "embed": ("embedding",),
+    "keypoints": ("keypoints",),
+    "masks": ("coefficients", "prototypes"),
+    "rotated_boxes": ("rotated_boxes",),
+}
+"""The outputs of a deployment graph, by task, and the additional ones by detail."""
 
 
 class _CardPart(BaseModel):
@@ -44,11 +56,29 @@ class Accuracy(_CardPart):
     source: str = Field(default="", description="The publisher of the figure.")
 
 
+class KeypointLayout(_CardPart):
+    """The keypoints of each detection."""
+
+    names: tuple[str, ...] = Field(min_length=1, max_length=1000, description="The names, in the order of the model.")
+    skeleton: tuple[tuple[int, int], ...] = Field(default=(), description="The lines to draw: pairs of numbers from 0.")
+
+    @model_validator(mode="after")
+    def _lines_between_keypoints(self) -> Self:
+        for line in self.skeleton:
+            if not all(0 <= end < len(self.names) for end in line):
+                raise ValueError(f"the skeleton has the line {list(line)}, but the keypoints are 0 to {len(self.names) - 1}")
+        return self
+
+
 class ModelCard(_CardPart):
     """The description of a model. All fields except ``name`` and ``input`` have defaults; unknown fields are rejected."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     task: Literal["detect", "classify", "embed"] = "detect"
+    detail: DetailKind | None = Field(
+        default=None, description="What each detection has in addition to its box; null: nothing. Only with the task detect."
+    )
+    keypoints: KeypointLayout | None = Field(default=None, description="Only with the detail keypoints.")
     head: str = Field(default="", description="The model family of the decoder: a module of vision_infer/model/heads.")
     input: InputSize
     color: Literal["rgb", "bgr"] = Field(default="rgb", description="The color order of the original model; the graph takes RGB.")
@@ -74,6 +104,19 @@ class ModelCard(_CardPart):
             raise ValueError("must not be 0")
         return std
 
+    @model_validator(mode="after")
+    def _detail_fits(self) -> Self:
+        if self.detail is not None and self.task != "detect":
+            raise ValueError(f"the detail '{self.detail}' needs the task 'detect', not '{self.task}'")
+        if (self.keypoints is None) == (self.detail == "keypoints"):
+            raise ValueError("the field 'keypoints' belongs to the detail 'keypoints', and only to that")
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the deployment graph's outputs."""
+        return _OUTPUTS[self.task] + (() if self.detail is None else _OUTPUTS[self.detail])
+
     @property
     def input_size(self) -> Size:
         """The size of the model's input."""
@@ -87,8 +130,8 @@ class ModelCard(_CardPart):
 
     def to_json(self) -> str:
         """Return the card as it is stored in a deployment graph."""
-        # Left out unless set, so that the bytes of graphs without a limit are the same for all versions that read them.
-        return self.model_dump_json(exclude={"max_batch"} if self.max_batch is None else None)
+        # Left out unless set, so that the bytes of graphs without them are the same for all versions that read them.
+        return self.model_dump_json(exclude={name for name in ("max_batch", "detail", "keypoints") if getattr(self, name) is None})
 
 
 def parse_card(data: Any, where: str) -> ModelCard:

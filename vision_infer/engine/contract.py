@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.engine import OUTPUT_NAMES
 from vision_infer.engine.graph_facts import not_deployment_graph
 
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int32": np.dtype(np.int32)}
@@ -42,7 +41,7 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
         raise not_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
     by_name = {port.name: port for port in outputs}
     shapes: OutputShapes = {}
-    for name in OUTPUT_NAMES[card.task]:
+    for name in card.outputs:
         port = by_name.get(name)
         if port is None:
             raise not_deployment_graph(path, f"its output '{name}' is missing")
@@ -50,11 +49,20 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
         if port.dtype != ("int32" if name == "class_ids" else "float32") or len(sides) != len(port.shape) - 1:
             raise not_deployment_graph(path, f"its output '{name}' is {port.dtype} {list(port.shape)}")
         shapes[name] = (sides, DTYPES[port.dtype])
-    last = shapes[OUTPUT_NAMES[card.task][-1]][0]
-    if len(last) != 1 or any(shape != ((*last, 4) if name == "boxes" else last) for name, (shape, _) in shapes.items()):
-        wrong = {name: shape for name, (shape, _) in shapes.items()}
-        raise not_deployment_graph(path, f"the shapes of its outputs are {wrong}")
+    found_shapes = {name: shape for name, (shape, _) in shapes.items()}
+    if not _agree(found_shapes, card):
+        raise not_deployment_graph(path, f"the shapes of its outputs are {found_shapes}")
     return shapes
+
+
+def _agree(shapes: dict[str, tuple[int, ...]], card: ModelCard) -> bool:
+    """Return whether the shapes, without the batch, fit each other and the card."""
+    first = shapes.get("scores", shapes.get("embedding", ()))
+    prototypes = shapes.get("prototypes", (0, 0, 0))
+    points = 0 if card.keypoints is None else len(card.keypoints.names)
+    ends = {"boxes": (4,), "rotated_boxes": (5,), "keypoints": (points, 3), "coefficients": prototypes[:1]}
+    wanted = {name: first + ends.get(name, ()) for name in shapes} | {"prototypes": prototypes}
+    return len(first) == 1 and len(prototypes) == 3 and all(shape == wanted[name] for name, shape in shapes.items())
 
 
 def _describe(ports: Sequence[tuple[str, str, tuple[int | str, ...]]]) -> str:

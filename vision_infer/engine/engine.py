@@ -14,14 +14,6 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Slot
 
-OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
-    "detect": ("boxes", "scores", "class_ids"),
-    "classify": ("scores",),
-    "embed": ("embedding",),
-}
-"""The outputs of a deployment graph, by task."""
-
-
 class HostSlot:
     """Memory for one image on the host; implements :class:`vision_infer.core.image.Slot`."""
 
@@ -59,7 +51,9 @@ class RawResults:
 
     outputs: Mapping[str, NDArray[Any]]
     """The outputs by name. detect: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K];
-    classify: scores float32 [B, C]; embed: embedding float32 [B, D]."""
+    and keypoints float32 [B, K, P, 3] (x, y in input pixels, score), or coefficients float32 [B, K, M] and prototypes float32
+    [B, M, h, w], or rotated_boxes float32 [B, K, 5] (center x, y, width, height in input pixels, angle in radians), as the card's
+    detail says. classify: scores float32 [B, C]; embed: embedding float32 [B, D]."""
     started_ns: int
     """The monotonic time at which the engine began with the batch, ns."""
     ended_ns: int

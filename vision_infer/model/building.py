@@ -28,7 +28,7 @@ def join(network: RawNetwork, card: ModelCard, candidates: int) -> tuple[onnx.Mo
     Returns:
         The checked graph with the card inside, and what the head detected. The graph's input is ``images``, uint8
         [batch, H, W, 3]. The outputs of a detector are ``boxes`` float32 [batch, K, 4] (xyxy, input pixels), ``scores``
-        float32 [batch, K] and ``class_ids`` int32 [batch, K].
+        float32 [batch, K], ``class_ids`` int32 [batch, K], and those of the card's detail.
 
     Raises:
         ModelError: The model does not fit the head or the card, or its batch is fixed.
@@ -52,7 +52,8 @@ def join(network: RawNetwork, card: ModelCard, candidates: int) -> tuple[onnx.Mo
     graph.initializer.extend(builder.initializers)
     batch = card.max_batch or BATCH
     graph.input.append(tensor_info("images", TensorProto.UINT8, batch, network.size.height, network.size.width, 3))
-    for name, (dtype, rank) in OUTPUTS[card.task].items():
-        graph.output.append(tensor_info(name, dtype, batch, *("K", 4)[: rank - 1]))
+    for name in card.outputs:
+        dtype, rank = OUTPUTS[name]
+        graph.output.append(tensor_info(name, dtype, batch, *"KLMN"[: rank - 1]))  # the shapes are inferred
     model.producer_name, graph.name = "vision-infer", card.name
     return finish(model, card, network.where), made.notes

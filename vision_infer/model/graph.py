@@ -21,11 +21,16 @@ PREFIX = "vision_infer/"
 BATCH = "batch"
 """The symbolic first dimension of each input and output."""
 OUTPUTS = {
-    "detect": {"boxes": (TensorProto.FLOAT, 3), "scores": (TensorProto.FLOAT, 2), "class_ids": (TensorProto.INT32, 2)},
-    "classify": {"scores": (TensorProto.FLOAT, 2)},
-    "embed": {"embedding": (TensorProto.FLOAT, 2)},
+    "boxes": (TensorProto.FLOAT, 3),
+    "scores": (TensorProto.FLOAT, 2),
+    "class_ids": (TensorProto.INT32, 2),
+    "embedding": (TensorProto.FLOAT, 2),
+    "keypoints": (TensorProto.FLOAT, 4),
+    "coefficients": (TensorProto.FLOAT, 3),
+    "prototypes": (TensorProto.FLOAT, 4),
+    "rotated_boxes": (TensorProto.FLOAT, 3),
 }
-"""The element type and rank of a deployment graph's outputs, by task."""
+"""The element type and rank of a deployment graph's outputs, by name; :attr:`ModelCard.outputs` are those of a model."""
 OPSET = 17
 """The minimum operator set of a deployment graph."""
 
@@ -167,7 +172,7 @@ def check_contract(model: onnx.ModelProto, card: ModelCard, where: str) -> None:
     Raises:
         ModelError: The graph violates the contract.
     """
-    wanted = [("images", (TensorProto.UINT8, 4)), *OUTPUTS[card.task].items()]
+    wanted = [("images", (TensorProto.UINT8, 4)), *((name, OUTPUTS[name]) for name in card.outputs)]
     infos = (*model.graph.input, *model.graph.output)
     found = [(info.name, (info.type.tensor_type.elem_type, len(dims_of(info)))) for info in infos]
     if sorted(found) != sorted(wanted) or dims_of(infos[0])[1:] != (card.input.height, card.input.width, 3):

@@ -21,7 +21,6 @@ from tests.engine.tensorrt.networks import (
     layers,
     simplified,
 )
-from vision_infer.engine.engine import OUTPUT_NAMES
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.compile import _configure, compile_plan
 from vision_infer.engine.tensorrt.network import parse_network
@@ -44,7 +43,7 @@ def test_a_plan_is_built(name: Name, precision: Precision) -> None:
     assert plan.compute_capabilities == ("sm_89",)
     assert plan.runtime_version == api().version
     assert plan.batch_sizes == OPTIONS.batch_sizes
-    assert set(plan.outputs) == set(OUTPUT_NAMES[facts.card.task])
+    assert set(plan.outputs) == set(facts.card.outputs)
     assert plan.engine == f"tensorrt-rtx-cuda-{precision}"
     # Weights make up most of a plan; in INT8 they have a quarter of their size.
     assert len(plan.plan) > graph(name, "fp32").stat().st_size / 8
