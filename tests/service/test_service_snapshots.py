@@ -26,7 +26,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.image import Image
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service.errors import UnavailableError
-from vision_infer.service.results.snapshot import of_result, scaled
+from vision_infer.service.results.snapshot import of_result
 from vision_infer.service.views import Snapshot
 
 __all__ = ["engines"]
@@ -170,7 +170,7 @@ def test_huge_snapshots_are_converted_one_at_a_time() -> None:
 def test_descriptions_are_kept_when_detections_are_scaled() -> None:
     red = Description(classes=(ClassScore(1, "red", 0.8),))
     found = replace(fakes.result().detections, descriptions=(red, None))
-    larger = scaled(found, Size(64, 48), Size(128, 96))
+    larger = found.scaled(Size(64, 48), Size(128, 96))
     assert larger.descriptions == (red, None)
     assert larger.boxes.tolist() == (2 * found.boxes).tolist()
     assert larger.boxes.dtype == np.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
+from vision_infer.core.details import Details, Keypoints, Masks, RotatedBoxes
+from vision_infer.core.geometry import Size
 from vision_infer.core.packages import require
 
 if TYPE_CHECKING:
@@ -38,6 +40,12 @@ class Detection:
     """The number of the track, from 1; None without tracking, or without a track."""
     description: Description | None = None
     """The output of a secondary model; None if there is none."""
+    keypoints: list[list[float]] | None = None
+    """Each keypoint's x and y, pixels of the source image, and score, 0–1; None for a model without keypoints."""
+    mask: dict[str, Any] | None = None
+    """The mask as run lengths in the format of COCO, which ``pycocotools.mask.decode`` reads; None for a model without masks."""
+    box_rotated: list[float] | None = None
+    """Center x and y, width, height in pixels, and angle in radians; None for a model without rotated boxes."""
 
     def __str__(self) -> str:
         track = "" if self.track_id is None else f" #{self.track_id}"
@@ -64,6 +72,8 @@ class Detections:
     """The track numbers, int32 [N], from 1, 0 for a detection without a track; None without tracking."""
     descriptions: tuple[Description | None, ...] | None = None
     """N descriptions by a secondary model, None for a detection without one; None if there is no secondary model."""
+    details: Details | None = None
+    """The keypoints, masks or rotated boxes of the N detections; None for a model without them, or without detections."""
 
     def __post_init__(self) -> None:
         count = self.scores.shape[0] if self.scores.ndim == 1 else -1
@@ -75,6 +85,8 @@ class Detections:
             raise ValueError(f"track_ids must be [{count}], got {self.track_ids.shape}")
         if self.descriptions is not None and len(self.descriptions) != count:
             raise ValueError(f"descriptions must be {count}, got {len(self.descriptions)}")
+        if self.details is not None and len(self.details) != count:
+            raise ValueError(f"details must be {count}, got {len(self.details)}")
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
@@ -103,6 +115,7 @@ class Detections:
             self.label_names,
             None if self.track_ids is None else self.track_ids[index],
             None if self.descriptions is None else tuple(np.array((*self.descriptions, None), object)[:-1][index]),
+            None if self.details is None else self.details[index],
         )
 
     def _one(self, index: int) -> Detection:
@@ -110,9 +123,9 @@ class Detections:
         x1, y1, x2, y2 = (round(edge, 2) for edge in self.boxes[index].tolist())
         track = 0 if self.track_ids is None else int(self.track_ids[index])
         description = None if self.descriptions is None else self.descriptions[index]
-        return Detection(
-            self.label_of(class_id), round(float(self.scores[index]), 4), (x1, y1, x2, y2), class_id, track or None, description
-        )
+        label, score = self.label_of(class_id), round(float(self.scores[index]), 4)
+        details = {} if self.details is None else self.details.row(index)
+        return Detection(label, score, (x1, y1, x2, y2), class_id, track or None, description, **details)
 
     @property
     def labels(self) -> list[str]:
@@ -123,6 +136,12 @@ class Detections:
         """Return the label of a class; its number if it has none."""
         names = self.label_names
         return names[class_id] if names is not None and 0 <= class_id < len(names) else str(class_id)
+
+    def scaled(self, source: Size, target: Size) -> Detections:
+        """Return the detections of an image of size ``source`` for the same image in size ``target``."""
+        x, y = target.width / source.width, target.height / source.height
+        details = None if self.details is None else self.details.scaled(x, y)
+        return replace(self, boxes=(self.boxes * np.array([x, y, x, y])).astype(np.float32), details=details)
 
     def draw(self, image: Any, labels: LabelText = "scores") -> NDArray[np.uint8]:
         """Return a copy of an image with the detections drawn on it, uint8 [H, W, 3] RGB.
@@ -143,7 +162,8 @@ class Detections:
         """Return ``supervision.Detections`` with labels under ``data["class_name"]``.
 
         The results of a secondary model are under ``data["secondary_label"]`` (empty if there is none) and ``data["embedding"]``
-        (float32 [N, D], NaN if there is none).
+        (float32 [N, D], NaN if there is none). Masks are in ``mask``, rotated boxes under ``data["xyxyxyxy"]``, as supervision's
+        annotators for oriented boxes expect them; for keypoints see :meth:`to_supervision_keypoints`.
 
         Raises:
             MissingPackageError: supervision is not installed.
@@ -156,8 +176,35 @@ class Detections:
             confidence=self.scores,
             class_id=self.class_ids.astype(np.int_),
             tracker_id=None if self.track_ids is None else self.track_ids.astype(np.int_),
-            data={"class_name": np.array(self.labels, dtype=np.str_), **self._secondary_data()},
+            mask=self.details.pixels() if isinstance(self.details, Masks) else None,
+            data={"class_name": np.array(self.labels, dtype=np.str_), **self._secondary_data(), **self._corner_data()},
         )
+
+    def to_supervision_keypoints(self) -> supervision.KeyPoints:
+        """Return ``supervision.KeyPoints`` with labels under ``data["class_name"]``.
+
+        Raises:
+            MissingPackageError: supervision is not installed.
+            ValueError: There are detections without keypoints.
+        """
+        require("to_supervision_keypoints()", "supervision")
+        import supervision
+
+        if not len(self):
+            return supervision.KeyPoints.empty()
+        if not isinstance(self.details, Keypoints):
+            raise ValueError("the detections have no keypoints; the model needs the detail 'keypoints'")
+        points = self.details.points
+        return supervision.KeyPoints(
+            points[..., :2],
+            self.class_ids.astype(np.int_),
+            keypoint_confidence=points[..., 2],
+            detection_confidence=self.scores,
+            data={"class_name": np.array(self.labels, dtype=np.str_)},
+        )
+
+    def _corner_data(self) -> dict[str, NDArray[np.float32]]:
+        return {"xyxyxyxy": self.details.corners().astype(np.float32)} if isinstance(self.details, RotatedBoxes) else {}
 
     def _secondary_data(self) -> dict[str, NDArray[np.str_] | NDArray[np.float32]]:
         """Return the results of a secondary model, by name."""

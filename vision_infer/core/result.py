@@ -64,10 +64,11 @@ class Result:
         parts: list[str] = []
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
         descriptions = [None] * len(found) if found.descriptions is None else found.descriptions
-        for (x1, y1, x2, y2), score, class_id, track, description in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions, strict=True
+        details = [""] * len(found) if found.details is None else [", " + json.dumps(found.details.row(at))[1:-1] for at in range(len(found))]
+        for (x1, y1, x2, y2), score, class_id, track, description, detail in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions, details, strict=True
         ):
-            tail = f', "track_id": {track}' if track else ""
+            tail = f', "track_id": {track}{detail}' if track else detail
             if description is not None:
                 tail += ", " + description.to_json()
             parts.append(
@@ -137,6 +138,34 @@ def _milliseconds(description: str) -> dict[str, Any]:
     return {"type": "number", "description": f"{description}, milliseconds."}
 
 
+def _numbers(count: int, description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count, "description": description}
+
+
+_DETAIL_PROPERTIES: dict[str, Any] = {
+    "keypoints": {
+        "type": "array",
+        "items": _numbers(3, "x and y, pixels of the source image, and the score, 0–1."),
+        "description": "The keypoints, in the order of the model card. Only with a model for keypoints.",
+    },
+    "mask": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["size", "counts"],
+        "properties": {
+            "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+            "counts": {"type": "string"},
+        },
+        "description": "The mask: height and width of the source image, and compressed run lengths in the format of COCO, which "
+        "pycocotools reads. Only with a model for masks.",
+    },
+    "box_rotated": _numbers(
+        5,
+        "The rotated box: center x and y, width and height, pixels of the source image, and the angle in radians, −π/2 to π/2, "
+        "from the x axis to the side called width, clockwise in the image. Only with a model for rotated boxes.",
+    ),
+}
+
 RESULT_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "vision-infer result",
@@ -184,18 +213,13 @@ RESULT_SCHEMA: dict[str, Any] = {
                     "class_id": {"type": "integer", "minimum": 0},
                     "label": {"type": "string"},
                     "score": {"type": "number", "minimum": 0, "maximum": 1},
-                    "box": {
-                        "type": "array",
-                        "items": {"type": "number"},
-                        "minItems": 4,
-                        "maxItems": 4,
-                        "description": "The edges x1, y1, x2, y2, pixels of the source image.",
-                    },
+                    "box": _numbers(4, "The edges x1, y1, x2, y2, pixels of the source image."),
                     "track_id": {
                         "type": "integer",
                         "minimum": 1,
                         "description": "The number of the track. Only with tracking, once the track is confirmed.",
                     },
+                    **_DETAIL_PROPERTIES,
                     **DESCRIPTION_PROPERTIES,
                 },
             },

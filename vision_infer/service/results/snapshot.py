@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.clock import Clock
-from vision_infer.core.detections import Detections
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
@@ -119,7 +118,7 @@ def of_view(
     with _one_at_a_time(image.size):
         rgb = image.to_rgb()
         if result is not None:
-            Drawer()(rgb, scaled(result.detections, result.size, Size(rgb.shape[1], rgb.shape[0])), result.description)
+            Drawer()(rgb, result.detections.scaled(result.size, Size(rgb.shape[1], rgb.shape[0])), result.description)
         return _encode(rgb, _wall_ns(clock, captured_ns))
 
 
@@ -132,12 +131,6 @@ def _stopped_after(timeout_s: float, stopping: threading.Event) -> Iterator[None
         yield
     finally:
         timer.cancel()
-
-
-def scaled(detections: Detections, source: Size, target: Size) -> Detections:
-    """Return the detections in the coordinates of an image of another size."""
-    ratios = np.array([target.width / source.width, target.height / source.height] * 2, np.float32)
-    return replace(detections, boxes=detections.boxes * ratios)
 
 
 def _wall_ns(clock: Clock, monotonic_ns: int) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.core.image import Image
 
@@ -31,9 +30,3 @@ def shrunk_to(image: Image, size: Size) -> NDArray[np.uint8]:
     canvas = _Canvas(np.empty((size.height, size.width, 3), np.uint8))
     image.write_into(canvas, letterbox(image.size, size, "stretch", (0, 0, 0)))
     return canvas.pixels
-
-
-def scaled(found: Detections, source: Size, target: Size) -> Detections:
-    """Return the detections of an image of size ``source`` for one of size ``target``."""
-    x, y = target.width / source.width, target.height / source.height
-    return replace(found, boxes=(found.boxes * np.array([x, y, x, y])).astype(np.float32))

@@ -21,7 +21,7 @@ from vision_infer.core.result import Result
 from vision_infer.sink.files.audio import LiveSoundCopy, SoundCopy
 from vision_infer.sink.files.encoder import ENCODERS, Encoder, choose_encoder
 from vision_infer.sink.files.output_file import OutputFile, output_error
-from vision_infer.sink.files.shrink import scaled, shrunk_size, shrunk_to
+from vision_infer.sink.files.shrink import shrunk_size, shrunk_to
 from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
@@ -154,7 +154,7 @@ class VideoSink:
         size = shrunk_size(frame.image.size, self._height)
         if self._stream is not None:
             size = Size(self._stream.width, self._stream.height)
-        return self._draw(shrunk_to(frame.image, size), scaled(self._last, frame.image.size, size), self._description)
+        return self._draw(shrunk_to(frame.image, size), self._last.scaled(frame.image.size, size), self._description)
 
     def _open(self, width: int, height: int) -> None:
         rate = self._rate if self._fps is None else self._fps
