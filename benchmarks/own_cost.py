@@ -128,8 +128,7 @@ def plain_us(frames: int, out: Path) -> float:
     with out.open("w", encoding="utf-8") as file:
         for index in range(frames):
             outputs = engine.collect(engine.submit(engine.lend(1))).outputs
-            raw = (outputs["boxes"], outputs["scores"], outputs["class_ids"])
-            (found,) = select(raw, [lane.letterbox(SIZE)], lane.selector)
+            (found,) = select(outputs, [lane.letterbox(SIZE)], lane.selector)
             result = Result("stream-0", index, index / 25, SIZE, CARD.name, engine.name, found, Trace().latency())
             file.write(result.to_json() + "\n")
     return 1e6 * (time.process_time() - begin) / frames

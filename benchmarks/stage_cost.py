@@ -100,7 +100,7 @@ class Stages:
 
     def _select(self, raw: RawResults) -> Detections:
         outputs = raw.outputs
-        return select((outputs["boxes"], outputs["scores"], outputs["class_ids"]), [self._letterbox()], self._lane.selector)[0]
+        return select(outputs, [self._letterbox()], self._lane.selector)[0]
 
     def decode(self) -> Work:
         """Decode the next frame with a separate decoder."""

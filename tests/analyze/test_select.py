@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,11 @@ def batch_of(*images: list[Candidate]) -> Batch:
     """Return the outputs of an engine for images with the same number of candidates."""
     rows = np.array(images, dtype=np.float64).reshape(len(images), -1, 6)
     return rows[..., :4].astype(np.float32), rows[..., 4].astype(np.float32), rows[..., 5].astype(np.int32)
+
+
+def named(batch: Batch) -> dict[str, NDArray[Any]]:
+    """Return the outputs of an engine by name."""
+    return dict(zip(("boxes", "scores", "class_ids"), batch, strict=True))
 
 
 def overlap(one: list[float], other: list[float]) -> tuple[float, float]:
@@ -102,10 +108,11 @@ def test_both_implementations_agree_on_a_thousand_candidates() -> None:
     class_ids = random.choice(3, 1000, p=[0.8, 0.1, 0.1]).astype(np.int32)
     scores = (random.permutation(1000) / 1000).astype(np.float32)
     selector = Selector(0.0, 0.5)
-    few = selector._few(boxes.tolist(), scores.tolist(), class_ids.tolist())
-    many = selector._many(boxes, scores, class_ids)
+    few = selector._few(boxes.tolist(), scores.tolist(), class_ids.tolist(), np.arange(1000))
+    many = selector._many(boxes, scores, class_ids, np.arange(1000))
     assert len(few[1]) > 100
-    assert [one.tolist() for one in many] == list(few)
+    assert [one.tolist() for one in many[:3]] == list(few[:3])
+    assert many[3][many[4]].tolist() == few[3][few[4]].tolist()
 
 
 @pytest.mark.parametrize("places", [range(5), range(3, 8), range(0, 15, 3)])
@@ -145,7 +152,7 @@ def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozense
         time.sleep(0.001)
         before = turns
         for _ in range(2000):
-            select(outputs, [place], selector)
+            select(named(outputs), [place], selector)
         after = turns
     finally:
         sys.setswitchinterval(interval)
@@ -192,7 +199,7 @@ def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
             (60.0, 50.0, 50.0, 60.0, 0.5, 0),  # right edge before the left one
         ]
     )
-    (found,) = select(outputs, [place], Selector(0.1, 0.5, label_names=("cat", "dog")))
+    (found,) = select(named(outputs), [place], Selector(0.1, 0.5, label_names=("cat", "dog")))
     np.testing.assert_allclose(found.boxes, [[20, 20, 60, 40], [0, 0, 200, 100]])
     assert found.labels == ["cat", "dog"]
     assert found.boxes.dtype == np.float32
@@ -202,13 +209,13 @@ def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
 def test_the_padding_of_a_batch_is_ignored() -> None:
     candidate: Candidate = (0.0, 0.0, 10.0, 10.0, 0.9, 0)
     places = [letterbox(Size(10, 10), Size(20, 20), "top_left", GRAY), letterbox(Size(40, 40), Size(20, 20), "stretch", GRAY)]
-    found = select(batch_of([candidate], [candidate], [candidate]), places, Selector(0.1, 0.5))
+    found = select(named(batch_of([candidate], [candidate], [candidate])), places, Selector(0.1, 0.5))
     assert [one.boxes.tolist() for one in found] == [[[0, 0, 5, 5]], [[0, 0, 20, 20]]]
 
 
 def test_no_candidate_above_the_minimum_gives_no_detection() -> None:
     place = letterbox(Size(10, 10), Size(20, 20), "center", GRAY)
-    (found,) = select(batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)]), [place], Selector(0.5, 0.5, classes=frozenset({0})))
+    (found,) = select(named(batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)])), [place], Selector(0.5, 0.5, classes=frozenset({0})))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
 
@@ -226,7 +233,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 1\) and \(1, 2\)"):
         Selector(0.5, 0.5)(boxes, scores, np.zeros((1, 2), np.int32))
     with pytest.raises(ValueError, match="cannot hold 2 images"):
-        select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GRAY)] * 2, Selector(0.5, 0.5))
+        select(named((boxes, scores, class_ids)), [letterbox(Size(1, 1), Size(1, 1), "center", GRAY)] * 2, Selector(0.5, 0.5))
 
 
 def test_the_limit_holds_without_suppression() -> None:

@@ -17,15 +17,25 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.details import Outputs, details_of, without_gaps
+from vision_infer.analyze.rotated import suppress_rotated
 from vision_infer.analyze.similar import Groups, group_numbers
+from vision_infer.core.card import KeypointLayout
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Letterbox
 
 Selected: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 """The boxes float32 [N, 4] xyxy, scores float32 [N], class_ids int32 [N] of one image, best score first."""
 
-Chosen: TypeAlias = Selected | tuple[list[list[float]], list[float], list[int]]
-"""The same for one image, or as lists."""
+Chosen: TypeAlias = tuple[
+    NDArray[np.float32] | list[list[float]],
+    NDArray[np.float32] | list[float],
+    NDArray[np.int32] | list[int],
+    NDArray[np.intp],
+    NDArray[np.intp] | list[int],
+]
+"""The same for one image, or as lists; then two arrays: the candidate of the n-th of these is ``fourth[fifth][n]``, which only models
+with details compute."""
 
 _LOOP_LIMIT = 300
 """The number of candidates of a class up to which a Python loop beats NumPy (7–11 against 18 µs for 20 candidates)."""
@@ -49,6 +59,8 @@ class Selector:
     """The minimum confidence by class number, 0–1; ``confidence`` applies to the other classes."""
     groups: Groups = field(default_factory=dict, hash=False)
     """The groups of classes; NMS compares the boxes of a group."""
+    keypoints: KeypointLayout | None = None
+    """The names and the skeleton of the keypoints, passed on to the detections."""
     _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
     """The lowest of all these scores."""
 
@@ -76,15 +88,27 @@ class Selector:
         """
         return [_arrays(chosen) for chosen in self.choose(boxes, scores, class_ids)]
 
-    def choose(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> list[Chosen]:
-        """Select in a whole batch, with lists instead of arrays for images with few candidates."""
+    def choose(
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        class_ids: NDArray[np.int32],
+        rotated: NDArray[np.float32] | None = None,
+    ) -> list[Chosen]:
+        """Select in a whole batch, with lists instead of arrays for images with few candidates.
+
+        With the rotated boxes float32 [B, K, 5] inside the boxes, NMS compares those.
+        """
         if boxes.shape != (*scores.shape, 4) or class_ids.shape != scores.shape or scores.ndim != 2:
             raise ValueError(
                 f"boxes must be [B, K, 4], scores and class_ids [B, K], got {boxes.shape}, {scores.shape} and {class_ids.shape}"
             )
         passing = scores >= self._lowest  # false for NaN
         return [
-            self._choose_in(passing[image], boxes[image], scores[image], class_ids[image]) for image in range(scores.shape[0])
+            self._choose_in(
+                passing[image], boxes[image], scores[image], class_ids[image], None if rotated is None else rotated[image]
+            )
+            for image in range(scores.shape[0])
         ]
 
     def _choose_in(
@@ -93,6 +117,7 @@ class Selector:
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],
         class_ids: NDArray[np.int32],
+        rotated: NDArray[np.float32] | None,
     ) -> Chosen:
         # Most of the K candidates are below the minimum: all that follows works on the few that are not.
         index = passing.nonzero()[0]
@@ -101,15 +126,17 @@ class Selector:
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
             index = index[scores[index] >= minimum_scores(class_ids[index], self.per_class, self.confidence)]
+        if rotated is not None:
+            return self._many(boxes[index], scores[index], class_ids[index], index, rotated)
         if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[index].tolist()):
-            return self._few(_rows(boxes, index), scores[index].tolist(), class_ids[index].tolist())
-        return self._many(boxes[index], scores[index], class_ids[index])
+            return self._few(_rows(boxes, index), scores[index].tolist(), class_ids[index].tolist(), index)
+        return self._many(boxes[index], scores[index], class_ids[index], index)
 
     def _crowded(self, class_ids: list[int]) -> bool:
         """Return whether the loop would be slow: its cost grows with the square of the candidates of a group, not of all."""
         return self.iou is None or max(Counter(group_numbers(class_ids, self.groups)).values()) > _LOOP_LIMIT
 
-    def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> Chosen:
+    def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int], index: NDArray[np.intp]) -> Chosen:
         """Select the detections of an image with few candidates.
 
         Plain Python: for the few boxes of a usual image, the overhead of NumPy calls exceeds the whole work.
@@ -122,43 +149,59 @@ class Selector:
             order = _suppress_few(boxes, group_numbers(class_ids, self.groups), order, self.iou)
         if self.max_detections is not None:
             del order[self.max_detections :]
-        return [boxes[at] for at in order], [scores[at] for at in order], [class_ids[at] for at in order]
+        return [boxes[at] for at in order], [scores[at] for at in order], [class_ids[at] for at in order], index, order
 
-    def _many(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> Selected:
+    def _many(
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        class_ids: NDArray[np.int32],
+        index: NDArray[np.intp],
+        rotated: NDArray[np.float32] | None = None,
+    ) -> Chosen:
         sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-        boxes, scores, class_ids = boxes[sound], scores[sound], class_ids[sound]
+        boxes, scores, class_ids, index = boxes[sound], scores[sound], class_ids[sound], index[sound]
         order = (-scores).argsort(kind="stable")
-        if self.iou is not None:
+        if self.iou is not None and rotated is not None:
+            groups = np.array(group_numbers(class_ids[order].tolist(), self.groups), np.intp)
+            order = order[suppress_rotated(rotated[index[order]], boxes[order], groups, self.iou)]
+        elif self.iou is not None:
             groups = np.array(group_numbers(class_ids[order].tolist(), self.groups), np.intp)
             order = order[_suppress_many(boxes[order], groups, self.iou)]
         order = order[: self.max_detections]
-        return boxes[order], scores[order], class_ids[order]
+        return boxes[order], scores[order], class_ids[order], index, order
 
 
-def select(
-    outputs: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]],
-    letterboxes: Sequence[Letterbox],
-    selector: Selector,
-) -> list[Detections]:
+def select(outputs: Outputs, letterboxes: Sequence[Letterbox], selector: Selector) -> list[Detections]:
     """Return the detections of a batch, in source pixels.
 
     Args:
-        outputs: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K]. B may be greater
-            than the number of letterboxes: an engine with fixed batch sizes pads, and what lies past them is not looked at.
+        outputs: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K], by name; and those
+            of the model's details. B may be greater than the number of letterboxes: an engine with fixed batch sizes pads, and
+            what lies past them is not looked at.
         letterboxes: The position of each image in its slot.
         selector: The selector.
 
     Returns:
         One for each letterbox, best score first, clipped to the image; boxes that are then empty are dropped.
     """
-    boxes, scores, class_ids = outputs
+    boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
+    detailed = len(outputs) > 3
+    if detailed:
+        scores = without_gaps(outputs)
     count = len(letterboxes)
     if scores.shape[0] < count:
         raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} images")
     if scores.shape[0] > count:
         boxes, scores, class_ids = boxes[:count], scores[:count], class_ids[:count]
-    chosen = selector.choose(boxes, scores, class_ids)
-    return [_in_source(boxes, letterbox, selector.label_names) for boxes, letterbox in zip(chosen, letterboxes, strict=True)]
+    if not detailed:
+        chosen = selector.choose(boxes, scores, class_ids)
+        return [_in_source(one, letterbox, selector.label_names) for one, letterbox in zip(chosen, letterboxes, strict=True)]
+    chosen = selector.choose(boxes, scores, class_ids, outputs.get("rotated_boxes"))
+    return [
+        _with_details(outputs, image, one, letterbox, selector)
+        for image, (one, letterbox) in enumerate(zip(chosen, letterboxes, strict=True))
+    ]
 
 
 def minimum_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], confidence: float) -> NDArray[np.float32]:
@@ -189,7 +232,7 @@ def _rows(boxes: NDArray[np.float32], index: NDArray[np.intp]) -> list[list[floa
 
 
 def _arrays(chosen: Chosen) -> Selected:
-    boxes, scores, class_ids = chosen
+    boxes, scores, class_ids, *_ = chosen
     return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(class_ids, np.int32)
 
 
@@ -203,6 +246,18 @@ def _in_source(chosen: Chosen, letterbox: Letterbox, label_names: tuple[str, ...
         return Detections(boxes, scores, class_ids, label_names)
     whole = positive.all(axis=1)
     return Detections(boxes[whole], scores[whole], class_ids[whole], label_names)
+
+
+def _with_details(outputs: Outputs, image: int, chosen: Chosen, letterbox: Letterbox, selector: Selector) -> Detections:
+    _, scores, class_ids, index, order = chosen
+    kept = index[order]
+    if not len(kept):
+        return Detections.empty(selector.label_names)
+    boxes = letterbox.to_source_clipped(chosen[0])
+    details = details_of(outputs, image, kept, letterbox, boxes, selector.keypoints)
+    values = np.array(scores, np.float32), np.array(class_ids, np.int32)
+    found = Detections(boxes, *values, selector.label_names, details=details)
+    return found[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
 
 def _suppress_few(boxes: list[list[float]], groups: list[int], order: list[int], iou: float) -> list[int]:

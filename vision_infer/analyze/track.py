@@ -268,7 +268,12 @@ class Tracker:
         if not followed.all():
             found, hit, class_ids = found[followed], hit[followed], class_ids[followed]
         self.followed = Detections(
-            detections.boxes[hit], detections.scores[hit], class_ids, detections.label_names, tracks.ids[found]
+            detections.boxes[hit],
+            detections.scores[hit],
+            class_ids,
+            detections.label_names,
+            tracks.ids[found],
+            details=None if detections.details is None else detections.details[hit],
         )
 
     def _merge_duplicates(self) -> None:

@@ -174,16 +174,15 @@ class ResultsStage:
 
     def _detections(self, lane: Lane, message: Inferred) -> list[PendingResult]:
         entries, outputs = message.batch.entries, message.raw.outputs
-        boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
         letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
         # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
         all_steps = [self._streams[entry.stream].steps for entry in entries]
         selectors = [steps.selector if steps.selector and steps.lane == lane.group else lane.selector for steps in all_steps]
         if selectors.count(selectors[0]) == len(selectors):
-            selected = select((boxes, scores, class_ids), letterboxes, selectors[0])
+            selected = select(outputs, letterboxes, selectors[0])
         else:
             selected = [
-                select((boxes[at : at + 1], scores[at : at + 1], class_ids[at : at + 1]), letterboxes[at : at + 1], selector)[0]
+                select({name: array[at : at + 1] for name, array in outputs.items()}, letterboxes[at : at + 1], selector)[0]
                 for at, selector in enumerate(selectors)
             ]
         return [

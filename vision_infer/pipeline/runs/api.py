@@ -331,4 +331,4 @@ def _detect(lane: Lane, images: Sequence[Image], start: int) -> list[Detections]
         engine.release(loan)
         raise
     outputs = engine.collect(engine.submit(loan)).outputs
-    return select((outputs["boxes"], outputs["scores"], outputs["class_ids"]), letterboxes, lane.selector)
+    return select(outputs, letterboxes, lane.selector)

@@ -277,7 +277,7 @@ def select_all(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: M
     """Return each frame's detections with at least a score, after NMS, in pixels of the source."""
     selector = Selector(score, card.iou)
     return [
-        select((one["boxes"], one["scores"], one["class_ids"]), [layout], selector)[0]
+        select(one, [layout], selector)[0]
         for one, layout in zip(outputs, layouts, strict=True)
     ]
 
