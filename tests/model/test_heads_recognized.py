@@ -33,6 +33,10 @@ def prepared(path: Path) -> RawNetwork:
         (raw.yolov8, {}, "yolov8", r"\(4 \+ 7\) x 315.*decoded boxes, and scores after a Sigmoid without objectness"),
         (raw.yolov8, {"transposed": True}, "yolov8", r"315 x \(4 \+ 7\)"),
         (raw.yolov8, {"classes": 1, "transposed": True}, "yolov8", r"315 x \(4 \+ 1\)"),
+        (raw.yolov8, {"more": "pose"}, "yolov8_pose", r"\(4 \+ 7 \+ 51\) x 315, with 51 values of keypoints after the 7 class"),
+        (raw.yolov8, {"more": "pose", "points": 1, "transposed": True}, "yolov8_pose", r"315 x \(4 \+ 7 \+ 3\)"),
+        (raw.yolov8, {"more": "segment"}, "yolov8_seg", r"\(4 \+ 7 \+ 32\) x 315.*prototypes output1\[1, 32, 12, 20\]"),
+        (raw.yolov8, {"more": "obb"}, "yolov8_obb", r"\(4 \+ 7 \+ 1\) x 315, with an angle after the 7 class scores"),
         (raw.yolov8, {"more": "chosen"}, "end2end", r"20 boxes, selected inside \(TopK\)"),
         (raw.yolov5, {}, "yolov5", r"945 anchors, 3 for each cell.*5 \+ 7"),
         (raw.yolov5, {"classes": 1}, "yolov5", r"5 \+ 1"),
@@ -92,34 +96,74 @@ def test_ambiguous_models_need_an_option(
         import_model(ImportRequest(path, head, head=head, model_dir=tmp_path / "models"))
 
 
-@pytest.mark.parametrize(
-    ("more", "word", "seen"),
-    [
-        ("pose", "a pose model", "51 values of key points follow the 7 class scores"),
-        ("obb", "a model for oriented boxes", "an angle follows the 7 class scores"),
-        ("segment", "a segmentation model", r"the output output1\[1, 32, 12, 20\] has masks"),
-    ],
-)
-@pytest.mark.parametrize("head", [None, "yolov8"])
-def test_models_for_other_tasks_are_refused(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"raw.onnx: {word} is not supported \({seen}"):
+@pytest.mark.parametrize("more", ["pose", "obb"])
+def test_a_head_without_details_refuses_values_after_the_scores(more: Any, tmp_path: Path) -> None:
+    count = {"pose": 51, "obb": 1}[more]
+    with pytest.raises(ModelError, match=rf"does not fit head 'yolov8': {count} values follow its class scores.*yolov8_pose or"):
         import_model(
-            ImportRequest(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head=head, model_dir=tmp_path / "models")
+            ImportRequest(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head="yolov8", model_dir=tmp_path / "models")
         )
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize(("task", "word"), [("segment", "segmentation"), ("pose", "pose"), ("obb", "oriented boxes")])
-def test_the_task_in_the_file_is_used(task: str, word: str, tmp_path: Path) -> None:
-    path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": task})
-    with pytest.raises(ModelError, match=rf"{word}.*the task in the file is '{task}'"):
+@pytest.mark.parametrize("metadata", [{}, {"task": "segment"}])
+def test_masks_without_prototypes_are_refused(metadata: dict[str, str], tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", more="segment", prototypes=0, metadata=metadata)
+    for head in (None, "yolov8_seg", "yolov8_pose"):
+        with pytest.raises(ModelError, match=r"32 coefficients of masks without their prototypes.*Export it with both outputs"):
+            import_model(ImportRequest(path, "mine", head=head, model_dir=tmp_path / "models"))
+    path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": "segment"})
+    with pytest.raises(ModelError, match="masks without their prototypes"):
         recognize_head(prepared(path))
+
+
+def test_prototypes_must_fit_the_coefficients(tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", more="segment", prototypes=16)
+    with pytest.raises(ModelError, match=r"the masks output1\[1, 16, 12, 20\] do not fit the other outputs output0"):
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
+
+
+@pytest.mark.parametrize("head", [None, "yolov8_pose"])
+def test_keypoints_must_fit_the_card(head: str | None, tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=5)
+    with pytest.raises(ModelError, match=r"15 values follow its class scores, but the 17 keypoints of the card need 51.*--keypoints"):
+        import_model(ImportRequest(path, "mine", head=head, model_dir=tmp_path / "models"))
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a, b, c, d, e]\nskeleton: [[0, 5]]", r"the skeleton has the line \[0, 5\], but the keypoints are 0 to 4"),
+        ("names: []", "names"),
+        ("labels: [a]", "keypoints"),
+        ("[", "cannot be read as keypoints"),
+    ],
+)
+def test_a_wrong_file_of_keypoints_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path, file = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=5), tmp_path / "keypoints.yaml"
+    file.write_text(text)
+    with pytest.raises(ModelError, match=message):
+        import_model(ImportRequest(path, "mine", keypoints=file, model_dir=tmp_path / "models"))
+
+
+def test_keypoints_are_for_heads_with_keypoints(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="head 'yolov8' has no keypoints. Remove --keypoints"):
+        import_model(
+            ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", keypoints=tmp_path / "x", model_dir=tmp_path / "models")
+        )
+
+
+def test_rotated_boxes_need_an_image_with_its_aspect_ratio(tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", more="obb")
+    with pytest.raises(ModelError, match="not rectangles in a stretched image.*--fit center"):
+        import_model(ImportRequest(path, "mine", fit="stretch", model_dir=tmp_path / "models"))
 
 
 def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
     net = raw.Network()
     path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
-    with pytest.raises(ModelError, match=r"a segmentation model.*a value for each pixel"):
+    with pytest.raises(ModelError, match="semantic segmentation is not supported"):
         recognize_head(prepared(path))
 
 
@@ -147,7 +191,7 @@ def test_labels_mean_a_classifier(tmp_path: Path) -> None:
     assert "Labels (--labels) also mean a classifier." in caught.value.hint
 
 
-@pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])
+@pytest.mark.parametrize(("width", "word"), [(7, "an angle follows boxes"), (9, "3 values of keypoints follow boxes")])
 def test_selected_boxes_with_additional_values_are_refused(fabricate: Any, width: int, word: str) -> None:
     chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
     with pytest.raises(ModelError, match=word):
@@ -206,6 +250,8 @@ def test_separate_scores_and_boxes_in_pixels_are_not_a_detr(fabricate: Any) -> N
         ("yolov8", raw.detr, {}, r"\[1, 4 \+ classes, N\]"),
         ("yolov5", raw.yolov8, {}, "one or three anchors"),
         ("end2end", raw.yolov8, {}, r"\[1, K, 6\]"),
+        ("yolov8_seg", raw.yolov8, {}, r"prototypes \[1, M, h, w\]"),
+        ("yolov8_obb", raw.yolov8, {}, "with an angle after the class scores"),
         ("nanodet", raw.nanodet_plus, {"sigmoid": False}, "or C labels"),
         ("ssd", raw.yolov8, {}, r"where N is 510 \(SSDLite\)"),
         ("retinanet", raw.yolov8, {}, r"class logits \[1, 2907, classes\]"),

@@ -130,9 +130,11 @@ def yolov8(
     transposed: bool = False,
     more: Literal["", "pose", "obb", "segment", "chosen"] = "",
     metadata: dict[str, str] | None = None,
+    points: int = 17,
+    prototypes: int = 32,
     **options: Any,
 ) -> Path:
-    """Decoded distributions of distances, classes after a sigmoid; optionally key points, an angle or masks."""
+    """Decoded distributions of distances, classes after a sigmoid; optionally keypoints, an angle, or 32 coefficients of masks."""
     net = Network(**options)
     levels = []
     maps = net.features()
@@ -155,19 +157,33 @@ def yolov8(
     center = net.op("Div", net.op("Add", low, high), net.floats(2))
     box = net.op("Mul", net.op("Concat", center, net.op("Sub", high, low), axis=1), strides)
     parts, outputs = [box, net.op("Sigmoid", scores)], {}
-    behind = {"pose": 51, "obb": 1, "segment": 32}.get(more, 0)
+    behind = {"pose": 3 * points, "obb": 1, "segment": 32}.get(more, 0)
     if behind:
         extra = [net.reshape(net.conv(tensor, 16, behind), net.first, behind, -1) for tensor in maps]
         values = net.op("Concat", *extra, axis=2)
-        parts.append(net.op("Mul", values, net.floats(3)) if more != "segment" else values)
-    if more == "segment":
-        outputs["output1"] = net.conv(maps[0], 16, 32)
+        if more == "pose":
+            values = _keypoints(net, values, points, anchors, strides, count)
+        elif more == "obb":
+            values = net.op("Mul", net.op("Sub", net.op("Sigmoid", values), net.floats(0.25)), net.floats(math.pi))
+        parts.append(values)
+    if more == "segment" and prototypes:
+        outputs["output1"] = net.conv(maps[0], 16, prototypes)
     output = net.op("Concat", *parts, axis=1)
     if transposed or more == "chosen":
         output = net.op("Transpose", output, perm=[0, 2, 1])
     if more == "chosen":
         output = _chosen(net, output, classes)
     return net.save(path, {"output0": output, **outputs}, metadata=metadata)
+
+
+def _keypoints(net: Network, values: str, points: int, anchors: str, strides: str, count: int) -> str:
+    """Decoded positions and scores after a sigmoid, [B, 3 * points, N]."""
+    xy, score = net.op(
+        "Split", net.reshape(values, net.first, points, 3, count), net.constant(np.array([2, 1])), outputs=2, axis=2
+    )
+    offset = net.op("Add", net.op("Mul", xy, net.floats(2)), net.op("Sub", anchors, net.floats(0.5)))
+    both = net.op("Concat", net.op("Mul", offset, strides), net.op("Sigmoid", score), axis=2)
+    return net.reshape(both, net.first, 3 * points, count)
 
 
 def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:

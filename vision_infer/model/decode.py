@@ -107,30 +107,31 @@ def _pairs_of(builder: GraphBuilder, scores: str, rows: int, classes: int, count
 
 
 def top_pairs_channels_first(
-    builder: GraphBuilder, output: str, first: int, classes: int, anchors: int, candidates: int
+    builder: GraphBuilder, output: str, first: int, classes: int, anchors: int, candidates: int, width: int | None = None
 ) -> tuple[TopPairs, str]:
     """Do the same as :func:`top_pairs` for an output [B, D, N] with other values first, without transposing all of it.
 
     Args:
         builder: Takes the nodes.
-        output: The output, float32 [B, D, N], D = ``first`` + C.
+        output: The output, float32 [B, D, N].
         first: The first row of scores.
         classes: C.
         anchors: N.
         candidates: K, at most the number of pairs.
+        width: D; None: ``first`` + C.
 
     Returns:
         The pairs, whose ``anchors`` are row numbers of the second result, and the best anchors' values, [B, n, D].
     """
-    kept, width = min(candidates, anchors), first + classes
-    bounds = (builder.ints("scores_start", first), builder.ints("scores_stop", width), builder.ints("scores_axis", 1))
+    kept, stop = min(candidates, anchors), first + classes
+    bounds = (builder.ints("scores_start", first), builder.ints("scores_stop", stop), builder.ints("scores_axis", 1))
     best = builder.reduce_max(builder.add("Slice", output, *bounds, name="scores_all"), 1, "anchor_best")
     _, top = builder.add_many("TopK", best, builder.ints("anchor_count", kept), name="anchor_top", outputs=2, axis=1)
     index = builder.add("Unsqueeze", top, builder.ints("anchor_axis", 1), name="anchor_column")
-    index = builder.add("Expand", index, builder.ints("anchor_rows", 1, width, 1), name="anchor_index")
+    index = builder.add("Expand", index, builder.ints("anchor_rows", 1, width or stop, 1), name="anchor_index")
     rows = builder.add("GatherElements", output, index, name="anchor_values", axis=2)
     rows = builder.add("Transpose", rows, name="rows", perm=[0, 2, 1])
-    scores = columns(builder, rows, first, width, "anchor_scores")
+    scores = columns(builder, rows, first, stop, "anchor_scores")
     return _pairs_of(builder, scores, kept, classes, min(candidates, kept * classes)), rows
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.card import ModelCard
+from vision_infer.core.card import DetailKind, KeypointLayout, ModelCard
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.network import RawNetwork
@@ -43,6 +43,10 @@ class HeadDefaults:
     """The input size for a file that leaves it open."""
     task: Literal["detect", "classify", "embed"] = "detect"
     """The task of the family."""
+    detail: DetailKind | None = None
+    """What the family returns for each detection in addition to its box."""
+    keypoints: KeypointLayout | None = None
+    """The usual keypoints of the family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,16 @@ class HeadOutputs:
 
     tensors: Mapping[str, str]
     """The names of the tensors, by output of a deployment graph: ``boxes`` float32 [B, K, 4] (xyxy, input pixels), ``scores``
-    float32 [B, K] and ``class_ids`` int32 [B, K]; ``scores`` float32 [B, C], 0–1; or ``embedding`` float32 [B, D] of length 1."""
+    float32 [B, K] and ``class_ids`` int32 [B, K], with ``keypoints`` float32 [B, K, P, 3], ``coefficients`` float32 [B, K, M] and
+    ``prototypes`` float32 [B, M, h, w], or ``rotated_boxes`` float32 [B, K, 5]; ``scores`` float32 [B, C], 0–1; or ``embedding``
+    float32 [B, D] of length 1."""
     notes: tuple[str, ...] = ()
     """What the head detected, for the user who imports the model; one line each."""
 
 
-def detections(box: str, scores: str, class_ids: str, *notes: str) -> HeadOutputs:
-    """Return the outputs of a detector."""
-    return HeadOutputs({"boxes": box, "scores": scores, "class_ids": class_ids}, notes)
+def detections(box: str, scores: str, class_ids: str, *notes: str, **details: str) -> HeadOutputs:
+    """Return the outputs of a detector; ``details`` are those in addition to boxes, scores and classes."""
+    return HeadOutputs({"boxes": box, "scores": scores, "class_ids": class_ids, **details}, notes)
 
 
 class Head(Protocol):

@@ -17,7 +17,7 @@ from vision_infer.model.building import CANDIDATES, join
 from vision_infer.model.catalog import CARD_FILE, GRAPH_FILE, graph_file
 from vision_infer.model.graph import check_contract, read_card, write_card
 from vision_infer.model.heads import find_head
-from vision_infer.model.labels import labels_of_file, read_labels
+from vision_infer.model.labels import labels_of_file, read_keypoints, read_labels
 from vision_infer.model.model_folder import card_to_yaml, new_folder, refuse_taken, save_graph
 from vision_infer.model.network import RawNetwork, ScoreKind, channels_first, find_image, fixed_size, prepare_network
 from vision_infer.model.pull.checksum import hash_file
@@ -42,6 +42,8 @@ class ImportRequest:
     """The model family."""
     labels: str | Path | None = None
     """``"coco"``, or a text file with one label per line; None: the labels in the file, or else class numbers."""
+    keypoints: Path | None = None
+    """A YAML file with ``names`` and ``skeleton`` of the model's keypoints; None: COCO's 17 for a model with keypoints."""
     fit: Fit | None = None
     """How images are fitted into the input."""
     fill: tuple[int, int, int] | None = None
@@ -74,7 +76,7 @@ class ImportRequest:
     @property
     def has_options(self) -> bool:
         """Whether an option is set that a deployment graph cannot take."""
-        return bool(self.card_options or self.head or self.labels or self.inputs or self.scores) or self.candidates is not None
+        return bool(self.card_options or self.head or self.labels or self.inputs or self.scores or self.keypoints) or self.candidates is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,12 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
         "labels": read_labels(request.labels),
         "weights": {"source": file.name, "sha256": hash_file(file)},
     }
-    for name in ("task", "color", "mean", "std", "fit", "fill", "confidence", "iou"):
+    for name in ("task", "detail", "keypoints", "color", "mean", "std", "fit", "fill", "confidence", "iou"):
         values[name] = getattr(defaults, name)
+    if request.keypoints is not None:
+        if defaults.keypoints is None:
+            raise ModelError(f"{network.where}: head '{head}' has no keypoints", "Remove --keypoints, or choose another --head.")
+        values["keypoints"] = read_keypoints(request.keypoints)
     card = parse_card(values | request.card_options, network.where)
     if request.labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})

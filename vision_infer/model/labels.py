@@ -1,10 +1,13 @@
-"""Labels by class number, from COCO, from a text file, or from the metadata of the ONNX file."""
+"""Labels by class number, from COCO, from a text file, or from the metadata of the ONNX file; and the names of keypoints."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vision_infer.core.errors import ModelError
 
@@ -50,3 +53,16 @@ def labels_of_file(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
     return tuple(" ".join(name.split()) for name in names)
+
+
+def read_keypoints(path: Path) -> Any:
+    """Return the content of a YAML file with ``names`` and ``skeleton``, which the card checks.
+
+    Raises:
+        ModelError: The file cannot be read as YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        message = f"{path}: cannot be read as keypoints"
+        raise ModelError(message, "Write 'names: [left, right]' and 'skeleton: [[0, 1]]' into a YAML file.") from error

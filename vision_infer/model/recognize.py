@@ -6,14 +6,11 @@ import math
 
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.model.column_origins import ColumnOrigins
-from vision_infer.model.decode import find_strides
+from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.heads import find_head, head_names
-from vision_infer.model.heads._yolo import STRIDES
+from vision_infer.model.heads._yolo import columns_after_scores, find_layout, only_output
 from vision_infer.model.network import RawNetwork, Tensor
 
-_TASKS = {"segment": "a segmentation model", "pose": "a pose model", "obb": "a model for oriented boxes"}
-"""The unsupported tasks, by their names in an exporter's metadata."""
 _GRID_STRIDES = (8, 16, 32, 64)
 """The strides of the cells of detectors."""
 
@@ -37,7 +34,7 @@ def recognize_head(network: RawNetwork, labels: bool = False) -> tuple[str, str]
         fitting.pop("embed", None)
     if len(fitting) == 1:
         return fitting.popitem()
-    shown = ", ".join(str(tensor) for tensor in network.outputs)
+    shown = _shown(network)
     if fitting:
         choices = "; ".join(f"--head {name} if it has {reason}" for name, reason in fitting.items())
         add = " Labels (--labels) also mean a classifier." if "classify" in fitting else ""
@@ -49,30 +46,57 @@ def recognize_head(network: RawNetwork, labels: bool = False) -> tuple[str, str]
 
 
 def refuse_other_tasks(network: RawNetwork) -> None:
-    """Refuse models for segmentation, pose and oriented boxes.
+    """Refuse models for tasks that no head supports.
 
     Raises:
-        ModelError: The model is for one of these tasks.
+        ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    found = _other_task(network)
-    if found is not None:
-        task, seen = found
-        message = f"{network.where}: {task} is not supported ({seen})"
-        raise ModelError(message, "Export a detector, classifier or embedder of that family.")
+    if find_head("yolov8_seg").recognize(network) is None:
+        _refuse_masks(network)
+    tensor = only_output(network)
+    if tensor is not None and find_layout(network, tensor) is None and (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
+        _refuse_more_than_boxes(network, tensor.shape[2] or 0)
 
 
-def _other_task(network: RawNetwork) -> tuple[str, str] | None:
-    named = _TASKS.get(network.metadata.get("task", ""))
-    if named is not None:
-        return named, f"the task in the file is '{network.metadata['task']}'"
-    for tensor in network.outputs:
-        height, width = tensor.shape[2:] if len(tensor.shape) == 4 else (None, None)
+def _refuse_masks(network: RawNetwork) -> None:
+    """Refuse maps for pixels, and coefficients of masks without prototypes."""
+    maps = [tensor for tensor in network.outputs if len(tensor.shape) == 4]
+    for tensor in maps:
+        height, width = tensor.shape[2:]
         if height and width and height > 1 and width > 1 and not _grid_stride(network, tensor):
-            several = len(network.outputs) > 1
-            return _TASKS["segment"], f"the output {tensor} has {'masks' if several else 'a value for each pixel'}"
+            if len(network.outputs) > 1:
+                message = f"{network.where}: the masks {tensor} do not fit the other outputs {_shown(network)}"
+                raise ModelError(message, "Masks need the outputs [1, 4 + classes + M, N] and prototypes [1, M, h, w].")
+            message = f"{network.where}: a model for semantic segmentation is not supported (the output {tensor})"
+            raise ModelError(message, "Export a detector, classifier or embedder.")
+    layout = find_layout(network, only_output(network))
+    after = None if layout is None else columns_after_scores(network, layout)
+    linear = bool(after) and sum(part.width for part in after or ()) > 1 and {part.op for part in after or ()} <= LINEAR
+    if linear or (network.metadata.get("task") == "segment" and not maps):
+        count = f"{sum(part.width for part in after or ())} coefficients of masks" if linear else "masks"
+        raise ModelError(
+            f"{network.where}: a model for {count} without their prototypes; its outputs are {_shown(network)}",
+            "Export it with both outputs: [1, 4 + classes + M, N] and the prototypes [1, M, h, w].",
+        )
     if any("mask" in tensor.name and len(tensor.shape) > 2 for tensor in network.outputs):
-        return _TASKS["segment"], "the name of an output contains 'mask'"
-    return _yolo_task(network, network.outputs[0]) if len(network.outputs) == 1 else None
+        raise ModelError(
+            f"{network.where}: the outputs {_shown(network)} have masks in a form that is not supported",
+            "Masks need the outputs [1, 4 + classes + M, N] and prototypes [1, M, h, w].",
+        )
+
+
+def _refuse_more_than_boxes(network: RawNetwork, width: int) -> None:
+    """Refuse models that select their boxes themselves and return more than corners, score and class."""
+    if width == 7 or (width > 6 and (width - 6) % 3 == 0):
+        more = "an angle follows" if width == 7 else f"{width - 6} values of keypoints follow"
+        raise ModelError(
+            f"{network.where}: {more} boxes that are selected inside the model, which is not supported",
+            "Export the model without NMS and without its end-to-end head.",
+        )
+
+
+def _shown(network: RawNetwork) -> str:
+    return ", ".join(str(tensor) for tensor in network.outputs)
 
 
 def _grid_stride(network: RawNetwork, tensor: Tensor) -> int | None:
@@ -90,35 +114,3 @@ def _grid_stride(network: RawNetwork, tensor: Tensor) -> int | None:
 def _cells(size: Size, stride: int) -> tuple[int, int]:
     """Return the rows and columns of the cells."""
     return math.ceil(size.height / stride), math.ceil(size.width / stride)
-
-
-def _yolo_task(network: RawNetwork, tensor: Tensor) -> tuple[str, str] | None:
-    """Detect key points or an angle after the class scores of a YOLO."""
-    if len(tensor.shape) != 3 or None in tensor.shape:
-        return None
-    _, first, last = tensor.shape
-    anchors_first = find_strides(network.size, first, STRIDES) is not None
-    if not anchors_first and find_strides(network.size, last, STRIDES) is None:
-        return _chosen_task(network, last or 0)
-    width = (last if anchors_first else first) or 0
-    parts = ColumnOrigins(network, tensor, width).parts
-    place, end = 0, 0
-    for part in parts:  # the scores: values after a Sigmoid that follow the box
-        if place >= 4 and part.op == "Sigmoid" and end in (0, place):
-            end = place + part.width
-        place += part.width
-    behind = width - end
-    if end == 0 or behind == 0 or any(part.op in ("", "Conv") for part in parts[:1]):
-        return None
-    if behind == 1:
-        return _TASKS["obb"], f"an angle follows the {end - 4} class scores"
-    return _TASKS["pose"], f"{behind} values of key points follow the {end - 4} class scores"
-
-
-def _chosen_task(network: RawNetwork, width: int) -> tuple[str, str] | None:
-    """Do the same for models that select their boxes themselves: corners, score, class, and more."""
-    if width <= 6 or not (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
-        return None
-    if width == 7:
-        return _TASKS["obb"], "an angle follows box, score and class"
-    return (_TASKS["pose"], f"{width - 6} values follow box, score and class") if (width - 6) % 3 == 0 else None

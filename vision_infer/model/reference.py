@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class RawOutputs:
     """The number of labels on the card."""
     scores: str | None
     """``probabilities``, ``sigmoid`` or ``softmax`` where the user specified it."""
+    keypoints: int = 0
+    """The number of keypoints on the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,26 @@ class ReferenceBoxes:
     """The class numbers, [P, N], where each box has one class; None: the column is the class."""
     first_class: int = 0
     """The class number of the first column."""
+    details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """The details of each box, [P, N, …], by output of the deployment graph."""
+    prototypes: NDArray[Any] | None = None
+    """The prototypes of masks, [P, M, h, w]."""
 
     def above(self, image: int, score: float) -> Arrays:
-        """Return an image's pairs of box and class with at least a score, best first: boxes [n, 4], scores [n], class_ids [n]."""
+        """Return an image's pairs of box and class with at least a score, best first.
+
+        Returns:
+            boxes [n, 4], scores [n], class_ids [n], and the details [n, …]; prototypes [M, h, w].
+        """
         scores = self.scores[image]
         chosen = np.flatnonzero(scores.ravel() >= score)
         order = chosen[np.argsort(-scores.ravel()[chosen], kind="stable")]
         if self.class_ids is not None:
             return {"boxes": self.boxes[image][order], "scores": scores[order], "class_ids": self.class_ids[image][order]}
         anchors, classes = np.unravel_index(order, scores.shape)
-        return {"boxes": self.boxes[image][anchors], "scores": scores[anchors, classes], "class_ids": classes + self.first_class}
+        found = {"boxes": self.boxes[image][anchors], "scores": scores[anchors, classes], "class_ids": classes + self.first_class}
+        found |= {name: array[image][anchors] for name, array in self.details.items()}
+        return found if self.prototypes is None else found | {"prototypes": self.prototypes[image]}
 
 
 def sigmoid(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -108,6 +121,19 @@ def only_array(raw: RawOutputs) -> NDArray[Any]:
     """Return the one output; maps [P, anchors, H, W, …] are ignored."""
     (output,) = (array for array in raw.outputs.values() if array.ndim < 5)
     return output
+
+
+def anchors_first(output: NDArray[Any], raw: RawOutputs) -> NDArray[np.float64]:
+    """Return an output of a YOLO as [P, N, D]: its last axis has the anchors if there is a cell for each of its elements.
+
+    With very small inputs the columns may outnumber the anchors.
+    """
+    values = output.astype(np.float64)
+    try:
+        cells_of(output.shape[2], raw.size)
+    except ValueError:
+        return values
+    return values.transpose(0, 2, 1)
 
 
 def boxes_and_scores(raw: RawOutputs) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -83,6 +83,9 @@ def import_command(
     name: Annotated[str, Option(help="The name of the new model, for 'run --model NAME'.")],
     head: Annotated[str | None, Option(metavar="NAME", help="The model family, such as yolox. Default: detected.")] = None,
     labels: Annotated[str | None, Option(metavar="coco|FILE", help="The labels, one per line. Default: class numbers.")] = None,
+    keypoints: Annotated[
+        Path | None, Option(metavar="FILE", help="Names and skeleton of keypoints, YAML. Default: the 17 of COCO.")
+    ] = None,
     fit: Annotated[
         str | None, Option(metavar="center|top_left|stretch", help="How images fit the input. Default: the family's.")
     ] = None,
@@ -128,6 +131,7 @@ def import_command(
             name,
             head=head,
             labels=labels,
+            keypoints=keypoints,
             fit=_one_of("--fit", fit, ("center", "top_left", "stretch")),  # type: ignore[arg-type]
             fill=None if fill is None else (fill, fill, fill),
             color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]

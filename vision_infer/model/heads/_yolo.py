@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.column_origins import LINEAR, ColumnOrigins
+from vision_infer.model.column_origins import LINEAR, ColumnGroup, ColumnOrigins
+from vision_infer.model.decode import TopPairs, as_float, columns, find_strides, gather_rows, top_pairs, top_pairs_channels_first
+from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults
 from vision_infer.model.network import RawNetwork, Tensor
 
@@ -59,5 +62,73 @@ def look_inside(network: RawNetwork, tensor: Tensor, width: int) -> YoloColumns:
         boxes = "decoded"
     sigmoid = columns.parted_at(4) and scores == {"Sigmoid"}
     first_is_sigmoid = len(columns.parts) > 1 and box == {"Sigmoid"}
-    only = not scores <= LINEAR and (not columns.parted_at(4) or scores <= {"Sigmoid", ""})
+    only = not scores <= LINEAR and (not columns.parted_at(4) or scores in ({"Sigmoid"}, {""}))
     return YoloColumns(boxes, columns.parted_at(5) and width > 5 if sigmoid else None, only and not first_is_sigmoid)
+
+
+class YoloLayout(NamedTuple):
+    """The layout of an output [1, columns, anchors] or [1, anchors, columns], with box and class scores first."""
+
+    tensor: Tensor
+    anchors: int
+    width: int
+    """The number of columns."""
+    anchors_first: bool
+
+    def shape(self, *parts: str | int) -> str:
+        """Return the shape, with the columns in parts, for messages."""
+        columns_ = f"({' + '.join(map(str, parts))})"
+        return f"{self.anchors} x {columns_}" if self.anchors_first else f"{columns_} x {self.anchors}"
+
+
+def find_layout(network: RawNetwork, tensor: Tensor | None) -> YoloLayout | None:
+    """Return the layout of an output with an anchor for each cell of its strides; None for other outputs."""
+    if tensor is None or len(tensor.shape) != 3:
+        return None
+    _, rows, columns_ = tensor.shape
+    if rows is None or columns_ is None:
+        return None
+    if rows >= 5 and find_strides(network.size, columns_, STRIDES):
+        return YoloLayout(tensor, columns_, rows, False)
+    if columns_ >= 5 and find_strides(network.size, rows, STRIDES):
+        return YoloLayout(tensor, rows, columns_, True)
+    return None
+
+
+def columns_after_scores(network: RawNetwork, layout: YoloLayout) -> tuple[ColumnGroup, ...] | None:
+    """Return the columns after decoded boxes and class scores; None if the graph does not show where the scores end."""
+    parts = ColumnOrigins(network, layout.tensor, layout.width).parts
+    place, end, last = 0, 0, 0
+    for number, part in enumerate(parts, 1):  # the scores: values after a Sigmoid that follow the box
+        if place >= 4 and part.op == "Sigmoid" and end in (0, place):
+            end, last = place + part.width, number
+        place += part.width
+    return None if end == 0 or parts[0].op in ("", "Conv") else parts[last:]
+
+
+def best_rows(
+    builder: GraphBuilder, layout: YoloLayout, classes: int, candidates: int, pieces: Sequence[tuple[int, int, str]]
+) -> tuple[TopPairs, list[str]]:
+    """Select the K best pairs of anchor and class, and some columns of these anchors.
+
+    Args:
+        builder: Takes the nodes.
+        layout: The output, with box, class scores, and possibly other columns.
+        classes: The number of classes.
+        candidates: K, at most the number of pairs.
+        pieces: The first column, the column after the last one, and a name, of each piece.
+
+    Returns:
+        The pairs, and the tensor of each piece, float32 [B, K, columns].
+    """
+    source = as_float(builder, layout.tensor)
+    if layout.anchors_first:
+        scores = columns(builder, source, 4, 4 + classes, "scores_all")
+        top = top_pairs(builder, scores, layout.anchors, classes, candidates)
+    else:
+        top, source = top_pairs_channels_first(builder, source, 4, classes, layout.anchors, candidates, layout.width)
+    rows = [
+        gather_rows(builder, columns(builder, source, start, stop, f"{name}_all"), top.anchors, f"{name}_top")
+        for start, stop, name in pieces
+    ]
+    return top, rows

@@ -27,6 +27,8 @@ IMAGES = max(BATCHES)
 FAR = 4096.0
 """The coordinate, in pixels, from which differences count in proportion: float32 cannot represent larger coordinates as exactly,
 and only models without training return them."""
+COARSE = 100
+"""The ratio of the tolerances of mask coefficients, prototypes and angles to that of scores."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -180,7 +182,8 @@ def decode(proposal: Proposal, size: Size, outputs: Arrays) -> Callable[[int, fl
         A function that returns the results for an image; for a detector, all boxes with at least a score.
     """
     card = proposal.card
-    raw = RawOutputs(outputs, size, None if card.labels is None else len(card.labels), proposal.scores)
+    points = 0 if card.keypoints is None else len(card.keypoints.names)
+    raw = RawOutputs(outputs, size, None if card.labels is None else len(card.labels), proposal.scores, points)
     reference = find_head(card.head).reference(raw)
     if isinstance(reference, ReferenceBoxes):
         return reference.above
@@ -193,19 +196,40 @@ def nearest(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the differences of each box on the left to the nearest box of its class on the right.
 
-    Boxes are matched by class, box and score, never by rank, because equal scores may come in any order.
+    Boxes are matched by class, box, score and details, never by rank, because equal scores may come in any order.
 
     Returns:
-        The differences of coordinates and of scores, float64 [n] each; infinite where the right has no box of the class.
+        The differences of coordinates and of other values, float64 [n] each; infinite where the right has no box of the class.
     """
     boxes, scores = np.full(len(left["scores"]), np.inf), np.full(len(left["scores"]), np.inf)
     for kind in np.unique(left["class_ids"]):
         ours, theirs = left["class_ids"] == kind, right["class_ids"] == kind
         if not theirs.any():
             continue
-        scale = np.maximum(1, np.abs(left["boxes"][ours]) / FAR)[:, None]
-        box = (np.abs(left["boxes"][ours][:, None] - right["boxes"][theirs][None]) / scale).max(axis=2)
-        score = np.abs(left["scores"][ours][:, None].astype(np.float64) - right["scores"][theirs][None])
+        (places, values), (other_places, other_values) = _numbers(left, ours), _numbers(right, theirs)
+        scale = np.maximum(1, np.abs(places) / FAR)[:, None]
+        box = (np.abs(places[:, None] - other_places[None]) / scale).max(axis=2)
+        score = np.abs(values[:, None] - other_values[None]).max(axis=2)
         rows, best = np.arange(len(box)), np.argmin(box / box_tolerance + score / score_tolerance, axis=1)
         boxes[ours], scores[ours] = box[rows, best], score[rows, best]
     return boxes, scores
+
+
+def _numbers(found: Arrays, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return all coordinates of the chosen boxes, [n, D], pixels, and all other values, [n, E].
+
+    Coefficients of masks and angles are divided by 100: their tolerances are a hundred times those of scores, 0.001, because a mask
+    is the sign of a sum, and because a rotation by that angle moves no corner by more than a pixel.
+    """
+    places, values = [found["boxes"]], [found["scores"][:, None]]
+    if "keypoints" in found:
+        points = found["keypoints"]
+        places.append(points[..., :2].reshape(len(points), -1))
+        values.append(points[..., 2])
+    if "rotated_boxes" in found:
+        places.append(found["rotated_boxes"][:, :4])
+        values.append(found["rotated_boxes"][:, 4:] / COARSE)
+    if "coefficients" in found:
+        values.append(found["coefficients"] / COARSE)
+    chosen_places, chosen_values = (np.concatenate(parts, axis=1)[chosen] for parts in (places, values))
+    return chosen_places.astype(np.float64), chosen_values.astype(np.float64)

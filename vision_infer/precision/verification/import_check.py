@@ -21,6 +21,7 @@ from vision_infer.model.network import is_channels_last
 from vision_infer.model.reference import Arrays
 from vision_infer.precision.verification.comparison import (
     BATCHES,
+    COARSE,
     IMAGES,
     GraphVerification,
     choose_images,
@@ -140,7 +141,11 @@ def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:
     if proposal.card.head == "detr" and far > 10 * max(size.width, size.height):
         message = f"{where}: the boxes extend to {far:.0f} pixels, so the model's boxes are not fractions of the input"
         raise ModelError(message, "Check that the model is of head 'detr'.")
-    if proposal.card.head in ("yolov5", "yolov8", "end2end") and far <= 2:
+    points = [found["keypoints"][..., 2] for found in alone if "keypoints" in found]
+    if points and (np.min(points) < -SCORE_TOLERANCE or np.max(points) > 1 + SCORE_TOLERANCE):
+        message = f"{where}: the scores of keypoints are between {np.min(points):.3g} and {np.max(points):.3g}, not 0 to 1"
+        raise ModelError(message, "Check the number of keypoints on the card (--keypoints), or export the model with scores.")
+    if proposal.card.head.startswith(("yolov5", "yolov8", "end2end")) and far <= 2:
         message = f"{where}: no coordinate of a box is above 2, so the boxes are fractions of the input instead of pixels"
         raise ModelError(message, "Export the model with boxes in pixels.")
 
@@ -152,14 +157,16 @@ def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tupl
         unit = float(np.abs(expected[name]).max()) if name == "embedding" else 1.0
         return 0.0, float(np.abs(found[name] - expected[name]).max()) / unit
     count = len(found["scores"])
-    best = {name: array[:count] for name, array in expected.items()}
+    best = {name: array[:count] for name, array in expected.items() if name != "prototypes"}
     last = best["scores"][-1] if len(best["scores"]) else 0.0
     # A box with the last score may be replaced by another one of the same score.
     sure = best["scores"] > last + tolerance.scores if len(expected["scores"]) > count else np.ones(len(best["scores"]), bool)
     there = nearest(found, expected, tolerance.boxes, tolerance.scores)
     back = nearest({name: array[sure] for name, array in best.items()}, found, tolerance.boxes, tolerance.scores)
-    boxes, scores = (np.concatenate(pair).max(initial=0.0) for pair in zip(there, back, strict=True))
-    return float(boxes), float(scores)
+    boxes, scores = (float(np.concatenate(pair).max(initial=0.0)) for pair in zip(there, back, strict=True))
+    if "prototypes" in found:
+        scores = max(scores, float(np.abs(found["prototypes"] - expected["prototypes"]).max()) / COARSE)
+    return boxes, scores
 
 
 def _check(proposal: Proposal, size: Size, count: int, differences: tuple[float, float], tolerance: _Tolerance) -> None:
