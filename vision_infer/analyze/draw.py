@@ -1,4 +1,4 @@
-"""Draws detections on images: boxes, and labels above them, whose sizes follow the size of the image."""
+"""Draws detections on images: boxes and their details, and labels above them, whose sizes follow the size of the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.draw_details import draw_above, draw_below
 from vision_infer.core.description import Description
+from vision_infer.core.details import RotatedBoxes
 from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.geometry import Size
 
@@ -47,7 +49,8 @@ class _Style(NamedTuple):
 
 class Drawer:
     """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` with the class
-    of a secondary model. The class of a whole image, from a model for classification, is in the upper left corner.
+    of a secondary model, and their details: masks, keypoints with the skeleton, or rotated boxes in place of the boxes. The class of
+    a whole image, from a model for classification, is in the upper left corner.
 
     Each track has a color (gray without a track); without tracking, each class has one. The same number has the same color in
     every image of every run. Sizes follow the size of the image.
@@ -100,8 +103,11 @@ def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style
     else:
         colors = [PALETTE[(number - 1) % len(PALETTE)] if number > 0 else GRAY for number in detections.track_ids.tolist()]
     corners = detections.boxes.astype(np.int32).tolist()
-    for (left, top, right, bottom), color in zip(corners, colors, strict=True):
-        cv2.rectangle(canvas, (left, top), (right, bottom), color, style.line)
+    draw_below(canvas, detections.details, colors)
+    if not isinstance(detections.details, RotatedBoxes):
+        for (left, top, right, bottom), color in zip(corners, colors, strict=True):
+            cv2.rectangle(canvas, (left, top), (right, bottom), color, style.line)
+    draw_above(canvas, detections.details, colors, style.line)
     if labels == "none":
         return
     # Labels are drawn after all boxes, so that no line crosses their text.

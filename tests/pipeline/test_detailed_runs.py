@@ -1,0 +1,64 @@
+"""Models with keypoints, masks and rotated boxes, from the import to rows, annotated video and Python."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import pytest
+
+from tests.support import media
+from tests.support import raw_networks as raw
+from tests.support.result_schema import validate_row
+from vision_infer import Detector
+from vision_infer.config.run import run_settings
+from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
+from vision_infer.model.importing import ImportRequest, import_model
+from vision_infer.pipeline.runs.offline import run
+from vision_infer.precision.verification.import_check import verify_import
+
+pytest.importorskip("onnxruntime")
+FRAMES = 3
+FIELDS = {"pose": "keypoints", "segment": "mask", "obb": "box_rotated"}
+Kind = Literal["pose", "segment", "obb"]
+KINDS = pytest.mark.parametrize("kind", list(FIELDS))
+
+
+def imported(kind: Kind, folder: Path) -> Path:
+    request = ImportRequest(raw.yolov8(folder / "raw.onnx", more=kind), kind, model_dir=folder / "models", candidates=40)
+    return import_model(request, verify=lambda proposal: [str(one) for one in verify_import(proposal)] and None)
+
+
+@KINDS
+def test_rows_and_video_of_a_clip(kind: Kind, tmp_path: Path) -> None:
+    clip = media.excerpt(100, FRAMES, 640, 272)
+    model = str(imported(kind, tmp_path))
+    outs = tuple(str(tmp_path / name) for name in ("rows.jsonl", "boxes.csv", "drawn.mp4"))
+    run(run_settings(sources=(str(clip),), device="cpu", out=outs, model=model), threading.Event())
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == FRAMES
+    for row in rows:
+        validate_row(row)
+        assert len(row["detections"]) > 0
+        assert all(FIELDS[kind] in one for one in row["detections"])
+    with av.open(tmp_path / "drawn.mp4") as drawn, av.open(clip) as bare:
+        pairs = zip(drawn.decode(video=0), bare.decode(video=0), strict=True)
+        assert all(np.abs(a.to_ndarray(format="rgb24") * 1.0 - b.to_ndarray(format="rgb24")).mean() > 1 for a, b in pairs)
+
+
+@KINDS
+def test_a_detector_returns_details(kind: Kind, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    with Detector(str(imported(kind, tmp_path)), device="cpu") as detect:
+        (found,) = detect([image])
+    assert isinstance(found.details, {"pose": Keypoints, "segment": Masks, "obb": RotatedBoxes}[kind])
+    assert len(found.details) == len(found) > 0
+    assert getattr(found[0], FIELDS[kind]) is not None
+    assert (found.draw(image) != image).any()
+    if isinstance(found.details, Keypoints):
+        assert found.details.layout is not None
+        assert found.details.layout.names[0] == "nose"
