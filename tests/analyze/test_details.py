@@ -122,7 +122,11 @@ def test_rotated_boxes_suppress_by_their_own_overlap() -> None:
 
 
 RECTANGLE = st.tuples(
-    st.floats(0, 30), st.floats(0, 30), st.floats(0.5, 30), st.floats(0.5, 30), st.floats(-4, 4) | st.sampled_from([0, math.pi / 2])
+    st.floats(0, 30),
+    st.floats(0, 30),
+    st.floats(0.5, 30),
+    st.floats(0.5, 30),
+    st.floats(-4, 4) | st.sampled_from([0, math.pi / 2]),
 )
 
 

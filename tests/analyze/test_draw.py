@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze import draw
 from vision_infer.analyze.draw import Drawer
+from vision_infer.core.card import KeypointLayout
 from vision_infer.core.description import ClassScore, Description
+from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
 from vision_infer.core.detections import Detections
+from vision_infer.core.geometry import Size
 
 FIRST, SECOND = (list(color) for color in draw.PALETTE[:2])
 GRAY = list(draw.GRAY)
@@ -143,3 +146,41 @@ def test_scores_and_labels_can_be_left_out() -> None:
     assert not none[:197].any()
     assert (none[200, 200:400] != 0).any()
     assert not Drawer("none")(black(480, 640), Detections.empty(), red()).any()
+
+
+def person(score: float = 0.9) -> Keypoints:
+    layout = KeypointLayout(names=("head", "hand", "foot"), skeleton=((0, 1), (1, 2)))
+    return Keypoints(np.array([[[100, 100, 0.9], [200, 100, score], [200, 300, 0.9]]], np.float32), layout)
+
+
+def test_the_skeleton_joins_keypoints_that_are_likely_enough() -> None:
+    found = one_box((300.0, 300.0, 400.0, 400.0))
+    drawn, part = (Drawer("none")(black(480, 640), replace(found, details=person(score))) for score in (0.9, 0.1))
+    assert drawn[100, 150].tolist() == drawn[200, 200].tolist() == FIRST
+    assert drawn[100, 100].tolist() == FIRST
+    assert not part[100, 150].any()
+    assert not part[100, 200].any()
+    assert part[100, 100].any()
+    far = replace(person(), points=np.full((1, 3, 3), 1e30, np.float32))
+    assert (Drawer("none")(black(480, 640), replace(found, details=far)) == Drawer("none")(black(480, 640), found)).all()
+
+
+def test_a_mask_tints_its_pixels_below_the_box() -> None:
+    found = one_box((200.0, 200.0, 400.0, 300.0))
+    logits = np.array([[1, -1]], np.float32)  # the left half
+    masks = Masks(Size(640, 480), found.boxes, found.boxes.astype(np.float64), (logits,))
+    image = Drawer("none")(np.full((480, 640, 3), 100, np.uint8), replace(found, details=masks))
+    assert image[250, 250].tolist() == [int(55 + 0.45 * value) for value in FIRST]
+    assert image[250, 350].tolist() == [100] * 3
+    assert image[250, 200].tolist() == FIRST, "the edge of the box"
+    smaller = replace(found, details=masks).scaled(Size(640, 480), Size(320, 240))
+    assert Drawer("none")(np.full((240, 320, 3), 100, np.uint8), smaller)[125, 125].tolist() == image[250, 250].tolist()
+
+
+def test_a_rotated_box_replaces_its_enclosing_box() -> None:
+    rotated = RotatedBoxes(np.array([[300, 200, 200, 100, np.pi / 4]], np.float32))
+    low, high = rotated.corners()[0].min(axis=0), rotated.corners()[0].max(axis=0)
+    image = Drawer("none")(black(480, 640), replace(one_box((*low.tolist(), *high.tolist())), details=rotated))
+    assert not image[int(low[1]) + 1, int(low[0]) + 1].any(), "the corner of the enclosing box"
+    for (x, y), (next_x, next_y) in zip(rotated.corners()[0], np.roll(rotated.corners()[0], -1, axis=0), strict=True):
+        assert image[round((y + next_y) / 2), round((x + next_x) / 2)].any(), "the middle of each edge"

@@ -111,7 +111,7 @@ def test_both_implementations_agree_on_a_thousand_candidates() -> None:
     few = selector._few(boxes.tolist(), scores.tolist(), class_ids.tolist(), np.arange(1000))
     many = selector._many(boxes, scores, class_ids, np.arange(1000))
     assert len(few[1]) > 100
-    assert [one.tolist() for one in many[:3]] == list(few[:3])
+    assert [np.asarray(one).tolist() for one in many[:3]] == list(few[:3])
     assert many[3][many[4]].tolist() == few[3][few[4]].tolist()
 
 

@@ -24,11 +24,11 @@ coco = pytest.importorskip("pycocotools.mask")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with NumPy 2
 
 
-def masks(count: int, size: Size = Size(40, 30)) -> Masks:
+def masks(count: int) -> Masks:
     random = np.random.default_rng(count)
     boxes = np.array([[1 + at, 2, 20 + at, 25] for at in range(count)], np.float32).reshape(-1, 4)
     logits = tuple(random.normal(0, 1, (6, 5)).astype(np.float32) for _ in range(count))
-    return Masks(size, boxes, boxes.astype(np.float64) + [-2, -2, 2, 2], logits)
+    return Masks(Size(40, 30), boxes, boxes.astype(np.float64) + np.array([-2.0, -2, 2, 2]), logits)
 
 
 def details(kind: str, count: int) -> Details:
@@ -133,7 +133,8 @@ def test_masks_of_tiny_and_of_whole_boxes(box: tuple[float, ...]) -> None:
 
 
 def corners(values: list[float]) -> NDArray[np.float64]:
-    return RotatedBoxes(np.array([values], np.float32)).corners()[0]
+    found: NDArray[np.float64] = RotatedBoxes(np.array([values], np.float32)).corners()[0]
+    return found
 
 
 def test_the_angle_is_clockwise_in_the_image() -> None:
@@ -160,13 +161,13 @@ def test_to_supervision() -> None:
     rotated = details("rotated_boxes", 2)
     assert isinstance(rotated, RotatedBoxes)
     given_corners = detections(rotated).to_supervision().data["xyxyxyxy"]
-    np.testing.assert_allclose(given_corners, rotated.corners(), rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(given_corners, np.float32), rotated.corners().astype(np.float32))
     points = details("keypoints", 2)
     assert isinstance(points, Keypoints)
     converted = detections(points).to_supervision_keypoints()
     np.testing.assert_array_equal(converted.xy, points.points[..., :2])
     np.testing.assert_array_equal(converted.keypoint_confidence, points.points[..., 2])
-    assert converted.data["class_name"].tolist() == ["0", "1"]
+    assert list(converted.data["class_name"]) == ["0", "1"]
     assert isinstance(Detections.empty().to_supervision_keypoints(), supervision.KeyPoints)
     with pytest.raises(ValueError, match="the detections have no keypoints"):
         detections(rotated).to_supervision_keypoints()

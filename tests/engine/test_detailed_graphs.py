@@ -39,17 +39,20 @@ def test_runtimes_return_all_outputs(kind: Kind, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     graph = imported(kind, tmp_path)
     one, other = outputs_of(graph, "onnxruntime"), outputs_of(graph, "openvino")
-    shapes = {
+    all_shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "pose": {"keypoints": (2, 300, 17, 3)},
         "segment": {"coefficients": (2, 300, 32), "prototypes": (2, 32, 12, 20)},
         "obb": {"rotated_boxes": (2, 300, 5)},
-    }[kind]
+    }
+    shapes = all_shapes[kind]
     for found in (one, other):
         assert {name: found[name].shape for name in shapes} == shapes
     best = [np.argmax(found["scores"][0]) for found in (one, other)]
     for name in shapes:
-        rows = [found[name][0] if name == "prototypes" else found[name][0, at] for found, at in zip((one, other), best, strict=True)]
-        np.testing.assert_allclose(*rows, atol=0.05)
+        a, b = (
+            found[name][0] if name == "prototypes" else found[name][0, at] for found, at in zip((one, other), best, strict=True)
+        )
+        np.testing.assert_allclose(a, b, atol=0.05)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

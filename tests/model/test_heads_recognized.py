@@ -126,7 +126,9 @@ def test_prototypes_must_fit_the_coefficients(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", [None, "yolov8_pose"])
 def test_keypoints_must_fit_the_card(head: str | None, tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=5)
-    with pytest.raises(ModelError, match=r"15 values follow its class scores, but the 17 keypoints of the card need 51.*--keypoints"):
+    with pytest.raises(
+        ModelError, match=r"15 values follow its class scores, but the 17 keypoints of the card need 51.*--keypoints"
+    ):
         import_model(ImportRequest(path, "mine", head=head, model_dir=tmp_path / "models"))
     assert not (tmp_path / "models").exists()
 
@@ -148,7 +150,7 @@ def test_a_wrong_file_of_keypoints_is_refused(text: str, message: str, tmp_path:
 
 
 def test_keypoints_are_for_heads_with_keypoints(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="head 'yolov8' has no keypoints. Remove --keypoints"):
+    with pytest.raises(ModelError, match=r"head 'yolov8' has no keypoints. Remove --keypoints"):
         import_model(
             ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", keypoints=tmp_path / "x", model_dir=tmp_path / "models")
         )
@@ -156,7 +158,7 @@ def test_keypoints_are_for_heads_with_keypoints(tmp_path: Path) -> None:
 
 def test_rotated_boxes_need_an_image_with_its_aspect_ratio(tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", more="obb")
-    with pytest.raises(ModelError, match="not rectangles in a stretched image.*--fit center"):
+    with pytest.raises(ModelError, match=r"not rectangles in a stretched image.*--fit center"):
         import_model(ImportRequest(path, "mine", fit="stretch", model_dir=tmp_path / "models"))
 
 

@@ -17,7 +17,7 @@ from tests.support.result_schema import validate_row
 from vision_infer import Detector
 from vision_infer.config.run import run_settings
 from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
-from vision_infer.model.importing import ImportRequest, import_model
+from vision_infer.model.importing import ImportRequest, Proposal, import_model
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.precision.verification.import_check import verify_import
 
@@ -30,7 +30,11 @@ KINDS = pytest.mark.parametrize("kind", list(FIELDS))
 
 def imported(kind: Kind, folder: Path) -> Path:
     request = ImportRequest(raw.yolov8(folder / "raw.onnx", more=kind), kind, model_dir=folder / "models", candidates=40)
-    return import_model(request, verify=lambda proposal: [str(one) for one in verify_import(proposal)] and None)
+
+    def verify(proposal: Proposal) -> None:
+        verify_import(proposal)
+
+    return import_model(request, verify=verify)
 
 
 @KINDS
@@ -55,7 +59,9 @@ def test_a_detector_returns_details(kind: Kind, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
     with Detector(str(imported(kind, tmp_path)), device="cpu") as detect:
         (found,) = detect([image])
-    assert isinstance(found.details, {"pose": Keypoints, "segment": Masks, "obb": RotatedBoxes}[kind])
+    kinds: dict[str, type] = {"pose": Keypoints, "segment": Masks, "obb": RotatedBoxes}
+    assert found.details is not None
+    assert isinstance(found.details, kinds[kind])
     assert len(found.details) == len(found) > 0
     assert getattr(found[0], FIELDS[kind]) is not None
     assert (found.draw(image) != image).any()

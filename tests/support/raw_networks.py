@@ -134,7 +134,7 @@ def yolov8(
     prototypes: int = 32,
     **options: Any,
 ) -> Path:
-    """Decoded distributions of distances, classes after a sigmoid; optionally keypoints, an angle, or 32 coefficients of masks."""
+    """Decoded distributions of distances, classes after a sigmoid; optionally keypoints, an angle, or masks."""
     net = Network(**options)
     levels = []
     maps = net.features()

@@ -278,7 +278,7 @@ def watch(scene: Scene, fps: float, classes: tuple[str, ...] | None = None, seed
     for index in range(int(scene.seconds * fps)):
         time_s = index / fps
         boxes, scores, kinds = _candidates(scene, time_s, draw)
-        outputs = boxes[None], scores[None], np.array(kinds, np.int32)[None]
+        outputs = {"boxes": boxes[None], "scores": scores[None], "class_ids": np.array(kinds, np.int32)[None]}
         (found,) = select(outputs, [identity], command.selector)
         pending = PendingResult(Frame("s", index, time_s, NoImage(SIZE), Trace()), lane.engine, found)
         completion.follow(pending, steps)

@@ -26,7 +26,12 @@ def without_gaps(outputs: Outputs) -> NDArray[np.float32]:
 
 
 def details_of(
-    outputs: Outputs, image: int, kept: NDArray[np.intp], letterbox: Letterbox, boxes: NDArray[np.float32], layout: KeypointLayout | None
+    outputs: Outputs,
+    image: int,
+    kept: NDArray[np.intp],
+    letterbox: Letterbox,
+    boxes: NDArray[np.float32],
+    layout: KeypointLayout | None,
 ) -> Details | None:
     """Return the details of the chosen candidates of an image.
 
@@ -43,12 +48,16 @@ def details_of(
     """
     scale = letterbox.source.width / letterbox.content.width, letterbox.source.height / letterbox.content.height
     if "keypoints" in outputs:
-        return Keypoints(outputs["keypoints"][image][kept] - np.array([letterbox.x, letterbox.y, 0], np.float32), layout).scaled(*scale)
+        return Keypoints(outputs["keypoints"][image][kept] - np.array([letterbox.x, letterbox.y, 0], np.float32), layout).scaled(
+            *scale
+        )
     if "rotated_boxes" in outputs:
         offset = np.array([letterbox.x, letterbox.y, 0, 0, 0], np.float32)
         return RotatedBoxes(outputs["rotated_boxes"][image][kept] - offset).scaled(*scale)
     if "coefficients" in outputs:
-        return _masks(outputs["coefficients"][image][kept], outputs["prototypes"][image], outputs["boxes"][image][kept], letterbox, boxes)
+        return _masks(
+            outputs["coefficients"][image][kept], outputs["prototypes"][image], outputs["boxes"][image][kept], letterbox, boxes
+        )
     return None
 
 

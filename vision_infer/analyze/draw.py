@@ -49,8 +49,8 @@ class _Style(NamedTuple):
 
 class Drawer:
     """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` with the class
-    of a secondary model, and their details: masks, keypoints with the skeleton, or rotated boxes in place of the boxes. The class of
-    a whole image, from a model for classification, is in the upper left corner.
+    of a secondary model, and their details: masks, keypoints with the skeleton, or rotated boxes instead of boxes. The class of a
+    whole image, from a model for classification, is in the upper left corner.
 
     Each track has a color (gray without a track); without tracking, each class has one. The same number has the same color in
     every image of every run. Sizes follow the size of the image.

@@ -11,9 +11,7 @@ _NEAR = 1e-7
 """The tolerance of a corner on an edge, as a share of the greater box's size."""
 
 
-def suppress_rotated(
-    rotated: NDArray[np.float32], boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float
-) -> list[int]:
+def suppress_rotated(rotated: NDArray[np.float32], boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float) -> list[int]:
     """Run greedy NMS with the exact overlap of rotated boxes.
 
     Args:

@@ -34,8 +34,8 @@ Chosen: TypeAlias = tuple[
     NDArray[np.intp],
     NDArray[np.intp] | list[int],
 ]
-"""The same for one image, or as lists; then two arrays: the candidate of the n-th of these is ``fourth[fifth][n]``, which only models
-with details compute."""
+"""The same for one image, or as lists; then two arrays, the second of which selects the candidates of these from the first. Only
+models with details need that."""
 
 _LOOP_LIMIT = 300
 """The number of candidates of a class up to which a Python loop beats NumPy (7–11 against 18 µs for 20 candidates)."""
@@ -257,7 +257,7 @@ def _with_details(outputs: Outputs, image: int, chosen: Chosen, letterbox: Lette
     details = details_of(outputs, image, kept, letterbox, boxes, selector.keypoints)
     values = np.array(scores, np.float32), np.array(class_ids, np.int32)
     found = Detections(boxes, *values, selector.label_names, details=details)
-    return found[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return found[np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))]
 
 
 def _suppress_few(boxes: list[list[float]], groups: list[int], order: list[int], iou: float) -> list[int]:

@@ -131,7 +131,9 @@ class ModelCard(_CardPart):
     def to_json(self) -> str:
         """Return the card as it is stored in a deployment graph."""
         # Left out unless set, so that the bytes of graphs without them are the same for all versions that read them.
-        return self.model_dump_json(exclude={name for name in ("max_batch", "detail", "keypoints") if getattr(self, name) is None})
+        return self.model_dump_json(
+            exclude={name for name in ("max_batch", "detail", "keypoints") if getattr(self, name) is None}
+        )
 
 
 def parse_card(data: Any, where: str) -> ModelCard:

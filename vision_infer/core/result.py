@@ -64,7 +64,11 @@ class Result:
         parts: list[str] = []
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
         descriptions = [None] * len(found) if found.descriptions is None else found.descriptions
-        details = [""] * len(found) if found.details is None else [", " + json.dumps(found.details.row(at))[1:-1] for at in range(len(found))]
+        details = (
+            [""] * len(found)
+            if found.details is None
+            else [", " + json.dumps(found.details.row(at))[1:-1] for at in range(len(found))]
+        )
         for (x1, y1, x2, y2), score, class_id, track, description, detail in zip(
             found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions, details, strict=True
         ):

@@ -14,6 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Slot
 
+
 class HostSlot:
     """Memory for one image on the host; implements :class:`vision_infer.core.image.Slot`."""
 

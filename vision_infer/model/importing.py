@@ -76,7 +76,10 @@ class ImportRequest:
     @property
     def has_options(self) -> bool:
         """Whether an option is set that a deployment graph cannot take."""
-        return bool(self.card_options or self.head or self.labels or self.inputs or self.scores or self.keypoints) or self.candidates is not None
+        return (
+            bool(self.card_options or self.head or self.labels or self.inputs or self.scores or self.keypoints)
+            or self.candidates is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)

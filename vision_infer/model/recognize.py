@@ -54,7 +54,11 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     if find_head("yolov8_seg").recognize(network) is None:
         _refuse_masks(network)
     tensor = only_output(network)
-    if tensor is not None and find_layout(network, tensor) is None and (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
+    if (
+        tensor is not None
+        and find_layout(network, tensor) is None
+        and (network.has_op("TopK") or network.has_op("NonMaxSuppression"))
+    ):
         _refuse_more_than_boxes(network, tensor.shape[2] or 0)
 
 

@@ -8,5 +8,7 @@ from vision_infer.core.details.keypoints import Keypoints
 from vision_infer.core.details.masks import Masks
 from vision_infer.core.details.rotated_boxes import RotatedBoxes
 
+__all__ = ["Details", "Keypoints", "Masks", "RotatedBoxes"]
+
 Details: TypeAlias = Keypoints | Masks | RotatedBoxes
 """The details of N detections; each kind can be indexed like an array and scaled, and has a field of rows."""

@@ -26,7 +26,7 @@ class MaskPatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """The masks of N detections. A pixel is part of an object if its box has the pixel's center and the logit there is above 0."""
+    """The masks of N detections. A pixel is part of an object if its center is inside the box and the logit there is above 0."""
 
     size: Size
     """The size of the image."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import check_labels, columns, corners
 from vision_infer.model.graph import GraphBuilder
@@ -42,7 +40,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     after = columns_after_scores(network, layout)
     if after:
         count = sum(part.width for part in after)
-        raise network.refuse("yolov8", f"{count} values follow its class scores, which need head {' or '.join(_WITH_DETAILS.values())}")
+        raise network.refuse(
+            "yolov8", f"{count} values follow its class scores, which need head {' or '.join(_WITH_DETAILS.values())}"
+        )
     inside = look_inside(network, layout.tensor, layout.width)
     if inside.boxes == "raw":
         raise network.refuse("yolov8", "its boxes come straight from convolutions and are not decoded")

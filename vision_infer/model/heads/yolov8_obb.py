@@ -1,7 +1,7 @@
 """YOLOv8-obb and its successors: decoded rotated boxes and class scores, without NMS.
 
-One output [B, 4 + C + 1, N], or [B, N, 4 + C + 1]: center and size in input pixels, the class scores after a sigmoid, and the angle in
-radians, clockwise in the image, from the x axis to the side called width.
+One output [B, 4 + C + 1, N], or [B, N, 4 + C + 1]: center and size in input pixels, the class scores after a sigmoid, and the
+angle in radians, clockwise in the image, from the x axis to the side called width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULTS = replace(USUAL, iou=0.7, detail="rotated_boxes")
 
 
 def _has_angle(network: RawNetwork, layout: YoloLayout) -> bool:
-    """Return whether one value that is computed follows the class scores; or the task in the file where the graph does not show it."""
+    """Return whether one computed value follows the class scores; if the graph does not show it, the task in the file does."""
     after = columns_after_scores(network, layout)
     if after is None:
         return network.metadata.get("task") == "obb"
@@ -45,7 +45,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     if layout is None or layout.width < 6 or not (columns_after_scores(network, layout) is None or _has_angle(network, layout)):
         raise network.refuse("yolov8_obb", "it needs one output [1, 4 + classes + 1, N] with an angle after the class scores")
     if card.fit == "stretch":
-        raise ModelError(f"{network.where}: rotated boxes are not rectangles in a stretched image", "Use --fit center or top_left.")
+        raise ModelError(
+            f"{network.where}: rotated boxes are not rectangles in a stretched image", "Use --fit center or top_left."
+        )
     classes = layout.width - 5
     check_labels(network, card, classes)
     top, (rows, angle) = best_rows(builder, layout, classes, candidates, [(0, 4, "xywh"), (4 + classes, 5 + classes, "angle")])

@@ -1,7 +1,7 @@
 """YOLOv8-pose and its successors: decoded boxes, class scores, and keypoints with a score each, without NMS.
 
-One output [B, 4 + C + 3P, N], or [B, N, 4 + C + 3P]: as YOLOv8, then x and y in input pixels and a score after a sigmoid for each of
-P keypoints. P is that of the card, which has COCO's 17 keypoints of a person by default.
+One output [B, 4 + C + 3P, N], or [B, N, 4 + C + 3P]: as YOLOv8, then x and y in input pixels and a score after a sigmoid for each
+of P keypoints. P is that of the card, which has COCO's 17 keypoints of a person by default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_fir
 
 COCO_17 = KeypointLayout(
     names=(
-        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+        *(
+            "nose",
+            "left_eye",
+            "right_eye",
+            "left_ear",
+            "right_ear",
+            "left_shoulder",
+            "right_shoulder",
+            "left_elbow",
+            "right_elbow",
+        ),
         *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
     ),
     skeleton=(

@@ -276,10 +276,7 @@ def published_map(card: ModelCard) -> float | None:
 def select_all(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
     """Return each frame's detections with at least a score, after NMS, in pixels of the source."""
     selector = Selector(score, card.iou)
-    return [
-        select(one, [layout], selector)[0]
-        for one, layout in zip(outputs, layouts, strict=True)
-    ]
+    return [select(one, [layout], selector)[0] for one, layout in zip(outputs, layouts, strict=True)]
 
 
 def _mirror(outputs: Outputs, width: int) -> Outputs:

@@ -218,8 +218,8 @@ def nearest(
 def _numbers(found: Arrays, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return all coordinates of the chosen boxes, [n, D], pixels, and all other values, [n, E].
 
-    Coefficients of masks and angles are divided by 100: their tolerances are a hundred times those of scores, 0.001, because a mask
-    is the sign of a sum, and because a rotation by that angle moves no corner by more than a pixel.
+    Coefficients of masks and angles are divided by 100, so that their tolerance is 0.001: a mask is the sign of a sum, and a
+    rotation by 0.001 radians moves no corner of a box in the input by more than a pixel.
     """
     places, values = [found["boxes"]], [found["scores"][:, None]]
     if "keypoints" in found:
