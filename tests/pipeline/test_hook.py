@@ -20,6 +20,7 @@ from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, 
 from tests.support.media import bikes
 from vision_infer import Detector, Pipeline
 from vision_infer.config.region import Region
+from vision_infer.core.details import Keypoints
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
@@ -102,6 +103,8 @@ def test_an_error_stops_nothing_and_is_logged_once_per_kind(caplog: pytest.LogCa
         ({"detections": None}, "must be Detections"),
         ({"detections": {"boxes": np.full((1, 4), np.nan, np.float32)}}, "finite"),
         ({"detections": {"scores": np.array([np.inf])}}, "finite"),
+        ({"detections": {"details": ["nose"]}}, "details must be Keypoints, Masks or RotatedBoxes, got list"),
+        ({"detections": {"details": Keypoints(np.full((1, 2, 3), np.nan, np.float32))}}, "details must be finite"),
         ({"detections": {"class_ids": np.array([1.0])}}, "integers"),
         ({"detections": {"boxes": np.array([["a", "b", "c", "d"]])}}, "floats"),
         ({"detections": {"track_ids": np.array([None])}}, "integers"),

@@ -25,6 +25,7 @@ from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model import heads
 from vision_infer.model.heads import embed, find_head, head_names
 from vision_infer.model.importing import ImportRequest, Proposal, import_model
+from vision_infer.model.reference import RawOutputs
 from vision_infer.precision.verification.comparison import GraphVerification, read_images, synthetic_images
 from vision_infer.precision.verification.import_check import verify_import
 
@@ -142,6 +143,40 @@ def test_the_graph_gives_the_results_of_the_raw_model(
     assert result.values <= 1e-5
     card = onnx.load(tmp_path / "models" / "mine" / "model.onnx")
     assert [info.type.tensor_type.shape.dim[0].dim_param for info in card.graph.output] == ["batch"] * len(card.graph.output)
+
+
+@pytest.mark.parametrize(
+    ("more", "change"),
+    [
+        ("pose", lambda found: found.details["keypoints"][..., 3, 0].__iadd__(0.1)),  # the x of one keypoint, pixels
+        ("pose", lambda found: found.details["keypoints"][..., 3, 2].__iadd__(1e-3)),  # its score
+        ("segment", lambda found: found.details["coefficients"][..., 5].__iadd__(0.01)),
+        ("segment", lambda found: found.prototypes[:, 5, 3, 3].__iadd__(0.01)),
+        ("obb", lambda found: found.details["rotated_boxes"][..., 4].__iadd__(0.01)),
+    ],
+)
+def test_a_difference_of_the_details_alone_is_found(
+    more: Any, change: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = find_head({"pose": "yolov8_pose", "segment": "yolov8_seg", "obb": "yolov8_obb"}[more])
+    original = head.reference
+
+    def changed(outputs: RawOutputs) -> Any:
+        found = original(outputs)
+        change(found)
+        return found
+
+    monkeypatch.setattr(head, "reference", changed)
+    with pytest.raises(ModelError, match="differ from those of the raw model"):
+        verified(raw.yolov8(tmp_path / "raw.onnx", more=more), tmp_path / "models")
+
+
+def test_scores_of_keypoints_must_be_probabilities(tmp_path: Path) -> None:
+    """Six pairs of x and y are as many values as four keypoints with scores."""
+    path, file = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=6, keypoint_values=2), tmp_path / "keypoints.yaml"
+    file.write_text("names: [a, b, c, d]")
+    with pytest.raises(ModelError, match=r"the scores of keypoints are between .*, not 0 to 1.*--keypoints"):
+        verified(path, tmp_path / "models", keypoints=file)
 
 
 @pytest.mark.parametrize(

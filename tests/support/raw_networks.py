@@ -131,6 +131,7 @@ def yolov8(
     more: Literal["", "pose", "obb", "segment", "chosen"] = "",
     metadata: dict[str, str] | None = None,
     points: int = 17,
+    keypoint_values: int = 3,
     prototypes: int = 32,
     **options: Any,
 ) -> Path:
@@ -157,12 +158,12 @@ def yolov8(
     center = net.op("Div", net.op("Add", low, high), net.floats(2))
     box = net.op("Mul", net.op("Concat", center, net.op("Sub", high, low), axis=1), strides)
     parts, outputs = [box, net.op("Sigmoid", scores)], {}
-    behind = {"pose": 3 * points, "obb": 1, "segment": 32}.get(more, 0)
+    behind = {"pose": keypoint_values * points, "obb": 1, "segment": 32}.get(more, 0)
     if behind:
         extra = [net.reshape(net.conv(tensor, 16, behind), net.first, behind, -1) for tensor in maps]
         values = net.op("Concat", *extra, axis=2)
         if more == "pose":
-            values = _keypoints(net, values, points, anchors, strides, count)
+            values = _keypoints(net, values, points, keypoint_values, anchors, strides, count)
         elif more == "obb":
             values = net.op("Mul", net.op("Sub", net.op("Sigmoid", values), net.floats(0.25)), net.floats(math.pi))
         parts.append(values)
@@ -176,14 +177,15 @@ def yolov8(
     return net.save(path, {"output0": output, **outputs}, metadata=metadata)
 
 
-def _keypoints(net: Network, values: str, points: int, anchors: str, strides: str, count: int) -> str:
-    """Decoded positions and scores after a sigmoid, [B, 3 * points, N]."""
-    xy, score = net.op(
-        "Split", net.reshape(values, net.first, points, 3, count), net.constant(np.array([2, 1])), outputs=2, axis=2
-    )
-    offset = net.op("Add", net.op("Mul", xy, net.floats(2)), net.op("Sub", anchors, net.floats(0.5)))
-    both = net.op("Concat", net.op("Mul", offset, strides), net.op("Sigmoid", score), axis=2)
-    return net.reshape(both, net.first, 3 * points, count)
+def _keypoints(net: Network, values: str, points: int, each: int, anchors: str, strides: str, count: int) -> str:
+    """Decoded positions, and scores after a sigmoid if there are three values each, [B, points * each, N]."""
+    rows, score = net.reshape(values, net.first, points, each, count), []
+    if each == 3:
+        rows, last = net.op("Split", rows, net.constant(np.array([2, 1])), outputs=2, axis=2)
+        score = [net.op("Sigmoid", last)]
+    offset = net.op("Add", net.op("Mul", rows, net.floats(2)), net.op("Sub", anchors, net.floats(0.5)))
+    both = net.op("Concat", net.op("Mul", offset, strides), *score, axis=2)
+    return net.reshape(both, net.first, each * points, count)
 
 
 def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
@@ -117,6 +118,14 @@ def _check_detections(found: Any) -> None:
         raise TypeError("boxes and scores must be of floats, class_ids and track_ids of integers")
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise ValueError("boxes and scores must be finite")
+    match found.details:
+        case None:
+            pass
+        case Keypoints(points=values) | RotatedBoxes(values=values) | Masks(boxes=values):
+            if not np.isfinite(values).all():
+                raise ValueError("details must be finite")
+        case _:
+            raise TypeError(f"details must be Keypoints, Masks or RotatedBoxes, got {type(found.details).__name__}")
     if found.label_names is not None and not all(isinstance(label, str) for label in found.label_names):
         raise TypeError("label_names must be strings")
 
