@@ -102,19 +102,16 @@ def _neighbors(
 def _run_lengths(patch: MaskPatch, size: Size) -> list[int]:
     """Return the lengths of the runs outside and inside of the mask by turns, column by column, the first one outside."""
     height, width = patch.inside.shape
-    columns = np.zeros((width, height + 2), np.int8)
+    columns = np.zeros((width, height + 2), np.bool_)  # a pixel outside of the mask above and below each column
     columns[:, 1:-1] = patch.inside.T
-    steps = np.diff(columns, axis=1)
-    runs = []
-    for kind in (1, -1):
-        column, row = np.nonzero(steps == kind)
-        runs.append((patch.left + column) * size.height + patch.top + row)
-    starts, ends = runs
-    apart = starts[1:] > ends[:-1]  # a run that reaches the bottom goes on at the top of the next column
-    bounds = np.empty(2 * (int(apart.sum()) + bool(len(starts))), np.int64)
-    bounds[::2] = starts[np.concatenate([[True], apart])] if len(starts) else starts
-    bounds[1::2] = ends[np.concatenate([apart, [True]])] if len(ends) else ends
-    lengths: list[int] = np.diff(bounds, prepend=0, append=size.width * size.height).tolist()
+    flat = columns.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), height + 2)
+    bounds = (patch.left + column) * size.height + patch.top + row
+    kept = np.ones(len(bounds), np.bool_)
+    joined = bounds[1:] == bounds[:-1]  # a run that reaches the bottom of the image goes on at the top of the next column
+    kept[1:] &= ~joined
+    kept[:-1] &= ~joined
+    lengths: list[int] = np.diff(bounds[kept], prepend=0, append=size.width * size.height).tolist()
     return lengths if lengths[-1] or len(lengths) == 1 else lengths[:-1]
 
 
