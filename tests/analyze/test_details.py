@@ -159,3 +159,18 @@ def test_rotated_boxes_of_other_classes_stay() -> None:
     same = np.array([[50, 50, 40, 10, 0.3]] * 2, np.float32)
     assert suppress_rotated(same, enclosing(same), np.array([0, 1]), 0.5) == [0, 1]
     assert suppress_rotated(same, enclosing(same), np.array([1, 1]), 0.5) == [0]
+
+
+def test_the_part_of_a_map_inside_a_box_gives_the_same_mask_as_the_whole_map() -> None:
+    random = np.random.default_rng(5)
+    prototypes = random.normal(0, 1, (1, 8, 24, 40))
+    boxes = np.array([[[0, 10, 37.5, 60.2], [61.3, 30, 160, 88], [100, 9, 103, 11]]], np.float32)
+    coefficients = random.normal(0, 1, (1, 3, 8))
+    given_outputs = outputs(boxes, [0.9, 0.8, 0.7], coefficients=coefficients, prototypes=prototypes)
+    (found,) = select(given_outputs, [PLACE], SELECTOR)
+    whole = np.einsum("km,mhw->khw", coefficients[0], prototypes[0]).astype(np.float32)
+    place = PLACE.to_source(np.array([[0.0, 0, 160, 96]] * 3))
+    expected = Masks(SIZE, found.boxes, place, tuple(whole)).pixels()
+    assert isinstance(found.details, Masks)
+    assert expected.any(axis=(1, 2)).all()
+    assert (found.details.pixels() != expected).sum() <= 2  # logits that are 0 but for rounding

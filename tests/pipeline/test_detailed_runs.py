@@ -68,3 +68,20 @@ def test_a_detector_returns_details(kind: Kind, tmp_path: Path) -> None:
     if isinstance(found.details, Keypoints):
         assert found.details.layout is not None
         assert found.details.layout.names[0] == "nose"
+
+
+@KINDS
+def test_tracks_and_small_video_keep_the_details(kind: Kind, tmp_path: Path) -> None:
+    clip = media.excerpt(100, 12, 640, 272)
+    outs = (str(tmp_path / "rows.jsonl"), str(tmp_path / "drawn.mp4"))
+    options: dict[str, Any] = {"track": True, "preview_size": 136, "min_size": 12}
+    run(
+        run_settings(sources=(str(clip),), device="cpu", out=outs, model=str(imported(kind, tmp_path)), **options),
+        threading.Event(),
+    )
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    found = [one for row in rows for one in row["detections"]]
+    assert found
+    assert all(one["track_id"] and FIELDS[kind] in one for one in found)
+    with av.open(tmp_path / "drawn.mp4") as drawn:
+        assert [frame.height for frame in drawn.decode(video=0)] == [136] * 12
