@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,10 @@ def test_each_input_size_and_the_files_own_size_are_verified(make: Callable[...,
     ]
 
 
-@pytest.mark.parametrize("make", [raw.yolox, raw.yolov8])  # the second computes its anchors from the input shape
+@pytest.mark.parametrize(
+    "make",
+    [raw.yolox, *(partial(raw.yolov8, more=more) for more in ("", "pose", "segment", "obb"))],  # these compute their anchors
+)
 def test_a_model_with_an_open_size_is_verified_at_each_size(make: Callable[..., Path], tmp_path: Path) -> None:
     file = make(tmp_path / "raw.onnx", open_size=True, batch="n")
     results = verified(file, tmp_path / "models", inputs=(Size(320, 192), Size(96, 160)))
@@ -226,8 +230,9 @@ def test_a_model_with_an_open_size_is_verified_at_each_size(make: Callable[..., 
     ]
 
 
-def test_a_deployment_graph_is_verified_against_itself(tmp_path: Path) -> None:
-    verified(raw.yolov8(tmp_path / "raw.onnx"), tmp_path / "models")
+@pytest.mark.parametrize("more", ["", "pose", "segment", "obb"])
+def test_a_deployment_graph_is_verified_against_itself(more: Any, tmp_path: Path) -> None:
+    verified(raw.yolov8(tmp_path / "raw.onnx", more=more), tmp_path / "models")
     (result,) = verified(tmp_path / "models" / "mine" / "model.onnx", tmp_path / "others")
     assert result.against == "its own results on single images, because the file is a deployment graph"
 
