@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.support.details import KINDS, details, masks, with_details
 from tests.support.result_schema import validate_row
-from vision_infer.core.details import Details, Keypoints, Masks, RotatedBoxes
+from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
 from vision_infer.core.details.masks import MaskPatch, _characters, _run_lengths
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
@@ -24,28 +25,6 @@ coco = pytest.importorskip("pycocotools.mask")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with NumPy 2
 
 
-def masks(count: int) -> Masks:
-    random = np.random.default_rng(count)
-    boxes = np.array([[1 + at, 2, 20 + at, 25] for at in range(count)], np.float32).reshape(-1, 4)
-    logits = tuple(random.normal(0, 1, (6, 5)).astype(np.float32) for _ in range(count))
-    return Masks(Size(40, 30), boxes, boxes.astype(np.float64) + np.array([-2.0, -2, 2, 2]), logits)
-
-
-def details(kind: str, count: int) -> Details:
-    random = np.random.default_rng(count)
-    if kind == "masks":
-        return masks(count)
-    if kind == "keypoints":
-        return Keypoints(random.uniform(0, 1, (count, 5, 3)).astype(np.float32))
-    return RotatedBoxes((random.uniform(0, 1, (count, 5)) * [40, 30, 9, 5, 1]).astype(np.float32))
-
-
-def detections(found: Details) -> Detections:
-    numbers = np.arange(len(found))
-    boxes = found.boxes if isinstance(found, Masks) else np.ones((len(found), 4), np.float32)
-    return Detections(boxes, (numbers / 10).astype(np.float32), numbers.astype(np.int32), details=found)
-
-
 def row_of(found: Detections) -> dict[str, Any]:
     result = Result("a", 0, 0.0, Size(40, 30), "mine", "engine", found, Trace().latency())
     row: dict[str, Any] = json.loads(result.to_json())
@@ -53,12 +32,9 @@ def row_of(found: Detections) -> dict[str, Any]:
     return row
 
 
-KINDS = pytest.mark.parametrize("kind", ["masks", "keypoints", "rotated_boxes"])
-
-
-@KINDS
+@pytest.mark.parametrize("kind", KINDS)
 def test_details_are_indexed_with_their_detections(kind: str) -> None:
-    found = detections(details(kind, 4))
+    found = with_details(details(kind, 4))
     for index in (np.array([3, 1]), np.array([False, True, False, True]), slice(1, 4, 2)):
         part = found[index]
         chosen = np.arange(4)[index].tolist()
@@ -70,12 +46,11 @@ def test_details_are_indexed_with_their_detections(kind: str) -> None:
         Detections(found.boxes, found.scores, found.class_ids, details=details(kind, 3))
 
 
-@KINDS
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_row_has_the_details_and_fits_the_schema(kind: str) -> None:
-    found = detections(details(kind, 2))
+    found = with_details(details(kind, 2))
     row = row_of(found)
-    field = {"masks": "mask", "keypoints": "keypoints", "rotated_boxes": "box_rotated"}[kind]
-    assert [one[field] for one in row["detections"]] == [getattr(one, field) for one in found]
+    assert [one[KINDS[kind]] for one in row["detections"]] == [getattr(one, KINDS[kind]) for one in found]
     tracked = Detections(found.boxes, found.scores, found.class_ids, None, np.array([5, 0], np.int32), details=found.details)
     assert [one.get("track_id") for one in row_of(tracked)["detections"]] == [5, None]
 
@@ -157,20 +132,20 @@ def test_scaled_rotated_boxes(angle: float, factor: float) -> None:
 def test_to_supervision() -> None:
     supervision = pytest.importorskip("supervision")
     found = masks(2)
-    np.testing.assert_array_equal(detections(found).to_supervision().mask, found.pixels())
+    np.testing.assert_array_equal(with_details(found).to_supervision().mask, found.pixels())
     rotated = details("rotated_boxes", 2)
     assert isinstance(rotated, RotatedBoxes)
-    given_corners = detections(rotated).to_supervision().data["xyxyxyxy"]
+    given_corners = with_details(rotated).to_supervision().data["xyxyxyxy"]
     np.testing.assert_array_equal(np.asarray(given_corners, np.float32), rotated.corners().astype(np.float32))
     points = details("keypoints", 2)
     assert isinstance(points, Keypoints)
-    converted = detections(points).to_supervision_keypoints()
+    converted = with_details(points).to_supervision_keypoints()
     np.testing.assert_array_equal(converted.xy, points.points[..., :2])
     np.testing.assert_array_equal(converted.keypoint_confidence, points.points[..., 2])
     assert list(converted.data["class_name"]) == ["0", "1"]
     assert isinstance(Detections.empty().to_supervision_keypoints(), supervision.KeyPoints)
     with pytest.raises(ValueError, match="the detections have no keypoints"):
-        detections(rotated).to_supervision_keypoints()
+        with_details(rotated).to_supervision_keypoints()
 
 
 @pytest.mark.parametrize(

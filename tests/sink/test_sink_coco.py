@@ -6,17 +6,23 @@ import contextlib
 import io
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.sink.results import LABELS, found, frame, result_of
+from tests.support.details import KINDS, details, with_details
+from vision_infer.core.card import KeypointLayout
+from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
 from vision_infer.core.detections import Detections
 from vision_infer.sink.files.coco import CocoSink, category_id, whole_number
 from vision_infer.sink.sink import OutputSpec, Written
 
 COCO = pytest.importorskip("pycocotools.coco").COCO
+COCOEVAL = pytest.importorskip("pycocotools.cocoeval").COCOeval
 
 
 def load(path: Path) -> Any:
@@ -112,3 +118,60 @@ def test_the_images_of_a_long_video_take_little_memory(tmp_path: Path) -> None:
     sink.close(True)
     images = json.loads((tmp_path / "found.json").read_text())["images"]
     assert [one["id"] for one in images] == list(range(1, 20_001))
+
+
+def written(path: Path, kind: str) -> tuple[Any, Detections]:
+    """Write three detections with details of an image of 40x30 pixels, and return the file as pycocotools reads it."""
+    given = with_details(details(kind, 3))
+    if isinstance(given.details, Keypoints):
+        layout = KeypointLayout(names=("a", "b", "c", "d", "e"), skeleton=((0, 1), (1, 4)))
+        given = replace(given, details=replace(given.details, layout=layout))
+    one = frame(0, 0.0, np.zeros((30, 40, 3), np.uint8))
+    sink = CocoSink(OutputSpec("coco", str(path)))
+    sink.write(one, result_of(one, given))
+    sink.close(True)
+    return load(path), given
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with NumPy 2
+def test_masks_are_run_lengths(tmp_path: Path) -> None:
+    made, given = written(tmp_path / "found.json", "masks")
+    assert isinstance(given.details, Masks)
+    anns = made.loadAnns(made.getAnnIds())
+    for one, pixels in zip(anns, given.details.pixels(), strict=True):
+        assert made.annToMask(one).astype(bool).tolist() == pixels.tolist()
+        assert one["area"] == pixels.sum()
+
+
+def test_rotated_boxes_are_polygons(tmp_path: Path) -> None:
+    made, given = written(tmp_path / "found.json", "rotated_boxes")
+    assert isinstance(given.details, RotatedBoxes)
+    for one, corners, values in zip(made.loadAnns(made.getAnnIds()), given.details.corners(), given.details.values, strict=True):
+        np.testing.assert_allclose(one["segmentation"], [corners.ravel()], atol=0.006)
+        assert one["area"] == pytest.approx(values[2] * values[3], abs=0.006)
+
+
+def test_keypoints_have_a_visibility_and_their_names_are_in_the_categories(tmp_path: Path) -> None:
+    made, given = written(tmp_path / "found.json", "keypoints")
+    assert isinstance(given.details, Keypoints)
+    for one, points in zip(made.loadAnns(made.getAnnIds()), given.details.points, strict=True):
+        np.testing.assert_allclose(np.reshape(one["keypoints"], (5, 3))[:, :2], points[:, :2], atol=0.006)
+        assert one["keypoints"][2::3] == [2 if score >= 0.3 else 0 for score in points[:, 2].tolist()]
+        assert one["num_keypoints"] == one["keypoints"][2::3].count(2)
+    for category in made.loadCats(made.getCatIds()):
+        assert (category["keypoints"], category["skeleton"]) == (["a", "b", "c", "d", "e"], [[1, 2], [2, 5]])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with NumPy 2
+@pytest.mark.parametrize(("kind", "task"), [("masks", "segm"), ("rotated_boxes", "segm"), ("keypoints", "keypoints")])
+def test_pycocotools_evaluates_a_file_against_itself(kind: str, task: str, tmp_path: Path) -> None:
+    assert kind in KINDS
+    truth, _ = written(tmp_path / "found.json", kind)
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = truth.loadRes([{**one} for one in truth.loadAnns(truth.getAnnIds())])
+        judged = COCOEVAL(truth, results, task)
+        judged.params.kpt_oks_sigmas = np.full(5, 0.05)
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    assert judged.stats[0] == pytest.approx(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, secondary, whole
+from tests.support.details import KINDS, details, with_details
 from vision_infer.core.detections import Detections
 from vision_infer.sink.files.csv_rows import COLUMNS, SECONDARY_COLUMNS, CsvSink
 from vision_infer.sink.sink import OutputSpec, Written
@@ -143,3 +145,27 @@ def test_a_continued_file_keeps_its_columns(tmp_path: Path, before: bool) -> Non
     sink.write(one, result_of(one, found(1) if before else secondary(classified())))
     sink.close(True)
     assert [len(line.split(",")) for line in path.read_text().splitlines()] == [len(header.split(","))] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_details_have_a_column_in_the_json_form_of_rows(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    given = with_details(details(kind, 3))
+    for index, some in enumerate((Detections.empty(), given[:2], given[2:])):  # the first does not say what details there are
+        one = frame(index, index / 25)
+        sink.write(one, result_of(one, some))
+    sink.close(True)
+    written = rows(path)
+    assert list(written[0]) == [*COLUMNS, KINDS[kind]]
+    assert [json.loads(row[KINDS[kind]]) for row in written] == [getattr(one, KINDS[kind]) for one in given]
+
+
+def test_a_continued_file_with_details_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    (tmp_path / ".rows.csv.partial").write_text(HEADER + ",mask\n")
+    sink = CsvSink(OutputSpec("csv", str(path), resume=True))
+    for index, kind in enumerate(("masks", "keypoints")):
+        sink.write(frame(index), result_of(frame(index), with_details(details(kind, 1))))
+    sink.close(True)
+    assert [bool(row["mask"]) for row in rows(path)] == [True, False]

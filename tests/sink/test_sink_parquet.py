@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, secondary, whole
+from tests.support.details import KINDS, details, with_details
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
@@ -198,7 +199,7 @@ def test_an_embedding_model(tmp_path: Path) -> None:
 
 
 def test_large_embeddings_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "EMBEDDING_BYTES", 5 * 12)  # five embeddings
+    monkeypatch.setattr(parquet_rows, "NESTED_BYTES", 5 * 12)  # five embeddings
     path = tmp_path / "rows.parquet"
     given = results(*[secondary(*[embedded(float(index))] * 7) for index in range(3)])
     table = written(path, given)
@@ -216,3 +217,28 @@ def test_an_embedding_of_another_size_is_an_error_and_whole_groups_are_kept(tmp_
         sink.write(frame(1), second)
     sink.close(False)
     assert pq.read_table(path).num_rows == 1
+
+
+@pytest.mark.parametrize("rows_per_group", [2, 100])
+@pytest.mark.parametrize("kind", KINDS)
+def test_details_have_a_column_with_the_values_of_rows(kind: str, rows_per_group: int, tmp_path: Path) -> None:
+    given = with_details(details(kind, 3))
+    table = written(tmp_path / "rows.parquet", results(Detections.empty(), given, given[1:]), rows_per_group)
+    assert table.column_names == [*PARQUET_COLUMNS, KINDS[kind]]
+    expected = [getattr(one, KINDS[kind]) for one in (*given, *given[1:])]
+    actual = table[KINDS[kind]].to_pylist()
+    if kind == "masks":
+        assert actual == expected
+    else:
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_large_masks_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = with_details(details("masks", 1))[np.zeros(3, np.intp)]  # the same mask three times
+    mask = given[0].mask
+    assert mask is not None
+    monkeypatch.setattr(parquet_rows, "NESTED_BYTES", len(mask["counts"]) + 1)  # two masks
+    path = tmp_path / "rows.parquet"
+    assert written(path, results(given, given)).num_rows == 6
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups == 3

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from vision_infer.core.details import Details, Keypoints, Masks, RotatedBoxes
 
-POINT_SCORE = 0.3
-"""The minimum score of a keypoint to be drawn."""
 _MASK_SHARE = 0.45
 """The share of the color in the pixels of a mask."""
 _FAR = 1e4
@@ -51,7 +49,7 @@ def draw_above(canvas: NDArray[np.uint8], details: Details | None, colors: _Colo
             cv2.polylines(canvas, [polygon], True, color, line, cv2.LINE_AA)
     elif isinstance(details, Keypoints):
         lines = () if details.layout is None else details.layout.skeleton
-        places, shown = _whole(details.points[..., :2]).tolist(), (details.points[..., 2] >= POINT_SCORE).tolist()
+        places, shown = _whole(details.points[..., :2]).tolist(), details.visible().tolist()
         for points, seen, color in zip(places, shown, colors, strict=True):
             for start, end in lines:
                 if seen[start] and seen[end]:

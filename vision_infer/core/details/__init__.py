@@ -11,4 +11,5 @@ from vision_infer.core.details.rotated_boxes import RotatedBoxes
 __all__ = ["Details", "Keypoints", "Masks", "RotatedBoxes"]
 
 Details: TypeAlias = Keypoints | Masks | RotatedBoxes
-"""The details of N detections; each kind can be indexed like an array and scaled, and has a field of rows."""
+"""The details of N detections; each kind can be indexed like an array and scaled, and has fields of rows and
+of COCO annotations."""

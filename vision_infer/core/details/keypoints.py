@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from vision_infer.core.card import KeypointLayout
 
+VISIBLE_SCORE = 0.3
+"""The minimum score of a keypoint that is drawn, and visible in COCO files."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
@@ -35,6 +38,18 @@ class Keypoints:
     def scaled(self, x: float, y: float) -> Keypoints:
         """Return the keypoints for an image whose width and height are multiplied by ``x`` and ``y``."""
         return replace(self, points=(self.points * np.array([x, y, 1])).astype(np.float32))
+
+    def visible(self) -> NDArray[np.bool_]:
+        """Return whether the score of each keypoint is high enough to show it, bool [N, P]."""
+        return self.points[..., 2] >= VISIBLE_SCORE
+
+    def coco(self, index: int) -> dict[str, Any]:
+        """Return the fields of a COCO annotation: all keypoints, with visibility 2 or 0, and the number of the visible ones."""
+        seen: list[bool] = self.visible()[index].tolist()
+        values: list[float] = []
+        for (x, y, _), shown in zip(self.points[index].tolist(), seen, strict=True):
+            values += [round(x, 2), round(y, 2), 2 if shown else 0]
+        return {"keypoints": values, "num_keypoints": sum(seen)}
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the field of a row: ``keypoints``, a list of x, y and score for each."""

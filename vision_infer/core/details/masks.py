@@ -75,10 +75,14 @@ class Masks:
             whole[index, top : top + inside.shape[0], left : left + inside.shape[1]] = inside
         return whole
 
+    def coco(self, index: int) -> dict[str, Any]:
+        """Return the fields of a COCO annotation: the mask as compressed run lengths, and its number of pixels."""
+        patch = self.patch(index)
+        return {"segmentation": _encoded(patch, self.size), "area": int(patch.inside.sum())}
+
     def row(self, index: int) -> dict[str, Any]:
         """Return the field of a row: ``mask``, compressed run lengths in the format of COCO (``pycocotools``)."""
-        counts = "".join(_characters(_run_lengths(self.patch(index), self.size)))
-        return {"mask": {"size": [self.size.height, self.size.width], "counts": counts}}
+        return {"mask": _encoded(self.patch(index), self.size)}
 
 
 def _neighbors(
@@ -97,6 +101,10 @@ def _neighbors(
     at = np.clip(at, 0, count - 1)
     low = at.astype(np.intp)
     return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
+
+
+def _encoded(patch: MaskPatch, size: Size) -> dict[str, Any]:
+    return {"size": [size.height, size.width], "counts": "".join(_characters(_run_lengths(patch, size)))}
 
 
 def _run_lengths(patch: MaskPatch, size: Size) -> list[int]:

@@ -44,6 +44,11 @@ class RotatedBoxes:
         """Return the four corners of each box, in order around it, float64 [N, 4, 2], pixels."""
         return corners_of_rotated(self.values)
 
+    def coco(self, index: int) -> dict[str, Any]:
+        """Return the fields of a COCO annotation: the rectangle as a polygon, and its area."""
+        polygon = [round(value, 2) for value in self[index : index + 1].corners().ravel().tolist()]
+        return {"segmentation": [polygon], "area": round(float(self.values[index, 2] * self.values[index, 3]), 2)}
+
     def row(self, index: int) -> dict[str, Any]:
         """Return the field of a row: ``box_rotated``."""
         *pixels, angle = self.values[index].tolist()

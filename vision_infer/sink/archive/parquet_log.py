@@ -159,7 +159,13 @@ class _ArchiveRows:
         if None not in (new.embedding, old.embedding) and new.embedding != old.embedding:
             self._mixed = True
         embedding = None if self._mixed else new.embedding or old.embedding
-        self._columns = ParquetColumns(old.whole or new.whole, old.secondary or new.secondary, embedding, old.live or new.live)
+        self._columns = ParquetColumns(
+            old.whole or new.whole,
+            old.secondary or new.secondary,
+            embedding,
+            old.live or new.live,
+            old.details | new.details,
+        )
         try:
             table = self._rows.take(self._columns)
         except OutputError:

@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from vision_infer.core.card import KeypointLayout
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.details import Keypoints
 from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
@@ -35,7 +37,8 @@ class CocoSink:
 
     The images are kept compressed until the end, about ten bytes for each. If the name of every image is a whole number, that is
     its ``id``; otherwise they are counted from 1. A model with COCO's 80 labels has COCO's category numbers, any other the class
-    number plus 1. ``file_name`` is that of the image, or ``STREAM/000020.jpg`` for frame 20 of a video.
+    number plus 1. ``file_name`` is that of the image, or ``STREAM/000020.jpg`` for frame 20 of a video. Masks are in
+    ``segmentation`` as run lengths, rotated boxes as polygons, keypoints in ``keypoints``, and their names in the categories.
     """
 
     needs_images = False
@@ -48,6 +51,7 @@ class CocoSink:
         self._images = _Images()
         self._annotations = 0
         self._names: dict[int, str] = {}  # of classes
+        self._layout: KeypointLayout | None = None
         self._closed = False
         self._file = RowFile(spec, b'{"annotations": [', b"\n]}\n", clock, reserve=_END_RESERVE)
 
@@ -85,10 +89,16 @@ class CocoSink:
     def _end(self) -> Iterator[bytes]:
         yield b'\n], "images": ['
         yield from self._images.listed(self._file.rows)  # the rows are known once all are written
-        categories = [json.dumps({"id": number, "name": self._names[number]}) for number in sorted(self._names)]
+        points: dict[str, object] = {}
+        if self._layout is not None:  # COCO counts keypoints from 1
+            skeleton = [[start + 1, end + 1] for start, end in self._layout.skeleton]
+            points = {"keypoints": self._layout.names, "skeleton": skeleton}
+        categories = [json.dumps({"id": number, "name": self._names[number]} | points) for number in sorted(self._names)]
         yield ('\n], "categories": [\n' + ",\n".join(categories) + "\n]}\n").encode()
 
     def _note_names(self, found: Detections) -> None:
+        if isinstance(found.details, Keypoints):
+            self._layout = found.details.layout
         if not self._names and found.label_names is not None:
             for class_id in range(len(found.label_names)):
                 self._names[category_id(class_id, found.label_names)] = found.label_of(class_id)
@@ -148,9 +158,27 @@ def _image(result: Result, number: int, file_names: Mapping[str, str]) -> bytes:
 
 def _annotations(found: Detections, number: int, before: int) -> str:
     columns = (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist())
-    form = '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "area": %.2f, '
-    return ",\n".join(
-        (form + '"iscrowd": 0, "score": %.5f}')
-        % (one, number, category_id(class_id, found.label_names), x1, y1, x2 - x1, y2 - y1, (x2 - x1) * (y2 - y1), score)
-        for one, ((x1, y1, x2, y2), score, class_id) in enumerate(zip(*columns, strict=True), before + 1)
-    )
+    rows = []
+    for index, ((x1, y1, x2, y2), score, class_id) in enumerate(zip(*columns, strict=True)):
+        area, details = (x2 - x1) * (y2 - y1), ""
+        if found.details is not None:
+            fields = found.details.coco(index)
+            area = fields.pop("area", area)
+            details = f", {json.dumps(fields)[1:-1]}"
+        rows.append(
+            '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "area": %.2f, '
+            '"iscrowd": 0, "score": %.5f%s}'
+            % (
+                before + 1 + index,
+                number,
+                category_id(class_id, found.label_names),
+                x1,
+                y1,
+                x2 - x1,
+                y2 - y1,
+                area,
+                score,
+                details,
+            )
+        )
+    return ",\n".join(rows)

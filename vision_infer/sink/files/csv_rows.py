@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -30,7 +31,8 @@ class CsvSink:
     """Writes a CSV file of one stream or of all: UTF-8, commas, a header, quotes only if needed (RFC 4180, lines end in LF).
 
     Missing values are empty: the time of a still image, the file of a video frame, the track of a detection without one. The
-    first result determines whether there are columns of a secondary model; a continued file keeps its columns. A model for
+    results up to the first row determine whether there are columns of a secondary model, and one for the model's details:
+    ``keypoints``, ``mask`` or ``box_rotated`` in the JSON form of rows. A continued file keeps its columns. A model for
     classification alone gives a row for each frame, without a box. Embeddings are left out.
     """
 
@@ -41,17 +43,19 @@ class CsvSink:
         self._lock = threading.Lock()
         self._file = RowFile(spec, clock=clock)
         self._closed = False
-        self._secondary: bool | None = None
-        """Whether there are SECONDARY_COLUMNS; None: not known yet."""
+        self._secondary = False
+        """Whether a result had descriptions by a secondary model."""
+        self._more: tuple[str, ...] | None = None
+        """The columns after COLUMNS; None: not known yet."""
         try:
             # The header is unknown until the first result: space is reserved for it.
-            self._space = SpaceReserve(self._file.output.path.parent, len(_header(secondary=True)))
+            self._space = SpaceReserve(self._file.output.path.parent, len(_header((*SECONDARY_COLUMNS, "box_rotated"))))
         except OSError as error:
             self._file.discard()
             raise output_error(spec.path, error) from error
         if self._file.size:
             with self._file.output.partial.open("rb") as before:
-                self._begin(SECONDARY_COLUMNS[0].encode() in before.readline())
+                self._begin(tuple(before.readline().decode().strip().split(",")[len(COLUMNS) :]))
 
     @property
     def outputs(self) -> Sequence[Written]:
@@ -63,10 +67,10 @@ class CsvSink:
         if result is None:
             return
         with self._lock:
-            if self._secondary is None:
-                self._begin(result.detections.descriptions is not None)
-            if len(result.detections) or result.description is not None:
-                self._file.write(_lines(result, bool(self._secondary)))
+            found = result.detections
+            self._secondary |= found.descriptions is not None
+            if len(found) or result.description is not None:
+                self._file.write(_lines(result, self._begun(() if found.details is None else tuple(found.details.row(0)))))
 
     def flush(self) -> None:
         """Write all rows so far to the system, so that they survive a kill of the process.
@@ -84,42 +88,49 @@ class CsvSink:
             if self._closed:
                 return
             self._closed = True
-            if self._secondary is None:
-                self._begin(False)
+            self._begun(())
             self._file.finish(complete)
 
-    def _begin(self, secondary: bool) -> None:
-        self._secondary = secondary
+    def _begun(self, details: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the columns after COLUMNS; the first time, begin the file with them."""
+        if self._more is None:
+            self._begin((*(SECONDARY_COLUMNS if self._secondary else ()), *details))
+        return self._more or ()
+
+    def _begin(self, more: tuple[str, ...]) -> None:
+        self._more = more
         self._space.release()
-        self._file.begin(_header(secondary))
+        self._file.begin(_header(more))
 
 
-def _header(secondary: bool) -> bytes:
-    return (",".join(COLUMNS + SECONDARY_COLUMNS if secondary else COLUMNS) + "\n").encode()
+def _header(more: tuple[str, ...]) -> bytes:
+    return (",".join(COLUMNS + more) + "\n").encode()
 
 
-def _lines(result: Result, secondary: bool) -> bytes:
+def _lines(result: Result, more: tuple[str, ...]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     pts = "" if result.pts_s is None else repr(round(result.pts_s, 6))
-    for cells in _cells(result, secondary):
+    for cells in _cells(result, more):
         writer.writerow((result.stream, result.frame, pts, result.file or "", *cells))
     # A file name may hold bytes that are not valid text: they are written as escapes.
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _cells(result: Result, secondary: bool) -> Iterator[tuple[object, ...]]:
+def _cells(result: Result, more: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     """Yield the cells of each row of a result, after those of the frame."""
     found = result.detections
     if result.description is not None:
-        yield (*_best(result.description), "", "", "", "", "", *(("", "", "") if secondary else ()))
+        yield (*_best(result.description), "", "", "", "", "", *([""] * len(more)))
     tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
     descriptions = found.descriptions or (None,) * len(found)
     columns = (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions)
-    for box, score, class_id, track, description in zip(*columns, strict=True):
+    for index, (box, score, class_id, track, description) in enumerate(zip(*columns, strict=True)):
         edges = ["%.2f" % edge for edge in box]
-        best = _best(description) if secondary else ()
-        yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *best)
+        cells = dict(zip(SECONDARY_COLUMNS, _best(description), strict=True))
+        if found.details is not None:
+            cells |= {name: json.dumps(value) for name, value in found.details.row(index).items()}
+        yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *(cells.get(name, "") for name in more))
 
 
 def _best(description: Description | None) -> tuple[object, ...]:

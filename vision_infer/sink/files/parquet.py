@@ -45,8 +45,9 @@ class ParquetSink:
     dictionary columns. When the disk is full, the rows that were written and as many of the remaining ones as fit form a whole
     file.
 
-    The results of a secondary model have their own columns, and a model for classification or embeddings alone gives a row for
-    each frame. The first group determines the columns; without such models they are those of :data:`csv_rows.COLUMNS`.
+    The results of a secondary model and the details of detections have their own columns, and a model for classification or
+    embeddings alone gives a row for each frame. The first group determines the columns; without such models they are those of
+    :data:`csv_rows.COLUMNS`.
     """
 
     needs_images = False

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.description import Description
+from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
 
-EMBEDDING_BYTES = 16 * 1024 * 1024
-"""The maximum size of the embeddings in memory; with them a row group may have fewer rows."""
+NESTED_BYTES = 16 * 1024 * 1024
+"""The maximum size of embeddings and details in memory; with them a row group may have fewer rows."""
 MAX_EVENTS = 16_384
 """The maximum number of events in memory."""
 _CHANGE_TEXTS = ("state", "lane", "change", "engine", "step", "before", "reason")
@@ -34,6 +35,8 @@ class ParquetColumns:
     """The number of values of an embedding; None: there is no such column."""
     live: bool = False
     """Whether there is a column for the capture time."""
+    details: frozenset[str] = frozenset()
+    """The columns for details of detections: fields of rows."""
 
     def schema(self) -> Any:
         """Return the Arrow schema."""
@@ -47,6 +50,11 @@ class ParquetColumns:
             pa.field("secondary_score", pa.float32()),
         ]
         embedding = [] if self.embedding is None else [pa.field("embedding", pa.list_(pa.float32(), self.embedding))]
+        types = {
+            "keypoints": pa.list_(pa.list_(pa.float32(), 3)),
+            "mask": pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())]),
+            "box_rotated": pa.list_(pa.float32(), 5),
+        }
         return pa.schema(
             [
                 pa.field("stream", text, nullable=False),
@@ -62,6 +70,7 @@ class ParquetColumns:
                 *([pa.field("captured_at", pa.timestamp("ms", "UTC"))] if self.live else []),
                 *(secondary if self.secondary else []),
                 *embedding,
+                *(pa.field(name, types[name]) for name in sorted(self.details)),
             ]
         )
 
@@ -88,19 +97,22 @@ class ParquetRows:
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
         self._embeddings: dict[int, NDArray[np.float32]] = {}
         """The embeddings by row."""
-        self._embedding_bytes = 0
+        self._details: dict[str, dict[int, Any]] = {}
+        """The details by row, of each column: text for masks, arrays for others."""
+        self._nested_bytes = 0
         self._whole = self._described = self._classes = self._live = False
 
     @property
     def full(self) -> bool:
         """Whether the rows must become a group before more are added."""
-        return self.count == self.capacity or self._embedding_bytes >= EMBEDDING_BYTES
+        return self.count == self.capacity or self._nested_bytes >= NESTED_BYTES
 
     @property
     def columns(self) -> ParquetColumns:
         """The columns that the rows so far need."""
         embedding = next((len(values) for values in self._embeddings.values()), None)
-        return ParquetColumns(self._whole, self._described and (self._classes or embedding is None), embedding, self._live)
+        secondary = self._described and (self._classes or embedding is None)
+        return ParquetColumns(self._whole, secondary, embedding, self._live, frozenset(self._details))
 
     def add(self, result: Result, first: int) -> int:
         """Add rows of a result from ``first`` on, up to the capacity, and return their number."""
@@ -119,14 +131,25 @@ class ParquetRows:
         labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
         self._texts["label"][rows] = labels
         self._secondary_ids[rows] = self._texts["secondary_label"][rows] = -1
-        for done, description in enumerate((found.descriptions or ())[of]):
-            if description is not None:
-                self._add_secondary(self.count + done, description)
-            if self._embedding_bytes >= EMBEDDING_BYTES:
-                taken = done + 1
-                break
+        if found.descriptions is not None or found.details is not None:
+            taken = self._add_nested(found, first, taken)
         self.count += taken
         return taken
+
+    def _add_nested(self, found: Detections, first: int, count: int) -> int:
+        """Add descriptions and details of detections until they take too much memory, and return the number of rows."""
+        for row, index in enumerate(range(first, first + count), self.count):
+            description = None if found.descriptions is None else found.descriptions[index]
+            if description is not None:
+                self._add_secondary(row, description)
+            if found.details is not None:
+                for name, value in found.details.row(index).items():
+                    kept = value if name == "mask" else np.array(value, np.float32)
+                    self._details.setdefault(name, {})[row] = kept
+                    self._nested_bytes += len(value["counts"]) if name == "mask" else kept.nbytes
+            if self._nested_bytes >= NESTED_BYTES:
+                return index + 1 - first
+        return count
 
     def _add_whole(self, result: Result, description: Description) -> int:
         row, best = self.count, description.best
@@ -161,7 +184,7 @@ class ParquetRows:
     def _add_embedding(self, row: int, description: Description) -> None:
         if description.embedding is not None:
             self._embeddings[row] = description.embedding
-            self._embedding_bytes += description.embedding.nbytes
+            self._nested_bytes += description.embedding.nbytes
 
     def take(self, columns: ParquetColumns) -> Any:
         """Return all rows as an Arrow table, which is valid until more are added, and remove them here.
@@ -172,8 +195,9 @@ class ParquetRows:
         import pyarrow as pa
 
         table = pa.Table.from_arrays(list(self._arrays(columns)), schema=columns.schema())
-        self.count = self._embedding_bytes = 0
+        self.count = self._nested_bytes = 0
         self._embeddings.clear()
+        self._details.clear()
         for known in self._known.values():
             known.clear()
         return table
@@ -206,6 +230,11 @@ class ParquetRows:
             yield pa.array(self._secondary_scores[rows], mask=secondary < 0)
         if columns.embedding is not None:
             yield self._embedding(columns.embedding)
+        for name in sorted(columns.details):
+            values = self._details.get(name, {})
+            rows_of = [values.get(row) for row in range(self.count)]
+            kinds = columns.schema().field(name).type
+            yield pa.array([one.tolist() if isinstance(one, np.ndarray) else one for one in rows_of], kinds)
 
     def _embedding(self, size: int) -> Any:
         import pyarrow as pa
