@@ -1,4 +1,8 @@
-"""A tiny model that finds the bright square of the time-code camera (``tests/support/rtsp_server.py``) to one pixel of 320."""
+"""A tiny model that finds the bright square of the time-code camera (``tests/support/rtsp_server.py``) to one pixel of 320.
+
+With a detail, it also returns the upper half of the square as its mask, the middles of its left and right edges as keypoints, or
+a rotated box.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from vision_infer.core.card import InputSize, ModelCard, Weights
+from vision_infer.core.card import DetailKind, InputSize, KeypointLayout, ModelCard, Weights
 from vision_infer.model.graph import BATCH, OPSET, GraphBuilder, finish, tensor_info
 
 WIDTH, HEIGHT = 320, 180
@@ -18,7 +22,13 @@ BRIGHT = 120.0
 """A threshold between the level of the square and the level of the background."""
 
 
-def write_square_model(path: Path) -> None:
+ANGLE = 0.5
+"""The angle of rotated boxes, radians."""
+ROTATED_SIZE = (30.0, 10.0)
+"""The width and height of rotated boxes, pixels of the input."""
+
+
+def write_square_model(path: Path, detail: DetailKind | None = None) -> None:
     """Write the deployment graph."""
     card = ModelCard(
         name="square",
@@ -26,6 +36,8 @@ def write_square_model(path: Path) -> None:
         fit="stretch",
         fill=(0, 0, 0),
         labels=("square",),
+        detail=detail,
+        keypoints=KeypointLayout(names=("left", "right"), skeleton=((0, 1),)) if detail == "keypoints" else None,
         confidence=0.5,
         iou=None,
         license="Apache-2.0",
@@ -53,7 +65,8 @@ def write_square_model(path: Path) -> None:
     boxes = builder.add("Unsqueeze", flat, builder.ints("one", 1), name="boxes")
     scores = builder.add("ReduceMax", mask, name="scores", axes=[1], keepdims=1)
     classes = builder.cast(still, TensorProto.INT32, "class_ids")
-    for old, new in ((boxes, "boxes"), (scores, "scores"), (classes, "class_ids")):
+    more = _details(builder, detail, mask, (left, right, still))
+    for old, new in ((boxes, "boxes"), (scores, "scores"), (classes, "class_ids"), *more.items()):
         builder.rename(old, new)
     graph = helper.make_graph(
         builder.nodes,
@@ -63,11 +76,58 @@ def write_square_model(path: Path) -> None:
             tensor_info("boxes", TensorProto.FLOAT, BATCH, 1, 4),
             tensor_info("scores", TensorProto.FLOAT, BATCH, 1),
             tensor_info("class_ids", TensorProto.INT32, BATCH, 1),
+            *(tensor_info(name, TensorProto.FLOAT, BATCH, *_SHAPES[name]) for name in more.values()),
         ],
         builder.initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     onnx.save(finish(model, card, "square"), path)
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "keypoints": (1, 2, 3),
+    "coefficients": (1, 1),
+    "prototypes": (1, 8, WIDTH),
+    "rotated_boxes": (1, 5),
+}
+"""The shapes of the additional outputs, without the batch."""
+
+
+def _details(builder: GraphBuilder, detail: DetailKind | None, mask: str, places: tuple[str, str, str]) -> dict[str, str]:
+    """Add the outputs of a detail, and return their names in the graph.
+
+    Args:
+        builder: The graph.
+        detail: The detail.
+        mask: 1 for the columns of the square, 0 for the others, float32 [B, WIDTH].
+        places: The left and right edge of the square, and zeros, float32 [B, 1] each.
+    """
+    left, right, still = places
+
+    def value(name: str, number: float) -> str:
+        return builder.add("Add", still, builder.constant(f"{name}_value", np.asarray(number, np.float32)), name=name)
+
+    def shaped(name: str, *values: str) -> str:
+        flat = builder.add("Concat", *values, name=f"{name}_flat", axis=1)
+        return builder.add("Reshape", flat, builder.ints(f"{name}_shape", 0, *_SHAPES[name]), name=f"all_{name}")
+
+    if detail == "keypoints":
+        middle, sure = value("middle", (TOP + BOTTOM) / 2), value("sure", 1)
+        return {shaped("keypoints", left, middle, sure, right, middle, sure): "keypoints"}
+    if detail == "rotated_boxes":
+        half = builder.constant("half", np.asarray(0.5, np.float32))
+        center = builder.add("Mul", builder.add("Add", left, right, name="both"), half, name="center")
+        sides = [value("long", ROTATED_SIZE[0]), value("short", ROTATED_SIZE[1])]
+        return {
+            shaped("rotated_boxes", center, value("middle", (TOP + BOTTOM) / 2), *sides, value("angle", ANGLE)): "rotated_boxes"
+        }
+    if detail == "masks":
+        below = builder.add("Sub", mask, builder.constant("two", np.asarray(2, np.float32)), name="below")  # negative
+        return {
+            shaped("coefficients", value("coefficient", 1)): "coefficients",
+            shaped("prototypes", *[mask] * 5, *[below] * 3): "prototypes",
+        }
+    return {}
 
 
 def _first(builder: GraphBuilder, mask: str, name: str) -> str:

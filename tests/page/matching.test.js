@@ -15,7 +15,7 @@ function row(ptsS, ...boxes) {
     box,
     ...(track_id && { track_id }),
   }));
-  return { pts_s: ptsS, width: 640, height: 360, detections, latency_ms: {} };
+  return { pts_s: ptsS, model: "m", width: 640, height: 360, detections, latency_ms: {} };
 }
 
 /** @param {object[]} rows @param {number} ms @param {string} mode @param {"pts" | "captured"} by */
@@ -53,6 +53,7 @@ test("a track is interpolated between results", () => {
   const { exact, found } = at(MOVING, 1050);
   assert.ok(!exact);
   near(found[0].box, [15, 0, 25, 10]);
+  assert.deepEqual(found[0].from, [0, 0, 10, 10]); // masks and keypoints move from there
   assert.equal(found[0].alpha, 1);
 });
 

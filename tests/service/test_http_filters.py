@@ -11,6 +11,7 @@ import pytest
 
 from tests.service.fakes import result
 from tests.service.reading import drain, rows_of, run, write
+from tests.support.details import details, with_details
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
@@ -123,3 +124,15 @@ def test_a_row_is_encoded_once_for_all_clients(monkeypatch: pytest.MonkeyPatch) 
         assert calls == [7, 7]
 
     run(work())
+
+
+def test_masks_are_scaled_down_to_the_height_that_a_client_wants() -> None:
+    masks = with_details(details("masks", 2))  # of an image of 40x30 pixels
+    row = ResultRow(replace(result(), detections=masks), 1)
+    heights = {wanted: json.loads(row.text(ResultFilter(mask_height=wanted)))["detections"] for wanted in (None, 15, 30, 400)}
+    sizes = {wanted: {tuple(one["mask"]["size"]) for one in found} for wanted, found in heights.items()}
+    assert sizes == {None: {(30, 40)}, 15: {(15, 20)}, 30: {(30, 40)}, 400: {(30, 40)}}
+    assert [one["box"] for one in heights[15]] == [one["box"] for one in heights[None]]
+    assert len(heights[15][0]["mask"]["counts"]) < len(heights[None][0]["mask"]["counts"])
+    points = ResultRow(replace(result(), detections=with_details(details("keypoints", 2))), 1)
+    assert points.text(ResultFilter(mask_height=15)) == points.text(ResultFilter())

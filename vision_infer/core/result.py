@@ -160,8 +160,8 @@ _DETAIL_PROPERTIES: dict[str, Any] = {
             "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
             "counts": {"type": "string"},
         },
-        "description": "The mask: height and width of the source image, and compressed run lengths in the format of COCO, which "
-        "pycocotools reads. Only with a model for masks.",
+        "description": "The mask: height and width of the source image (smaller with mask_height), and compressed run lengths in "
+        "the format of COCO, which pycocotools reads. Only with a model for masks.",
     },
     "box_rotated": _numbers(
         5,

@@ -236,3 +236,5 @@ class LaneStatus:
     """Whether the engine has failed on every batch lately."""
     replicas: tuple[ReplicaStatus, ...] = ()
     """The engines of the lane, one for each device."""
+    skeleton: tuple[tuple[int, int], ...] = ()
+    """The lines between the keypoints of the model: pairs of their numbers, from 0."""

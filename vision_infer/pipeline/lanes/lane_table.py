@@ -153,6 +153,7 @@ def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: in
         error=load.error,
         failing=all(replica.failures_in_a_row >= FAILING for replica in in_use),
         replicas=tuple(_replica_status(replica) for replica in load.replicas),
+        skeleton=() if engine.card.keypoints is None else engine.card.keypoints.skeleton,
     )
 
 

@@ -161,6 +161,9 @@ class EngineAnswer(ApiModel):
     error: str | None = Field(description="The last failure; null if there was none.")
     failing: bool = Field(description="Whether all recent batches failed.")
     replicas: list[ReplicaAnswer] = Field(description="The engine on each device.")
+    skeleton: list[tuple[int, int]] = Field(
+        description="The lines between the keypoints of the model: pairs of their numbers, from 0."
+    )
 
 
 class ModelAnswer(ApiModel):

@@ -200,6 +200,8 @@ def _query(wanted: ResultFilter, states: bool) -> dict[str, str]:
         query["streams"] = ",".join(sorted(wanted.streams))
     if wanted.classes is not None:
         query["classes"] = ",".join(sorted(wanted.classes))
+    if wanted.mask_height is not None:
+        query["mask_height"] = str(wanted.mask_height)
     return query | {"states": str(states).lower()}
 
 

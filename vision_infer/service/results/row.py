@@ -10,10 +10,12 @@ from typing import TypeAlias
 import numpy as np
 
 from vision_infer.core.description import ClassScore, Description
+from vision_infer.core.details import Masks
+from vision_infer.core.detections import Detections
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
 
-FilterKey: TypeAlias = tuple[frozenset[str] | None, float]
+FilterKey: TypeAlias = tuple[frozenset[str] | None, float, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,14 @@ class ResultFilter:
     """The minimum confidence of detections, 0–1. For detections chosen by their secondary class: the score of that class."""
     only_with_detections: bool = False
     """Whether to skip results without any matching detection, event or image class."""
+    mask_height: int | None = None
+    """The maximum height of masks, pixels: larger ones are scaled down; None: they have the size of the image."""
 
     @property
     def key(self) -> FilterKey | None:
         """The part of the filter that changes rows; None if rows stay unmodified."""
-        return None if self.classes is None and self.min_score <= 0 else (self.classes, self.min_score)
+        unchanged = self.classes is None and self.min_score <= 0 and self.mask_height is None
+        return None if unchanged else (self.classes, self.min_score, self.mask_height)
 
 
 class ResultRow:
@@ -99,10 +104,18 @@ def _choose(result: Result, wanted: ResultFilter) -> Result:
             keep |= np.fromiter((_is_described(one, wanted) for one in detections.descriptions), np.bool_, len(detections))
     return replace(
         result,
-        detections=detections[keep],
+        detections=_with_small_masks(detections[keep], wanted.mask_height),
         events=result.events if classes is None else tuple(event for event in result.events if event.label in classes),
         description=None if result.description is None else _described(result.description, wanted),
     )
+
+
+def _with_small_masks(found: Detections, height: int | None) -> Detections:
+    masks = found.details
+    if height is None or not isinstance(masks, Masks) or masks.size.height <= height:
+        return found
+    factor = height / masks.size.height
+    return replace(found, details=masks.scaled(factor, factor))
 
 
 def _is_described(description: Description | None, wanted: ResultFilter) -> bool:

@@ -43,11 +43,19 @@ class ResultsQuery(BaseModel):
     )
     min_score: float = Field(default=0.0, ge=0, le=1, description="The minimum confidence of detections and of image classes.")
     only_with_detections: bool = Field(default=False, description="Skip results without any matching detection, event or class.")
+    mask_height: int | None = Field(
+        default=None,
+        ge=16,
+        description="The maximum height of masks, pixels. Larger masks are scaled down, and their `size` is that of the smaller "
+        "image. Defaults to the height of the image.",
+    )
     states: bool = Field(default=False, description="Also send changes of streams and engines.")
 
     def wanted(self) -> ResultFilter:
         """Return the filter."""
-        return ResultFilter(_names(self.streams), _names(self.classes), self.min_score, self.only_with_detections)
+        return ResultFilter(
+            _names(self.streams), _names(self.classes), self.min_score, self.only_with_detections, self.mask_height
+        )
 
 
 def _names(text: str | None) -> frozenset[str] | None:

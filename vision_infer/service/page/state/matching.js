@@ -131,7 +131,7 @@ function between(entry, next, fraction) {
   const found = entry.row.detections.map((detection, index) => {
     const match = next.row.detections[pairs.get(index) ?? -1];
     return match
-      ? { ...detection, box: interpolated(detection.box, match.box, fraction), alpha: 1 }
+      ? { ...detection, box: interpolated(detection.box, match.box, fraction), from: detection.box, alpha: 1 }
       : { ...detection, alpha: 1 - fraction };
   });
   const paired = new Set(pairs.values());
@@ -147,7 +147,8 @@ function beyond(before, entry, steps, alpha) {
   const pairs = new Map([...pairsOf(before, entry)].map(([from, to]) => [to, from]));
   return entry.row.detections.map((detection, index) => {
     const earlier = before.row.detections[pairs.get(index) ?? -1];
-    return { ...detection, box: earlier ? interpolated(earlier.box, detection.box, 1 + steps) : detection.box, alpha };
+    const box = earlier ? interpolated(earlier.box, detection.box, 1 + steps) : detection.box;
+    return { ...detection, box, from: detection.box, alpha };
   });
 }
 

@@ -4,7 +4,7 @@
 const KEY = "vision-infer";
 const DEFAULTS = {
   theme: "auto",
-  overlay: { boxes: true, labels: true, scores: true, trails: true, zones: true, counts: true },
+  overlay: { boxes: true, details: true, labels: true, scores: true, trails: true, zones: true, counts: true },
   tiles: "auto", // the size of the tiles, see TILE_SIZES
   tileLabels: true, // labels and scores on tiles
   between: "interpolate", // or "fade": how boxes are drawn on frames that have no result

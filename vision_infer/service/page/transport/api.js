@@ -3,8 +3,14 @@
 
 /** @typedef {{ width: number, height: number }} Size */
 /** @typedef {{ ms: number, by: "pts" | "captured" }} FrameTime a time in milliseconds, and the time of rows that it refers to */
-/** @typedef {{ box: number[], label: string, score: number, class_id: number, track_id?: number }} Detection */
-/** @typedef {Detection & { alpha: number }} DrawnDetection */
+/** @typedef {{ size: number[], counts: string }} Mask height and width, which may be smaller than the source; run lengths */
+/**
+ * @typedef {{
+ *   box: number[], label: string, score: number, class_id: number, track_id?: number,
+ *   keypoints?: number[][], mask?: Mask, box_rotated?: number[]
+ * }} Detection
+ */
+/** @typedef {Detection & { alpha: number, from?: number[] }} DrawnDetection from: the box in the result, if it was moved */
 /** @typedef {{ rtp: number, pts_ns: number, captured_ns_utc: number | null, clock_rate: number, by: string }} Anchor */
 /** @typedef {{ state: string, reason?: string, url: string, seconds: number, bytes: number }} Clip */
 /**
@@ -14,7 +20,7 @@
  * }} SceneEvent
  */
 /** @typedef {{ pts_s?: number | null, captured_at?: string | null }} RowTimes */
-/** @typedef {RowTimes & Size & { detections: Detection[] }} FrameRow */
+/** @typedef {RowTimes & Size & { model: string, detections: Detection[] }} FrameRow */
 /** @typedef {{ age_ms?: number, latency_ms: Record<string, number> }} RowLatency */
 /** @typedef {FrameRow & RowLatency & { stream: string, events?: SceneEvent[], skipped_events?: SceneEvent[] }} Row */
 /** @typedef {{ type: string, stream: string, at: string, state: string, step: string, before: string, reason: string }} Change */

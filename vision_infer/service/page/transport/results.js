@@ -5,6 +5,7 @@
 
 const FIRST_WAIT_MS = 500;
 const MAX_WAIT_MS = 8000;
+const MASK_HEIGHT = 270; // pixels: more would not be visible, because models return small masks
 const SETTLE_MS = 300; // scrolling changes the visible streams many times
 
 export class Results {
@@ -62,6 +63,7 @@ export class Results {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("streams", this.wanted);
     url.searchParams.set("states", "true");
+    url.searchParams.set("mask_height", String(MASK_HEIGHT));
     const socket = (this.socket = new WebSocket(url));
     socket.onopen = () => (this.waitMs = FIRST_WAIT_MS);
     socket.onmessage = (message) => {

@@ -2,13 +2,18 @@
 // Draws detections on the video: boxes, labels, trails, zones and lines with their counts.
 
 import { inward } from "../state/shapes.js";
+import { drawKeypoints, drawMask, drawRotatedBox, outlined } from "./overlay_details.js";
 
 /** @import { DrawnDetection, Region, Shape, Size, Status } from "../transport/api.js" */
-/** @typedef {{ boxes: boolean, labels: boolean, scores: boolean, trails: boolean, zones: boolean, counts: boolean }} Options */
+/**
+ * @typedef {{
+ *   boxes: boolean, details: boolean, labels: boolean, scores: boolean, trails: boolean, zones: boolean, counts: boolean
+ * }} Options details: masks and keypoints
+ */
 /**
  * @typedef {{
  *   size: Size | null, found: DrawnDetection[], trails: Map<number, number[][]>, shapes: Shape[], region: Region,
- *   status?: Status | null, options: Options, small: boolean
+ *   status?: Status | null, options: Options, small: boolean, skeleton: number[][]
  * }} Scene size is the size of the source
  */
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Edge */
@@ -72,23 +77,22 @@ export function drawOverlay(canvas, scene, element) {
   if (options.trails) drawTrails(pen, scene);
   for (const detection of scene.found) {
     context.globalAlpha = detection.alpha;
-    if (options.boxes) drawBox(pen, detection);
+    const color = colorOf(detection.class_id);
+    if (options.details) drawMask(pen, detection, scene.size, color);
+    if (options.boxes && detection.box_rotated) drawRotatedBox(pen, detection, color);
+    else if (options.boxes) drawBox(pen, detection, color);
+    if (options.details) drawKeypoints(pen, detection, scene.skeleton, color);
     if (options.labels || options.scores) drawLabel(pen, detection, options);
   }
   context.globalAlpha = 1;
 }
 
-/** @param {Pen} pen @param {DrawnDetection} detection */
-function drawBox({ context, x, y, width }, detection) {
+/** @param {Pen} pen @param {DrawnDetection} detection @param {string} color */
+function drawBox({ context, x, y, width }, detection, color) {
   const [left, top, right, bottom] = detection.box;
-  /** @type {[number, number, number, number]} */
-  const sides = [x(left), y(top), x(right) - x(left), y(bottom) - y(top)];
-  context.lineWidth = width + 2;
-  context.strokeStyle = "rgb(0 0 0 / 0.45)"; // a dark outline, visible on any image
-  context.strokeRect(...sides);
-  context.lineWidth = width;
-  context.strokeStyle = colorOf(detection.class_id);
-  context.strokeRect(...sides);
+  context.beginPath();
+  context.rect(x(left), y(top), x(right) - x(left), y(bottom) - y(top));
+  outlined(context, width, color);
 }
 
 /** @param {Pen} pen @param {DrawnDetection} detection @param {Options} options */

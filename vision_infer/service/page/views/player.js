@@ -4,6 +4,7 @@
 import { Matching } from "../state/matching.js";
 import { regionOf, shapesOf } from "../state/shapes.js";
 import { preferences } from "../state/preferences.js";
+import { skeletonOf } from "../state/skeletons.js";
 import { VideoDelay } from "../state/video_delay.js";
 import { Anchors } from "../state/timing.js";
 import { Images } from "../transport/images.js";
@@ -134,6 +135,7 @@ export class Player {
       options:
         this.small && !preferences.tileLabels ? { ...preferences.overlay, labels: false, scores: false } : preferences.overlay,
       small: this.small,
+      skeleton: row && known.found.some(({ keypoints }) => keypoints) ? skeletonOf(row.model) : [],
     };
     drawOverlay(this.overlay, scene, this.area);
     this.element.dispatchEvent(new CustomEvent("drawn", { detail: { time: this.time, ...known } }));

@@ -32,6 +32,7 @@ import {
 /** @type {[keyof typeof preferences.overlay, string][]} */
 const SWITCHES = [
   ["boxes", "Boxes"],
+  ["details", "Masks and keypoints"],
   ["labels", "Labels"],
   ["scores", "Scores"],
   ["trails", "Trails"],

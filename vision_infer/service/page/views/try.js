@@ -1,13 +1,14 @@
 // @ts-check
 // Runs inference on an image that the user provides.
 
+import { skeletonOf } from "../state/skeletons.js";
 import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
 import { colorOf, drawOverlay } from "./overlay.js";
 import { milliseconds } from "./words.js";
 
 const KINDS = ["image/jpeg", "image/png", "image/webp"];
-const OPTIONS = { boxes: true, labels: true, scores: true, trails: false, zones: false, counts: false };
+const OPTIONS = { boxes: true, details: true, labels: true, scores: true, trails: false, zones: false, counts: false };
 
 /** @import { Detection, View } from "../transport/api.js" */
 
@@ -165,11 +166,10 @@ class TryOut {
     const size = this.result
       ? { width: this.result.width, height: this.result.height }
       : { width: this.image.width, height: this.image.height };
+    /** @type {import("../transport/api.js").DrawnDetection[]} */
     const found = (this.result?.detections ?? []).map((/** @type {Detection} */ detection) => ({ ...detection, alpha: 1 }));
-    drawOverlay(
-      this.overlay,
-      { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false },
-      this.area,
-    );
+    const skeleton = found.some(({ keypoints }) => keypoints) ? skeletonOf(this.result.model, () => this.#draw()) : [];
+    const none = { trails: new Map(), shapes: [], region: { look: [], ignore: [] } };
+    drawOverlay(this.overlay, { size, found, ...none, options: OPTIONS, small: false, skeleton }, this.area);
   }
 }
