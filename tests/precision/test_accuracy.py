@@ -16,7 +16,8 @@ from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision import accuracy as accuracy_module
-from vision_infer.precision.accuracy import METRICS, AccuracyReport, evaluate, read_annotations
+from vision_infer.precision.accuracy import AccuracyReport, evaluate, read_annotations
+from vision_infer.precision.detail_accuracy import METRICS
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pycocotools")

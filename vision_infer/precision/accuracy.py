@@ -24,15 +24,13 @@ from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.runs.run_factories import make_lane, make_supervisor, request_on_one_device
+from vision_infer.precision.detail_accuracy import METRICS, DetailAccuracy, check_annotations, detail_row, score_details
 from vision_infer.stream.source import SourceSpec
 
 LOW_CONFIDENCE = 0.001
 """The minimum confidence; average precision needs nearly all detections."""
 EVALUATION_IOU = 0.65
 """The IoU threshold for NMS, which removes less than in a run for the same reason."""
-METRICS = tuple(f"AP{kind}" for kind in ("", "50", "75", "_small", "_medium", "_large"))
-METRICS += tuple(f"AR_{kind}" for kind in ("1", "10", "100", "small", "medium", "large"))
-"""COCO's twelve figures, in its order."""
 CONFIDENCES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
 """The confidence thresholds for which precision and recall are reported."""
 MATCH_IOU = 0.5
@@ -71,6 +69,8 @@ class AccuracyReport:
     """The table of pycocotools."""
     thresholds: tuple[ThresholdAccuracy, ...] = ()
     """Precision and recall by confidence threshold, to choose one."""
+    details: DetailAccuracy | None = None
+    """The accuracy of masks, keypoints or rotated boxes; None for a model or annotations without them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -80,7 +80,10 @@ class AccuracyReport:
             for one in self.thresholds
         ]
         about = {"model": self.model, "engine": self.engine, "images": self.images, "boxes": self.boxes}
-        return {**about, **figures, "thresholds": thresholds}
+        more: dict[str, Any] = {}
+        if self.details is not None:
+            more = {self.details.kind: {name: round(value, 2) for name, value in self.details.figures.items()}}
+        return {**about, **figures, "thresholds": thresholds, **more}
 
 
 def evaluate(settings: RunSettings, annotations: Path, images: Path) -> AccuracyReport:
@@ -103,7 +106,8 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         if not Path(path).is_file():
             raise StreamError(f"{path}: no such file", "--images must be the folder of the images in --data.")
     with open_engine(resolve_model(settings.model, settings.model_dir), request_on_one_device(settings)) as engine:
-        categories = category_ids(engine.card, truth)
+        card, categories = engine.card, category_ids(engine.card, truth)
+        with_details = check_annotations(card, truth)
         lane = make_lane(engine, _evaluation_settings(settings, engine.card))
         channel = ResultChannel(capacity=len(paths))
         with make_supervisor([lane], 1, [channel]) as supervisor:
@@ -118,7 +122,11 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
             missing = next((path for path in paths if Path(path).name not in read), paths[-1])
             raise StreamError(f"{missing}: the image cannot be read", "Check that it is a complete image file.")
         found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], categories)]
-        return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), *_score(truth, found))
+        details = None
+        if with_details:
+            rows = [row for result in results for row in _detail_rows(result, entries[result.frame]["id"], categories)]
+            details = score_details(card, truth, rows)
+        return AccuracyReport(card.name, engine.name, len(paths), len(truth.getAnnIds()), *_score(truth, found), details)
 
 
 def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:
@@ -185,6 +193,15 @@ def _coco_rows(result: Result, image_id: int, category_ids: dict[int, int]) -> l
             bbox = [x1, y1, x2 - x1, y2 - y1]
             rows.append({"image_id": image_id, "category_id": category, "bbox": bbox, "score": score})
     return rows
+
+
+def _detail_rows(result: Result, image_id: int, category_ids: dict[int, int]) -> list[dict[str, Any]]:
+    found = result.detections
+    return [
+        {"image_id": image_id, "category_id": category_ids[class_id], "score": score, **detail_row(found, index)}
+        for index, (score, class_id) in enumerate(zip(found.scores.tolist(), found.class_ids.tolist(), strict=True))
+        if class_id in category_ids and found.details is not None
+    ]
 
 
 def _score(truth: Any, found: list[dict[str, Any]]) -> tuple[dict[str, float], str, tuple[ThresholdAccuracy, ...]]:

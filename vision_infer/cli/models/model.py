@@ -182,6 +182,8 @@ def evaluate(
         )
     for row in report.thresholds:
         typer.echo(f"{row.confidence:12.2f}  {row.precision:7.1f} %  {row.recall:4.1f} %  {row.f1:4.1f} %")
+    if report.details is not None:
+        typer.echo(f"\n{report.details.words}:\n{report.details.table}")
 
 
 def _list_available(installed: set[str], json_output: bool) -> None:
