@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.details import KINDS, details, with_details
 from tests.support.media import bikes
 from vision_infer.compare.diff_images import DiffImages, side_by_side
 from vision_infer.compare.row_index import RowIndex
 from vision_infer.compare.runs import DiffReport, DiffSettings, diff
+from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.core.geometry import Size
+from vision_infer.core.result import Result
+from vision_infer.core.trace import Trace
 
 Found = tuple[str, float, list[float]]
 """A label, a score and a box."""
@@ -82,6 +87,7 @@ def test_differences_are_counted_by_stream_and_class(tmp_path: Path) -> None:
         "mean_score_change": pytest.approx(0.05),
         "mean_score_difference": pytest.approx(0.05),
         "max_score_difference": pytest.approx(0.1),
+        "mean_details": None,
     }
     assert figures["classes"]["car"] | {"only_b": 1, "mean_iou": None} == figures["classes"]["car"]
     assert [(one.stream, one.frame) for one in report.most_different] == [("s", 1), ("s", 3), ("s", 0)]
@@ -236,3 +242,50 @@ def test_the_best_class_of_whole_images_is_compared(tmp_path: Path) -> None:
     assert (figures["classes"]["cat"]["matched"], figures["classes"]["cat"]["score_changed"]) == (2, 1)
     assert (figures["classes"]["cat"]["only_a"], figures["classes"]["dog"]["only_b"]) == (1, 1)
     assert compared(tmp_path, a, a).same
+
+
+def detailed_row(found: Detections) -> str:
+    return Result("s", 0, 0.0, Size(40, 30), "m", "e", found, Trace().latency()).to_json()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_details_of_the_same_boxes_are_compared(kind: str, tmp_path: Path) -> None:
+    found = with_details(details(kind, 3))
+    boxes = np.array([[10 * at, 2, 10 * at + 9, 25] for at in range(3)], np.float32)
+    kinds = np.zeros(3, np.int32)
+    ours = Detections(boxes, found.scores, kinds, details=found.details)
+    turned = Detections(boxes, found.scores, kinds, details=found[np.array([1, 0, 2])].details)
+    same, other = (compared(tmp_path, [detailed_row(ours)], [detailed_row(one)]) for one in (ours, turned))
+    assert same.same
+    assert same.to_dict()["classes"]["0"]["mean_details"] == 1
+    assert not other.same
+    assert other.details_changed == other.most_different[0].details_changed == 2
+    assert 0.3 < other.to_dict()["classes"]["0"]["mean_details"] < 1
+    image = side_by_side(np.zeros((30, 40, 3), np.uint8), other.most_different[0], other.labels.names)
+    assert image.any()
+
+
+def test_details_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    a, b = (detailed_row(with_details(details(kind, 1))) for kind in ("keypoints", "rotated_boxes"))
+    report = compared(tmp_path, [a], [b])
+    assert report.same
+    assert report.to_dict()["classes"]["0"]["mean_details"] is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mask", {"size": [30, 40], "counts": "0"}),
+        ("mask", {"size": [30, 40], "counts": "P" * 100}),
+        ("mask", {"size": [10**9, 10**9], "counts": "0"}),
+        ("mask", 7),
+        ("keypoints", [[1, 2]]),
+        ("keypoints", [[1, 2, float("nan")]]),
+        ("box_rotated", [1, 2]),
+    ],
+)
+def test_invalid_details_are_refused(field: str, value: Any, tmp_path: Path) -> None:
+    good = json.loads(row("s", 0, person(0)))
+    good["detections"][0][field] = value
+    with pytest.raises(UsageError, match="line 1 is not a row of results"):
+        compared(tmp_path, [json.dumps(good)], [row("s", 0)])

@@ -159,3 +159,13 @@ def test_to_supervision() -> None:
 def test_wrong_shapes_are_refused(make: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()  # type: ignore[operator]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_masks_of_rows_are_read_back(height: int, width: int, data: st.DataObject) -> None:
+    count = height * width
+    flags = [data.draw(st.lists(st.booleans(), min_size=count, max_size=count)) for _ in range(2)]
+    pixels = np.array(flags, np.bool_).reshape(2, height, width)
+    rows = [coco.encode(np.asfortranarray(one.astype(np.uint8))) for one in pixels]
+    read = Masks.from_rows([{"size": row["size"], "counts": row["counts"].decode()} for row in rows])
+    assert read.pixels().tolist() == pixels.tolist()

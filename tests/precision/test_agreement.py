@@ -188,3 +188,48 @@ def test_reasons_for_a_shortfall() -> None:
     # All of a class are fainter by the same: average precision sees nothing of it, a person who looks at the picture does.
     assert faint.lost.value < 1
     assert "found again" in faint.shortfall(1.0)
+
+
+def detailed(detail: str, off: float = 0.0) -> tuple[ModelCard, list[dict[str, NDArray[Any]]]]:
+    """Return a card with details, and outputs whose details, but not boxes, are off by some pixels to the right."""
+    names = {"keypoints": {"names": ["left", "right"]}} if detail == "keypoints" else {}
+    card = parse_card({**CARD.model_dump(mode="json"), "detail": detail, **names}, "test")
+    found = outputs()
+    for one in found:
+        boxes = one["boxes"][0]
+        center, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 + [off, 0], boxes[:, 2:] - boxes[:, :2]
+        if detail == "keypoints":
+            points = np.stack([center - np.array([5, 0]), center + np.array([5, 0])], axis=1)
+            one["keypoints"] = np.concatenate([points, np.ones((3, 2, 1))], axis=2).astype(np.float32)[None]
+        elif detail == "rotated_boxes":
+            one["rotated_boxes"] = np.concatenate([center, sides / 2, np.full((3, 1), 0.3)], axis=1).astype(np.float32)[None]
+        else:  # a stripe of the image, from its left edge to its middle
+            one["coefficients"] = np.ones((1, 3, 1), np.float32)
+            inside = np.arange(WIDTH) < WIDTH / 2 + off
+            one["prototypes"] = np.where(inside, 1, -1).astype(np.float32)[None, None, None].repeat(WIDTH, axis=2)
+    return card, found
+
+
+@pytest.mark.parametrize("detail", ["masks", "keypoints", "rotated_boxes"])
+def test_details_are_compared_as_well(detail: str) -> None:
+    card, ours = detailed(detail)
+    frames = frame_set([np.zeros((WIDTH, WIDTH, 3), np.uint8)] * COUNT)
+    good, moved = (
+        Judge(ScriptedEngine(card, ours + outputs(mirrored=True)), frames).compare(ScriptedEngine(card, detailed(detail, off)[1]))
+        for off in (0.0, 4.0)
+    )
+    assert good.drift is not None
+    assert moved.drift is not None
+    assert good.drift.details == good.figures["mean_details"] == 1
+    assert good.shortfall(0.0) == ""
+    assert moved.drift.iou == 1
+    assert moved.drift.details is not None
+    assert 0.01 < moved.drift.details < 0.9
+    assert "the mean similarity of the masks" in moved.shortfall(100.0)
+
+
+def test_models_without_details_have_no_figure_for_them() -> None:
+    agreement = judge().compare(ScriptedEngine(CARD, outputs()))
+    assert agreement.drift is not None
+    assert agreement.drift.details is None
+    assert "mean_details" not in agreement.figures

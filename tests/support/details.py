@@ -24,7 +24,7 @@ def details(kind: str, count: int) -> Details:
     if kind == "masks":
         return masks(count)
     if kind == "keypoints":
-        return Keypoints(random.uniform(0, 1, (count, 5, 3)).astype(np.float32))
+        return Keypoints((random.uniform(0, 1, (count, 5, 3)) * [40, 30, 1]).astype(np.float32))
     return RotatedBoxes((random.uniform(0, 1, (count, 5)) * [40, 30, 9, 5, 1]).astype(np.float32))
 
 

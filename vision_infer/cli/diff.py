@@ -36,7 +36,8 @@ def diff_command(
     """Compare the results of two runs: frames and detections that only one has, and the differences of the others.
 
     The exit status is 0 if the results are the same: the same frames, a match for each detection, scores within the tolerance. It
-    is 1 if they differ, and 2 if they cannot be compared. Track numbers and embeddings are not compared.
+    is 1 if they differ, and 2 if they cannot be compared. Masks, keypoints and rotated boxes are compared by IoU or OKS, which
+    must be at least --iou. Track numbers and embeddings are not compared.
     """
     from vision_infer.compare.runs import DiffSettings, diff
 
@@ -74,6 +75,8 @@ def _print(report: DiffReport, drawn: list[str]) -> None:
         console.print(f"the images of {report.resized} frames differ in size, so their boxes cannot be compared", soft_wrap=True)
     if report.secondary_changed:
         console.print(f"the secondary models report different classes for {report.secondary_changed} detections", soft_wrap=True)
+    if any(entry.detailed for entry in report.classes.values()):
+        console.print(_details(report), soft_wrap=True)
     if report.most_different:
         worst = ", ".join(f"{entry.stream} {entry.frame}" for entry in report.most_different)
         console.print(f"frames with the largest differences: {worst}", soft_wrap=True, markup=False)
@@ -84,6 +87,15 @@ def _print(report: DiffReport, drawn: list[str]) -> None:
         f"{verdict}: {frames.both} frames in both, {frames.different} of them differ, {frames.only_a} only in A, "
         f"{frames.only_b} only in B",
         soft_wrap=True,
+    )
+
+
+def _details(report: DiffReport) -> str:
+    pairs = sum(entry.detailed for entry in report.classes.values())
+    mean = sum(entry.similarity_sum for entry in report.classes.values()) / pairs
+    return (
+        f"masks, keypoints or rotated boxes of {pairs} detections: mean similarity {mean:.4f}, "
+        f"{report.details_changed} below {report.settings.iou:g}"
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze.assignment import assign
 from vision_infer.analyze.matching import box_overlap
+from vision_infer.compare.details import similarities
 from vision_infer.core.detections import Detections
 
 
@@ -26,10 +27,16 @@ class FrameDifference:
     """The detections of A without a partner, intp [N]."""
     only_b: NDArray[np.intp]
     """The detections of B without a partner, intp [K]."""
+    similarities: NDArray[np.float64] | None = None
+    """The similarity of the details of each pair, float64 [M], 0–1; None unless both have the same kind of details."""
 
     def changed(self, score_tolerance: float) -> NDArray[np.bool_]:
         """Return the pairs whose scores differ by more than the tolerance, bool [M]."""
         return np.abs(self.score_changes) > score_tolerance
+
+    def details_changed(self, minimum: float) -> int:
+        """Return the number of pairs whose details have a similarity below a minimum."""
+        return 0 if self.similarities is None else int((self.similarities < minimum).sum())
 
     @property
     def size(self) -> tuple[int, float]:
@@ -55,6 +62,7 @@ def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
         scores[1][pairs[:, 1]] - scores[0][pairs[:, 0]],
         np.delete(np.arange(len(a)), pairs[:, 0]),
         np.delete(np.arange(len(b)), pairs[:, 1]),
+        None if a.details is None or b.details is None else similarities(a[pairs[:, 0]], b[pairs[:, 1]]),
     )
 
 
@@ -88,6 +96,10 @@ class ClassAccount:
     difference_sum: float = 0.0
     """The sum of the absolute score differences."""
     difference_max: float = 0.0
+    detailed: int = 0
+    """The number of pairs with details of the same kind."""
+    similarity_sum: float = 0.0
+    """The sum of the similarities of their details."""
 
 
 def account(
@@ -104,6 +116,10 @@ def account(
         entry.difference_sum += abs(change)
         entry.difference_max = max(entry.difference_max, abs(change))
         entry.score_changed += abs(change) > score_tolerance
+    if difference.similarities is not None:
+        for index, similarity in zip(difference.pairs[:, 0].tolist(), difference.similarities.tolist(), strict=True):
+            by_class[of_a[index]].detailed += 1
+            by_class[of_a[index]].similarity_sum += similarity
     for index in difference.only_a.tolist():
         by_class.setdefault(of_a[index], ClassAccount()).only_a += 1
     for index in difference.only_b.tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from vision_infer.analyze.draw import Drawer
 from vision_infer.compare.row_index import IndexedRow
 from vision_infer.compare.runs import DiffReport, FrameReport
-from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError, StreamError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.core.opencv import cv2
@@ -121,17 +121,13 @@ def side_by_side(rgb: NDArray[np.uint8], frame: FrameReport, label_names: tuple[
 
 def _mark(rgb: NDArray[np.uint8], row: IndexedRow, single: NDArray[np.intp], label_names: tuple[str, ...]) -> NDArray[np.uint8]:
     size = Size(rgb.shape[1], rgb.shape[0])
-    scale = np.array([size.width / row.size.width, size.height / row.size.height] * 2, np.float32)
-    found = row.detections
+    found = replace(row.detections.scaled(row.size, size), label_names=label_names)
     alone = np.zeros(len(found), np.bool_)
     alone[single] = True
     draw = Drawer()
     # Objects without a track are drawn in gray: used here for detections that both have.
-    both = found[~alone]
-    nothing = np.zeros(len(both), np.int32)
-    draw(rgb, Detections(both.boxes * scale, both.scores, both.class_ids, label_names, nothing))
-    only = found[alone]
-    return draw(rgb, Detections(only.boxes * scale, only.scores, only.class_ids, label_names))
+    draw(rgb, replace(found[~alone], track_ids=np.zeros(np.count_nonzero(~alone), np.int32)))
+    return draw(rgb, found[alone])
 
 
 def _titled(rgb: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.core.details import Details, Keypoints, Masks, RotatedBoxes
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size
@@ -197,4 +198,27 @@ def _row(row: dict[str, Any], labels: Labels) -> IndexedRow:
     if boxes.shape != (len(found), 4) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("a box must be four finite numbers, and a score a finite number")
     secondary = [labels.number(str(item["classes"][0]["label"])) if item.get("classes") else -1 for item in found]
-    return IndexedRow(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(secondary, np.int32))
+    detections = Detections(boxes, scores, np.array(kinds, np.int32), details=_details(found))
+    return IndexedRow(size, detections, np.array(secondary, np.int32))
+
+
+def _details(found: list[dict[str, Any]]) -> Details | None:
+    """Return the details of detections if all of them have the same kind.
+
+    Raises:
+        ValueError: They are not valid.
+    """
+    if found and all("mask" in item for item in found):
+        return Masks.from_rows([item["mask"] for item in found])
+    if found and all("keypoints" in item for item in found):
+        return Keypoints(_finite([item["keypoints"] for item in found]))
+    if found and all("box_rotated" in item for item in found):
+        return RotatedBoxes(_finite([item["box_rotated"] for item in found]))
+    return None
+
+
+def _finite(values: list[Any]) -> NDArray[np.float32]:
+    numbers = np.array(values, np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("keypoints and rotated boxes must be finite numbers")
+    return numbers

@@ -24,7 +24,7 @@ class DiffSettings:
     """The tolerances of a comparison."""
 
     iou: float = 0.5
-    """The minimum IoU of two detections of the same object."""
+    """The minimum IoU of two detections of the same object, and the minimum similarity of their details."""
     score_tolerance: float = 0.05
     """The maximum difference of their scores."""
     top: int = 6
@@ -50,12 +50,14 @@ class FrameReport:
     difference: FrameDifference
     secondary_changed: int = 0
     """The number of pairs to which the secondary models give different classes."""
+    details_changed: int = 0
+    """The number of pairs with different masks, keypoints or rotated boxes."""
 
     @property
     def size(self) -> tuple[int, float]:
         """The size of the difference, for sorting."""
         apart, inside = self.difference.size
-        return apart + self.secondary_changed, inside
+        return apart + self.secondary_changed + self.details_changed, inside
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -68,6 +70,7 @@ class FrameReport:
             "only_b": len(self.difference.only_b),
             "max_score_difference": round(float(changes.max(initial=0)), 4),
             "secondary_changed": self.secondary_changed,
+            "details_changed": self.details_changed,
         }
 
 
@@ -96,6 +99,8 @@ class DiffReport:
     """The number of frames whose images have different sizes: their boxes cannot be compared."""
     secondary_changed: int = 0
     """The number of pairs to which the secondary models give different classes; 0 if only one run had such a model."""
+    details_changed: int = 0
+    """The number of pairs whose masks, keypoints or rotated boxes have a similarity below ``settings.iou``."""
     most_different: list[FrameReport] = field(default_factory=list)
     """The most different frames, the largest difference first."""
 
@@ -130,6 +135,7 @@ class DiffReport:
             "frames": asdict(self.frames),
             "resized": self.resized,
             "secondary_changed": self.secondary_changed,
+            "details_changed": self.details_changed,
             "streams": {name: asdict(count) for name, count in self.streams.items()},
             "classes": {label: class_figures(entry) for label, entry in self.by_label()},
             "most_different": [frame.to_dict() for frame in self.most_different],
@@ -148,6 +154,7 @@ def class_figures(entry: ClassAccount) -> dict[str, Any]:
         "mean_score_change": round(entry.change_sum / count, 4) if count else None,
         "mean_score_difference": round(entry.difference_sum / count, 4) if count else None,
         "max_score_difference": round(entry.difference_max, 4) if count else None,
+        "mean_details": round(entry.similarity_sum / entry.detailed, 4) if entry.detailed else None,
     }
 
 
@@ -191,8 +198,10 @@ def _differences(report: DiffReport, a: RowIndex, b: RowIndex, stream: str) -> I
         report.resized += resized
         count.both += 1
         changed = _secondary_changed(row_a, row_b, difference)
-        frame = FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference, changed)
+        details = difference.details_changed(settings.iou)
+        frame = FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference, changed, details)
         report.secondary_changed += changed
+        report.details_changed += details
         count.different += resized or frame.size[0] > 0 or bool(difference.changed(settings.score_tolerance).any())
         if frame.size > (0, 0.0):
             yield frame

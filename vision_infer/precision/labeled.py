@@ -22,7 +22,7 @@ from vision_infer.precision.verification.agreement import (
     MIN_FRAMES_TO_JUDGE,
     MIN_OBJECTS_TO_JUDGE,
     Agreement,
-    run_frames,
+    run_detector,
     select_all,
 )
 from vision_infer.precision.verification.drift import compare_at_threshold, interval, sample_weights
@@ -87,7 +87,7 @@ class LabeledJudge:
             kinds = np.array([numbers[one["category_id"]] for one in boxes], np.int32)
             self._truth.append(Detections(corners, np.ones(len(boxes), np.float32), kinds))
         self._weights = sample_weights(len(self._truth))
-        outputs = run_frames(engine, list(self._pixels))
+        outputs, self._details = run_detector(engine, list(self._pixels), self.layouts)
         self._own = self._measure(outputs)
         self._shown = select_all(outputs, self.layouts, card, card.confidence)
 
@@ -109,13 +109,12 @@ class LabeledJudge:
 
     def compare(self, engine: Engine) -> Agreement:
         """Compare an engine with FP32."""
-        outputs, card = run_frames(engine, list(self._pixels)), self._card
+        (outputs, details), card = run_detector(engine, list(self._pixels), self.layouts), self._card
         theirs = self._measure(outputs)
         seen = None
         if any(map(len, self._shown)):
-            seen = compare_at_threshold(
-                self._shown, select_all(outputs, self.layouts, card, LOW_SCORE), card.confidence, self._weights
-            )
+            low = select_all(outputs, self.layouts, card, LOW_SCORE)
+            seen = compare_at_threshold(self._shown, low, card.confidence, self._weights, (self._details, details))
         objects = sum(map(len, self._truth))
         return Agreement(
             interval(100 * (self._own - theirs)),

@@ -103,6 +103,7 @@ def page(passport: Passport) -> str:
         if (drift := entry.drift) is not None:
             count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
             again = f"{drift.found:.1f} % detected again, IoU {drift.iou:.3f}"
+            again += "" if drift.details is None else f", details {drift.details:.3f}"
             lines.append(f"  at {drift.threshold:<7g} {count}, scores {drift.score:+.3f}, {again}")
     if not passport.accuracy:
         lines.append("  accuracy   not measured")

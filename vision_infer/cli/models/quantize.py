@@ -127,4 +127,6 @@ def _figures(agreement: Agreement) -> str:
         return ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in figures.items())
     count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
     scores = f"scores {drift.score:+.3f} on average, mean difference {drift.score_difference:.3f}"
-    return f"{drift.found:.1f} % detected again, IoU {drift.iou:.3f}; {count}; {scores}; agreement {figures['agreement']:.1f}"
+    again = f"{drift.found:.1f} % detected again, IoU {drift.iou:.3f}"
+    again += "" if drift.details is None else f", details {drift.details:.3f}"
+    return f"{again}; {count}; {scores}; agreement {figures['agreement']:.1f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -11,6 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Size
+
+_MAX_PIXELS = 1 << 28
+"""The maximum size of a mask in a row, pixels."""
+_MAX_BITS = 40
+"""The maximum length of a run length in a row, bits."""
 
 
 class MaskPatch(NamedTuple):
@@ -41,6 +46,34 @@ class Masks:
         count = len(self.logits)
         if self.boxes.shape != (count, 4) or self.places.shape != (count, 4):
             raise ValueError(f"boxes and places must be [{count}, 4], got {self.boxes.shape} and {self.places.shape}")
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Masks:
+        """Return the masks of rows; their boxes are those around the pixels.
+
+        Args:
+            rows: One or more fields ``mask`` of rows, of the same image.
+
+        Raises:
+            ValueError: A mask is not valid, or the sizes differ.
+        """
+        (height, width), *others = {tuple(row["size"]) for row in rows}
+        if others or not 0 < height * width <= _MAX_PIXELS:
+            raise ValueError("masks must have the size of the image")
+        places, logits = [], []
+        for row in rows:
+            lengths = _lengths(row["counts"])
+            if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+                raise ValueError("the run lengths of a mask must add up to its size")
+            inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
+            rows_of, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+            top, left, bottom, right = (
+                (rows_of[0], columns[0], rows_of[-1] + 1, columns[-1] + 1) if len(columns) else (0, 0, 1, 1)
+            )
+            places.append([left, top, right, bottom])
+            logits.append(np.where(inside[top:bottom, left:right], 1, -1).astype(np.float32))
+        boxes = np.array(places, np.float64)
+        return cls(Size(width, height), boxes.astype(np.float32), boxes, tuple(logits))
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -136,3 +169,20 @@ def _characters(lengths: list[int]) -> Iterator[str]:
             yield chr(48 + bits + (0 if last else 32))
             if last:
                 break
+
+
+def _lengths(characters: str) -> list[int]:
+    """Return the run lengths of characters, see :func:`_characters`."""
+    lengths: list[int] = []
+    number = bits = 0
+    for character in characters:
+        code = ord(character) - 48
+        number |= (code & 31) << bits
+        bits += 5
+        if bits > _MAX_BITS:
+            raise ValueError("a run length of a mask is too long")
+        if not code & 32:
+            number -= (1 << bits) if code & 16 else 0
+            lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
+            number = bits = 0
+    return lengths

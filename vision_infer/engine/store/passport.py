@@ -23,6 +23,8 @@ MIN_FOUND = 98.0
 """The minimum share of FP32's detections, at the model's own confidence threshold, that are found again, per cent."""
 MIN_IOU = 0.93
 """The minimum mean IoU of the detections that are found again."""
+MIN_DETAILS = 0.9
+"""The minimum mean similarity of the masks, keypoints or rotated boxes of these detections."""
 MAX_COUNT = 2.0
 """The maximum change of the number of detections at that threshold, in either direction, per cent."""
 MAX_SCORE = 0.03
@@ -97,6 +99,11 @@ class MeasuredDrift(_PassportPart):
         description="The share of FP32's detections that are found again (IoU 0.5, half the threshold), per cent."
     )
     iou: Share = Field(description="The mean IoU of the detections that are found again.")
+    details: Share | None = Field(
+        default=None,
+        description="The mean similarity of their details, 0–1: the IoU of masks or rotated boxes, or OKS of keypoints; null "
+        "for a model without details.",
+    )
 
     def shortfall(self) -> str:
         """Return why the differences are too large; empty if they are not. Figures are compared as they are printed, rounded."""
@@ -104,6 +111,9 @@ class MeasuredDrift(_PassportPart):
             return f"only {self.found:.1f} % of FP32's detections are found again, at least {MIN_FOUND:g} % are required"
         if round(self.iou, 3) < MIN_IOU:
             return f"the mean IoU of the boxes that are found again is {self.iou:.3f}, at least {MIN_IOU:g} is required"
+        if self.details is not None and round(self.details, 3) < MIN_DETAILS:
+            what = "the mean similarity of the masks, keypoints or rotated boxes that are found again"
+            return f"{what} is {self.details:.3f}, at least {MIN_DETAILS:g} is required"
         if round(abs(self.count), 1) > MAX_COUNT:
             interval = f"{self.count_low:+.1f} to {self.count_high:+.1f}"
             change = f"the number of its detections at {self.threshold:g} changes by {self.count:+.1f} % ({interval})"

@@ -20,7 +20,7 @@ import onnx
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.store.passport import MAX_COUNT, MAX_SCORE, MIN_FOUND, MIN_IOU
+from vision_infer.engine.store.passport import MAX_COUNT, MAX_SCORE, MIN_DETAILS, MIN_FOUND, MIN_IOU
 from vision_infer.precision.quantization.int8 import Int8Recipe, quantizable, quantize
 from vision_infer.precision.quantization.ranges import METHODS, Activations, Method, find_ranges
 from vision_infer.precision.quantization.recalibrate import Recalibration, apply
@@ -201,6 +201,7 @@ def limit_use(agreement: Agreement, budget: float) -> float:
             abs(drift.score) / MAX_SCORE,
             (100 - drift.found) / (100 - MIN_FOUND),
             (1 - drift.iou) / (1 - MIN_IOU),
+            0.0 if drift.details is None else (1 - drift.details) / (1 - MIN_DETAILS),
         ]
     return max(shares) if all(map(math.isfinite, shares)) else math.inf
 

@@ -9,7 +9,7 @@ the engine have an average precision. The share that the engine loses is about t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,8 @@ LOW_SCORE = 0.05
 """The minimum confidence of detections for the average precision."""
 TYPICAL_MAP = 40.0
 """The mAP for models without one on their card."""
+_BOX_OUTPUTS = ("boxes", "scores", "class_ids", "rotated_boxes")
+"""The outputs that the selection of boxes needs."""
 _MIN_JUDGE = 0.3
 """The minimum average precision of FP32 against its mirrored boxes; below it (for example with text) they are not used."""
 
@@ -136,10 +138,12 @@ class Judge:
     def __init__(self, engine: Engine, frames: FrameSet) -> None:
         self.card = engine.card
         self.frames = frames
-        self._outputs = run_frames(engine, frames.pixels)
         if self.card.task == "detect":
-            mirrored = run_frames(engine, [pixels[:, ::-1] for pixels in frames.pixels])
-            self._detect = _DetectionJudge(self.card, frames.letterboxes, self._outputs, mirrored)
+            self._outputs, details = run_detector(engine, frames.pixels, frames.letterboxes)
+            mirrored = run_detector(engine, [pixels[:, ::-1] for pixels in frames.pixels])[0]
+            self._detect = _DetectionJudge(self.card, frames.letterboxes, self._outputs, details, mirrored)
+        else:
+            self._outputs = list(run_frames(engine, frames.pixels))
 
     def compare(self, engine: Engine) -> Agreement:
         """Compare an engine on the same frames.
@@ -147,30 +151,57 @@ class Judge:
         Raises:
             ModelError: It gives values that are not finite.
         """
-        outputs = run_frames(engine, self.frames.pixels)
         if self.card.task == "detect":
-            return self._detect.compare(outputs)
+            return self._detect.compare(*run_detector(engine, self.frames.pixels, self.frames.letterboxes))
+        outputs = list(run_frames(engine, self.frames.pixels))
         if self.card.task == "classify":
             return _judged(compare_scores(self._outputs, outputs))
         return _judged(compare_embeddings(self._outputs, outputs))
 
     def fit_scores(self, engine: Engine) -> Recalibration | None:
         """Return the correction of a detector's scores to those of FP32; None if it cannot be fitted."""
-        outputs = run_frames(engine, self.frames.pixels)
+        outputs, _ = run_detector(engine, self.frames.pixels)
         theirs = select_all(outputs, self.frames.letterboxes, self.card, LOW_SCORE / 2)
         return fit(select_all(self._outputs, self.frames.letterboxes, self.card, LOW_SCORE), theirs, self.card.confidence)
 
     def detections(self, engine: Engine, frame: int) -> tuple[Detections, Detections]:
         """Return the detections of FP32 and an engine on one frame, in pixels of the source."""
-        outputs = run_frames(engine, [self.frames.pixels[frame]])
+        outputs, _ = run_detector(engine, [self.frames.pixels[frame]])
         layout = [self.frames.letterboxes[frame]]
         both = (self._outputs[frame], outputs[0])
         first, second = (select_all([one], layout, self.card, self.card.confidence)[0] for one in both)
         return first, second
 
 
-def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
-    """Run frames through an open engine, one at a time.
+def run_detector(
+    engine: Engine, frames: Sequence[NDArray[np.uint8]], layouts: Sequence[Letterbox] = ()
+) -> tuple[list[Outputs], list[Detections]]:
+    """Run frames through an open detector, one at a time.
+
+    The details of all candidates would need megabytes of memory for each frame, so that only those of likely detections are kept.
+
+    Args:
+        engine: The engine.
+        frames: The contents of its slots, uint8 [H, W, 3] each.
+        layouts: The positions of the images in the slots; empty: no details are needed.
+
+    Returns:
+        The outputs for boxes; and, for a model with details, the detections with at least half the confidence of the model.
+
+    Raises:
+        ModelError: An output contains NaN or infinity.
+    """
+    outputs: list[Outputs] = []
+    detailed: list[Detections] = []
+    for one in run_frames(engine, frames):
+        if layouts and engine.card.detail is not None:
+            detailed += select_all([one], [layouts[len(outputs)]], engine.card, engine.card.confidence / 2)
+        outputs.append({name: one[name] for name in _BOX_OUTPUTS if name in one})
+    return outputs, detailed
+
+
+def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> Iterator[Outputs]:
+    """Yield the outputs of an open engine for frames, one at a time.
 
     Args:
         engine: The engine.
@@ -179,7 +210,6 @@ def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outp
     Raises:
         ModelError: An output contains NaN or infinity.
     """
-    found: list[Outputs] = []
     for pixels in frames:
         loan = engine.lend(1)
         loan.slots[0].pixels[:] = pixels
@@ -189,15 +219,19 @@ def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outp
             if not np.isfinite(values).all():
                 message = f"{engine.card.name} on {engine.name}: the output '{name}' contains values that are not finite"
                 raise ModelError(message, "Choose another precision or runtime.")
-        found.append(outputs)
-    return found
+        yield outputs
 
 
 class _DetectionJudge:
     def __init__(
-        self, card: ModelCard, layouts: Sequence[Letterbox], outputs: Sequence[Outputs], mirrored: Sequence[Outputs]
+        self,
+        card: ModelCard,
+        layouts: Sequence[Letterbox],
+        outputs: Sequence[Outputs],
+        details: Sequence[Detections],
+        mirrored: Sequence[Outputs],
     ) -> None:
-        self._card, self._layouts = card, layouts
+        self._card, self._layouts, self._details = card, layouts, details
         self._shown = select_all(outputs, layouts, card, card.confidence)
         self.objects = sum(map(len, self._shown))
         if self.objects == 0:
@@ -216,15 +250,15 @@ class _DetectionJudge:
     def _against(self, truth: Sequence[Detections], found: Sequence[Detections]) -> NDArray[np.float64]:
         return mean_precision(match_classes(truth, found), self._weights)
 
-    def compare(self, outputs: Sequence[Outputs]) -> Agreement:
-        """Compare the outputs of an engine for the same frames."""
+    def compare(self, outputs: Sequence[Outputs], details: Sequence[Detections]) -> Agreement:
+        """Compare the outputs of an engine for the same frames, and its detections with details."""
         card = self._card
         low = select_all(outputs, self._layouts, card, LOW_SCORE)
         share = 1 - self._against(self._truth, low) / self._own
         reference = published_map(card)
         lost = interval((TYPICAL_MAP if reference is None else reference) * share)
         strict = interval(100 * self._against(self._shown, low))
-        seen = compare_at_threshold(self._shown, low, card.confidence, self._weights)
+        seen = compare_at_threshold(self._shown, low, card.confidence, self._weights, (self._details, details))
         drift = seen.drift
         size = [missed + (1 - one.ious).sum() + np.abs(one.score_changes).sum()
                 for missed, one in zip(seen.missed, seen.differences, strict=True)]  # fmt: skip
@@ -248,7 +282,8 @@ class _DetectionJudge:
                 "count_change": drift.count,
                 "count_change_low": drift.count_low,
                 "count_change_high": drift.count_high,
-            },
+            }
+            | ({} if drift.details is None else {"mean_details": drift.details}),
             self._by_class(seen),
             tuple(int(number) for number in np.argsort(size)[::-1][:6] if size[number] > 0),
             drift,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.compare.details import similarities
 from vision_infer.compare.detections import FrameDifference, compare
 from vision_infer.core.detections import Detections
 from vision_infer.engine.store.passport import MeasuredDrift
@@ -50,7 +51,11 @@ class ThresholdComparison:
 
 
 def compare_at_threshold(
-    ours: Sequence[Detections], low: Sequence[Detections], threshold: float, weights: NDArray[np.float64]
+    ours: Sequence[Detections],
+    low: Sequence[Detections],
+    threshold: float,
+    weights: NDArray[np.float64],
+    details: tuple[Sequence[Detections], Sequence[Detections]] = ((), ()),
 ) -> ThresholdComparison:
     """Compare the detections of two engines.
 
@@ -59,6 +64,7 @@ def compare_at_threshold(
         low: The engine's detections, at least down to half the threshold.
         threshold: The model's confidence threshold.
         weights: The weights of :func:`sample_weights`.
+        details: The detections of both with their details, down to half the threshold; empty for models without details.
     """
     shown = tuple(one[one.scores >= np.float32(threshold)] for one in low)
     again = tuple(one[one.scores >= np.float32(threshold / 2)] for one in low)
@@ -79,9 +85,28 @@ def compare_at_threshold(
         score_difference=round(float(np.abs(changes).mean()), 4) if changes.size else 0.0,
         found=round(found.value, 3),
         iou=round(float(ious.mean()), 4) if ious.size else 0.0,
+        details=_mean_similarity(differences, *details),
     )
     missed = tuple(len(a) - len(one.ious) for a, one in zip(ours, differences, strict=True))
     return ThresholdComparison(shown, again, differences, missed, found.low, drift)
+
+
+def _mean_similarity(
+    differences: Sequence[FrameDifference], ours: Sequence[Detections], theirs: Sequence[Detections]
+) -> float | None:
+    """Return the mean similarity of the details of all pairs; None without details.
+
+    The detections are those that were compared, in the same order, because a lower threshold adds others at the end only.
+    """
+    if not ours:
+        return None
+    found = [
+        similarities(a[one.pairs[:, 0]], b[one.pairs[:, 1]])
+        for one, a, b in zip(differences, ours, theirs, strict=True)
+        if len(one.pairs)
+    ]
+    values = np.concatenate([np.zeros(0), *(one for one in found if one is not None)])
+    return round(float(values.mean()), 4) if values.size else 0.0
 
 
 def sample_weights(frames: int) -> NDArray[np.float64]:
