@@ -56,7 +56,7 @@ def test_a_newer_operator_set_is_refused(tmp_path: Path) -> None:
 
 def test_an_operator_outside_its_operator_set_is_refused(tmp_path: Path) -> None:
     """ReduceMax takes its axes as an attribute up to set 17, and as an input from 18 on."""
-    path = raw.yolov8(tmp_path / "raw.onnx", more="chosen")
+    path = raw.yolov8(tmp_path / "raw.onnx", chosen=True)
     model = onnx.load(path)
     model.opset_import[0].version = 18
     onnx.save(model, path)

@@ -37,7 +37,10 @@ def prepared(path: Path) -> RawNetwork:
         (raw.yolov8, {"more": "pose", "points": 1, "transposed": True}, "yolov8_pose", r"315 x \(4 \+ 7 \+ 3\)"),
         (raw.yolov8, {"more": "segment"}, "yolov8_seg", r"\(4 \+ 7 \+ 32\) x 315.*prototypes output1\[1, 32, 12, 20\]"),
         (raw.yolov8, {"more": "obb"}, "yolov8_obb", r"\(4 \+ 7 \+ 1\) x 315, with an angle after the 7 class scores"),
-        (raw.yolov8, {"more": "chosen"}, "end2end", r"20 boxes, selected inside \(TopK\)"),
+        (raw.yolov8, {"chosen": True}, "end2end", r"20 boxes, selected inside \(TopK\)"),
+        (raw.yolov8, {"chosen": True, "more": "pose"}, "end2end", r"and 51 values after them \(keypoints\)"),
+        (raw.yolov8, {"chosen": True, "more": "obb"}, "end2end", r"and 1 values after them \(an angle\)"),
+        (raw.yolov8, {"chosen": True, "more": "segment"}, "end2end", r"\(coefficients of masks\), and their prototypes output1"),
         (raw.yolov5, {}, "yolov5", r"945 anchors, 3 for each cell.*5 \+ 7"),
         (raw.yolov5, {"classes": 1}, "yolov5", r"5 \+ 1"),
         (raw.yolox, {}, "yolox", r"315 anchors.*boxes straight from convolutions"),
@@ -193,11 +196,28 @@ def test_labels_mean_a_classifier(tmp_path: Path) -> None:
     assert "Labels (--labels) also mean a classifier." in caught.value.hint
 
 
-@pytest.mark.parametrize(("width", "word"), [(7, "an angle follows boxes"), (9, "3 values of keypoints follow boxes")])
-def test_selected_boxes_with_additional_values_are_refused(fabricate: Any, width: int, word: str) -> None:
+@pytest.mark.parametrize(
+    ("width", "words", "task"), [(7, "an angle", "obb"), (9, "keypoints", "pose"), (87, "keypoints", "pose")]
+)
+def test_selected_boxes_with_unclear_values_need_the_head_or_the_task(fabricate: Any, width: int, words: str, task: str) -> None:
+    """The values could be class scores as well, as in models that select the queries of a transformer."""
     chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
-    with pytest.raises(ModelError, match=word):
-        recognize_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
+    path = fabricate({"output": np.ones((30, width))}, extra=chosen)
+    with pytest.raises(ModelError, match=f"no head fits.*Add --head end2end if .* then {words}"):
+        recognize_head(prepared(path))
+    model = onnx.load(path)
+    model.metadata_props.add(key="task", value=task)
+    onnx.save(model, path)
+    assert recognize_head(prepared(path))[0] == "end2end"
+
+
+def test_the_keypoints_of_selected_boxes_must_match_the_card(tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=5, chosen=True)
+    with pytest.raises(ModelError, match="15 values follow its box, score and class, but the 17 keypoints of the card need 51"):
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
+    path = raw.yolov8(tmp_path / "raw.onnx", more="segment", chosen=True, prototypes=16)
+    with pytest.raises(ModelError, match="masks output1"):
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
 
 
 def test_labels_in_the_file_are_used(tmp_path: Path) -> None:

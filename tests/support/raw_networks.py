@@ -128,14 +128,18 @@ def yolov8(
     path: Path,
     classes: int = 7,
     transposed: bool = False,
-    more: Literal["", "pose", "obb", "segment", "chosen"] = "",
+    more: Literal["", "pose", "obb", "segment"] = "",
+    chosen: bool = False,
     metadata: dict[str, str] | None = None,
     points: int = 17,
     keypoint_values: int = 3,
     prototypes: int = 32,
     **options: Any,
 ) -> Path:
-    """Decoded distributions of distances, classes after a sigmoid; optionally keypoints, an angle, or masks."""
+    """Decoded distributions of distances, classes after a sigmoid; optionally keypoints, an angle, or masks.
+
+    ``chosen``: the model selects its boxes itself.
+    """
     net = Network(**options)
     levels = []
     maps = net.features()
@@ -170,10 +174,10 @@ def yolov8(
     if more == "segment" and prototypes:
         outputs["output1"] = net.conv(maps[0], 16, prototypes)
     output = net.op("Concat", *parts, axis=1)
-    if transposed or more == "chosen":
+    if transposed or chosen:
         output = net.op("Transpose", output, perm=[0, 2, 1])
-    if more == "chosen":
-        output = _chosen(net, output, classes)
+    if chosen:
+        output = _chosen(net, output, classes, behind, corners=more != "obb")
     return net.save(path, {"output0": output, **outputs}, metadata=metadata)
 
 
@@ -188,16 +192,22 @@ def _keypoints(net: Network, values: str, points: int, each: int, anchors: str, 
     return net.reshape(both, net.first, each * points, count)
 
 
-def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:
-    """Select the best anchors, with corners, best score and class: [B, count, 6]."""
-    box, scores = net.op("Split", rows, net.constant(np.array([4, classes])), outputs=2, axis=2)
+def _chosen(net: Network, rows: str, classes: int, behind: int, corners: bool, count: int = 20) -> str:
+    """Select the best anchors, with box, best score, class, and the values behind them: [B, count, 6 + behind]."""
+    widths = [4, classes, behind] if behind else [4, classes]
+    box, scores, *values = net.op("Split", rows, net.constant(np.array(widths)), outputs=len(widths), axis=2)
     best = net.op("ReduceMax", scores, axes=[2], keepdims=1)
     kind = net.op("Cast", net.op("ArgMax", scores, axis=2, keepdims=1), to=TensorProto.FLOAT)
-    xy, wh = net.op("Split", box, net.constant(np.array([2, 2])), outputs=2, axis=2)
-    half = net.op("Div", wh, net.floats(2))
-    table = net.op("Concat", net.op("Sub", xy, half), net.op("Add", xy, half), best, kind, axis=2)
+    if corners:
+        xy, wh = net.op("Split", box, net.constant(np.array([2, 2])), outputs=2, axis=2)
+        half = net.op("Div", wh, net.floats(2))
+        box = net.op("Concat", net.op("Sub", xy, half), net.op("Add", xy, half), axis=2)
     _, top = net.op("TopK", best, net.constant(np.array([count])), outputs=2, axis=1)
-    return str(net.op("GatherElements", table, net.op("Tile", top, net.constant(np.array([1, 1, 6]))), axis=1))
+    taken = [
+        net.op("GatherElements", part, net.op("Tile", top, net.constant(np.array([1, 1, width]))), axis=1)
+        for part, width in zip((box, best, kind, *values), (4, 1, 1, behind), strict=False)
+    ]
+    return str(net.op("Concat", *taken, axis=2))
 
 
 def yolov5(path: Path, classes: int = 7, maps: bool = False, **options: Any) -> Path:

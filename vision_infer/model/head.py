@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -47,6 +47,8 @@ class HeadDefaults:
     """What the family returns for each detection in addition to its box."""
     keypoints: KeypointLayout | None = None
     """The usual keypoints of the family."""
+    find_detail: Callable[[RawNetwork], DetailKind | None] | None = None
+    """Finds the detail of a raw model, where the models of the family differ; None: ``detail`` applies."""
 
 
 @dataclass(frozen=True, slots=True)

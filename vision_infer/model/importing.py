@@ -190,8 +190,12 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
     }
     for name in ("task", "detail", "keypoints", "color", "mean", "std", "fit", "fill", "confidence", "iou"):
         values[name] = getattr(defaults, name)
+    if defaults.find_detail is not None:
+        values["detail"] = defaults.find_detail(network)
+    if values["detail"] != "keypoints":
+        values["keypoints"] = None
     if request.keypoints is not None:
-        if defaults.keypoints is None:
+        if values["keypoints"] is None:
             raise ModelError(f"{network.where}: head '{head}' has no keypoints", "Remove --keypoints, or choose another --head.")
         values["keypoints"] = read_keypoints(request.keypoints)
     card = parse_card(values | request.card_options, network.where)

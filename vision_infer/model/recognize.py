@@ -9,6 +9,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.heads import find_head, head_names
 from vision_infer.model.heads._yolo import columns_after_scores, find_layout, only_output
+from vision_infer.model.heads.end2end import find_detail
 from vision_infer.model.network import RawNetwork, Tensor
 
 _GRID_STRIDES = (8, 16, 32, 64)
@@ -42,7 +43,12 @@ def recognize_head(network: RawNetwork, labels: bool = False) -> tuple[str, str]
     if any(_grid_stride(network, tensor) for tensor in network.outputs):
         hint = "The outputs are undecoded predictions for the cells of a grid. Export the model with decoded boxes."
         raise ModelError(f"{network.where}: no head fits its outputs {shown}", hint)
-    raise ModelError(f"{network.where}: no head fits its outputs {shown}", f"Choose one of the heads: {', '.join(head_names())}.")
+    hint = f"Choose one of the heads: {', '.join(head_names())}."
+    detail = None if find_layout(network, only_output(network)) is not None else find_detail(network)
+    if detail is not None and (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
+        words = {"keypoints": "keypoints", "masks": "coefficients of masks", "rotated_boxes": "an angle"}[detail]
+        hint = f"Add --head end2end if the outputs are boxes that the model selects: box, score and class, then {words}."
+    raise ModelError(f"{network.where}: no head fits its outputs {shown}", hint)
 
 
 def refuse_other_tasks(network: RawNetwork) -> None:
@@ -51,15 +57,8 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     Raises:
         ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    if find_head("yolov8_seg").recognize(network) is None:
+    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end")):
         _refuse_masks(network)
-    tensor = only_output(network)
-    if (
-        tensor is not None
-        and find_layout(network, tensor) is None
-        and (network.has_op("TopK") or network.has_op("NonMaxSuppression"))
-    ):
-        _refuse_more_than_boxes(network, tensor.shape[2] or 0)
 
 
 def _refuse_masks(network: RawNetwork) -> None:
@@ -86,16 +85,6 @@ def _refuse_masks(network: RawNetwork) -> None:
         raise ModelError(
             f"{network.where}: the outputs {_shown(network)} have masks in a form that is not supported",
             "Masks need the outputs [1, 4 + classes + M, N] and prototypes [1, M, h, w].",
-        )
-
-
-def _refuse_more_than_boxes(network: RawNetwork, width: int) -> None:
-    """Refuse models that select their boxes themselves and return more than corners, score and class."""
-    if width == 7 or (width > 6 and (width - 6) % 3 == 0):
-        more = "an angle follows" if width == 7 else f"{width - 6} values of keypoints follow"
-        raise ModelError(
-            f"{network.where}: {more} boxes that are selected inside the model, which is not supported",
-            "Export the model without NMS and without its end-to-end head.",
         )
 
 

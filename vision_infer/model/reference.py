@@ -63,10 +63,12 @@ class ReferenceBoxes:
         scores = self.scores[image]
         chosen = np.flatnonzero(scores.ravel() >= score)
         order = chosen[np.argsort(-scores.ravel()[chosen], kind="stable")]
-        if self.class_ids is not None:
-            return {"boxes": self.boxes[image][order], "scores": scores[order], "class_ids": self.class_ids[image][order]}
-        anchors, classes = np.unravel_index(order, scores.shape)
-        found = {"boxes": self.boxes[image][anchors], "scores": scores[anchors, classes], "class_ids": classes + self.first_class}
+        if self.class_ids is None:
+            anchors, classes = np.unravel_index(order, scores.shape)
+            classes = classes + self.first_class
+        else:
+            anchors, classes = order, self.class_ids[image][order]
+        found = {"boxes": self.boxes[image][anchors], "scores": scores.ravel()[order], "class_ids": classes}
         found |= {name: array[image][anchors] for name, array in self.details.items()}
         return found if self.prototypes is None else found | {"prototypes": self.prototypes[image]}
 

@@ -6,9 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.card import KeypointLayout, ModelCard
+from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model.column_origins import LINEAR, ColumnGroup, ColumnOrigins
-from vision_infer.model.decode import TopPairs, as_float, columns, find_strides, gather_rows, top_pairs, top_pairs_channels_first
+from vision_infer.model.decode import (
+    TopPairs,
+    as_float,
+    columns,
+    corners,
+    find_strides,
+    gather_rows,
+    top_pairs,
+    top_pairs_channels_first,
+)
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults
 from vision_infer.model.network import RawNetwork, Tensor
@@ -24,6 +38,27 @@ USUAL = HeadDefaults(
     input_size=Size(640, 640),
 )
 """The defaults of these families; each has its own IoU threshold."""
+COCO_17 = KeypointLayout(
+    names=(
+        *(
+            "nose",
+            "left_eye",
+            "right_eye",
+            "left_ear",
+            "right_ear",
+            "left_shoulder",
+            "right_shoulder",
+            "left_elbow",
+            "right_elbow",
+        ),
+        *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    skeleton=(
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+)
+"""The keypoints of a person and the skeleton of COCO, as in its file person_keypoints_val2017.json, with numbers from 0."""
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (4, 8, 16, 32, 64), (16, 32), (8, 16))
 """The sets of strides in use, the most common first."""
 
@@ -132,3 +167,50 @@ def best_rows(
         for start, stop, name in pieces
     ]
     return top, rows
+
+
+def refuse_keypoints(network: RawNetwork, card: ModelCard, count: int, after: str) -> None:
+    """Check the number of values of keypoints, which follow the values ``after``.
+
+    Raises:
+        ModelError: It is not the number that the keypoints of the card need.
+    """
+    points = 0 if card.keypoints is None else len(card.keypoints.names)
+    if count != 3 * points:
+        given = f"{count} values follow its {after}"
+        message = f"{network.where}: {given}, but the {points} keypoints of the card need {3 * points} (x, y and score each)"
+        raise ModelError(message, "Describe the model's keypoints in a file and add --keypoints FILE, or export it with scores.")
+
+
+def as_keypoints(builder: GraphBuilder, card: ModelCard, values: str) -> str:
+    """Return values [B, K, 3P] as keypoints [B, K, P, 3]."""
+    points = 0 if card.keypoints is None else len(card.keypoints.names)
+    return builder.add("Reshape", values, builder.ints("keypoints_shape", 0, 0, points, 3), name="keypoints_xys")
+
+
+def as_rotated_boxes(builder: GraphBuilder, network: RawNetwork, card: ModelCard, rows: str, angle: str) -> tuple[str, str]:
+    """Return enclosing boxes [B, K, 4] and rotated boxes [B, K, 5], given centers and sizes [B, K, 4] and angles [B, K, 1].
+
+    Raises:
+        ModelError: The card stretches images.
+    """
+    if card.fit == "stretch":
+        message = f"{network.where}: rotated boxes are not rectangles in a stretched image"
+        raise ModelError(message, "Use --fit center or top_left.")
+    rotated = builder.add("Concat", rows, angle, name="rotated", axis=2)
+    # The box that encloses it: its sides are the lengths of both sides along each axis.
+    along = builder.add("Abs", builder.add("Cos", angle, name="angle_cos"), name="along")
+    across = builder.add("Abs", builder.add("Sin", angle, name="angle_sin"), name="across")
+    turned = builder.add("Gather", rows, builder.ints("height_width", 3, 2), name="height_width_top", axis=2)
+    straight = builder.add("Mul", columns(builder, rows, 2, 4, "wh"), along, name="sides_along")
+    enclosing = builder.add("Add", straight, builder.add("Mul", turned, across, name="sides_across"), name="enclosing")
+    return corners(builder, columns(builder, rows, 0, 2, "xy"), enclosing), rotated
+
+
+def enclosing_boxes(rotated: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the boxes [..., 4] that enclose rotated boxes [..., 5], in NumPy."""
+    center, half, angle = rotated[..., :2], rotated[..., 2:4] / 2, rotated[..., 4:]
+    along = half[..., :1] * np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)
+    across = half[..., 1:] * np.concatenate([-np.sin(angle), np.cos(angle)], axis=-1)
+    reach = np.maximum(np.abs(along + across), np.abs(along - across))
+    return np.concatenate([center - reach, center + reach], axis=-1)

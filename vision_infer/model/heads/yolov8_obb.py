@@ -11,12 +11,20 @@ from dataclasses import replace
 import numpy as np
 
 from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import ModelError
 from vision_infer.model.column_origins import LINEAR
-from vision_infer.model.decode import check_labels, columns, corners
+from vision_infer.model.decode import check_labels
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import USUAL, YoloLayout, best_rows, columns_after_scores, find_layout, only_output
+from vision_infer.model.heads._yolo import (
+    USUAL,
+    YoloLayout,
+    as_rotated_boxes,
+    best_rows,
+    columns_after_scores,
+    enclosing_boxes,
+    find_layout,
+    only_output,
+)
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, only_array
 
@@ -44,31 +52,15 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     layout = find_layout(network, only_output(network))
     if layout is None or layout.width < 6 or not (columns_after_scores(network, layout) is None or _has_angle(network, layout)):
         raise network.refuse("yolov8_obb", "it needs one output [1, 4 + classes + 1, N] with an angle after the class scores")
-    if card.fit == "stretch":
-        raise ModelError(
-            f"{network.where}: rotated boxes are not rectangles in a stretched image", "Use --fit center or top_left."
-        )
     classes = layout.width - 5
     check_labels(network, card, classes)
     top, (rows, angle) = best_rows(builder, layout, classes, candidates, [(0, 4, "xywh"), (4 + classes, 5 + classes, "angle")])
-    rotated = builder.add("Concat", rows, angle, name="rotated", axis=2)
-    # The box that encloses it: its sides are the lengths of both sides along each axis.
-    along = builder.add("Abs", builder.add("Cos", angle, name="angle_cos"), name="along")
-    across = builder.add("Abs", builder.add("Sin", angle, name="angle_sin"), name="across")
-    turned = builder.add("Gather", rows, builder.ints("height_width", 3, 2), name="height_width_top", axis=2)
-    straight = builder.add("Mul", columns(builder, rows, 2, 4, "wh"), along, name="sides_along")
-    enclosing = builder.add("Add", straight, builder.add("Mul", turned, across, name="sides_across"), name="enclosing")
-    box = corners(builder, columns(builder, rows, 0, 2, "xy"), enclosing)
+    box, rotated = as_rotated_boxes(builder, network, card, rows, angle)
     return detections(box, top.scores, top.class_ids, rotated_boxes=rotated)
 
 
 def reference(raw: RawOutputs) -> ReferenceBoxes:
     """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
     output = anchors_first(only_array(raw), raw)
-    center, half, angle = output[..., :2], output[..., 2:4] / 2, output[..., -1:]
-    along = half[..., :1] * np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)
-    across = half[..., 1:] * np.concatenate([-np.sin(angle), np.cos(angle)], axis=-1)
-    reach = np.maximum(np.abs(along + across), np.abs(along - across))
-    boxes = np.concatenate([center - reach, center + reach], axis=-1)
-    rotated = np.concatenate([output[..., :4], angle], axis=-1)
-    return ReferenceBoxes(boxes, output[..., 4:-1], details={"rotated_boxes": rotated})
+    rotated = np.concatenate([output[..., :4], output[..., -1:]], axis=-1)
+    return ReferenceBoxes(enclosing_boxes(rotated), output[..., 4:-1], details={"rotated_boxes": rotated})

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vision_infer.core.card import KeypointLayout, ModelCard
-from vision_infer.core.errors import ModelError
+from vision_infer.core.card import ModelCard
 from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.decode import check_labels, columns, corners
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import USUAL, YoloLayout, best_rows, columns_after_scores, find_layout, only_output
+from vision_infer.model.heads._yolo import (
+    COCO_17,
+    USUAL,
+    YoloLayout,
+    as_keypoints,
+    best_rows,
+    columns_after_scores,
+    find_layout,
+    only_output,
+    refuse_keypoints,
+)
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
 
-COCO_17 = KeypointLayout(
-    names=(
-        *(
-            "nose",
-            "left_eye",
-            "right_eye",
-            "left_ear",
-            "right_ear",
-            "left_shoulder",
-            "right_shoulder",
-            "left_elbow",
-            "right_elbow",
-        ),
-        *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-    ),
-    skeleton=(
-        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
-        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-    ),
-)
-"""The keypoints of a person and the skeleton of COCO, as in its file person_keypoints_val2017.json, with numbers from 0."""
 DEFAULTS = replace(USUAL, iou=0.7, detail="keypoints", keypoints=COCO_17)
 _MESSAGE = "it needs one output [1, 4 + classes + 3 x keypoints, N] with the N cells of its strides"
 
@@ -73,16 +61,16 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         raise network.refuse("yolov8_pose", _MESSAGE)
     points = 0 if card.keypoints is None else len(card.keypoints.names)
     count, classes = _values_of_keypoints(network, layout), layout.width - 4 - 3 * points
-    if count not in (None, 3 * points) or classes < 1:
-        given = f"{layout.width - 4} values follow its boxes" if count is None else f"{count} values follow its class scores"
-        message = f"{network.where}: {given}, but the {points} keypoints of the card need {3 * points} (x, y and score each)"
-        raise ModelError(message, "Describe the model's keypoints in a file and add --keypoints FILE, or export it with scores.")
+    if count is not None:
+        refuse_keypoints(network, card, count, "class scores")
+    elif classes < 1:
+        refuse_keypoints(network, card, layout.width - 5, "box and first class score")
     check_labels(network, card, classes)
     top, (rows, values) = best_rows(
         builder, layout, classes, candidates, [(0, 4, "xywh"), (4 + classes, layout.width, "keypoints")]
     )
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
-    keypoints = builder.add("Reshape", values, builder.ints("keypoints_shape", 0, 0, points, 3), name="keypoints_xys")
+    keypoints = as_keypoints(builder, card, values)
     note = f"{points} keypoints: {', '.join(card.keypoints.names if card.keypoints else ())}"
     return detections(box, top.scores, top.class_ids, note, keypoints=keypoints)
 
