@@ -47,6 +47,7 @@ def prepared(path: Path) -> RawNetwork:
         (raw.nanodet_plus, {}, "nanodet", r"7 scores after a Sigmoid and 4 x 8"),
         (raw.detr, {}, "detr", r"'logits' of 7 class scores and 'pred_boxes' of a box for each of 60 queries"),
         (raw.detr, {"hidden": True, "end": "Sigmoid"}, "detr", "'logits'"),
+        (raw.detr, {"masks": 60}, "detr", "and 'pred_masks' of a mask for each of 60 queries"),
         (raw.vector, {"end": "Softmax"}, "classify", "end in Softmax"),
         (raw.vector, {"end": "LogSoftmax"}, "classify", "end in LogSoftmax"),
         (raw.vector, {"end": "Sigmoid"}, "classify", "end in Sigmoid"),
@@ -124,6 +125,11 @@ def test_prototypes_must_fit_the_coefficients(tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx", more="segment", prototypes=16)
     with pytest.raises(ModelError, match=r"the masks output1\[1, 16, 12, 20\] do not fit the other outputs output0"):
         import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
+
+
+def test_masks_of_queries_must_be_one_for_each(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the masks pred_masks\[1, 59, 12, 20\] do not fit the other outputs"):
+        recognize_head(prepared(raw.detr(tmp_path / "raw.onnx", masks=59)))
 
 
 @pytest.mark.parametrize("head", [None, "yolov8_pose"])

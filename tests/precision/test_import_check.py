@@ -126,6 +126,8 @@ def test_one_file_adds_a_model_family(factor: int, tmp_path: Path, monkeypatch: 
         (raw.detr, {"end": "Softmax"}, None, {}),
         (raw.detr, {}, None, {"labels": 7}),
         (raw.detr, {}, None, {"labels": 6}),
+        (raw.detr, {"masks": 60}, None, {"labels": 7}),
+        (raw.detr, {"masks": 60, "end": "Softmax"}, None, {"candidates": 11}),
         (raw.detr, {}, None, {"scores": "softmax"}),
         (raw.detr, {}, None, {"scores": "sigmoid", "candidates": 11}),
         (raw.vector, {"end": "Softmax"}, None, {}),

@@ -260,8 +260,13 @@ def nanodet_plus(path: Path, classes: int = 7, bins: int = 8, sigmoid: bool = Tr
     return net.save(path, {"output": net.op("Transpose", net.op("Concat", *levels, axis=2), perm=[0, 2, 1])})
 
 
-def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, **options: Any) -> Path:
-    """Queries with class scores (logits, or after ``end``) and boxes as fractions of the input, after a sigmoid."""
+def detr(
+    path: Path, columns: int = 7, end: str = "", hidden: bool = False, masks: int = 0, **options: Any
+) -> Path:
+    """Queries with class scores (logits, or after ``end``) and boxes as fractions of the input, after a sigmoid.
+
+    ``masks``: the number of masks, one for each query in real models.
+    """
     net = Network(**options)
     rows = net.op("Transpose", net.reshape(net.features()[1], net.first, 16, -1), perm=[0, 2, 1])
     rows = net.op("Relu", net.linear(rows, 16, 32))
@@ -269,6 +274,8 @@ def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, **op
     if end:
         scores = net.op(end, scores, **({"axis": 2} if end == "Softmax" else {}))
     outputs = {"logits": scores, "pred_boxes": net.op("Sigmoid", net.linear(rows, 32, 4))}
+    if masks:
+        outputs["pred_masks"] = net.conv(net.features()[0], 16, masks)
     return net.save(path, {**outputs, "last_hidden_state": rows} if hidden else outputs)
 
 

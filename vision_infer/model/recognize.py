@@ -57,7 +57,7 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     Raises:
         ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end")):
+    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr")):
         _refuse_masks(network)
 
 

@@ -2,15 +2,19 @@
 
 With post-processing the model has a second input ``orig_target_sizes`` (width, height) and gives labels, boxes in pixels of that
 size, and scores. The head sets it to the input size, so that boxes are in input pixels as those of other heads. Without it, the
-model gives class scores [B, Q, C] and boxes [B, Q, 4] of center and size, as fractions of the input.
+model gives class scores [B, Q, C] and boxes [B, Q, 4] of center and size, as fractions of the input. Then it may also give the
+logits of a mask for each query, [B, Q, h, w] (RF-DETR-Seg): these are the prototypes, each with one coefficient that is 1.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from vision_infer.core.card import ModelCard
+from vision_infer.core.card import DetailKind, ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.column_origins import LINEAR, ColumnOrigins, find_score_kind
 from vision_infer.model.decode import (
@@ -28,16 +32,6 @@ from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, boxes_and_scores, class_scores, corners_of
 
-DEFAULTS = HeadDefaults(
-    color="rgb",
-    mean=(0.0, 0.0, 0.0),
-    std=(255.0, 255.0, 255.0),
-    fit="stretch",
-    fill=(114, 114, 114),
-    confidence=0.4,
-    iou=None,
-    input_size=Size(640, 640),
-)
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
@@ -64,12 +58,37 @@ def _find_queries(network: RawNetwork) -> tuple[Tensor, Tensor] | None:
     scores = [tensor for tensor in threes if tensor is not boxes[0] and tensor.shape[1] == boxes[0].shape[1]]
     if len(scores) > 1:  # some models also return their last hidden states
         scores = [tensor for tensor in scores if "logit" in tensor.name or "score" in tensor.name]
-    if len(scores) != 1 or len(threes) != len(network.outputs):
+    if len(scores) != 1 or len(threes) + (_find_masks(network, boxes[0]) is not None) != len(network.outputs):
         return None
     # Regressions to anchors come straight from a convolution, or from a Relu.
     if ColumnOrigins(network, boxes[0], 4).ops(0, 4) & {*LINEAR, "Relu"}:
         return None
     return scores[0], boxes[0]
+
+
+def _find_masks(network: RawNetwork, boxes: Tensor) -> Tensor | None:
+    """Return the output with a mask for each box; None if there is none."""
+    maps = [tensor for tensor in network.outputs if len(tensor.shape) == 4 and None not in tensor.shape]
+    return maps[0] if len(maps) == 1 and maps[0].shape[1] == boxes.shape[1] else None
+
+
+def find_detail(network: RawNetwork) -> DetailKind | None:
+    """Return ``masks`` for a model with a mask for each query; None for others."""
+    queries = _find_queries(network)
+    return None if queries is None or _find_masks(network, queries[1]) is None else "masks"
+
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+    fit="stretch",
+    fill=(114, 114, 114),
+    confidence=0.4,
+    iou=None,
+    input_size=Size(640, 640),
+    find_detail=find_detail,
+)
 
 
 def _count_of_top_k(network: RawNetwork, scores: Tensor) -> int | None:
@@ -90,7 +109,8 @@ def recognize(network: RawNetwork) -> str | None:
     # Other models have such outputs with boxes in pixels. Fractions come from a sigmoid, or have the name in transformers.
     if "Sigmoid" not in ColumnOrigins(network, boxes, 4).ops(0, 4) and "pred_box" not in boxes.name:
         return None
-    each = f"for each of {scores.shape[1]} queries"
+    masks = _find_masks(network, boxes)
+    each = ("" if masks is None else f"and '{masks.name}' of a mask ") + f"for each of {scores.shape[1]} queries"
     return f"outputs '{scores.name}' of {scores.shape[2]} class scores and '{boxes.name}' of a box {each}"
 
 
@@ -128,7 +148,13 @@ def _choose(
     sides = builder.constant("input_sides", np.array([network.size.width, network.size.height] * 2, np.float32))
     rows = builder.add("Mul", rows, sides, name="boxes_pixels")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
-    return detections(box, top.scores, top.class_ids, note)
+    details: dict[str, str] = {}
+    masks = _find_masks(network, boxes)
+    if masks is not None:
+        one = builder.constant("one_of_queries", np.eye(queries, dtype=np.float32))
+        details["coefficients"] = builder.add("Gather", one, top.anchors, name="query_of_mask", axis=0)
+        details["prototypes"] = builder.add("Identity", as_float(builder, masks), name="masks_of_queries")
+    return detections(box, top.scores, top.class_ids, note, **details)
 
 
 def _find_kind(network: RawNetwork, logits: Tensor, width: int, labels: int | None) -> tuple[ScoreKind, bool, int, str]:
@@ -177,12 +203,16 @@ def reference(raw: RawOutputs) -> ReferenceBoxes:
         boxes = next(array for array in raw.outputs.values() if array.ndim == 3)
         scores = next(array for array in raw.outputs.values() if array.ndim == 2 and not np.issubdtype(array.dtype, np.integer))
         return ReferenceBoxes(boxes.astype(np.float64), scores.astype(np.float64), labels[0])
-    boxes, logits = boxes_and_scores(raw)
+    masks = next((array for array in raw.outputs.values() if array.ndim == 4), None)
+    boxes, logits = boxes_and_scores(replace(raw, outputs={name: one for name, one in raw.outputs.items() if one.ndim != 4}))
+    details: dict[str, NDArray[np.float64]] = {}
+    if masks is not None:
+        details["coefficients"] = np.broadcast_to(np.eye(masks.shape[1]), (*boxes.shape[:2], masks.shape[1]))
     width = logits.shape[2]
     scores = class_scores(logits, raw, "softmax" if raw.labels == width - 1 else "sigmoid")
     pixels = corners_of(boxes.astype(np.float64) * ([raw.size.width, raw.size.height] * 2))
     has_no_object = raw.scores == "softmax" or raw.labels == width - 1
     if has_no_object or (raw.labels != width and np.allclose(scores.sum(axis=-1), 1, atol=1e-3)):
         objects = scores[..., :-1]
-        return ReferenceBoxes(pixels, objects.max(axis=-1), objects.argmax(axis=-1))
-    return ReferenceBoxes(pixels, scores)
+        return ReferenceBoxes(pixels, objects.max(axis=-1), objects.argmax(axis=-1), details=details, prototypes=masks)
+    return ReferenceBoxes(pixels, scores, details=details, prototypes=masks)

@@ -34,6 +34,8 @@ BOX_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-3
 MIN_AGREEMENT = 99.0
 """The minimum percentage of boxes that must agree; all classes and embeddings must agree."""
+MIN_MASKS = 99.9
+"""The minimum percentage of the values of prototypes that are on the same side of 0, where masks end."""
 
 
 def verify_export(
@@ -65,6 +67,10 @@ def verify_export(
         figures = (proposal.card.task, total.boxes, total.values, total.agreement, total.compared)
         verified.append(GraphVerification(proposal.where, size, text, "PyTorch", *figures))
         _check(verified[-1])
+        if total.masks < MIN_MASKS:
+            found = f"{total.masks:.4g} % of the masks' values agree"
+            message = f"{proposal.where}: the masks of the graph differ from those of PyTorch at {size}: {found}"
+            raise ModelError(message, "Try another --opset, and report the problem.")
     return verified
 
 
@@ -75,6 +81,8 @@ class _Comparison:
         self._task = task
         self._box_tolerance = box_tolerance
         self.boxes = self.values = 0.0
+        self.masks = 100.0
+        """The smallest percentage of the values of an image's prototypes with the sign of PyTorch's."""
         self.compared = self._same = 0
 
     @property
@@ -89,7 +97,9 @@ class _Comparison:
             # A box near the last score may be replaced by another one of the same score.
             sure = truth["scores"] > found["scores"].min() + SCORE_TOLERANCE
             self._match(found, truth)
-            self._match({name: array[sure] for name, array in truth.items()}, found)
+            self._match({name: array[sure] for name, array in truth.items() if name != "prototypes"}, found)
+            if "prototypes" in truth:
+                self.masks = min(self.masks, 100 * float(((found["prototypes"] > 0) == (truth["prototypes"] > 0)).mean()))
             return
         (name,) = found
         ours, theirs = found[name].astype(np.float64), expected(image, 0.0)[name]

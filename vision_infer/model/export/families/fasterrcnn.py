@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
+from vision_infer.model.export.families._torchvision import TWO_STAGES
 from vision_infer.model.export.family import Refused
 
-FAMILY = Refused(
-    "Faster R-CNN",
-    "its second stage processes regions that NMS selects inside the model, and their number differs for each image; "
-    "FCOS and RetinaNet have the same backbones and one stage",
-)
+FAMILY = Refused("Faster R-CNN", f"{TWO_STAGES}; FCOS and RetinaNet have the same backbones and one stage")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,40 @@ from vision_infer.model.export.library import load
 from vision_infer.model.export.weights import downloaded, load_into, read_weights
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD
 
-_SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704}
 _OPTION_CLASSES = (argparse.Namespace, types.SimpleNamespace)
 """The classes for options that its trainer stores with the weights."""
 
 
-def _build(order: Order) -> Built:
+def family(title: str, prefix: str, sides: dict[str, int], multiple: int, outputs: tuple[str, ...]) -> Family:
+    """Return a family of the package.
+
+    Args:
+        title: The name for users.
+        prefix: What is before the variant in the names of the package's classes.
+        sides: The sides of the default inputs by variant, pixels.
+        multiple: The number of which the input sides must be multiples.
+        outputs: The names of the outputs.
+    """
+    build = partial(_build, prefix=prefix, outputs=outputs)
+    source = "the package rfdetr, from storage.googleapis.com"
+
+    def input_size(variant: str) -> Size:
+        return Size(sides[variant], sides[variant])
+
+    return Family(title, "detr", "detect", "rfdetr", tuple(sides), source, build, input_size, multiple=multiple, scores="sigmoid")
+
+
+def _build(order: Order, prefix: str, outputs: tuple[str, ...]) -> Built:
     if order.size.width != order.size.height:
         raise UsageError("RF-DETR supports square inputs only", f"Use --input {order.size.width}x{order.size.width}.")
     settings, defaults = load("rfdetr.config"), load("rfdetr.models._defaults").MODEL_DEFAULTS
-    kind = getattr(settings, f"RFDETR{order.variant.capitalize()}Config")
+    kind = getattr(settings, f"RFDETR{prefix}{order.variant.capitalize()}Config")
     # The positions of the training are resized for another input size when the model is prepared for export.
-    side = _SIDES[order.variant]
-    options: dict[str, Any] = {"resolution": order.size.width, "positional_encoding_size": side // 16, "device": "cpu"}
+    options: dict[str, Any] = {
+        "resolution": order.size.width,
+        "positional_encoding_size": kind.model_fields["positional_encoding_size"].default,
+        "device": "cpu",
+    }
     if order.classes is not None:
         options["num_classes"] = order.classes
     config = kind(pretrain_weights=None, **options)
@@ -45,7 +67,7 @@ def _build(order: Order) -> Built:
         card |= {"license": "Apache-2.0", "weights": source}
     network.eval()
     network.export()  # its preparation for export computes the positions for this input size
-    return Built(network, ("pred_boxes", "logits"), card)
+    return Built(network, outputs, card)
 
 
 def _named(weights: dict[str, Any]) -> dict[str, Any]:
@@ -70,15 +92,6 @@ def _fetch(config: Any) -> Path:
     return path
 
 
-FAMILY = Family(
-    "RF-DETR",
-    "detr",
-    "detect",
-    "rfdetr",
-    tuple(_SIDES),
-    "the package rfdetr, from storage.googleapis.com",
-    _build,
-    lambda variant: Size(_SIDES[variant], _SIDES[variant]),
-    multiple=32,
-    scores="sigmoid",
+FAMILY = family(
+    "RF-DETR", "", {"nano": 384, "small": 512, "medium": 576, "large": 704}, multiple=32, outputs=("pred_boxes", "logits")
 )
