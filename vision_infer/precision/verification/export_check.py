@@ -68,8 +68,8 @@ def verify_export(
         verified.append(GraphVerification(proposal.where, size, text, "PyTorch", *figures))
         _check(verified[-1])
         if total.masks < MIN_MASKS:
-            found = f"{total.masks:.4g} % of the masks' values agree"
-            message = f"{proposal.where}: the masks of the graph differ from those of PyTorch at {size}: {found}"
+            share = f"{total.masks:.4g} % of the masks' values agree"
+            message = f"{proposal.where}: the masks of the graph differ from those of PyTorch at {size}: {share}"
             raise ModelError(message, "Try another --opset, and report the problem.")
     return verified
 
