@@ -39,7 +39,11 @@ def annotation(kind: DetailKind, left: int, off: tuple[float, float]) -> dict[st
 
 
 def measured(
-    kind: DetailKind, folder: Path, off: tuple[float, float] = (0, 0), change: dict[str, Any] | None = None
+    kind: DetailKind,
+    folder: Path,
+    off: tuple[float, float] = (0, 0),
+    change: dict[str, Any] | None = None,
+    only_first: dict[str, Any] | None = None,
 ) -> AccuracyReport:
     cv2 = pytest.importorskip("cv2")
     images = folder / "images"
@@ -52,6 +56,7 @@ def measured(
         box = [left, TOP, SIDE, BOTTOM - TOP]
         one = {"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": SIDE * (BOTTOM - TOP), "iscrowd": 0}
         annotations.append(one | annotation(kind, left, off) | (change or {}))
+    annotations[0] |= only_first or {}
     data = {
         "images": [
             {"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT} for number in range(1, len(LEFTS) + 1)
@@ -92,6 +97,17 @@ def test_rotated_boxes_are_compared_by_their_rotated_overlap(tmp_path: Path) -> 
     report = measured("rotated_boxes", tmp_path, (-math.sin(ANGLE) * across, math.cos(ANGLE) * across))
     assert report.details is not None
     assert report.details.figures["AP"] == pytest.approx(30, abs=0.5)  # 3 of 10 thresholds
+
+
+def test_objects_without_keypoints_are_neither_right_nor_missing(tmp_path: Path) -> None:
+    report = measured("keypoints", tmp_path, change={"num_keypoints": 7}, only_first={"keypoints": [0] * 6})
+    assert report.details is not None
+    assert report.details.figures["AP"] == pytest.approx(100, abs=0.1)
+
+
+def test_some_objects_without_masks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"1 of 3 annotations have no .segmentation."):
+        measured("masks", tmp_path, only_first={"segmentation": []})
 
 
 def test_annotations_without_details_give_the_accuracy_of_boxes(tmp_path: Path) -> None:

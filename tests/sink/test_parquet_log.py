@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.service.fakes import frame, result
+from tests.support.details import KINDS, details, with_details
 from tests.support.disks import small_disk
 from tests.support.hand_clock import HandClock
 from tests.support.media import ROOT
@@ -87,6 +88,25 @@ def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
     assert cross["at"].isoformat() == "2026-11-24T18:00:01+00:00"
     assert hidden(tmp_path) == []
     assert (log.written, log.error) == (102, None)
+
+
+def test_streams_with_different_details_share_a_file(tmp_path: Path) -> None:
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
+    found = {kind: with_details(details(kind, 2)) for kind in KINDS}
+    for kind, one in found.items():
+        log.write(frame(kind), replace(result(kind), detections=one))
+    put(log, 1)  # without details
+    log.close(True)
+    rows = pq.read_table(final(tmp_path)[0]).to_pylist()
+    assert len(rows) == 8
+    for kind, field in KINDS.items():
+        expected = [getattr(detection, field) for detection in found[kind]]
+        assert [row["stream"] for row in rows if row[field] is not None] == [kind] * 2
+        actual = [row[field] for row in rows if row[field] is not None]
+        if kind == "masks":
+            assert actual == expected
+        else:
+            np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_a_new_file_begins_after_the_time_and_with_the_day(tmp_path: Path) -> None:

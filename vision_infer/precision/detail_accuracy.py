@@ -55,24 +55,33 @@ def detail_row(found: Detections, index: int) -> dict[str, Any]:
 
 
 def check_annotations(card: ModelCard, truth: Any) -> bool:
-    """Return whether annotations have the details of the model.
+    """Return whether annotations have the details of the model. Objects without keypoints get some that are not visible.
 
     Raises:
         ModelError: The annotations have another number of keypoints than the model.
-        UsageError: The polygons of rotated boxes do not have four corners, or the sizes of the images are missing.
+        UsageError: Some objects have no mask or no rotated box, or the sizes of the images are missing.
     """
     field = "keypoints" if card.detail == "keypoints" else "segmentation"
-    values = [one[field] for one in truth.anns.values() if one.get(field)]
-    if card.detail is None or not values:
+    values = [one.get(field) for one in truth.anns.values()]
+    if card.detail is None or not any(values):
         return False
     if card.keypoints is not None:
         points = len(card.keypoints.names)
-        other = next((len(one) / 3 for one in values if len(one) != 3 * points), None)
+        other = next((len(one) / 3 for one in values if one and len(one) != 3 * points), None)
         if other is not None:
             raise ModelError(
                 f"{card.name} has {points} keypoints, but the annotations have {other:g}",
                 "The keypoints must be those of the annotations, in the same order.",
             )
+        for one in truth.anns.values():
+            one["keypoints"] = one.get("keypoints") or [0] * (3 * points)
+            one["num_keypoints"] = sum(visible > 0 for visible in one["keypoints"][2::3])
+        return True
+    if not all(values):
+        raise UsageError(
+            f"{sum(not one for one in values)} of {len(values)} annotations have no 'segmentation'",
+            f"Add the {_WORDS[card.detail]} of all objects, or remove those of all.",
+        )
     if card.detail == "masks" and not all("width" in image and "height" in image for image in truth.imgs.values()):
         raise UsageError("the images in the annotations have no width or height", "Masks need them; see COCO's format.")
     if card.detail == "rotated_boxes" and not all(isinstance(one, list) and len(one[0]) == _CORNERS for one in values):
