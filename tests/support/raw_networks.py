@@ -260,9 +260,7 @@ def nanodet_plus(path: Path, classes: int = 7, bins: int = 8, sigmoid: bool = Tr
     return net.save(path, {"output": net.op("Transpose", net.op("Concat", *levels, axis=2), perm=[0, 2, 1])})
 
 
-def detr(
-    path: Path, columns: int = 7, end: str = "", hidden: bool = False, masks: int = 0, **options: Any
-) -> Path:
+def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, masks: int = 0, **options: Any) -> Path:
     """Queries with class scores (logits, or after ``end``) and boxes as fractions of the input, after a sigmoid.
 
     ``masks``: the number of masks, one for each query in real models.

@@ -169,7 +169,7 @@ def best_rows(
     return top, rows
 
 
-def refuse_keypoints(network: RawNetwork, card: ModelCard, count: int, after: str) -> None:
+def check_keypoints(network: RawNetwork, card: ModelCard, count: int, after: str) -> None:
     """Check the number of values of keypoints, which follow the values ``after``.
 
     Raises:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vision_infer.core.card import DetailKind, ModelCard
-from vision_infer.core.errors import ModelError
 from vision_infer.model.column_origins import ColumnOrigins
 from vision_infer.model.decode import as_float, columns, gather_rows
 from vision_infer.model.graph import GraphBuilder
@@ -25,7 +24,7 @@ from vision_infer.model.heads._yolo import (
     as_rotated_boxes,
     enclosing_boxes,
     find_layout,
-    refuse_keypoints,
+    check_keypoints,
 )
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes
@@ -111,7 +110,7 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     details: dict[str, str] = {}
     values = columns(builder, rows, _BEFORE, width, "details") if width > _BEFORE else ""
     if card.detail == "keypoints":
-        refuse_keypoints(network, card, width - _BEFORE, "box, score and class")
+        check_keypoints(network, card, width - _BEFORE, "box, score and class")
         details["keypoints"] = as_keypoints(builder, card, values)
     elif card.detail == "rotated_boxes":
         box, details["rotated_boxes"] = as_rotated_boxes(builder, network, card, box, values)

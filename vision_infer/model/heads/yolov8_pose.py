@@ -22,7 +22,7 @@ from vision_infer.model.heads._yolo import (
     columns_after_scores,
     find_layout,
     only_output,
-    refuse_keypoints,
+    check_keypoints,
 )
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
@@ -62,9 +62,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     points = 0 if card.keypoints is None else len(card.keypoints.names)
     count, classes = _values_of_keypoints(network, layout), layout.width - 4 - 3 * points
     if count is not None:
-        refuse_keypoints(network, card, count, "class scores")
+        check_keypoints(network, card, count, "class scores")
     elif classes < 1:
-        refuse_keypoints(network, card, layout.width - 5, "box and first class score")
+        check_keypoints(network, card, layout.width - 5, "box and first class score")
     check_labels(network, card, classes)
     top, (rows, values) = best_rows(
         builder, layout, classes, candidates, [(0, 4, "xywh"), (4 + classes, layout.width, "keypoints")]
