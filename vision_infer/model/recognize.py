@@ -44,7 +44,7 @@ def recognize_head(network: RawNetwork, labels: bool = False) -> tuple[str, str]
         hint = "The outputs are undecoded predictions for the cells of a grid. Export the model with decoded boxes."
         raise ModelError(f"{network.where}: no head fits its outputs {shown}", hint)
     hint = f"Choose one of the heads: {', '.join(head_names())}."
-    detail = None if find_layout(network, only_output(network)) is not None else find_detail(network)
+    detail = find_detail(network)
     if detail is not None and (network.has_op("TopK") or network.has_op("NonMaxSuppression")):
         words = {"keypoints": "keypoints", "masks": "coefficients of masks", "rotated_boxes": "an angle"}[detail]
         hint = f"Add --head end2end if the outputs are boxes that the model selects: box, score and class, then {words}."

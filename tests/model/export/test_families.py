@@ -78,7 +78,9 @@ def test_the_export_of_each_family_gives_the_results_of_pytorch(name: str, tmp_p
 def test_models_of_two_stages_are_refused_with_the_reason() -> None:
     assert {name for name in family_names() if isinstance(read_family(name), Refused)} == REFUSED
     for name in REFUSED:
-        with pytest.raises(ModelError, match="R-CNN cannot be exported: its second stage .* differs for each image; .*one stage"):
+        with pytest.raises(
+            ModelError, match=r"R-CNN cannot be exported: its second stage .* differs for each image; .*one stage"
+        ):
             find_family(name)
 
 

@@ -22,9 +22,9 @@ from vision_infer.model.heads._yolo import (
     USUAL,
     as_keypoints,
     as_rotated_boxes,
+    check_keypoints,
     enclosing_boxes,
     find_layout,
-    check_keypoints,
 )
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes
@@ -45,6 +45,8 @@ def _find_outputs(network: RawNetwork) -> tuple[Tensor, Tensor | None] | None:
     if network.other_inputs or len(tables) != 1 or tables[0].shape[1] is None or len(outputs) != 1 + len(maps) or len(maps) > 1:
         return None
     if maps and maps[0].shape[1] != (tables[0].shape[2] or 0) - _BEFORE:
+        return None
+    if tables[0].shape[2] != _BEFORE and find_layout(network, tables[0]) is not None:
         return None
     return tables[0], maps[0] if maps else None
 
@@ -81,7 +83,7 @@ def recognize(network: RawNetwork) -> str | None:
     # The scores of many classes could follow a box as well: the graph, the file's task, or prototypes must show the details.
     shown = prototypes is not None or _TASKS.get(network.metadata.get("task", "")) == detail
     shown = shown or ColumnOrigins(network, tensor, width).parted_at(_BEFORE)
-    if detail is None or not shown or find_layout(network, tensor) is not None:
+    if detail is None or not shown:
         return None
     more = f", and their prototypes {prototypes}" if prototypes is not None else ""
     return f"an output of {inside}, and {width - _BEFORE} values after them ({_WORDS[detail]}){more}"

@@ -19,10 +19,10 @@ from vision_infer.model.heads._yolo import (
     YoloLayout,
     as_keypoints,
     best_rows,
+    check_keypoints,
     columns_after_scores,
     find_layout,
     only_output,
-    check_keypoints,
 )
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
