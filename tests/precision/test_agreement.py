@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.precision.tiny import ScriptedEngine, frame_set
+from tests.support import raw_networks as raw
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision.verification.agreement import TYPICAL_MAP, Judge, published_map
 
 WIDTH = 64
@@ -233,3 +237,19 @@ def test_models_without_details_have_no_figure_for_them() -> None:
     assert agreement.drift is not None
     assert agreement.drift.details is None
     assert "mean_details" not in agreement.figures
+
+
+@pytest.mark.parametrize("more", ["pose", "segment", "obb"])
+def test_the_details_of_an_engine_agree_with_themselves(more: Any, tmp_path: Path) -> None:
+    """With many overlapping boxes: the details that are compared are those of the same boxes."""
+    pytest.importorskip("onnxruntime")
+    file = raw.yolov8(tmp_path / "raw.onnx", more=more)
+    graph = import_model(ImportRequest(file, "mine", model_dir=tmp_path / "models", candidates=60))
+    chance = np.random.default_rng(0)
+    shape = (raw.SIZE.height, raw.SIZE.width, 3)
+    frames = frame_set([chance.integers(0, 255, shape, np.uint8) for _ in range(4)])
+    with open_engine(graph, EngineRequest("onnxruntime", "cpu", workers=1, threads=1)) as engine:
+        agreement = Judge(engine, frames).compare(engine)
+    assert agreement.drift is not None
+    assert agreement.drift.found == 100
+    assert agreement.drift.details == 1
