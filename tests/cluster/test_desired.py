@@ -114,7 +114,7 @@ def test_a_node_that_comes_back_gives_up_what_was_moved() -> None:
     site.silent.add("b")
     site.pass_s(SILENCE_S + 1)
     kept = dict(site.running["b"])
-    assert len(kept) == 3, "it cannot be told"
+    assert len(kept) == 3, "orders do not reach it"
     assert len(site.running["a"]) == 6
     site.silent.clear()
     site.pass_s(1)

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own, so that nothing of it remains.
+"""A Ray cluster of several nodes on this machine, in a separate process, so that nothing of it remains.
 
 Run as a script, it reads commands as lines of JSON, and answers each with one.
 """

@@ -114,7 +114,7 @@ class NodeWorker:
         self._lease_until_ns = time.monotonic_ns() + int(LEASE_S * 1e9)
         self._complete_s = 0.0
         """The time at which the child ran all its cameras, or got orders."""
-        self._obeying = asyncio.Lock()  # serializes changes of the orders; held while the child is told
+        self._obeying = asyncio.Lock()  # serializes changes of the orders; held until the child has answered
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._follow()), loop.create_task(self._watch()))
 

@@ -156,7 +156,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
 
 
 def _read(lines: IO[bytes], lease: Lease, orders: Orders) -> None:
-    """Read on a thread of its own: an order that takes long must not delay the lease."""
+    """Read on a separate thread: an order that takes long must not delay the lease."""
     try:
         for line in lines:
             data = json.loads(line)

@@ -134,7 +134,7 @@ def _attributes(record: Record, identifier: str) -> dict[str, str]:
 class _BusLoop(asyncio.SelectorEventLoop):
     """An event loop that resolves host names on its own thread: a thread of an executor would delay the end of the process."""
 
-    async def getaddrinfo(  # type: ignore[override]
+    async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         return list(socket.getaddrinfo(host, port, family, type, proto, flags))
