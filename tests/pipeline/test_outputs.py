@@ -161,12 +161,14 @@ def test_tracks_of_one_source(tmp_path: Path) -> None:
 def test_a_folder_gets_the_given_formats(tmp_path: Path) -> None:
     made = plan([f"{tmp_path}/"], CLIP, PHOTO, PHOTOS, formats=tuple(str(entry.suffix) for entry in FORMATS if entry.suffix))
     rows = [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet"), ("coco", "json"), ("mot", "txt")]
-    for name, drawn in (
-        ("clip", ("video", "clip.mp4")),
-        ("photo", ("images", "photo.jpg")),
-        ("photos", ("images", "photos")),
+    for name, own in (
+        ("clip", [("video", "clip.mp4"), ("cvat-video", "clip.xml")]),
+        ("photo", [("images", "photo.jpg")]),
+        ("photos", [("images", "photos")]),
     ):
-        assert kinds(made.by_stream[name], tmp_path) == [*[(kind, f"{name}.{suffix}") for kind, suffix in rows], drawn]
+        assert kinds(made.by_stream[name], tmp_path) == [*[(kind, f"{name}.{suffix}") for kind, suffix in rows], *own]
+    datasets = ["yolo", "coco", "voc", "cvat", "label-studio", "fiftyone", "datumaro"]  # one for all sources
+    assert kinds(made.shared, tmp_path) == [(f"dataset-{name}", name) for name in datasets]
     only = plan([f"{tmp_path}/"], CLIP, formats=(".CSV", "csv"))
     assert kinds(only.by_stream["clip"], tmp_path) == [("csv", "clip.csv")]
 

@@ -39,6 +39,7 @@ _METAVARS = {
     "out": "FILE|DIR/|-",
     "formats": "jsonl,mp4,…",
     "crops": "DIR",
+    "sample": "uncertain|diverse|every:N",
     "preview_size": "HEIGHT",
 }
 

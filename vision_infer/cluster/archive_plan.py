@@ -119,6 +119,8 @@ def output_names(specs: Sequence[SourceSpec], settings: RunSettings) -> dict[str
     """
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_outputs((f"{folder}/",), specs, False, output_options(settings))
+    if plan.shared:
+        raise UsageError("--cluster: cannot be combined with the formats of datasets", "Leave one of them out.")
     return {name: tuple(Path(output.path).name for output in outputs) for name, outputs in plan.by_stream.items()}
 
 

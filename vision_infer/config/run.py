@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from vision_infer.config.actions.sample import check_sample
 from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.validation_errors import SettingsError, problems_of
@@ -52,10 +53,14 @@ class RunSettings(StreamPolicy, InferenceSettings):
     top: int = Field(default=5, ge=1, le=1000, description="For classification models: the number of top classes to report.")
     out: tuple[str, ...] = Field(
         default=(),
-        description="FILE.jsonl, .csv, .parquet and .json (COCO) take all sources; .txt (MOT) and .mp4 (annotated) "
-        "take one; DIR/ gets a set of files for each source; - writes rows to standard output. Repeatable.",
+        description="FILE.jsonl, .csv, .parquet and .json (COCO) take all sources; .txt (MOT), .xml (CVAT for video) and .mp4 "
+        "(annotated) take one; DIR/ gets a set of files for each source; - writes rows to standard output. Repeatable.",
     )
-    formats: tuple[str, ...] | None = Field(default=None, description="The formats written to DIR/. Defaults to jsonl,mp4.")
+    formats: tuple[str, ...] | None = Field(
+        default=None,
+        description="The formats written to DIR/: the file formats, and the datasets yolo, coco, voc, cvat, label-studio, "
+        "fiftyone and datumaro, a folder of images and labels each. Defaults to jsonl,mp4.",
+    )
     crops: Path | None = Field(default=None, description="Save each detection as a cropped image in this folder.")
     preview_fps: float | None = Field(
         default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's."
@@ -65,6 +70,17 @@ class RunSettings(StreamPolicy, InferenceSettings):
         default=None,
         description="The text at the boxes of annotated video and images: `scores` (labels with scores), `names` or `none`. "
         "Defaults to scores.",
+    )
+    sample: str | None = Field(
+        default=None,
+        description="The frames of a dataset (`formats`: yolo, coco, …): `uncertain` (the least certain detection, at most one "
+        "frame per second), `diverse` (images or embeddings that are far apart) or `every:N`. Defaults to all inferred frames.",
+    )
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=2000,
+        description="With `sample`, the maximum number of frames. Defaults to 100, and for `every:N` to no maximum.",
     )
     rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
     overwrite: bool = Field(default=False, description="Overwrite existing files.")
@@ -81,6 +97,14 @@ class RunSettings(StreamPolicy, InferenceSettings):
             raise ValueError("counts: needs zones, a file of zones and lines")
         if self.counts is not None and self.resume:
             raise ValueError("counts: a resumed run has no counts of the time before")
+        return self
+
+    _sample = field_validator("sample")(check_sample)
+
+    @model_validator(mode="after")
+    def _samples_of_a_choice(self) -> RunSettings:
+        if self.samples is not None and self.sample is None:
+            raise ValueError("samples: needs sample, the choice of the frames")
         return self
 
     @field_validator("end")

@@ -26,6 +26,8 @@ class OutputFormat:
     """Whether one file takes the rows of all streams."""
     file: str | None = None
     """The name of a file in messages, if ``--out FILE`` is possible for one source only."""
+    folder: bool = False
+    """Whether it is a folder of images and labels of all streams, named like the suffix, in ``--out FOLDER/``."""
     sources: Literal["video", "images"] | None = None
     """The only kind of source that it is for; None: any."""
     tasks: frozenset[str] = ALL_TASKS
@@ -79,6 +81,19 @@ FORMATS: list[OutputFormat] = [
         sources="images",
         options=frozenset(("labels",)),
         packages=("vision_infer.core.opencv",),
+    ),
+    OutputFormat("cvat-video", f"{_FILES}.cvat_video", "xml", file="CVAT file", sources="video", tasks=DETECT),
+    *(
+        OutputFormat(
+            f"dataset-{name}",
+            "vision_infer.sink.datasets.dataset_sink",
+            name,
+            folder=True,
+            tasks=DETECT,
+            options=frozenset(("sample", "samples")),
+            packages=("vision_infer.core.opencv",),
+        )
+        for name in ("yolo", "coco", "voc", "cvat", "label-studio", "fiftyone", "datumaro")
     ),
     OutputFormat("crops", f"{_FILES}.crops", None, tasks=DETECT),
 ]

@@ -41,6 +41,10 @@ class OutputSpec:
     """Whether ``jsonl`` and ``csv`` continue the temporary file of an earlier run, if there is one."""
     numbered: bool = False
     """Whether ``coco`` uses the numbers in the names of the images."""
+    sample: str | None = None
+    """The choice of the frames of a dataset: ``uncertain``, ``diverse`` or ``every:N``; None: all frames."""
+    samples: int | None = None
+    """The maximum number of chosen frames; None: the default of the choice."""
     file_names: Mapping[str, str] = field(default_factory=dict)
     """The file names of single images by stream, for ``coco``."""
 

@@ -13,7 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.detections import LabelText
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.add_stream import check_secondary
-from vision_infer.sink.files.output_file import check_output
+from vision_infer.sink.files.output_file import check_new_folder, check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
 from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Draw, OutputSpec, Sink, SinkStream
@@ -38,6 +38,10 @@ class OutputOptions:
     """The maximum size of a JSONL file, bytes."""
     labels: LabelText | None = None
     """The text at the boxes of annotated video and images; None: labels with scores."""
+    sample: str | None = None
+    """The choice of the frames of datasets; None: all frames."""
+    samples: int | None = None
+    """The maximum number of chosen frames."""
 
     def of(self, name: str) -> Any:
         """Return the value for an optional field of :class:`OutputSpec`."""
@@ -46,6 +50,8 @@ class OutputOptions:
             "fps": self.preview_fps,
             "height": self.preview_height,
             "labels": self.labels,
+            "sample": self.sample,
+            "samples": self.samples,
         }
         return values[name]
 
@@ -103,6 +109,8 @@ class _Planner:
         elif _is_folder(out):
             for source in self._sources:
                 self.by_stream[source.name] += self._set_of(source, out)
+            folders = [entry for entry in self._formats if entry.folder]
+            self.shared += [self._spec(entry, os.path.join(out, str(entry.suffix)), self._sources) for entry in folders]
         elif found is not None and found.shared:
             self.shared.append(self._spec(found, out, self._sources))
         elif found is not None and found.file is not None:
@@ -128,9 +136,12 @@ class _Planner:
             ("--preview-size", "height", "annotated video", "mp4"),
             ("--draw-labels", "labels", "annotated video or image", "mp4"),
             ("--rotate-mb", "rotate_bytes", "JSONL file", "jsonl"),
+            ("--sample", "sample", "dataset", None),
+            ("--samples", "samples", "dataset", None),
         ):
             if self._options.of(name) is not None and name not in used:
-                raise UsageError(f"{option}: no {output} is written", f"Add --out FILE.{suffix} or --out FOLDER/")
+                hint = f"Add --out FILE.{suffix} or --out FOLDER/" if suffix else "Add --out FOLDER/ --formats yolo"
+                raise UsageError(f"{option}: no {output} is written", hint)
 
     def _add_single(self, found: OutputFormat, out: str) -> None:
         if len(self._sources) != 1:
@@ -148,9 +159,9 @@ class _Planner:
             # The images of a folder go into a folder.
             self._spec(found, base if found.kind == "images" and source.folder else f"{base}.{found.suffix}", [source])
             for found in self._formats
-            if found.sources in (None, _images_or_video(source))
+            if found.sources in (None, _images_or_video(source)) and not found.folder
         ]
-        if not specs:
+        if not specs and not any(found.folder for found in self._formats):
             given = ",".join(str(found.suffix) for found in self._formats)
             raise UsageError(f"--formats {given}: gives {source.name} nothing", "mp4 is for videos, jpg for images")
         return specs
@@ -250,10 +261,13 @@ def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec],
     folders = {
         output.path for source in sources if source.folder for output in plan.by_stream[source.name] if output.kind == "images"
     }
+    datasets = {output.path for output in plan.shared if format_of(output.kind).folder}
     seen: set[str] = set()
     for path in [output.path for output in plan.specs() if output.kind != "crops" and output.path != "-"]:
         _check_path(path, inputs, seen, is_folder=path in folders)
-        if path not in folders:
+        if path in datasets:
+            check_new_folder(Path(path))
+        elif path not in folders:
             check_output(Path(path), overwrite)
     for source in sources:
         for output in plan.by_stream[source.name]:

@@ -42,7 +42,14 @@ def output_options(settings: RunSettings) -> OutputOptions:
     """Return the options of the outputs."""
     rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
     return OutputOptions(
-        settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes, settings.draw_labels
+        settings.formats,
+        settings.crops,
+        settings.preview_fps,
+        settings.preview_size,
+        rotate_bytes,
+        settings.draw_labels,
+        settings.sample,
+        settings.samples,
     )
 
 

@@ -112,6 +112,17 @@ def _move_to_new(partial: Path, path: Path) -> None:
         os.unlink(partial)
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a folder that contains something, even if files may be overwritten: its labels may have been corrected by hand.
+
+    Raises:
+        OutputError: It is not empty, or could not be created.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"{path}: exists already", "A dataset is never overwritten. Choose another folder, or remove this one.")
+    check_output(path / "images", True)
+
+
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse, before any work, an output that could not be put in its place.
 

@@ -1,0 +1,1 @@
+"""What is done with chosen frames and events: samples for labeling, and messages to people."""

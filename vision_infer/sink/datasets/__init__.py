@@ -1,0 +1,1 @@
+"""Datasets for training and labeling tools: a folder of images with their labels."""
