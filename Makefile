@@ -204,6 +204,9 @@ plan-example: $(VENV)/dev.stamp ## Measure this machine, plan 12 cameras, and wr
 bench-counting: $(VENV)/dev.stamp ## Count scenes of known truth at 5 to 30 results/s (about 3 minutes).
 	$(BIN)/python -m benchmarks.counting
 
+bench-protocol: $(VENV)/dev.stamp ## Measure the Open Inference Protocol next to ONNX Runtime without a server (about 4 minutes).
+	$(BIN)/python -m benchmarks.inference_protocol
+
 bench-gate: $(VENV)/dev.stamp ## Measure what the motion gate saves and what it misses (about 3 minutes).
 	$(BIN)/python -m benchmarks.gate
 

@@ -12,10 +12,12 @@ from typing import Any
 import httpx
 import numpy as np
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
 from tests.support.hand_clock import HandClock
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
+from vision_infer.core.card import ModelCard
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.frame import Frame
@@ -187,11 +189,25 @@ class FakeBackend:
             raise UnavailableError(f"{name} delivers no frames", "", "connecting", "rtsp://a:b@host/ does not answer")
         return Snapshot(JPEG, WALL_NS, 640, 480)
 
-    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+    def infer(
+        self,
+        image: bytes,
+        model: str | None,
+        confidence: float | None,
+        classes: tuple[str, ...] | None,
+        deadline_ns: int | None = None,
+    ) -> Result:
+        assert deadline_ns is None
         self.pictures.append((image, model, confidence, classes))
         if not image.startswith(JPEG[:3]):
             raise UsageError("the body is not an image")
         return replace(result("upload"), live=None)
+
+    def infer_tensors(self, images: NDArray[np.uint8], model: str, deadline_ns: int | None = None) -> Mapping[str, NDArray[Any]]:
+        raise NotImplementedError
+
+    def card(self, model: str) -> ModelCard:
+        raise NotImplementedError
 
     def lanes(self) -> list[LaneStatus]:
         return [

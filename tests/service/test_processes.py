@@ -30,7 +30,8 @@ class Site(ServeProcess):
 
     def __init__(self, folder: Path, streams: int, more: str = "") -> None:
         names = "".join(f"  s{number}: {{url: '{TEST}'}}\n" for number in range(streams))
-        super().__init__(folder, f"processes: 2\nservice: {{token: the-token-of-the-test}}\n{more}streams:\n{names}")
+        service = "service: {token: the-token-of-the-test, inference_protocol: {}}"
+        super().__init__(folder, f"processes: 2\n{service}\n{more}streams:\n{names}")
         self.token = "the-token-of-the-test"
 
     def workers(self) -> dict[int, str]:
@@ -166,6 +167,41 @@ def test_an_image_is_inferred_and_a_preview_is_answered_by_a_worker(site: Site) 
     assert site.ask("GET", location)[0] == 404
 
 
+def test_a_tensor_of_the_inference_protocol_is_inferred_by_a_worker(site: Site) -> None:
+    head = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "images",
+                    "datatype": "UINT8",
+                    "shape": [1, 416, 416, 3],
+                    "parameters": {"binary_data_size": 416 * 416 * 3},
+                }
+            ],
+            "outputs": [{"name": "scores", "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    body = head + bytes(416 * 416 * 3)
+    status, headers, answer = _send(site, "POST", "/v2/models/nanodet-416/infer", body, "application/octet-stream", length)
+    assert status == 200, answer
+    scores = json.loads(answer[: int(headers["Inference-Header-Content-Length"])])["outputs"][0]
+    assert (scores["datatype"], scores["shape"]) == ("FP32", [1, 300])
+    assert json.loads(site.ask("GET", "/v2/models/nanodet-416")[1])["inputs"][0]["name"] == "images"
+    assert site.ask("GET", "/v2/health/ready")[0] == 200
+    assert "unknown model" in json.loads(site.ask("GET", "/v2/models/none")[1])["error"]
+
+
+def test_grpc_is_refused_with_several_processes(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text("processes: 2\nservice: {port: 0, inference_protocol: {grpc_port: 0}}\nstreams: {}\n")
+    words = [sys.executable, "-m", "vision_infer", "serve", str(file), "--engine", "onnxruntime-cpu-fp32"]
+    environ = {**os.environ, "VISION_INFER_HOME": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "gRPC is not available with several processes" in done.stderr
+
+
 def test_a_stream_of_the_api_is_created_changed_and_removed(site: Site) -> None:
     url = "/api/v1/streams/made"
     status, text = site.ask("PUT", url, {"url": TEST})
@@ -268,8 +304,10 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _send(site: Site, method: str, path: str, body: bytes, kind: str) -> tuple[int, Any, bytes]:
-    headers = {"Authorization": f"Bearer {site.token}", "Content-Type": kind}
+def _send(
+    site: Site, method: str, path: str, body: bytes, kind: str, more: dict[str, str] | None = None
+) -> tuple[int, Any, bytes]:
+    headers = {"Authorization": f"Bearer {site.token}", "Content-Type": kind, **(more or {})}
     request = urllib.request.Request(f"http://127.0.0.1:{site.port}{path}", body, headers, method=method)
     with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
         return answer.status, answer.headers, answer.read()

@@ -15,6 +15,7 @@ from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.secrets.credentials import CredentialList
+from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
@@ -253,6 +254,9 @@ class ServiceSettings(SettingsBase):
     )
     requests_per_second: float = Field(
         default=100.0, gt=0, le=1_000_000, description="The rate limit per client address. Others get status 429."
+    )
+    inference_protocol: InferenceProtocolSettings | None = Field(
+        default=None, description="The Open Inference Protocol v2, for clients of KServe and Triton. null: off."
     )
     log_format: Literal["human", "json"] = Field(
         default="human", description="The format of log lines: text for people, or one JSON object per line."

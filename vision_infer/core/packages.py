@@ -22,6 +22,7 @@ EXTRA_OF = {
     "aio_pika": "amqp",
     "ray": "ray",
     "fsspec": "ray",
+    "grpc": "grpc",
 }
 """The extra that installs each module."""
 

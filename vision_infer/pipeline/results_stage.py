@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vision_infer.analyze.describe import Describer
-from vision_infer.analyze.select import select
+from vision_infer.analyze.select import Selector, select
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
@@ -23,7 +23,11 @@ from vision_infer.pipeline.steps import Steps
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.schedule.batcher import Entry
 from vision_infer.schedule.reorder import Reorder
+from vision_infer.stream.image import TensorImage
 from vision_infer.telemetry.account import StageAccount
+
+_NO_DETECTIONS = Selector(confidence=1.0, iou=None, classes=frozenset())
+"""For images whose sender does not receive detections."""
 
 
 @dataclass(slots=True)
@@ -163,7 +167,9 @@ class ResultsStage:
                 stream.secondary.came_back(sequence, pending.description)
                 self._emit_ready(stream)
                 continue
-            trace = pending.frame.trace
+            trace, image = pending.frame.trace, pending.frame.image
+            if isinstance(image, TensorImage):
+                image.outputs = {name: output[slot] for name, output in message.raw.outputs.items()}
             trace.select_start_ns = begin
             trace.select_end_ns = end
             trace.batch = len(message.batch.entries)
@@ -175,9 +181,7 @@ class ResultsStage:
     def _detections(self, lane: Lane, message: Inferred) -> list[PendingResult]:
         entries, outputs = message.batch.entries, message.raw.outputs
         letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
-        # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
-        all_steps = [self._streams[entry.stream].steps for entry in entries]
-        selectors = [steps.selector if steps.selector and steps.lane == lane.group else lane.selector for steps in all_steps]
+        selectors = [self._selector(entry, lane) for entry in entries]
         if selectors.count(selectors[0]) == len(selectors):
             selected = select(outputs, letterboxes, selectors[0])
         else:
@@ -189,6 +193,13 @@ class ResultsStage:
             PendingResult(entry.queued.item, message.engine, detections)
             for entry, detections in zip(entries, selected, strict=True)
         ]
+
+    def _selector(self, entry: Entry[Frame], lane: Lane) -> Selector:
+        if isinstance(entry.queued.item.image, TensorImage):
+            return _NO_DETECTIONS
+        # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
+        steps = self._streams[entry.stream].steps
+        return steps.selector if steps.selector and steps.lane == lane.group else lane.selector
 
     def _descriptions(self, describer: Describer, message: Inferred) -> list[PendingResult]:
         entries = message.batch.entries

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.card import ModelCard
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus
 from vision_infer.preview.preview import Preview
@@ -127,11 +131,36 @@ class Backend(Protocol):
             UnavailableError: The stream delivers no frames, or none arrived within the timeout.
         """
 
-    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+    def infer(
+        self,
+        image: bytes,
+        model: str | None,
+        confidence: float | None,
+        classes: tuple[str, ...] | None,
+        deadline_ns: int | None = None,
+    ) -> Result:
         """Run inference on one JPEG, PNG or WebP image.
+
+        Args:
+            deadline_ns: The monotonic time until which the client needs the result; None: there is a general limit.
 
         Raises:
             UsageError: The image is invalid or too large, or the model or a label is unknown.
+            UnavailableError: The model is not loaded, too many images wait, or the deadline has passed.
+        """
+
+    def infer_tensors(self, images: NDArray[np.uint8], model: str, deadline_ns: int | None = None) -> Mapping[str, NDArray[Any]]:
+        """Run the deployment graph of a model on images uint8 [N, H, W, 3] RGB; return its outputs by name, for the N images.
+
+        Raises:
+            UnavailableError: See :meth:`infer`.
+        """
+
+    def card(self, model: str) -> ModelCard:
+        """Return the card of a model that is loaded.
+
+        Raises:
+            UnknownModelError: No model has this name.
             UnavailableError: The model is not loaded.
         """
 

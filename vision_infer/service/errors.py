@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vision_infer.core.errors import VisionInferError
+from vision_infer.core.errors import UsageError, VisionInferError
 
 
 class UnknownStreamError(VisionInferError):
@@ -31,3 +31,15 @@ class UnavailableError(VisionInferError):
 
 class ShortageError(UnavailableError):
     """The machine has too few threads or too little memory now."""
+
+
+class TooManyRequestsError(UnavailableError):
+    """Too many requests already wait."""
+
+
+class DeadlineError(UnavailableError):
+    """The time that the client gave for the request is over."""
+
+
+class UnknownModelError(UsageError):
+    """No model has this name."""

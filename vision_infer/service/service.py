@@ -8,12 +8,17 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.secrets.credentials import credentials_for
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
 from vision_infer.engine.device import devices_of
@@ -24,13 +29,13 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.clips.clip_recorder import Clips
-from vision_infer.service.errors import UnavailableError
+from vision_infer.service.errors import UnavailableError, UnknownModelError
 from vision_infer.service.events import ServiceEvent
 from vision_infer.service.operations.changes import Changes
 from vision_infer.service.operations.file_watch import RELOADED_FIELDS
 from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.results.requests import infer_image
+from vision_infer.service.results.requests import infer_image, infer_tensors
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost
@@ -270,15 +275,29 @@ class Service:
         result = snapshots.next_result(self.hub, name, timeout_s)[1] if annotated else None
         return snapshots.of_view(spec, self._open_source, result, timeout_s, self._clock)
 
-    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+    def infer(
+        self,
+        image: bytes,
+        model: str | None,
+        confidence: float | None,
+        classes: tuple[str, ...] | None,
+        deadline_ns: int | None = None,
+    ) -> Result:
         """Run inference on one image; see :meth:`Backend.infer`."""
+        name = model or self.settings.model
+        selector = make_selector(self.card(name), confidence, None, classes)
+        return infer_image(self._lanes.requests(name), image, selector, self._clock, deadline_ns)
+
+    def infer_tensors(self, images: NDArray[np.uint8], model: str, deadline_ns: int | None = None) -> Mapping[str, NDArray[Any]]:
+        """Run the deployment graph on images; see :meth:`Backend.infer_tensors`."""
+        return infer_tensors(self._lanes.requests(model), images, self._clock, deadline_ns)
+
+    def card(self, model: str) -> ModelCard:
+        """Return the card of a loaded model; see :meth:`Backend.card`."""
         if not self._streams.begun or self._ended.is_set() or self.error is not None:
             # A failing engine is used nevertheless: this is how it can show that it works again.
             raise UnavailableError(self.ready()[1], "Try again in a moment.")
-        name = model or self.settings.model
-        lane = self._lane_for_image(name)
-        selector = make_selector(lane.engine.card, confidence, None, classes)
-        return infer_image(self._lanes.requests(name), image, selector, self._clock)
+        return self._lane_for_image(model).engine.card
 
     # Internals
 
@@ -300,7 +319,7 @@ class Service:
             known = {view.name for view in self.models()}
             if model in known:
                 raise UnavailableError(f"{model} is not loaded", "Use a model that a stream uses.")
-            raise UsageError(f"unknown model {model!r}", "See /api/v1/models.")
+            raise UnknownModelError(f"unknown model {model!r}", "See /api/v1/models.")
         return lane
 
     def _open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Source:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import VisionInferError
+from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.core.packages import require
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalog import resolve_model
 from vision_infer.preview.transport.aiortc_private import check_libraries
@@ -82,6 +83,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
             sockets = stack.enter_context(bind(settings.preview, settings.service.host))
+            grpc_address = _serve_grpc(service, tokens.tokens, clock, stack)
         except VisionInferError:
             service.close()
             raise
@@ -91,6 +93,8 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             web.start(make())
             everywhere = " and on all other addresses of this machine" if web.everywhere else ""
             on_message(f"vision-infer serves on {web.url}{everywhere}")
+            if grpc_address is not None:
+                on_message(f"Open Inference Protocol over gRPC on {grpc_address}")
             if sockets is not None and open_port is not None:
                 web.run(open_port())
                 on_message(f"live video on {sockets.shown}")
@@ -102,6 +106,21 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             close()
     if service.error is not None:
         raise service.error
+
+
+def _serve_grpc(service: Service | Fleet, tokens: Tokens, clock: Clock, stack: ExitStack) -> str | None:
+    """Start the gRPC server of the Open Inference Protocol; return its address, or None if it is off."""
+    settings = service.settings.service
+    protocol = settings.inference_protocol
+    if protocol is None or protocol.grpc_port is None:
+        return None
+    if not isinstance(service, Service):
+        message = "service.inference_protocol.grpc_port: gRPC is not available with several processes or in a cluster"
+        raise UsageError(message, "Leave out grpc_port: HTTP is available. Or set processes: 1.")
+    require("service.inference_protocol.grpc_port", "grpc")
+    from vision_infer.service.grpc.server import GrpcServer  # an optional package
+
+    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock)).address
 
 
 def _opened(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import av
 import numpy as np
@@ -164,3 +166,14 @@ class ArrayImage:
     def to_rgb(self) -> NDArray[np.uint8]:
         """Return a copy, uint8 [H, W, 3]."""
         return self._rgb.copy()
+
+
+class TensorImage(ArrayImage):
+    """An image with the size of the engine's input, whose sender receives the outputs of the deployment graph, not detections."""
+
+    __slots__ = ("outputs",)
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        super().__init__(rgb)
+        self.outputs: Mapping[str, NDArray[Any]] = {}
+        """The outputs by name, without the batch; empty before inference."""

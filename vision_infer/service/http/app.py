@@ -20,6 +20,7 @@ from vision_infer.service.http.routes import (
     events,
     flight,
     infer,
+    inference_protocol,
     makers,
     nodes,
     page,
@@ -85,6 +86,8 @@ def make_routes(backend: Backend, tokens: Tokens, clock: Clock) -> FastAPI:
     app.state.registry = make_registry(backend, clock)
     for routes in ROUTES:
         app.include_router(routes.router)
+    if backend.settings.service.inference_protocol is not None:
+        app.include_router(inference_protocol.router)
     problem.install(app)
     openapi.install(app)
     return app

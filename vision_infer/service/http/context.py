@@ -33,6 +33,8 @@ class Context:
     """The limit of concurrent snapshots: a camera without frames delays other snapshots, but not the rest of the API."""
     uploads: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 32))
     """The limit of uploaded images that are decoded and inferred."""
+    tensors: RequestLimiter = field(default_factory=lambda: RequestLimiter(32, 8))
+    """The limit of requests of the Open Inference Protocol: as many as fill batches."""
     probes: RequestLimiter = field(default_factory=lambda: RequestLimiter(2, 8))
     """The limit of URLs that are probed concurrently."""
     searches: RequestLimiter = field(default_factory=lambda: RequestLimiter(1, 4))

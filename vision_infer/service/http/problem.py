@@ -50,6 +50,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "internal": (500, "Internal server error"),
     "not-implemented": (501, "This operation is not supported"),
     "unavailable": (503, "Temporarily unavailable"),
+    "deadline": (504, "The deadline of the request has passed"),
     "not-stored": (507, "The change could not be stored"),
     "too-many-clients": (503, "Too many clients"),
     "stopping": (503, "The service is stopping"),

@@ -32,12 +32,15 @@ OPEN_PATHS = ("/healthz",)
 """The paths that need no token and no valid host name. They take no body and have a separate rate limit."""
 SESSION_PATH = "/api/v1/session"
 INFER_PATH = "/api/v1/infer"
+PROTOCOL_PATH = "/v2/"
+"""The beginning of the paths of the Open Inference Protocol."""
 MAX_JSON_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
 """The paths that viewers may POST to, because they change nothing."""
 _PREVIEW_PATH = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
 """The paths of preview sessions, which viewers may use as well."""
+_PROTOCOL_INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
 _IMAGE_PATH = re.compile(r"/api/v1/streams/[^/]+/(snapshot\.jpg|video\.mjpeg)")
@@ -170,6 +173,8 @@ class SecurityMiddleware:
         except Problem as problem:
             if status:
                 raise
+            if f"{scope['path']}/".startswith(PROTOCOL_PATH):
+                problem.members["error"] = problem.detail
             await problem.response()(scope, receive, send_with_headers)
         except ClientDisconnected:
             raise  # uvicorn ends the request
@@ -207,7 +212,8 @@ class SecurityMiddleware:
             self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
-        max_bytes = int(security.settings.max_upload_mb * 1e6) if path == INFER_PATH else MAX_JSON_BYTES
+        uploads = path == INFER_PATH or _PROTOCOL_INFER_PATH.fullmatch(path) is not None
+        max_bytes = int(security.settings.max_upload_mb * 1e6) if uploads else MAX_JSON_BYTES
         return limited(scope, receive, max_bytes)
 
     def _check_rights(self, scope: Scope, headers: Headers, method: str, path: str) -> None:
@@ -241,7 +247,7 @@ class SecurityMiddleware:
                 _check_site(headers, safe)
             if not trusted and not safe:
                 _check_origin(headers, needed=security.tokens.needed and role is not None)
-        viewer_path = path in _VIEWER_PATHS or _PREVIEW_PATH.fullmatch(path) is not None
+        viewer_path = path in _VIEWER_PATHS or any(one.fullmatch(path) for one in (_PREVIEW_PATH, _PROTOCOL_INFER_PATH))
         if role == "view" and not safe and scope["type"] == "http" and not viewer_path:
             raise Problem("forbidden", "this request requires an admin token")
         scope.setdefault("state", {}).update(role=role, principal=principal)

@@ -18,7 +18,17 @@ from vision_infer.service.http.routes.results import until_gone
 from vision_infer.service.http.security import PROXY_HEADERS
 from vision_infer.service.processes.fleet import Fleet, FleetWorker
 
-_SENT = ("accept", "content-type", "cookie", "if-match", "if-none-match", "if-range", "range", *PROXY_HEADERS)
+_SENT = (
+    "accept",
+    "content-type",
+    "cookie",
+    "if-match",
+    "if-none-match",
+    "if-range",
+    "range",
+    "inference-header-content-length",
+    *PROXY_HEADERS,
+)
 """The request headers that concern a worker; the cookie ends previews at the end of a session."""
 _NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")
 

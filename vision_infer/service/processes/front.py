@@ -33,6 +33,7 @@ from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import context_of
 from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
+from vision_infer.service.http.security import PROTOCOL_PATH
 from vision_infer.service.processes import merge
 from vision_infer.service.processes.admission import accept, labels_of, worker_for
 from vision_infer.service.processes.fleet import Fleet
@@ -102,7 +103,7 @@ class Front:
         }
         if path in merged:
             return merged[path] if method == "GET" else None
-        if (method, path) == ("POST", f"{_API}/infer"):
+        if (method, path) == ("POST", f"{_API}/infer") or self._of_protocol(path):
             return self._infer
         if (method, path) == ("DELETE", f"{_API}/session"):
             return self._log_out
@@ -116,6 +117,10 @@ class Front:
         if method == "DELETE" and stream[2] is None:
             return lambda request: self._delete(request, stream[1])
         return lambda request: self._of_stream(request, stream[1])
+
+    def _of_protocol(self, path: str) -> bool:
+        """Return whether a path concerns a model of the Open Inference Protocol."""
+        return self._workers.settings.service.inference_protocol is not None and path.startswith(f"{PROTOCOL_PATH}models/")
 
     # One worker
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.analyze.select import Selector
 from vision_infer.core.clock import Clock
@@ -20,10 +22,10 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
-from vision_infer.service.errors import UnavailableError
+from vision_infer.service.errors import DeadlineError, TooManyRequestsError, UnavailableError
 from vision_infer.sink.sink import Written
 from vision_infer.stream.files.images import decode_image
-from vision_infer.stream.image import ArrayImage
+from vision_infer.stream.image import ArrayImage, TensorImage
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 PREFIX = "~"
@@ -33,10 +35,6 @@ MAX_PIXELS = 50_000_000
 """The maximum number of pixels of an image."""
 TIMEOUT_S = 30.0
 _LOOK_S = 0.5
-
-
-class TooManyRequestsError(VisionInferError):
-    """Too many images already wait."""
 
 
 class Requests:
@@ -128,7 +126,7 @@ class Requests:
         self.end()
 
 
-def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:
+def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Clock, deadline_ns: int | None = None) -> Result:
     """Run inference on one image.
 
     Args:
@@ -136,10 +134,13 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
         data: The content of a JPEG, PNG or WebP file.
         selector: The confidence and classes of the caller.
         clock: The monotonic clock.
+        deadline_ns: The monotonic time until which the caller needs the result; None: there is a general limit.
 
     Raises:
         UsageError: The image is invalid or too large.
-        UnavailableError: There is no result, for example because too many images wait.
+        TooManyRequestsError: Too many images wait, or the model is being unloaded.
+        DeadlineError: The deadline has passed.
+        UnavailableError: There is no result.
     """
     trace = Trace(decode_start_ns=clock.monotonic_ns())
     try:
@@ -149,20 +150,60 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
         message = f"The image {problem}" if problem.startswith("cannot") else problem
         raise UsageError(message, "Send a JPEG, PNG or WebP image.") from None
     trace.decode_end_ns = clock.monotonic_ns()
-    try:
-        future = requests.submit(ArrayImage(rgb), trace)
-    except TooManyRequestsError as error:
-        raise UnavailableError(error.message, error.hint) from None
-    try:
-        result = future.result(TIMEOUT_S)
-    except VisionInferError as error:
-        raise UnavailableError(error.message, error.hint) from None
-    except (TimeoutError, CancelledError):
-        future.cancel()
-        raise UnavailableError("the image has no result", "Check the status of the engines.") from None
+    result = _result(requests.submit(ArrayImage(rgb), trace), clock, deadline_ns)
     # The lane's threshold is lower. NMS is not affected: detections below the caller's threshold suppress none above it.
     detections = result.detections
     keep = detections.scores >= np.float32(selector.confidence)
     if selector.classes is not None:
         keep &= np.isin(detections.class_ids, list(selector.classes))
     return replace(result, stream="image", detections=detections[keep])
+
+
+def infer_tensors(
+    requests: Requests, images: NDArray[np.uint8], clock: Clock, deadline_ns: int | None = None
+) -> Mapping[str, NDArray[Any]]:
+    """Run the deployment graph on images that have the size of its input.
+
+    Each image takes a slot of a batch like a frame of a camera, so that a batch can also contain images of other callers.
+
+    Args:
+        requests: The source that takes the images.
+        images: uint8 [N, H, W, 3] RGB.
+        clock: The monotonic clock.
+        deadline_ns: See :func:`infer_image`.
+
+    Returns:
+        The outputs by name, for the N images.
+
+    Raises:
+        TooManyRequestsError: Too many images wait, or the model is being unloaded.
+        DeadlineError: The deadline has passed.
+        UnavailableError: There is no result.
+    """
+    now_ns = clock.monotonic_ns()
+    tensors = [TensorImage(image) for image in images]
+    futures: list[Future[Result]] = []
+    try:
+        for tensor in tensors:
+            futures.append(requests.submit(tensor, Trace(now_ns, now_ns)))  # noqa: PERF401 - those before a failure are canceled
+        for future in futures:
+            _result(future, clock, deadline_ns)
+    finally:
+        for future in futures:
+            future.cancel()
+    return {name: np.stack([tensor.outputs[name] for tensor in tensors]) for name in tensors[0].outputs}
+
+
+def _result(future: Future[Result], clock: Clock, deadline_ns: int | None) -> Result:
+    limit_s = TIMEOUT_S if deadline_ns is None else min(TIMEOUT_S, max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9))
+    try:
+        return future.result(limit_s)
+    except UnavailableError:
+        raise
+    except VisionInferError as error:
+        raise UnavailableError(error.message, error.hint) from None
+    except (TimeoutError, CancelledError):
+        future.cancel()
+    if limit_s < TIMEOUT_S and deadline_ns is not None and clock.monotonic_ns() >= deadline_ns:
+        raise DeadlineError("the deadline has passed before there was a result", "Allow more time, or send fewer requests.")
+    raise UnavailableError("the image has no result", "Check the status of the engines.")

@@ -1,0 +1,1 @@
+"""Settings of what the service offers in addition to its own API."""

@@ -1,0 +1,214 @@
+"""The gRPC server of the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from vision_infer.config.serve import ServiceSettings
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.service.backend import Backend
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.grpc.messages import MESSAGES, SERVICE
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.limits import address_of
+from vision_infer.service.http.problem import Problem
+from vision_infer.service.http.routes.inference_protocol import protocol_problem
+from vision_infer.service.http.security import SecurityContext
+from vision_infer.service.inference_protocol.models import (
+    PLATFORM,
+    SERVER,
+    VERSION,
+    InferRequest,
+    after_timeout,
+    infer,
+    model_of,
+    sooner,
+)
+from vision_infer.service.inference_protocol.tensors import InputTensor, TensorSpec
+from vision_infer.stream.redact import redact
+
+MAX_RUNNING = 32
+"""The maximum number of calls that run at the same time."""
+MAX_CALLS = 40
+"""The maximum number of calls that run or wait; further ones get RESOURCE_EXHAUSTED. Their messages are in memory."""
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+
+logger = logging.getLogger("vision_infer.grpc")
+
+
+class GrpcServer:
+    """Serves the protocol until it is closed. The constructor binds the port.
+
+    Args:
+        settings: The address, the certificate and the limits, which are those of the HTTP server.
+        port: The port; 0: any free one.
+        backend: The service.
+        tokens: The valid tokens. All roles may run inference.
+        clock: The source of time.
+
+    Raises:
+        UsageError: The address is not available.
+    """
+
+    def __init__(self, settings: ServiceSettings, port: int, backend: Backend, tokens: Tokens, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._security = SecurityContext(settings, tokens, clock)
+        # Guards the rate limits, which are not thread-safe; the threads of calls hold it while they check a token.
+        self._lock = threading.Lock()
+        self._server = grpc.server(
+            ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=MAX_CALLS,
+            options=[
+                ("grpc.max_receive_message_length", int(settings.max_upload_mb * 1e6)),
+                ("grpc.max_concurrent_streams", MAX_CALLS),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            if settings.tls is None:
+                bound = self._server.add_insecure_port(f"{host}:{port}")
+            else:
+                pair = (settings.tls.key.read_bytes(), settings.tls.certificate.read_bytes())
+                bound = self._server.add_secure_port(f"{host}:{port}", grpc.ssl_server_credentials([pair]))
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            hint = "Choose another service.inference_protocol.grpc_port, or 0 for any free port."
+            raise UsageError(f"cannot listen on {host}:{port} for gRPC", hint)
+        self.address = f"{host}:{bound}"
+        """The host and port; the actual port if port 0 was configured."""
+
+    def __enter__(self) -> GrpcServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(1.0).wait(5.0)
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        return {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._guarded(getattr(self, f"handle_{name}")),
+                MESSAGES[f"{name}Request"].FromString,
+                MESSAGES[f"{name}Response"].SerializeToString,
+            )
+            for name in _METHODS
+        }
+
+    def _guarded(self, method: Callable[[Any, grpc.ServicerContext], dict[str, Any]]) -> Callable[..., Any]:
+        response = MESSAGES[method.__name__.removeprefix("handle_") + "Response"]
+
+        def handle(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                self._admit(context)
+                return response(**method(request, context))
+            except Problem as found:
+                problem = found
+            except VisionInferError as error:
+                problem = protocol_problem(error)
+            except Exception as error:  # noqa: BLE001 - unexpected: only the log gets the details
+                logger.error("%s: %s: %s", method.__name__, type(error).__name__, redact(str(error)))
+                problem = Problem("internal", "see the service's log for details")
+            return context.abort(_CODES.get(problem.status_code, grpc.StatusCode.INTERNAL), problem.detail)
+
+        return handle
+
+    def _admit(self, context: grpc.ServicerContext) -> None:
+        """Check the rate and the token of a call.
+
+        Raises:
+            Problem: 429 or 401.
+        """
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        kind, _, token = metadata.get("authorization", "").partition(" ")
+        scope = {"client": (unquote(context.peer().partition(":")[2].rpartition(":")[0]).strip("[]"), 0)}
+        security = self._security
+        with self._lock:
+            if security.requests.take(address_of(scope)):
+                raise Problem("too-many-requests", f"more than {security.settings.requests_per_second:g} requests per second")
+            if security.tokens.needed:
+                if kind.lower() != "bearer":
+                    raise Problem("unauthorized", "send the metadata 'authorization: Bearer TOKEN'")
+                security.role_of_token(scope, token.strip())
+
+    # The methods of the protocol return the fields of the response.
+
+    def handle_ServerLive(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Return that the process is alive."""
+        return {"live": True}
+
+    def handle_ServerReady(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Return whether inference is possible."""
+        return {"ready": self._backend.ready()[0]}
+
+    def handle_ModelReady(self, request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Return whether a model is loaded."""
+        try:
+            model_of(self._backend, request.name, request.version)
+        except UnavailableError:
+            return {"ready": False}
+        return {"ready": True}
+
+    def handle_ServerMetadata(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Return the name, version and extensions of the server."""
+        return SERVER
+
+    def handle_ModelMetadata(self, request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Return the inputs and outputs of a model."""
+        model = model_of(self._backend, request.name, request.version)
+        outputs = [_described(spec) for spec in model.outputs]
+        described = {"inputs": [_described(model.input)], "outputs": outputs}
+        return {"name": model.name, "versions": [VERSION], "platform": PLATFORM, **described}
+
+    def handle_ModelInfer(self, request: Any, context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+        """Run inference. The outputs are always binary data."""
+        now_ns, remaining_s = self._clock.monotonic_ns(), context.time_remaining()
+        given_us = next((one.value.int64_param for one in request.parameters if one.key == "timeout"), None)
+        deadline_ns = None if remaining_s is None else now_ns + int(max(0.0, remaining_s) * 1e9)
+        model = model_of(self._backend, request.model_name, request.model_version)
+        names = [output.name for output in request.outputs]
+        deadline_ns = sooner(deadline_ns, after_timeout(now_ns, given_us))
+        outputs = infer(self._backend, model, InferRequest(_inputs(request), names, deadline_ns))
+        return {
+            "model_name": model.name,
+            "model_version": VERSION,
+            "id": request.id,
+            "outputs": [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in outputs],
+            "raw_output_contents": [one.to_bytes() for one in outputs],
+        }
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _inputs(request: Any) -> list[InputTensor]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise UsageError(f"{len(request.inputs)} inputs have {len(raw)} raw_input_contents", "Send one for each input.")
+    inputs: list[InputTensor] = []
+    for at, one in enumerate(request.inputs):
+        contents = one.contents
+        values = list(contents.bytes_contents) or list(contents.uint_contents) or None
+        inputs.append(InputTensor(one.name, one.datatype, tuple(one.shape), raw[at] if raw else None, values))
+    return inputs
