@@ -3,6 +3,7 @@
 Nothing is downloaded: all weights are random.
 
 make export-table
+python -m benchmarks.export_table --families lraspp,segformer    # replaces only these rows
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from vision_infer.precision.verification.import_check import verify_import
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "export-families.md"
 TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)
+HEADER = (
+    "| Family | Smallest member | Million parameters | Input | Largest difference | Agree | Opset | Seconds | CPU s |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+)
 PHOTOGRAPHS = ASSETS / "images" / "coco_val_ccby" / "images"
 
 
@@ -51,7 +56,7 @@ def row(name: str, family: Family, folder: Path) -> str:
     record = json.loads((made.parent / RECORD_FILE).read_text(encoding="utf-8"))
     (entry,) = record["proofs"]
     boxes = f"{entry['boxes_px']:.1g} px, " if "boxes_px" in entry else ""
-    unit = "score" if family.task != "embed" else "element"
+    unit = {"embed": "element", "segment": "other pixels"}.get(family.task, "score")
     agrees = f"{entry['agreement_percent']:g} % of {entry['compared']}"
     size = f"{entry['height']}×{entry['width']}"
     cells = (shown, f"{record['parameters'] / 1e6:.1f}", size, f"{boxes}{unit} {entry['values']:.0e}", agrees)
@@ -59,15 +64,15 @@ def row(name: str, family: Family, folder: Path) -> str:
 
 
 def main() -> None:
-    """Export all families, and write the table into the page."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    """Export all families, or some of them, and write the table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", default="", help="Their names, with commas; default: all.")
+    chosen = [name for name in parser.parse_args().families.split(",") if name]
     machine = describe_machine()
-    lines = [
-        "| Family | Smallest member | Million parameters | Input | Largest difference | Agree | Opset | Seconds | CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    text = PAGE.read_text(encoding="utf-8")
+    lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in family_names():
+        for name in chosen or family_names():
             family = read_family(name)
             if isinstance(family, Refused):
                 lines.append(f"| {family.title} | `{name}` | | | cannot be exported: {family.reason} | | | | |")
@@ -76,12 +81,25 @@ def main() -> None:
             print(lines[-1], flush=True)
     versions = ", ".join(f"{name} {runtime_version(name)}" for name in ("torch", "onnxruntime") if runtime_version(name))
     images = "photographs" if PHOTOGRAPHS.is_dir() else "synthetic images"
+    command = f"`python -m benchmarks.export_table --families {','.join(chosen)}`" if chosen else "`make export-table`"
     note = (
-        f"`make export-table`, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} CPUs, load "
+        f"{command}, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} CPUs, load "
         f"{machine['load_before']} before the start, {versions}.\nRandom weights, batches of 1, 2 and 5 {images}."
     )
-    text, table = PAGE.read_text(encoding="utf-8"), "\n".join(lines)
-    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{note}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
+    PAGE.write_text(
+        TABLE.sub(lambda match: match[1] + joined(match[0], note, lines, whole=not chosen) + match[2], text), encoding="utf-8"
+    )
+
+
+def joined(before: str, note: str, rows: list[str], whole: bool) -> str:
+    """Return the notes and the table, whose other rows and notes stay unless the table is ``whole``."""
+    old = [] if whole else before.splitlines()
+    notes = [part for part in "\n".join(line for line in old if not line.startswith(("|", "<!--"))).split("\n\n") if part.strip()]
+    kept = {line.split("|")[1].strip(): line for line in old if line.startswith("|")}
+    table = {title: line for title, line in kept.items() if title.lower() != "family" and not title.startswith("-")}
+    table |= {line.split("|")[1].strip(): line for line in rows}
+    ordered = [table[title] for title in sorted(table, key=str.casefold)]
+    return "\n" + "\n\n".join([*(one.strip() for one in notes), note, "\n".join([*HEADER, *ordered])]) + "\n\n"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ NUMBER = st.floats(-1000, 1000)
 CARDS = st.builds(
     ModelCard,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
-    task=st.sampled_from(["detect", "classify", "embed"]),
+    task=st.sampled_from(["detect", "classify", "embed", "segment"]),
     head=st.text(max_size=8),
     input=st.builds(InputSize, width=st.integers(1, 16384), height=st.integers(1, 16384)),
     color=st.sampled_from(["rgb", "bgr"]),
@@ -62,7 +62,7 @@ def test_labels_are_by_class_number() -> None:
         ("input.width", {"input": {"height": 1}}),
         ("input.width", {"input": {"width": 0, "height": 1}}),
         ("input.height", {"input": {"width": 1, "height": 20000}}),
-        ("task", {"task": "segment"}),
+        ("task", {"task": "caption"}),
         ("color", {"color": "hsv"}),
         ("mean", {"mean": 1.0}),
         ("mean.2", {"mean": [1, 2]}),

@@ -48,6 +48,13 @@ def prepared(path: Path) -> RawNetwork:
         (raw.detr, {}, "detr", r"'logits' of 7 class scores and 'pred_boxes' of a box for each of 60 queries"),
         (raw.detr, {"hidden": True, "end": "Sigmoid"}, "detr", "'logits'"),
         (raw.detr, {"masks": 60}, "detr", "and 'pred_masks' of a mask for each of 60 queries"),
+        (raw.semantic, {}, "semantic", r"one output out\[1, 7, 12, 20\] of 7 class scores for each pixel"),
+        (raw.semantic, {"last": True, "classes": 21}, "semantic", r"out\[1, 12, 20, 21\] of 21 class scores"),
+        (raw.semantic, {"aux": True}, "semantic", r"of 7 class scores"),
+        (raw.rtmo, {}, "rtmo", r"dets\[1, 60, 5\] of corners and score, and keypoints\[1, 60, 17, 3\] of 17 keypoints"),
+        (raw.rtmo, {"dynamic": True}, "rtmo", r"dets\[1, \?, 5\]"),
+        (raw.simcc, {}, "simcc", r"simcc_x\[1, 17, 320\] and simcc_y\[1, 17, 192\] with 2 scores for each"),
+        (raw.simcc, {"points": 5, "steps": 1}, "simcc", "of 5 keypoints"),
         (raw.vector, {"end": "Softmax"}, "classify", "end in Softmax"),
         (raw.vector, {"end": "LogSoftmax"}, "classify", "end in LogSoftmax"),
         (raw.vector, {"end": "Sigmoid"}, "classify", "end in Sigmoid"),
@@ -171,11 +178,18 @@ def test_rotated_boxes_need_an_image_with_its_aspect_ratio(tmp_path: Path) -> No
         import_model(ImportRequest(path, "mine", fit="stretch", model_dir=tmp_path / "models"))
 
 
-def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
-    net = raw.Network()
-    path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
-    with pytest.raises(ModelError, match="semantic segmentation is not supported"):
+@pytest.mark.parametrize("classes", [1, 300])
+def test_a_map_needs_a_score_for_each_of_up_to_256_classes(classes: int, tmp_path: Path) -> None:
+    path = raw.semantic(tmp_path / "raw.onnx", classes=classes)
+    with pytest.raises(ModelError, match=r"the map out\[1, .*\] is not one of a class score for each pixel. .*2 to 256 classes"):
         recognize_head(prepared(path))
+
+
+@pytest.mark.parametrize("make", [raw.simcc, raw.rtmo])
+def test_keypoints_of_simcc_and_rtmo_must_fit_the_card(make: Callable[..., Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "raw.onnx", points=5)
+    with pytest.raises(ModelError, match=r"it has 5 keypoints, but the card has 17 \(see --keypoints\)"):
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
 
 
 @pytest.mark.parametrize("strides", [(16,), (8, 16, 32)])

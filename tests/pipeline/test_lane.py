@@ -55,7 +55,7 @@ def test_a_classifier_has_a_describer(card: ModelCard) -> None:
     classifier = card.model_copy(update={"task": "classify", "labels": ("cat", "dog", "cow")})
     lane = Lane("main", NullEngine(classifier), make_selector(card, None, None, None), top=2)
     assert lane.describer is not None
-    (reported,) = lane.describer({"scores": np.array([[0.1, 0.7, 0.2], [0, 0, 0]], np.float32)}, 1)
+    (reported,) = lane.describer({"scores": np.array([[0.1, 0.7, 0.2], [0, 0, 0]], np.float32)}, [lane.letterbox(Size(9, 9))])
     assert reported.classes is not None
     assert [(one.class_id, one.label, round(one.score, 3)) for one in reported.classes] == [(1, "dog", 0.7), (2, "cow", 0.2)]
     assert Lane("other", NullEngine(card), make_selector(card, None, None, None)).describer is None

@@ -291,6 +291,41 @@ def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spa
     return net.save(path, {name: values})
 
 
+def semantic(path: Path, classes: int = 7, last: bool = False, aux: bool = False, **options: Any) -> Path:
+    """Scores of classes for each pixel of a map of stride 8; ``last``: the classes are the last axis, as in TensorFlow."""
+    net = Network(**options)
+    maps = net.features()
+    scores = net.conv(maps[0], 16, classes)
+    outputs = {"out": net.op("Transpose", scores, perm=[0, 2, 3, 1]) if last else scores}
+    return net.save(path, outputs | ({"aux": net.conv(maps[0], 16, classes)} if aux else {}))
+
+
+def rtmo(path: Path, points: int = 17, dynamic: bool = False, **options: Any) -> Path:
+    """Boxes with a score, and keypoints; ``dynamic``: only those with a score above 0.5, as NMS inside the model leaves them."""
+    net = Network(**options)
+    rows = net.op("Transpose", net.reshape(net.features()[1], net.first, 16, -1), perm=[0, 2, 1])
+    score = net.op("Sigmoid", net.linear(rows, 16, 1))
+    corners = net.op("Mul", net.op("Sigmoid", net.linear(rows, 16, 4)), net.floats([160, 96, 160, 96]))
+    values = net.op("Sigmoid", net.linear(rows, 16, 3 * points))
+    values = net.op("Mul", values, net.floats(np.tile([160, 96, 1], points)))
+    values = net.reshape(values, net.first, math.prod(net.grid(16)), points, 3)
+    outputs = {"dets": net.op("Concat", corners, score, axis=2), "keypoints": values}
+    if dynamic:
+        above = net.op("Greater", net.reshape(score, -1), net.floats(0.5))
+        kept = net.reshape(net.op("NonZero", above), -1)
+        outputs = {name: net.op("Gather", tensor, kept, axis=1) for name, tensor in outputs.items()}
+    return net.save(path, outputs)
+
+
+def simcc(path: Path, points: int = 17, steps: int = 2, **options: Any) -> Path:
+    """Scores of ``steps`` positions for each column and row of pixels, of the keypoints of one object."""
+    net = Network(**options)
+    cells = math.prod(net.grid(32))
+    rows = net.reshape(net.conv(net.features()[2], 16, points), net.first, points, cells)
+    sides = {"simcc_x": net.size.width, "simcc_y": net.size.height}
+    return net.save(path, {name: net.op("Sigmoid", net.linear(rows, cells, steps * side)) for name, side in sides.items()})
+
+
 def channels_last(path: Path) -> Path:
     """Give a file an input [N, H, W, 3], as TensorFlow's exporters do."""
     model = onnx.load(path)

@@ -1,8 +1,8 @@
-"""From an engine's outputs to descriptions of images: the most probable classes, or the embedding."""
+"""From an engine's outputs to descriptions of images: the most probable classes, the embedding, or the class of each pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.description import ClassScore, Description
+from vision_infer.core.details import ClassMap, Keypoints
+from vision_infer.core.geometry import Letterbox
 
 TOP = 5
 
@@ -25,16 +27,26 @@ class Describer:
     confidence: float = 0.0
     """The minimum probability of a class, 0–1."""
 
-    def __call__(self, outputs: Mapping[str, NDArray[Any]], count: int) -> list[Description]:
+    def __call__(self, outputs: Mapping[str, NDArray[Any]], letterboxes: Sequence[Letterbox]) -> list[Description]:
         """Describe each image of a batch.
 
         Args:
-            outputs: The outputs; classify: scores float32 [B, C]; embed: embedding float32 [B, D].
-            count: The number of images in the batch, at most B: an engine with fixed batch sizes pads.
+            outputs: The outputs, see :class:`vision_infer.engine.engine.RawResults`.
+            letterboxes: The position of each image in its slot; at most B: an engine with fixed batch sizes pads.
         """
+        values = outputs[self.card.outputs[0]]
+        return [self._describe(one, letterbox) for one, letterbox in zip(values, letterboxes, strict=False)]
+
+    def _describe(self, values: NDArray[Any], letterbox: Letterbox) -> Description:
         if self.card.task == "embed":
-            return [Description(embedding=np.array(vector, np.float32)) for vector in outputs["embedding"][:count]]
-        return [self._classes(scores) for scores in outputs["scores"][:count]]
+            return Description(embedding=np.array(values, np.float32))
+        if self.card.task == "segment":
+            return Description(segments=ClassMap.from_slot(values, letterbox, self.card.labels))
+        if self.card.task == "keypoints":
+            offset = np.array([letterbox.x, letterbox.y, 0], np.float32)
+            scale = letterbox.source.width / letterbox.content.width, letterbox.source.height / letterbox.content.height
+            return Description(keypoints=Keypoints(values - offset, self.card.keypoints).scaled(*scale))
+        return self._classes(values)
 
     def _classes(self, scores: NDArray[np.float32]) -> Description:
         top = min(self.top, len(scores))

@@ -9,9 +9,9 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.analyze.draw_details import draw_above, draw_below
+from vision_infer.analyze.draw_details import draw_above, draw_below, draw_segments
 from vision_infer.core.description import Description
-from vision_infer.core.details import RotatedBoxes
+from vision_infer.core.details import ClassMap, RotatedBoxes
 from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.geometry import Size
 
@@ -21,6 +21,8 @@ _TEXT_WIDTH = 1.6
 """The stroke width of the letters at a text scale of 1, pixels."""
 _PADDING = 6
 """The padding between a label's text and its edge at a text scale of 1, pixels."""
+_LEGEND = 8
+"""The maximum number of classes of pixels that are named."""
 _GOLDEN_RATIO = 0.618
 """The distance between the hues of neighbors: it keeps any number of them apart."""
 
@@ -50,7 +52,7 @@ class _Style(NamedTuple):
 class Drawer:
     """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` with the class
     of a secondary model, and their details: masks, keypoints with the skeleton, or rotated boxes instead of boxes. The class of a
-    whole image, from a model for classification, is in the upper left corner.
+    whole image, from a model for classification, is in the upper left corner. Pixels that have a class are colored.
 
     Each track has a color (gray without a track); without tracking, each class has one. The same number has the same color in
     every image of every run. Sizes follow the size of the image.
@@ -80,12 +82,16 @@ class Drawer:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"an image must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
         best = None if description is None or self._labels == "none" else description.best
-        if not len(detections) and best is None:
+        segments = None if description is None else description.segments
+        if not len(detections) and best is None and segments is None:
             return rgb
         style = _style(Size(rgb.shape[1], rgb.shape[0]))
         canvas = np.ascontiguousarray(rgb)  # OpenCV requires contiguous memory
         if len(detections):
             _draw_boxes(canvas, detections, style, self._labels)
+        if segments is not None:
+            draw_segments(canvas, segments, PALETTE)
+            _draw_legend(canvas, segments, style, self._labels)
         if best is not None:
             text = best.label + _score(best.score, self._labels)
             _draw_label(canvas, (0, 0), text, PALETTE[best.class_id % len(PALETTE)], style)
@@ -127,12 +133,20 @@ def _texts(detections: Detections, labels: LabelText) -> list[str]:
     return texts
 
 
+def _draw_legend(canvas: NDArray[np.uint8], segments: ClassMap, style: _Style, labels: LabelText) -> None:
+    """Draw the labels of the largest classes below each other, in the upper left corner."""
+    below = 0
+    for number in () if labels == "none" else segments.shown_ids[:_LEGEND]:
+        text = segments.label_of(number) + (f" {segments.share(number):.0%}" if labels == "scores" else "")
+        below = _draw_label(canvas, (0, below), text, PALETTE[number % len(PALETTE)], style)
+
+
 def _score(score: float, labels: LabelText) -> str:
     return f" {score:.2f}" if labels == "scores" else ""
 
 
-def _draw_label(canvas: NDArray[np.uint8], corner: tuple[int, int], text: str, color: Color, style: _Style) -> None:
-    """Draw a label above the corner of a box, moved so that it stays inside the image."""
+def _draw_label(canvas: NDArray[np.uint8], corner: tuple[int, int], text: str, color: Color, style: _Style) -> int:
+    """Draw a label above the corner of a box, moved so that it stays inside the image; return the corner for one below."""
     from vision_infer.core.opencv import cv2
 
     font = cv2.FONT_HERSHEY_SIMPLEX
@@ -144,6 +158,7 @@ def _draw_label(canvas: NDArray[np.uint8], corner: tuple[int, int], text: str, c
     letters = (0, 0, 0) if _is_bright(color) else (255, 255, 255)
     origin = (left + style.padding, bottom - style.padding)
     cv2.putText(canvas, text, origin, font, style.text_scale, letters, style.stroke, cv2.LINE_AA)
+    return bottom + height
 
 
 @lru_cache(maxsize=16)

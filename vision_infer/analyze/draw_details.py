@@ -1,11 +1,14 @@
-"""Draws the details of detections: masks, rotated boxes, and keypoints with their skeleton."""
+"""Draws the details of detections: masks, rotated boxes, and keypoints with their skeleton; and the classes of pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.details import Details, Keypoints, Masks, RotatedBoxes
+from vision_infer.core.details import ClassMap, Details, Keypoints, Masks, RotatedBoxes
+from vision_infer.core.geometry import Size
 
 _MASK_SHARE = 0.45
 """The share of the color in the pixels of a mask."""
@@ -58,6 +61,15 @@ def draw_above(canvas: NDArray[np.uint8], details: Details | None, colors: _Colo
                 if visible:
                     cv2.circle(canvas, point, line + 1, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
                     cv2.circle(canvas, point, line, color, cv2.FILLED, cv2.LINE_AA)
+
+
+def draw_segments(canvas: NDArray[np.uint8], segments: ClassMap, palette: Sequence[tuple[int, int, int]]) -> None:
+    """Color the pixels of an image, uint8 [H, W, 3] RGB, by their classes; the background stays as it is."""
+    pixels = segments.pixels(Size(canvas.shape[1], canvas.shape[0]))
+    for number in segments.shown_ids:
+        color = np.array(palette[number % len(palette)]) * _MASK_SHARE
+        inside = pixels == number
+        canvas[inside] = (canvas[inside] * (1 - _MASK_SHARE) + color).astype(np.uint8)
 
 
 def _whole(places: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.int32]:

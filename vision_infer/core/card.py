@@ -14,6 +14,8 @@ CARD_KEY = "vision_infer.card"
 """The key of the card in the ``metadata_props`` of a deployment graph."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
+Task = Literal["detect", "classify", "embed", "segment", "keypoints"]
+"""What a model returns for an image: detections, its class, a vector, the class of each pixel, or the keypoints of one object."""
 DetailKind = Literal["keypoints", "masks", "rotated_boxes"]
 """What a detector returns for each detection in addition to its box."""
 
@@ -21,6 +23,7 @@ _OUTPUTS: dict[str, tuple[str, ...]] = {
     "detect": ("boxes", "scores", "class_ids"),
     "classify": ("scores",),
     "embed": ("embedding",),
+    "segment": ("classes",),
     "keypoints": ("keypoints",),
     "masks": ("coefficients", "prototypes"),
     "rotated_boxes": ("rotated_boxes",),
@@ -74,11 +77,11 @@ class ModelCard(_CardPart):
     """The description of a model. All fields except ``name`` and ``input`` have defaults; unknown fields are rejected."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    task: Literal["detect", "classify", "embed"] = "detect"
+    task: Task = "detect"
     detail: DetailKind | None = Field(
         default=None, description="What each detection has in addition to its box; null: nothing. Only with the task detect."
     )
-    keypoints: KeypointLayout | None = Field(default=None, description="Only with the detail keypoints.")
+    keypoints: KeypointLayout | None = Field(default=None, description="Only with the detail or the task keypoints.")
     head: str = Field(default="", description="The model family of the decoder: a module of vision_infer/model/heads.")
     input: InputSize
     color: Literal["rgb", "bgr"] = Field(default="rgb", description="The color order of the original model; the graph takes RGB.")
@@ -108,8 +111,8 @@ class ModelCard(_CardPart):
     def _detail_fits(self) -> Self:
         if self.detail is not None and self.task != "detect":
             raise ValueError(f"the detail '{self.detail}' needs the task 'detect', not '{self.task}'")
-        if (self.keypoints is None) == (self.detail == "keypoints"):
-            raise ValueError("the field 'keypoints' belongs to the detail 'keypoints', and only to that")
+        if (self.keypoints is None) == ("keypoints" in (self.task, self.detail)):
+            raise ValueError("the field 'keypoints' belongs to the detail or the task 'keypoints', and only to these")
         return self
 
     @property

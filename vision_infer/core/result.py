@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vision_infer.core.description import DESCRIPTION_PROPERTIES, Description
+from vision_infer.core.details.masks import MASK_SCHEMA
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
 from vision_infer.core.json_text import quoted
@@ -152,14 +153,8 @@ _DETAIL_PROPERTIES: dict[str, Any] = {
         "items": _numbers(3, "x and y, pixels of the source image, and the score, 0–1."),
         "description": "The keypoints, in the order of the model card. Only with a model for keypoints.",
     },
-    "mask": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["size", "counts"],
-        "properties": {
-            "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
-            "counts": {"type": "string"},
-        },
+    "mask": MASK_SCHEMA
+    | {
         "description": "The mask: height and width of the source image (smaller with mask_height), and compressed run lengths in "
         "the format of COCO, which pycocotools reads. Only with a model for masks.",
     },

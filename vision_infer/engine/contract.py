@@ -11,7 +11,9 @@ import numpy as np
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.graph_facts import not_deployment_graph
 
-DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int32": np.dtype(np.int32)}
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "int32", "uint8")}
+_KINDS = {"class_ids": "int32", "classes": "uint8"}
+"""The types of elements other than float32, by output."""
 
 OutputShapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """For each output its shape without the batch, and its dtype."""
@@ -46,7 +48,7 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
         if port is None:
             raise not_deployment_graph(path, f"its output '{name}' is missing")
         sides = tuple(side for side in port.shape[1:] if isinstance(side, int))
-        if port.dtype != ("int32" if name == "class_ids" else "float32") or len(sides) != len(port.shape) - 1:
+        if port.dtype != _KINDS.get(name, "float32") or len(sides) != len(port.shape) - 1:
             raise not_deployment_graph(path, f"its output '{name}' is {port.dtype} {list(port.shape)}")
         shapes[name] = (sides, DTYPES[port.dtype])
     found_shapes = {name: shape for name, (shape, _) in shapes.items()}
@@ -57,9 +59,13 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
 
 def _agree(shapes: dict[str, tuple[int, ...]], card: ModelCard) -> bool:
     """Return whether the shapes, without the batch, fit each other and the card."""
+    if card.task == "segment":
+        return len(shapes["classes"]) == 2
     first = shapes.get("scores", shapes.get("embedding", ()))
     prototypes = shapes.get("prototypes", (0, 0, 0))
     points = 0 if card.keypoints is None else len(card.keypoints.names)
+    if card.task == "keypoints":
+        return shapes["keypoints"] == (1, points, 3)
     ends = {"boxes": (4,), "rotated_boxes": (5,), "keypoints": (points, 3), "coefficients": prototypes[:1]}
     wanted = {name: first + ends.get(name, ()) for name in shapes} | {"prototypes": prototypes}
     return len(first) == 1 and len(prototypes) == 3 and all(shape == wanted[name] for name, shape in shapes.items())

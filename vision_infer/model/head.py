@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.card import DetailKind, KeypointLayout, ModelCard
+from vision_infer.core.card import DetailKind, KeypointLayout, ModelCard, Task
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.network import RawNetwork
@@ -41,7 +40,7 @@ class HeadDefaults:
     """The IoU threshold for non-maximum suppression (NMS); None: the family needs no NMS."""
     input_size: Size
     """The input size for a file that leaves it open."""
-    task: Literal["detect", "classify", "embed"] = "detect"
+    task: Task = "detect"
     """The task of the family."""
     detail: DetailKind | None = None
     """What the family returns for each detection in addition to its box."""
@@ -58,8 +57,8 @@ class HeadOutputs:
     tensors: Mapping[str, str]
     """The names of the tensors, by output of a deployment graph: ``boxes`` float32 [B, K, 4] (xyxy, input pixels), ``scores``
     float32 [B, K] and ``class_ids`` int32 [B, K], with ``keypoints`` float32 [B, K, P, 3], ``coefficients`` float32 [B, K, M] and
-    ``prototypes`` float32 [B, M, h, w], or ``rotated_boxes`` float32 [B, K, 5]; ``scores`` float32 [B, C], 0–1; or ``embedding``
-    float32 [B, D] of length 1."""
+    ``prototypes`` float32 [B, M, h, w], or ``rotated_boxes`` float32 [B, K, 5]; ``scores`` float32 [B, C], 0–1; ``embedding``
+    float32 [B, D] of length 1; or ``classes`` uint8 [B, h, w]."""
     notes: tuple[str, ...] = ()
     """What the head detected, for the user who imports the model; one line each."""
 
@@ -92,11 +91,11 @@ class Head(Protocol):
             ModelError: The model's outputs do not fit the family, or an option is needed to decode them.
         """
 
-    def reference(self, raw: RawOutputs) -> ReferenceBoxes | NDArray[np.floating[Any]]:
+    def reference(self, raw: RawOutputs) -> ReferenceBoxes | NDArray[Any]:
         """Decode the outputs in NumPy, independently of :meth:`append`; each import compares the two.
 
         Returns:
-            All boxes of a detector; the probabilities [P, C] of a classifier; the vectors [P, D] of an embedder.
+            All boxes of a detector; for other models the only output of the graph, such as probabilities [P, C] of a classifier.
 
         Raises:
             ValueError: The outputs are not those of the family.

@@ -192,7 +192,7 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
         values[name] = getattr(defaults, name)
     if defaults.find_detail is not None:
         values["detail"] = defaults.find_detail(network)
-    if values["detail"] != "keypoints":
+    if "keypoints" not in (values["task"], values["detail"]):
         values["keypoints"] = None
     if request.keypoints is not None:
         if values["keypoints"] is None:

@@ -57,7 +57,7 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     Raises:
         ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr")):
+    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr", "semantic", "rtmo")):
         _refuse_masks(network)
 
 
@@ -70,8 +70,9 @@ def _refuse_masks(network: RawNetwork) -> None:
             if len(network.outputs) > 1:
                 message = f"{network.where}: the masks {tensor} do not fit the other outputs {_shown(network)}"
                 raise ModelError(message, "Masks need the outputs [1, 4 + classes + M, N] and prototypes [1, M, h, w].")
-            message = f"{network.where}: a model for semantic segmentation is not supported (the output {tensor})"
-            raise ModelError(message, "Export a detector, classifier or embedder.")
+            message = f"{network.where}: the map {tensor} is not one of a class score for each pixel"
+            hint = "Semantic segmentation needs one output [1, classes, h, w] of 2 to 256 classes, not larger than the input."
+            raise ModelError(message, hint)
     layout = find_layout(network, only_output(network))
     after = None if layout is None else columns_after_scores(network, layout)
     linear = bool(after) and sum(part.width for part in after or ()) > 1 and {part.op for part in after or ()} <= LINEAR

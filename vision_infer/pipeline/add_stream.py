@@ -27,6 +27,9 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
         UsageError: The model does not know a class of the policy.
     """
     card = lane.engine.card
+    if card.task == "keypoints":
+        message = f"{card.name} finds the keypoints of one object, in the crop of a detection"
+        raise UsageError(message, "Choose it as the secondary model of a detector.")
     reported = card.confidence if policy.confidence is None else policy.confidence
     reported_by_class = scores_by_class(card, policy.per_class)
     selected, selected_by_class = reported, reported_by_class
@@ -59,10 +62,14 @@ def check_secondary(where: str, primary: ModelCard | None = None, secondary: Mod
         secondary: The card of the secondary model; None: not checked.
 
     Raises:
-        UsageError: The primary model has no detections, or the secondary model is a detector.
+        UsageError: The primary model has no detections, or the secondary model does not describe crops.
     """
     if primary is not None and primary.task != "detect":
         message = f"{where}: {primary.name} is a model for '{primary.task}' and has no detections"
         raise UsageError(message, "Leave it out, or choose a primary model for 'detect'.")
-    if secondary is not None and secondary.task == "detect":
-        raise UsageError(f"{where}: {secondary.name} is a model for 'detect'", "Choose a model for 'classify' or 'embed'.")
+    if secondary is not None and secondary.task in ("detect", "segment"):
+        hint = "Choose a model for 'classify', 'embed' or 'keypoints'."
+        raise UsageError(f"{where}: {secondary.name} is a model for '{secondary.task}'", hint)
+    if primary is not None and secondary is not None and primary.detail is not None and secondary.task == "keypoints":
+        message = f"{where}: the detections of {primary.name} have {primary.detail.replace('_', ' ')} already"
+        raise UsageError(message, f"Choose a detector of boxes only before {secondary.name}.")

@@ -20,7 +20,7 @@ from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.runs.outputs import open_sink
-from vision_infer.pipeline.secondary_stage import MAX_CROPS, SecondaryStage
+from vision_infer.pipeline.secondary_stage import KEYPOINT_MARGIN, MAX_CROPS, SecondaryStage
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
@@ -158,11 +158,11 @@ class Launcher:
         return outlet.needs_images
 
     def _secondary_stage(self, command: AddStream) -> SecondaryStage | None:
-        return (
-            None
-            if command.secondary is None
-            else SecondaryStage(command.source.name, command.secondary, self.dispatch, self.clock)
-        )
+        if command.secondary is None:
+            return None
+        card = self.lanes.of_group(command.secondary)[0].engine.card
+        margin = KEYPOINT_MARGIN if card.task == "keypoints" else 0.0
+        return SecondaryStage(command.source.name, command.secondary, self.dispatch, self.clock, margin)
 
     def join(self, command: AddStream, capacity: int | None, window: int) -> None:
         """Add a stream to its lanes.

@@ -154,7 +154,7 @@ class ResultsStage:
         now = self._clock.monotonic_ns
         lane = message.lane
         begin = now()
-        results = self._detections(lane, message) if lane.describer is None else self._descriptions(lane.describer, message)
+        results = self._detections(lane, message) if lane.describer is None else self._descriptions(lane, lane.describer, message)
         end = now()
         for slot, entry in enumerate(message.batch.entries):
             if slot in message.unreadable:
@@ -201,9 +201,10 @@ class ResultsStage:
         steps = self._streams[entry.stream].steps
         return steps.selector if steps.selector and steps.lane == lane.group else lane.selector
 
-    def _descriptions(self, describer: Describer, message: Inferred) -> list[PendingResult]:
+    def _descriptions(self, lane: Lane, describer: Describer, message: Inferred) -> list[PendingResult]:
         entries = message.batch.entries
-        descriptions = describer(message.raw.outputs, len(entries))
+        letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
+        descriptions = describer(message.raw.outputs, letterboxes)
         return [
             PendingResult(entry.queued.item, message.engine, Detections.empty(), description)
             for entry, description in zip(entries, descriptions, strict=True)

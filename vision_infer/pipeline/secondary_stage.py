@@ -12,17 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.description import Description
+from vision_infer.core.details import Keypoints
+from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.completion import PendingResult
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.stream.crop import Crops
+from vision_infer.stream.crop import Crops, whole_pixels
 
 MAX_CROPS = 64
 """The maximum number of crops of a frame: those of its best detections."""
+KEYPOINT_MARGIN = 0.125
+"""The margin around a detection whose keypoints are wanted, as a share of its box: models of keypoints are trained with it."""
 
 
 @dataclass(slots=True)
@@ -43,12 +48,14 @@ class SecondaryStage:
         lane: The lane of the crops; the stream has joined it with a queue for ``MAX_CROPS`` of each frame in its window.
         dispatch: Receives the crops.
         clock: The monotonic clock.
+        margin: The margin around each detection, as a share of its box, inside the image.
     """
 
     stream: str
     lane: str
     dispatch: Dispatch
     clock: Clock
+    margin: float = 0.0
     _frames: deque[_CroppedFrame] = field(default_factory=deque)
     _crops: dict[int, tuple[_CroppedFrame, int]] = field(default_factory=dict)
     """The crops in the engine, by sequence number: the frame, and the index of the detection."""
@@ -71,7 +78,7 @@ class SecondaryStage:
         offered: list[tuple[int, Frame]] = []
         for index in chosen:
             self._crops[self._sequence] = (cropped, index)
-            crop = Frame(frame.stream, frame.index, frame.pts_s, crops.part(detections.boxes[index]), Trace())
+            crop = Frame(frame.stream, frame.index, frame.pts_s, crops.part(self._around(detections.boxes[index])), Trace())
             offered.append((self._sequence, crop))
             self._sequence += 1
         self.dispatch.offer_all(self.stream, self.lane, offered)
@@ -90,5 +97,23 @@ class SecondaryStage:
             cropped = self._frames.popleft()
             pending = cropped.pending
             if pending.engine is not None:
-                pending.detections = replace(pending.detections, descriptions=tuple(cropped.descriptions))
+                pending.detections = self._described(cropped)
             yield pending
+
+    def _around(self, box: NDArray[np.float32]) -> NDArray[np.float32]:
+        more = (box[2:] - box[:2]) * self.margin
+        return np.concatenate([box[:2] - more, box[2:] + more])
+
+    def _described(self, cropped: _CroppedFrame) -> Detections:
+        """Return the detections of a frame with their descriptions; keypoints are details, in pixels of the frame."""
+        found, size = cropped.pending.detections, cropped.pending.frame.image.size
+        given = [None if one is None else one.keypoints for one in cropped.descriptions]
+        first = next((one for one in given if one is not None), None)
+        if first is None:
+            return replace(found, descriptions=tuple(cropped.descriptions))
+        points = np.zeros((len(found), *first.points.shape[1:]), np.float32)  # those without a result have scores of 0
+        for index, one in enumerate(given):
+            if one is not None:
+                left, top, _, _ = whole_pixels(self._around(found.boxes[index]), size)
+                points[index] = one.points[0] + np.array([left, top, 0], np.float32)
+        return replace(found, details=Keypoints(points, first.layout))

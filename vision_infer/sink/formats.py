@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from vision_infer.core.card import Task
 from vision_infer.sink.sink import OutputSpec, Sink, SinkStream
 
 DETECT = frozenset(("detect",))
-ALL_TASKS = frozenset(("detect", "classify", "embed"))
+ALL_TASKS: frozenset[str] = frozenset(get_args(Task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,14 @@ _FILES = "vision_infer.sink.files"
 FORMATS: list[OutputFormat] = [
     OutputFormat("jsonl", f"{_FILES}.jsonl", "jsonl", shared=True, options=frozenset(("rotate_bytes",))),
     OutputFormat("csv", f"{_FILES}.csv_rows", "csv", shared=True, tasks=frozenset(("detect", "classify"))),
-    OutputFormat("parquet", f"{_FILES}.parquet", "parquet", shared=True, packages=("pyarrow.parquet",)),
+    OutputFormat(
+        "parquet",
+        f"{_FILES}.parquet",
+        "parquet",
+        shared=True,
+        tasks=frozenset(("detect", "classify", "embed")),
+        packages=("pyarrow.parquet",),
+    ),
     OutputFormat("coco", f"{_FILES}.coco", "json", shared=True, tasks=DETECT, options=frozenset(("numbered", "file_names"))),
     OutputFormat("mot", f"{_FILES}.mot", "txt", file="MOT file", tasks=DETECT),
     OutputFormat(

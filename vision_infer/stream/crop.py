@@ -12,6 +12,14 @@ from vision_infer.core.image import CroppableImage, Image, Slot
 from vision_infer.stream.image import ArrayImage
 
 
+def whole_pixels(box: NDArray[np.float32], size: Size) -> tuple[int, int, int, int]:
+    """Return the edges of the pixels inside an image that a box float32 [4] xyxy touches; at least one pixel."""
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    left, top = min(max(0, int(np.floor(x1))), size.width - 1), min(max(0, int(np.floor(y1))), size.height - 1)
+    right, bottom = min(size.width, int(np.ceil(x2))), min(size.height, int(np.ceil(y2)))
+    return left, top, max(left + 1, right), max(top + 1, bottom)
+
+
 class Crops:
     """Cuts crops out of an image. A frame in the memory of a GPU is cut there, if possible. Any other image is converted to RGB
     once, when the first crop is used, on that thread. It is released with the last crop.
@@ -32,11 +40,7 @@ class Crops:
         Args:
             box: float32 [4] xyxy, pixels of the whole image.
         """
-        x1, y1, x2, y2 = (float(edge) for edge in box)
-        left = min(max(0, int(np.floor(x1))), self._size.width - 1)
-        top = min(max(0, int(np.floor(y1))), self._size.height - 1)
-        right = max(left + 1, min(self._size.width, int(np.ceil(x2))))
-        bottom = max(top + 1, min(self._size.height, int(np.ceil(y2))))
+        left, top, right, bottom = whole_pixels(box, self._size)
         image = self._image
         crop = image.crop(left, top, Size(right - left, bottom - top)) if isinstance(image, CroppableImage) else None
         return crop or CropImage(self, left, top, right, bottom)

@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Size
 
+MASK_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["size", "counts"],
+    "properties": {
+        "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+        "counts": {"type": "string"},
+    },
+}
+"""The JSON Schema (2020-12) of a mask."""
 _MAX_PIXELS = 1 << 28
 """The maximum size of a mask in a row, pixels."""
 _MAX_BITS = 40
@@ -111,11 +121,11 @@ class Masks:
     def coco(self, index: int) -> dict[str, Any]:
         """Return the fields of a COCO annotation: the mask as compressed run lengths, and its number of pixels."""
         patch = self.patch(index)
-        return {"segmentation": _encoded(patch, self.size), "area": int(patch.inside.sum())}
+        return {"segmentation": encoded(patch, self.size), "area": int(patch.inside.sum())}
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the field of a row: ``mask``, compressed run lengths in the format of COCO (``pycocotools``)."""
-        return {"mask": _encoded(self.patch(index), self.size)}
+        return {"mask": encoded(self.patch(index), self.size)}
 
 
 def _neighbors(
@@ -136,7 +146,8 @@ def _neighbors(
     return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
 
 
-def _encoded(patch: MaskPatch, size: Size) -> dict[str, Any]:
+def encoded(patch: MaskPatch, size: Size) -> dict[str, Any]:
+    """Return a mask in an image of a size as compressed run lengths in the format of COCO."""
     return {"size": [size.height, size.width], "counts": "".join(_characters(_run_lengths(patch, size)))}
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from vision_infer.core.card import ModelCard
+from vision_infer.core.card import ModelCard, Task
 from vision_infer.core.errors import EngineError
 from vision_infer.core.field_problem import field_problem
 
@@ -49,7 +49,7 @@ class CardSummary(_PassportPart):
     """The part of the model's card that the passport contains."""
 
     name: str
-    task: Literal["detect", "classify", "embed"]
+    task: Task
     head: str = ""
     width: int = Field(ge=1, description="The input, pixels.")
     height: int = Field(ge=1, description="The input, pixels.")

@@ -104,7 +104,7 @@ class _PlanPart(BaseModel):
 class _PlanOutput(_PlanPart):
     name: str
     shape: tuple[Annotated[int, Field(ge=1)], ...]
-    dtype: Literal["float32", "int32"]
+    dtype: Literal["float32", "int32", "uint8"]
 
 
 class _PlanHeader(_PlanPart):

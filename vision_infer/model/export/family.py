@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vision_infer.core.card import Task
 from vision_infer.core.geometry import Size
 from vision_infer.model.network import ScoreKind
 
@@ -52,7 +53,7 @@ class Family:
     """The name for users."""
     head: str
     """The head, a file of :mod:`vision_infer.model.heads`."""
-    task: Literal["detect", "classify", "embed"]
+    task: Task
     library: str
     """The package that builds it."""
     variants: tuple[str, ...]

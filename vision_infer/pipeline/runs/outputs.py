@@ -189,7 +189,7 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
         if card.task not in format_of(output.kind).tasks:
             raise UsageError(
                 f"{output.path}: {output.kind.upper()} cannot hold its results: {card.name} is a model for '{card.task}'",
-                "Write --out FILE.jsonl or --out FILE.parquet",
+                "Write --out FILE.jsonl" + " or --out FILE.parquet" * (card.task in format_of("parquet").tasks),
             )
 
 

@@ -35,7 +35,14 @@ from vision_infer.precision.verification.drift import (
     interval,
     sample_weights,
 )
-from vision_infer.precision.verification.vectors import Outputs, VectorComparison, compare_embeddings, compare_scores
+from vision_infer.precision.verification.vectors import (
+    Outputs,
+    VectorComparison,
+    compare_embeddings,
+    compare_keypoints,
+    compare_maps,
+    compare_scores,
+)
 
 MIN_FRAMES_TO_JUDGE = 100
 MIN_OBJECTS_TO_JUDGE = 100
@@ -46,6 +53,13 @@ TYPICAL_MAP = 40.0
 """The mAP for models without one on their card."""
 _BOX_OUTPUTS = ("boxes", "scores", "class_ids", "rotated_boxes")
 """The outputs that the selection of boxes needs."""
+_COMPARE = {
+    "classify": compare_scores,
+    "embed": compare_embeddings,
+    "segment": compare_maps,
+    "keypoints": compare_keypoints,
+}
+"""The comparison of the outputs, by task."""
 _MIN_JUDGE = 0.3
 """The minimum average precision of FP32 against its mirrored boxes; below it (for example with text) they are not used."""
 
@@ -154,9 +168,7 @@ class Judge:
         if self.card.task == "detect":
             return self._detect.compare(*run_detector(engine, self.frames.pixels, self.frames.letterboxes))
         outputs = list(run_frames(engine, self.frames.pixels))
-        if self.card.task == "classify":
-            return _judged(compare_scores(self._outputs, outputs))
-        return _judged(compare_embeddings(self._outputs, outputs))
+        return _judged(_COMPARE[self.card.task](self._outputs, outputs))
 
     def fit_scores(self, engine: Engine) -> Recalibration | None:
         """Return the correction of a detector's scores to those of FP32; None if it cannot be fitted."""

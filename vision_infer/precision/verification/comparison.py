@@ -43,22 +43,24 @@ class GraphVerification:
     """What the graph was compared with."""
     task: str
     boxes: float
-    """The largest difference of boxes, in input pixels; 0 if the task has none."""
+    """The largest difference of boxes or keypoints, in input pixels; 0 if the task has none."""
     values: float
-    """The largest difference of scores, or of the elements of an embedding."""
+    """The largest difference of scores, or of the elements of an embedding; or the share of pixels with another class."""
     agreement: float = 100.0
-    """The percentage of boxes found by both, of images with the same best class, or of equal embeddings."""
+    """The percentage of boxes found by both, of images with the same best class, or of equal embeddings, pixels or keypoints."""
     compared: int = 0
-    """The number of boxes, images or embeddings in the agreement; 0: all must be equal."""
+    """The number of boxes, images, embeddings, pixels or keypoints in the agreement; 0: all must be equal."""
     batches: tuple[int, ...] = BATCHES
     """The batch sizes at which the graph ran."""
 
     def __str__(self) -> str:
-        boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
-        values = "values" if self.task == "embed" else "scores"
+        places = {"detect": "boxes", "keypoints": "keypoints"}.get(self.task)
+        boxes = "" if places is None else f"{places} within {self.boxes:.2g} px, "
+        values = {"embed": "values", "segment": "share of other pixels"}.get(self.task, "scores")
         *smaller, largest = map(str, self.batches)
         batches = f"batches of {', '.join(smaller)} and {largest}" if smaller else f"batches of {largest}"
-        unit = {"detect": "boxes", "classify": "best classes", "embed": "embeddings"}[self.task]
+        units = {"classify": "best classes", "embed": "embeddings", "segment": "pixels", "keypoints": "keypoints"}
+        unit = units.get(self.task, "boxes")
         agree = f", {self.agreement:.4g} % of {self.compared} {unit} agree" if self.compared else ""
         return (
             f"{self.where}: verified at {self.size} (width x height), in {batches}, on {self.images}, "
@@ -68,7 +70,7 @@ class GraphVerification:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         found = {"width": self.size.width, "height": self.size.height, "batches": list(self.batches), "pictures": self.images}
-        found |= {"boxes_px": self.boxes} if self.task == "detect" else {}
+        found |= {"boxes_px": self.boxes} if self.task in ("detect", "keypoints") else {}
         return found | {"values": self.values, "agreement_percent": round(self.agreement, 3), "compared": self.compared}
 
 
@@ -187,8 +189,7 @@ def decode(proposal: Proposal, size: Size, outputs: Arrays) -> Callable[[int, fl
     reference = find_head(card.head).reference(raw)
     if isinstance(reference, ReferenceBoxes):
         return reference.above
-    name = "embedding" if card.task == "embed" else "scores"
-    return lambda image, _: {name: reference[image]}
+    return lambda image, _: {card.outputs[0]: reference[image]}
 
 
 def nearest(

@@ -32,8 +32,10 @@ from vision_infer.precision.verification.comparison import (
 BOX_TOLERANCE = 1e-3
 """The maximum difference of boxes, as a share of the input's longer side."""
 SCORE_TOLERANCE = 1e-3
-MIN_AGREEMENT = 99.0
-"""The minimum percentage of boxes that must agree; all classes and embeddings must agree."""
+MIN_AGREEMENT = {"detect": 99.0, "segment": 99.9}
+"""The minimum percentage of boxes, and of pixels, that must agree; all classes, embeddings and keypoints must agree."""
+KEYPOINT_TOLERANCE = 0.5
+"""The maximum distance of keypoints, pixels of the input."""
 MIN_MASKS = 99.9
 """The minimum percentage of the values of prototypes that are on the same side of 0, where masks end."""
 
@@ -103,7 +105,17 @@ class _Comparison:
             return
         (name,) = found
         ours, theirs = found[name].astype(np.float64), expected(image, 0.0)[name]
-        difference = float(np.abs(ours - theirs).max())
+        apart = np.abs(ours - theirs)
+        if self._task == "segment":
+            self.compared, self._same = self.compared + apart.size, self._same + int((apart == 0).sum())
+            self.values = max(self.values, float((apart > 0).mean()))
+            return
+        if self._task == "keypoints":
+            near = (apart[..., :2].max(axis=-1) <= KEYPOINT_TOLERANCE) & (apart[..., 2] <= SCORE_TOLERANCE)
+            self.compared, self._same = self.compared + near.size, self._same + int(near.sum())
+            self.boxes, self.values = max(self.boxes, float(apart[..., :2].max())), max(self.values, float(apart[..., 2].max()))
+            return
+        difference = float(apart.max())
         self.values = max(self.values, difference)
         best = theirs[ours.argmax()] >= theirs.max() - SCORE_TOLERANCE
         self._same += bool(best) if self._task == "classify" else difference <= SCORE_TOLERANCE
@@ -119,8 +131,8 @@ class _Comparison:
 
 
 def _check(verified: GraphVerification) -> None:
-    minimum = MIN_AGREEMENT if verified.task == "detect" else 100.0
-    if verified.agreement >= minimum and (verified.task == "detect" or verified.values <= SCORE_TOLERANCE):
+    minimum = MIN_AGREEMENT.get(verified.task)
+    if verified.agreement >= (minimum or 100.0) and (minimum is not None or verified.values <= SCORE_TOLERANCE):
         return
     seen = f"{verified.agreement:.4g} % of {verified.compared} agree, values differ by up to {verified.values:.2g}"
     message = f"{verified.where}: the results of the graph differ from those of PyTorch at {verified.size}: {seen}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ BOX_TOLERANCE = 1e-2
 UNTRAINED_BOX_TOLERANCE = 1e-1
 """The same for a model with random weights, which amplifies the last bit of its input more."""
 SCORE_TOLERANCE = 1e-5
+PIXEL_TOLERANCE = 1e-3
+"""The maximum share of pixels with another class: two scores that are nearly equal may change places."""
 EMBEDDING_TOLERANCE = 1e-3
 """The maximum difference of an embedding's values, as a share of the largest: the cosine changes by less than a millionth."""
 HALF_BOX_TOLERANCE, HALF_SCORE_TOLERANCE = 1 / 128, 4e-3
@@ -71,7 +73,7 @@ def verify_import(
     verified = []
     for size, path in proposal.graphs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        values = EMBEDDING_TOLERANCE if proposal.card.task == "embed" else SCORE_TOLERANCE
+        values = {"embed": EMBEDDING_TOLERANCE, "segment": PIXEL_TOLERANCE}.get(proposal.card.task, SCORE_TOLERANCE)
         tolerance = _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, values)
         if proposal.half:
             tolerance = _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), max(values, HALF_SCORE_TOLERANCE))
@@ -104,7 +106,7 @@ def _expected(
     session = RawSession(raw)
     runs = [require_numbers(session.run(_feeds(session, image, size, card)), proposal.where) for image in images]
     try:
-        decoded = decode(proposal, size, {name: np.concatenate([run[name][:1] for run in runs]) for name in runs[0]})
+        decoded = decode(proposal, size, {name: _stacked([run[name][:1] for run in runs]) for name in runs[0]})
     except (ValueError, IndexError, StopIteration) as error:
         message = f"{proposal.where}: the outputs cannot be read as those of head '{card.head}': {error}"
         raise ModelError(message, "Check that the model is of that family; see --head, --labels and --scores.") from error
@@ -112,6 +114,12 @@ def _expected(
     lowest = [float(found["scores"].min()) - tolerance.scores if "scores" in found else 0.0 for found in alone]
     source = "the raw model" if raw.name == proposal.where else "the raw model, rewritten for this size"
     return [decoded(index, lowest[index]) for index in range(IMAGES)], source
+
+
+def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return arrays [1, N, …] as one; those with fewer rows, where NMS inside the model selects them, are filled with zeros."""
+    rows = max(array.shape[1] for array in arrays)
+    return np.concatenate([np.pad(one, [(0, 0), (0, rows - one.shape[1]), *[(0, 0)] * (one.ndim - 2)]) for one in arrays])
 
 
 def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
@@ -132,6 +140,8 @@ def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:
         if not all(np.allclose(np.linalg.norm(found["embedding"]), 1, atol=1e-4) for found in alone):
             hint = "Check that the model is an embedder, and its normalization."
             raise ModelError(f"{where}: the embedding is a vector of zeros", hint)
+        return
+    if "scores" not in alone[0]:
         return
     low, high = (float(best([best(found["scores"]) for found in alone])) for best in (np.min, np.max))
     if low < -SCORE_TOLERANCE or high > 1 + SCORE_TOLERANCE:
@@ -154,8 +164,13 @@ def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tupl
     """Return the largest difference of boxes and of values; infinite if a class is missing."""
     if "boxes" not in found:
         (name,) = found
+        if name == "classes":
+            return 0.0, float((found[name] != expected[name]).mean())
+        apart = np.abs(found[name] - expected[name])
+        if name == "keypoints":
+            return float(apart[..., :2].max()), float(apart[..., 2].max())
         unit = float(np.abs(expected[name]).max()) if name == "embedding" else 1.0
-        return 0.0, float(np.abs(found[name] - expected[name]).max()) / unit
+        return 0.0, float(apart.max()) / unit
     count = len(found["scores"])
     best = {name: array[:count] for name, array in expected.items() if name != "prototypes"}
     last = best["scores"][-1] if len(best["scores"]) else 0.0
@@ -174,7 +189,7 @@ def _check(proposal: Proposal, size: Size, count: int, differences: tuple[float,
     if boxes <= tolerance.boxes and values <= tolerance.scores:
         return
     seen = "a class is missing" if np.isinf(boxes) else f"boxes differ by {boxes:.2g} px, values by {values:.2g}"
-    if proposal.card.task != "detect":
+    if proposal.card.task not in ("detect", "keypoints"):
         seen = f"values differ by {values:.2g}" + (" of the largest" if proposal.card.task == "embed" else "")
     if count == 1:
         message = f"{proposal.where}: the results of the graph differ from those of the raw model at {size}: {seen}"

@@ -1,4 +1,4 @@
-"""Differences between FP32 and another engine for classification or embeddings, frame by frame."""
+"""Differences between FP32 and another engine for models other than detectors, frame by frame."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ Outputs = Mapping[str, NDArray[Any]]
 WORST = 6
 _TOP = 5
 _NEIGHBORS = 5
+_NEAR = 2.0
+"""The maximum distance of a keypoint that is found again, pixels of the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,37 @@ def compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Ve
     figures = {"cosine": float(cosine.mean()), "least_cosine": float(cosine.min()), "neighbor_overlap": overlap}
     metric = "per cent by which the cosine of both embeddings is below 1"
     return VectorComparison(100 * (1 - cosine), metric, figures, tuple(np.argsort(cosine)[:WORST].tolist()))
+
+
+def compare_maps(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> VectorComparison:
+    """Compare the classes of pixels.
+
+    Args:
+        ours: FP32's outputs, ``classes`` uint8 [1, h, w] each.
+        theirs: The outputs of the other engine.
+    """
+    a, b = (np.concatenate([one["classes"] for one in side]) for side in (ours, theirs))
+    same = (a == b).mean(axis=(1, 2))
+    ious = [float(((a == kind) & (b == kind)).sum() / ((a == kind) | (b == kind)).sum()) for kind in np.unique(a)]
+    figures = {"pixel_agreement": 100 * float(same.mean()), "mean_iou": float(np.mean(ious))}
+    worst = np.argsort(same, kind="stable")[:WORST]
+    metric = "per cent of the pixels with another class"
+    return VectorComparison(100 * (1 - same), metric, figures, tuple(worst.tolist()), len(ious) > 1)
+
+
+def compare_keypoints(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> VectorComparison:
+    """Compare the keypoints of one object.
+
+    Args:
+        ours: FP32's outputs, ``keypoints`` float32 [1, 1, P, 3] each, in pixels of the input.
+        theirs: The outputs of the other engine.
+    """
+    a, b = (np.concatenate([one["keypoints"] for one in side]).astype(np.float64) for side in (ours, theirs))
+    apart = np.hypot(*np.moveaxis(a[..., :2] - b[..., :2], -1, 0))
+    lost = 100 * (apart > _NEAR).mean(axis=(1, 2))
+    figures = {"distance": float(apart.mean()), "largest_distance": float(apart.max())}
+    metric = f"per cent of the keypoints that are more than {_NEAR:g} pixels of the input away"
+    return VectorComparison(lost, metric, figures, tuple(np.argsort(-lost, kind="stable")[:WORST].tolist()))
 
 
 def _neighbor_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,9 +89,9 @@ class ResultRow:
 
 
 def is_found(result: Result) -> bool:
-    """Return whether the result has a detection, a class or an embedding."""
+    """Return whether the result has a detection, or a description that is not empty."""
     description = result.description
-    described = description is not None and (bool(description.classes) or description.embedding is not None)
+    described = description is not None and (bool(description.classes) or description.classes is None)
     return described or len(result.detections) > 0
 
 

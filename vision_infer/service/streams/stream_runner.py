@@ -64,6 +64,8 @@ class StreamRunner:
             if settings.secondary is not None:
                 check_secondary("secondary", lane.engine.card)
             secondary = None if settings.secondary is None else self._lanes.open_secondary(settings.secondary)
+            if secondary is not None:
+                check_secondary("secondary", lane.engine.card, secondary.engine.card)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
         command = live_stream_command(name, settings, lane, secondary, self.allowed_networks(name, stream))

@@ -1,4 +1,4 @@
-"""What torchvision's models share: building by name, official weights with labels and accuracy, raw detectors."""
+"""What torchvision's models share: building by name, official weights with labels and accuracy, raw detectors, main outputs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from vision_infer.model.export.library import load, quietly
 from vision_infer.model.export.weights import downloaded, load_into, read_weights
 
 OFFICIAL = "torchvision, from download.pytorch.org"
+_SEGMENT_SIDE = 520
+"""The side of the images of the training of models for semantic segmentation, pixels."""
 TWO_STAGES = "its second stage processes regions that NMS selects inside the model, and their number differs for each image"
 """The reason why some models cannot be exported."""
-_METRICS = {"box_map": "mAP 0.50:0.95", "acc@1": "top-1"}
+_METRICS = {"box_map": "mAP 0.50:0.95", "acc@1": "top-1", "miou": "mIoU"}
 _DATASETS = {"COCO-val2017": "COCO val2017", "ImageNet-1K": "ImageNet-1K"}
 
 
@@ -49,20 +51,33 @@ def classifier(title: str, names: dict[str, str], sides: dict[str, int] | None =
     return Family(title, "classify", "classify", "torchvision", tuple(names), OFFICIAL, build, size)
 
 
-def _build(order: Order, names: dict[str, str], outputs: tuple[str, ...], fields: dict[str, Any], raw: bool) -> Built:
+def segmenter(title: str, names: dict[str, str]) -> Family:
+    """Return a family for semantic segmentation, given the name for users and the names in torchvision by variant."""
+    build = partial(_build, names=names, outputs=("out",), fields={}, raw=False, backbone=True)
+    return Family(
+        title, "semantic", "segment", "torchvision", tuple(names), OFFICIAL, build, lambda _: Size(_SEGMENT_SIDE, _SEGMENT_SIDE)
+    )
+
+
+def _build(
+    order: Order, names: dict[str, str], outputs: tuple[str, ...], fields: dict[str, Any], raw: bool, backbone: bool = False
+) -> Built:
     models = load("torchvision.models")
     name = names[order.variant]
     official = models.get_model_weights(name).DEFAULT
     categories = tuple(official.meta["categories"])
-    options = {"weights_backbone": None} if raw else {}
+    weights = None if order.file is None else read_weights(order.file)
+    options: dict[str, Any] = {"weights_backbone": None} if raw or backbone else {}
+    if any(part.startswith("aux_classifier.") for part in weights or ()) or (order.origin == "download" and "deeplab" in name):
+        options["aux_loss"] = True  # the weights have a second output, for training
     with quietly():
         network = models.get_model(name, weights=None, num_classes=order.classes or len(categories), **options)
     card = dict(fields)
     if not raw:
         shown = official.transforms()
         card |= {"mean": [round(255 * value, 4) for value in shown.mean], "std": [round(255 * value, 4) for value in shown.std]}
-    if order.file is not None:
-        load_into(network, read_weights(order.file), order.file.name)
+    if weights is not None and order.file is not None:
+        load_into(network, weights, order.file.name)
     if order.origin == "download":
         fetch = partial(official.get_state_dict, progress=True, check_hash=True, weights_only=True)
         load_into(network, downloaded(fetch, f"{official} of torchvision"), str(official))

@@ -97,8 +97,9 @@ def _config(order: Order, recipe: TransformersRecipe, transformers: Any) -> Any:
         return getattr(config, "vision_config", config)
     config = kind()
     recipe.configure(config, order.variant)
-    if recipe.labels is not None:
-        config.num_labels = order.classes or len(recipe.labels)
+    classes = order.classes or len(recipe.labels or ())
+    if classes:
+        config.num_labels = classes
     return config
 
 
