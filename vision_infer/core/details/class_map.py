@@ -12,7 +12,7 @@ from vision_infer.core.details.masks import MaskPatch, encoded
 from vision_infer.core.geometry import Letterbox, Size
 
 _BACKGROUND = ("background", "__background__", "_background_")
-"""The labels of what is no object; it is not drawn."""
+"""The labels of pixels that belong to no class; they are not drawn."""
 
 
 @dataclass(frozen=True, slots=True)

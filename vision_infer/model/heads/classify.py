@@ -11,9 +11,9 @@ from vision_infer.model.column_origins import ColumnOrigins, find_score_kind
 from vision_infer.model.decode import as_float, as_probabilities, check_labels
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs
-from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, class_scores, only_array
+from vision_infer.model.vector_output import flat, named, only_vector
 
 DEFAULTS = HeadDefaults(
     color="rgb",

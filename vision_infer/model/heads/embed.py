@@ -13,10 +13,10 @@ from vision_infer.model.decode import as_float
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs
 from vision_infer.model.heads import classify
-from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, only_array
+from vision_infer.model.vector_output import flat, named, only_vector
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12

@@ -1,4 +1,4 @@
-"""The export families, one file each with a constant ``FAMILY``. A new file is found by its name."""
+"""The export families, one file each with a constant ``FAMILY``, and those that are refused. A new file is found by its name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import pkgutil
 from typing import TYPE_CHECKING, cast
 
 from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.model.export.family import REFUSED, Refused
 
 if TYPE_CHECKING:
-    from vision_infer.model.export.family import Family, Refused
+    from vision_infer.model.export.family import Family
 
 
 def family_names() -> tuple[str, ...]:
     """Return the names of all families, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return tuple(sorted([*found, *REFUSED]))
 
 
 def read_family(name: str) -> Family | Refused:
     """Return the family with a name of :func:`family_names`, without importing its library."""
-    return cast("Family | Refused", importlib.import_module(f"{__name__}.{name}").FAMILY)
+    return REFUSED.get(name) or cast("Family", importlib.import_module(f"{__name__}.{name}").FAMILY)
 
 
 def find_family(text: str) -> tuple[str, Family, str]:
@@ -30,8 +32,6 @@ def find_family(text: str) -> tuple[str, Family, str]:
         UsageError: The family or variant does not exist.
         ModelError: The family cannot be exported.
     """
-    from vision_infer.model.export.family import Refused
-
     name, slash, variant = text.partition("/")
     known = family_names()
     if name not in known:

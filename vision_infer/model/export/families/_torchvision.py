@@ -13,8 +13,6 @@ from vision_infer.model.export.weights import downloaded, load_into, read_weight
 OFFICIAL = "torchvision, from download.pytorch.org"
 _SEGMENT_SIDE = 520
 """The side of the images of the training of models for semantic segmentation, pixels."""
-TWO_STAGES = "its second stage processes regions that NMS selects inside the model, and their number differs for each image"
-"""The reason why some models cannot be exported."""
 _METRICS = {"box_map": "mAP 0.50:0.95", "acc@1": "top-1", "miou": "mIoU"}
 _DATASETS = {"COCO-val2017": "COCO val2017", "ImageNet-1K": "ImageNet-1K"}
 

@@ -1,8 +1,0 @@
-"""Faster R-CNN, of torchvision, which cannot be exported; the file has the reason."""
-
-from __future__ import annotations
-
-from vision_infer.model.export.families._torchvision import TWO_STAGES
-from vision_infer.model.export.family import Refused
-
-FAMILY = Refused("Faster R-CNN", f"{TWO_STAGES}; FCOS and RetinaNet have the same backbones and one stage")
