@@ -48,6 +48,18 @@ def best(wanted: Need, report: BenchReport | None = None) -> CapacityAnswer:
     return answer
 
 
+def test_tiles_cost_one_inference_each() -> None:
+    whole, tiled = best(need()), best(need(tiles="2x3"))
+    assert tiled.costs.slots == 6
+    # 15 frames decoded at 4.5 ms, and per result 6 tiles at 20 ms and some conversion.
+    assert tiled.most == pytest.approx(0.85 * 4 / (0.0675 + 10 * 6 * 0.0215), abs=1)
+    assert 3.5 < whole.most / tiled.most < 6.5
+    assert tiled.measured is None, "the benchmark ran no tiles"
+    assert "6 tiles per frame" in need(tiles="2x3").summary()
+    with pytest.raises(UsageError, match="larger than the image"):
+        planned(need(tiles=4000))
+
+
 def test_the_number_of_machines_follows_from_the_cpu_time() -> None:
     answer = best(need(prices={HOME: 0.1}, detections_per_frame=2))
     # Of a second of four cores: 15 frames decoded at 4.5 ms, 10 results at 22.5 ms each take 0.29 cores; 85% are to be used.

@@ -57,6 +57,8 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "per_class": st.dictionaries(LABELS, SCORES, max_size=3),
     "min_size": POSITIVE,
     "region": _REGIONS,
+    "tiles": st.none()
+    | st.fixed_dictionaries({"rows": st.just(2), "columns": st.integers(1, 8)}, optional={"whole": st.booleans()}),
     "track": st.booleans(),
     "zones": _ZONES,
     "lines": _LINES,

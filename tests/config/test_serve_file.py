@@ -110,6 +110,10 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("streams: {front: {url: 'test://', fps: fast}}", "streams.front.fps: must be a number"),
         ("streams: {front: {url: 'test://', fps: .inf}}", "streams.front.fps: must be"),
         ("streams: {front: {url: 'test://', loop: true}}", "streams.front.loop: applies to files only"),
+        ("streams: {front: {url: 'test://', degrade_detect: 'test://', tiles: {size: 640}}}", "degrade_detect: has fewer pixels"),
+        ("streams: {front: {url: 'test://', tiles: {size: 640, overlap: 0.7}}}", "less than or equal to 0.5"),
+        ("streams: {front: {url: 'test://', tiles: {rows: 2}}}", "needs either size, or rows and columns"),
+        ("streams: {front: {url: 'test://', crop_region: true}}", "crop_region: needs a region with look polygons"),
         ("streams: {front: {url: 'test://', degrade_detect: 'test://', min_size: 8}}", "degrade_detect: has fewer pixels"),
         (
             "streams: {front: {url: 'test://', degrade_detect: 'test://', lines: {gate: {from: [1, 2], to: [30, 40]}}}}",

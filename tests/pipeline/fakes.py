@@ -265,7 +265,7 @@ def add(source: FakeSource, *sinks: str, **options: Any) -> AddStream:
     return with_options(AddStream(source.spec, "main", tuple(OutputSpec("jsonl", name) for name in sinks)), **options)
 
 
-POLICY_OPTIONS = ("fps", "min_size", "gate", "gate_heartbeat_s", "hook")
+POLICY_OPTIONS = ("fps", "min_size", "tiles", "crop_region", "gate", "gate_heartbeat_s", "hook")
 
 
 def with_options(command: AddStream, **options: Any) -> AddStream:

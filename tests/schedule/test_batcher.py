@@ -344,3 +344,41 @@ def test_a_lane_without_an_open_engine_is_skipped() -> None:
     assert taken(other) == [("b", 1)]
     batcher.change_lane(LaneSettings("later", (1, 2), 2, max_wait_ns=100))
     assert taken(batcher.take(1000)) == [("a", 0)]
+
+
+def test_a_frame_with_six_tiles_costs_six_times_as_much() -> None:
+    """Its stream gets the same engine time as one with single images, and so a sixth of the frames."""
+    batcher = one_lane(sizes=(1, 2, 4, 8))
+    for name in ("tiled", "single"):
+        batcher.join(name, "lane", BoundedQueue(8))
+    waiting = {"tiled": 0, "single": 0}
+    slots = {"tiled": 6, "single": 1}
+    taken_slots = {"tiled": 0, "single": 0}
+    for turn in range(400):
+        for name, count in waiting.items():
+            while not batcher._lanes["lane"].queues[name].full:
+                batcher.offer(name, "lane", QueuedItem(count, waiting[name], turn, slots[name]))
+                waiting[name] += 1
+        batch = batcher.take(turn)
+        assert batch is not None
+        assert batch.slots == sum(entry.queued.slots for entry in batch.entries) <= batch.size <= 8
+        assert batch.padding == batch.size - batch.slots
+        for entry in batch.entries:
+            taken_slots[entry.stream] += entry.queued.slots
+        batcher.done(batch, 1000 * batch.slots)
+    assert batcher.shares.engine_ns("tiled") == pytest.approx(batcher.shares.engine_ns("single"), rel=0.05)
+    assert taken_slots["tiled"] == pytest.approx(taken_slots["single"], rel=0.05)
+
+
+@pytest.mark.parametrize(("sizes", "size", "padding"), [((1,), 1, 0), ((1, 2, 4), 2, 0), ((4,), 4, 2), ((1, 8), 8, 2)])
+def test_the_tiles_of_a_frame_can_be_more_than_the_largest_batch(sizes: tuple[int, ...], size: int, padding: int) -> None:
+    batcher = one_lane(sizes=sizes)
+    batcher.join("tiled", "lane", Mailbox())
+    batcher.offer("tiled", "lane", QueuedItem(0, 0, 0, 6))
+    batch = batcher.take(0)
+    assert batch is not None
+    assert (batch.slots, batch.size, batch.padding) == (6, size, padding)
+    assert batcher.padded == padding
+    batcher.done(batch, 600)
+    assert batcher.shares.engine_ns("tiled") == 600
+    assert batcher.waiting == 0

@@ -39,6 +39,15 @@ def test_shared_cpu_time_is_divided_by_conversion_and_inference_time() -> None:
     assert a.cpu_ms_per_result == pytest.approx(a.cores / 10 * 1000)
 
 
+def test_the_tiles_of_a_stream_are_reported() -> None:
+    tiled = replace(stream("a", 0.2, 0.1, 0.5), tiles=6)
+    (one,) = cost_of([tiled], [CPU], MACHINE).streams
+    assert one.tiles == 6
+    at_twice = one.at(20, MACHINE)
+    assert at_twice is not None
+    assert at_twice.tiles == 6
+
+
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.floats(0, 100)), min_size=1, max_size=8), st.floats(0, 64))
 def test_shares_add_up_to_the_total(parts: list[tuple[float, float, float, float]], used: float) -> None:
     machine = MachineUsage(64, used, 0)

@@ -19,6 +19,7 @@ from vision_infer.core.image import Image
 from vision_infer.engine.engine import HostSlot
 from vision_infer.stream import image as module
 from vision_infer.stream.image import ArrayImage, VideoImage
+from vision_infer.stream.orientation import Orientation
 
 FILL = (114, 7, 200)
 TARGET = Size(64, 48)
@@ -248,3 +249,42 @@ def test_threads_do_not_share_reformatters() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4), timeout=60)) == [0] * 4
+
+
+@pytest.mark.parametrize("pix_fmt", FORMATS)
+@pytest.mark.parametrize(
+    "orientation", [Orientation(mirrored, turns) for mirrored in (False, True) for turns in range(4)], ids=str
+)
+def test_a_part_of_a_frame_is_that_of_the_whole_frame(pix_fmt: str, orientation: Orientation) -> None:
+    image = VideoImage(video_frame(200, 120, pix_fmt), orientation)
+    whole = image.to_rgb().astype(int)
+    for left, top, size in (
+        (0, 0, Size(64, 40)),
+        (24, 18, Size(60, 50)),
+        (image.size.width - 50, image.size.height - 30, Size(50, 30)),
+    ):
+        part = image.part(left, top, size)
+        assert part is not None
+        assert part.size == size
+        wanted = whole[top : top + size.height, left : left + size.width]
+        # Chroma is interpolated at the edges of the part.
+        assert np.abs(part.to_rgb()[2:-2, 2:-2].astype(int) - wanted[2:-2, 2:-2]).max() <= 4
+    rgb = noise(50, 40)
+    assert np.array_equal(ArrayImage(rgb).part(4, 6, Size(20, 30)).to_rgb(), rgb[6:36, 4:24])
+
+
+def test_a_part_of_a_frame_shares_its_memory() -> None:
+    frame = video_frame(200, 120)
+    part = VideoImage(frame).part(32, 16, Size(64, 64))
+    assert part is not None
+    inside = part.upright(part.size)
+    assert inside is not None
+    assert inside.planes[0].buffer_ptr == frame.planes[0].buffer_ptr + 16 * frame.planes[0].line_size + 32
+
+
+def test_the_crop_filters_of_a_thread_are_limited() -> None:
+    frame = video_frame(200, 120)
+    for left in range(0, 120, 2):
+        for top in range(0, 60, 2):
+            assert VideoImage(frame).part(left, top, Size(32, 32)) is not None
+    assert len(module._local.crops) == module._CROPS_PER_THREAD

@@ -163,7 +163,8 @@ class _CapacitySearch:
     def _bound(self) -> int:
         """Return an upper bound from the costs alone."""
         need, costs = self.need, self.costs
-        inferred = need.fps * (1 - self.gated)
+        results = need.fps * (1 - self.gated)
+        inferred = results * costs.slots
         engine = costs.batch_ms(self.batch) / self.batch * inferred
         decode = costs.decode_ms * need.video.fps
         cpu = inferred * costs.convert_ms + need.fps * costs.rest_ms

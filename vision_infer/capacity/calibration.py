@@ -44,7 +44,7 @@ def measured_cameras(report: BenchReport, need: Need, engine: str) -> int | None
     """
     settings, video = report.settings, need.video
     ran = any(row.engine == engine for row in report.pipeline)
-    same = (settings.codec, settings.width, settings.height) == (video.codec, video.width, video.height)
+    same = need.tiles is None and (settings.codec, settings.width, settings.height) == (video.codec, video.width, video.height)
     harder = (
         video.fps >= settings.source_fps
         and need.fps >= min(settings.fps, settings.source_fps)
@@ -56,7 +56,10 @@ def measured_cameras(report: BenchReport, need: Need, engine: str) -> int | None
 def measured_run(report: BenchReport, need: Need, engine: str, cameras: int) -> PipelineRow | None:
     """Return the benchmark's own run of exactly this load, if there is one."""
     need_of_bench = bench_need(report)
-    if (need.video.model_copy(update={"mbit_s": None}), need.fps) != (need_of_bench.video, need_of_bench.fps):
+    if need.tiles is not None or (need.video.model_copy(update={"mbit_s": None}), need.fps) != (
+        need_of_bench.video,
+        need_of_bench.fps,
+    ):
         return None
     return next((row for row in report.pipeline if row.streams == cameras and row.engine == engine), None)
 

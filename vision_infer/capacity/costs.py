@@ -115,7 +115,9 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
     video = need.video
     hardware = _decode_row([row for row in report.decode if row.where == "nvdec"], video.codec, video.width, video.height)
     software = _decode_row([row for row in report.decode if row.where == "cpu"], video.codec, video.width, video.height)
-    convert = _convert_ms(report.convert, video.width, video.height)
+    tiles = need.tiles_of_frame()
+    each = [_convert_ms(report.convert, tile.size.width, tile.size.height) for tile in tiles]
+    convert = None if None in each else statistics.fmean(one for one in each if one is not None)
     if (hardware is None and software is None) or convert is None:
         return None
     on_gpu = engine.accelerator and hardware is not None
@@ -135,6 +137,7 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
         decode_ms=decode * load.correction,
         convert_ms=(convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0)) * load.correction,
         engine_ms=batches,
+        slots=len(tiles),
         rest_ms=load.rest_ms * load.correction,
         in_flight=first.in_flight,
         spread=spread or (1.0,),

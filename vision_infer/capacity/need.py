@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from vision_infer.analyze.tiling import Tiling
 from vision_infer.capacity.devices import read_checked
 from vision_infer.config.settings_base import SettingsBase
+from vision_infer.config.stream_policy import TileSettings
+from vision_infer.core.geometry import Size, Tile
 from vision_infer.service.streams.cost import HEADROOM
 
 HINT = "See docs/how-to/measure-and-plan.md for the fields."
@@ -56,6 +59,7 @@ class Need(SettingsBase):
     model: str = Field(default="nanodet-416", min_length=1)
     cameras: int = Field(default=1, ge=1, le=100_000)
     video: Video = Video()
+    tiles: TileSettings | None = Field(default=None, description="The tiles into which each frame is cut. null: none.")
     target: PlanTarget = PlanTarget()
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     loss_points: float = Field(
@@ -88,11 +92,22 @@ class Need(SettingsBase):
         """The results per second of each camera, at most its frame rate."""
         return min(self.target.fps, self.video.fps)
 
+    def tiles_of_frame(self) -> tuple[Tile, ...]:
+        """Return the tiles of a frame; the whole frame without tiles.
+
+        Raises:
+            UsageError: The video cannot be cut so.
+        """
+        size = Size(self.video.width, self.video.height)
+        return (() if self.tiles is None else Tiling(self.tiles, None).of(size)) or (Tile(0, 0, size),)
+
     def summary(self) -> str:
         """Return one line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms``."""
         video = self.video
         cameras = f"{self.cameras} {'camera' if self.cameras == 1 else 'cameras'}"
         sends = f"{video.codec} {video.width}×{video.height} at {video.fps:g} frames/s"
+        if self.tiles is not None:
+            sends += f", {len(self.tiles_of_frame())} tiles per frame"
         return f"{cameras}, {sends}, {self.fps:g} results/s each, 99% within {self.target.age_ms:g} ms"
 
 

@@ -121,7 +121,9 @@ def _variants(
         for fps in (target.fps / 2, target.fps * 2)
         if fps <= need.video.fps
     ]
-    if wanted.substream is not None and wanted.substream != (need.video.width, need.video.height):
+    # Tiles are for objects that are too small in the substream.
+    other = wanted.substream is not None and wanted.substream != (need.video.width, need.video.height)
+    if wanted.substream is not None and other and need.tiles is None:
         width, height = wanted.substream
         video = need.video.model_copy(update={"width": width, "height": height, "mbit_s": None})
         found.append(Variant(f"the substream, {width}×{height}", with_need(need.model_copy(update={"video": video}))))
@@ -187,7 +189,7 @@ def _cameras(figure: PublishedFigure, need: Need) -> int | None:
     video = need.video
     if figure.what == "infer":
         same = figure.model == need.model and figure.fps is not None
-        return int((figure.fps or 0) / need.fps) if same else None
+        return int((figure.fps or 0) / need.fps / len(need.tiles_of_frame())) if same else None
     if figure.codec not in (None, video.codec) or figure.width is None or figure.height is None:
         return None
     larger = video.width * video.height / (figure.width * figure.height)

@@ -36,10 +36,13 @@ class StepCosts:
     decode_ms: float
     """The mean time of a stream's thread per frame."""
     convert_ms: float
+    """The time per slot of a batch."""
     engine_ms: Mapping[int, float]
     """The time of a batch by its size, interpolated between sizes."""
     rest_ms: float
     """The time of the results thread per result."""
+    slots: int = 1
+    """The number of images that are converted and inferred per frame: its tiles."""
     in_flight: int = 1
     spread: tuple[float, ...] = (1.0,)
     """Evenly spaced quantiles of the engine's latency, relative to its median."""
@@ -203,7 +206,7 @@ class _Simulation:
             if self.chance.random() < self.streams.gated:
                 self.results([captured])
             else:
-                superseded = self.batcher.offer(stream.name, "lane", QueuedItem(captured, stream.sequence, now))
+                superseded = self.batcher.offer(stream.name, "lane", QueuedItem(captured, stream.sequence, now, self.costs.slots))
                 self.loses(now, superseded is not None)
                 stream.sequence += 1
                 self.dispatch(now)
@@ -216,12 +219,14 @@ class _Simulation:
             batch = self.batcher.take(now)
             if batch is None:
                 return
-            convert = self.costs.convert_ms * len(batch.entries)
+            convert = self.costs.convert_ms * batch.slots
             self.spend("convert", self.cpu, convert, lambda then, batch=batch: self.infer(batch, then))  # type: ignore[misc]
 
     def infer(self, batch: Batch[int], now: int) -> None:
         spread = self.costs.spread
-        ms = self.costs.batch_ms(batch.size) * spread[self.chance.randrange(len(spread))]
+        full = (batch.slots - 1) // self.streams.batch  # the tiles of a frame can need several batches
+        ms = full * self.costs.batch_ms(self.streams.batch) + self.costs.batch_ms(batch.size)
+        ms *= spread[self.chance.randrange(len(spread))]
         self.spend("compute", self.engine, ms, lambda then: self.inferred(batch, now, then))
 
     def inferred(self, batch: Batch[int], began: int, now: int) -> None:

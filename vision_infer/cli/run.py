@@ -32,6 +32,7 @@ _METAVARS = {
     "classes": "A,B,…",
     "min_size": "PIXELS",
     "region": "FILE",
+    "tiles": "SIZE|ROWSxCOLUMNS",
     "zones": "FILE",
     "counts": "FILE.csv",
     "secondary": "MODEL",

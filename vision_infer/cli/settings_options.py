@@ -84,7 +84,9 @@ def _parameter(name: str, field: FieldInfo, text: str, metavar: str | None, posi
         return _keyword(name, Annotated[list[str], typer.Argument(metavar=metavar, help=text, show_default=False)], ...)
     kind = unwrapped(field.annotation)
     default = field.get_default(call_default_factory=True)
-    if several or get_origin(kind) in (tuple, dict):  # written as text on the command line
+    if (
+        several or get_origin(kind) in (tuple, dict) or (isinstance(kind, type) and issubclass(kind, BaseModel))
+    ):  # written as text on the command line
         kind, default = (list[str] if several else str) | None, None
     elif may_be_none(field.annotation):
         kind = kind | None

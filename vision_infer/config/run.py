@@ -92,6 +92,12 @@ class RunSettings(StreamPolicy, InferenceSettings):
         return self.track or self.zones is not None
 
     @model_validator(mode="after")
+    def _crop_of_a_region(self) -> RunSettings:
+        if self.crop_region and self.region is None:
+            raise ValueError("crop_region: needs region, a file with look polygons")
+        return self
+
+    @model_validator(mode="after")
     def _counts_of_zones(self) -> RunSettings:
         if self.counts is not None and self.zones is None:
             raise ValueError("counts: needs zones, a file of zones and lines")

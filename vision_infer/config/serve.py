@@ -169,7 +169,9 @@ class StreamSettings(StreamDefaults, StreamUrls):
     """One camera, or a file that is played in real time. Fields that are not set come from ``defaults``."""
 
     @model_validator(mode="after")
-    def _loop_of_a_file(self) -> StreamSettings:
+    def _needed_settings(self) -> StreamSettings:
+        if self.crop_region and (self.region is None or not self.region.look):
+            raise ValueError("crop_region: needs a region with look polygons")
         if self.loop and not is_file(self.detect):
             raise ValueError("loop: applies to files only")
         return self
@@ -181,9 +183,11 @@ class StreamSettings(StreamDefaults, StreamUrls):
         shapes: list[ZoneSettings | LineSettings | Region] = [*self.zones.values(), *self.lines.values()]
         if self.region is not None:
             shapes.append(self.region)
-        if self.min_size or any(shape.units == "pixels" for shape in shapes):
+        pixels = self.min_size or (self.tiles and self.tiles.size)
+        if pixels or any(shape.units == "pixels" for shape in shapes):
             raise ValueError(
-                "degrade_detect: has fewer pixels: leave out min_size, and give zones, lines and region with units: relative"
+                "degrade_detect: has fewer pixels: leave out min_size and tiles.size, and write zones, lines and region with "
+                "units: relative"
             )
         if self.loop and not is_file(self.degrade_detect):
             raise ValueError("degrade_detect: must be a file if loop is set")

@@ -6,14 +6,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vision_infer.config.settings_base import SettingsBase
 
 Confidence = Annotated[float, Field(ge=0, le=1)]
 Label = Annotated[str, Field(min_length=1)]
+
+
+MAX_TILES = 64
+"""The maximum number of tiles of a frame."""
+_TILES = re.compile(
+    r"(?:(?P<rows>\d{1,2})x(?P<columns>\d{1,2})|(?P<size>\d{1,5}))(?:,overlap=(?P<overlap>[\d.]{1,6}))?(?P<whole>,whole)?"
+)
+
+
+class TileSettings(SettingsBase):
+    """How each frame is cut into tiles: `size`, or `rows` and `columns`. On the command line: SIZE or ROWSxCOLUMNS, then
+    optionally ,overlap=0.2 and ,whole."""
+
+    size: int | None = Field(default=None, ge=32, le=8192, description="The width and height of a tile, in pixels.")
+    rows: int | None = Field(default=None, ge=1, le=MAX_TILES, description="The number of rows of tiles.")
+    columns: int | None = Field(default=None, ge=1, le=MAX_TILES, description="The number of columns of tiles.")
+    overlap: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.5,
+        description="The minimum part of a tile that its neighbor shows too. An object larger than that is cut.",
+    )
+    whole: bool = Field(default=False, description="Infer the whole frame as one more tile, for large objects.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, (str, int)):
+            return value
+        found = _TILES.fullmatch(str(value))
+        if found is None:
+            raise ValueError("is not SIZE or ROWSxCOLUMNS; write 640, 2x3, or 640,overlap=0.3,whole")
+        given = {name: text for name, text in found.groupdict().items() if text and name != "whole"}
+        return given | {"whole": bool(found["whole"])}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TileSettings:
+        rows, columns = self.rows, self.columns
+        if (rows is None) != (columns is None) or (rows is None) == (self.size is None):
+            raise ValueError("needs either size, or rows and columns")
+        if rows is not None and columns is not None and not 2 <= rows * columns + self.whole <= MAX_TILES:
+            raise ValueError(f"rows x columns must be 2 to {MAX_TILES} tiles, got {rows} x {columns}")
+        return self
 
 
 class StreamPolicy(SettingsBase):
@@ -52,6 +96,16 @@ class StreamPolicy(SettingsBase):
     )
     classes: tuple[Label, ...] | None = Field(default=None, description="The labels to detect. Defaults to all labels.")
     min_size: float = Field(default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels.")
+    tiles: TileSettings | None = Field(
+        default=None,
+        description="Cut each frame into tiles, and infer each as an image. This finds small objects in large images, and costs "
+        "one inference per tile.",
+    )
+    crop_region: bool = Field(
+        default=False,
+        description="Infer only the rectangle around the `look` polygons of `region`, with a margin, so that it fills the "
+        "model's input.",
+    )
     track: bool = Field(
         default=False, description="Track and number objects across frames (ByteTrack). Only confirmed tracks are reported."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vision_infer.core.geometry import Tile
 from vision_infer.core.image import Image
 from vision_infer.core.trace import Trace
 
@@ -25,3 +26,5 @@ class Frame:
     """The file name of the image, in a stream that is a folder of images."""
     damaged: bool = False
     """Whether parts of it, or of a frame that it refers to, are missing or guessed."""
+    tiles: tuple[Tile, ...] = ()
+    """The parts of the image that are inferred, each in a separate slot; empty: the whole image."""

@@ -37,6 +37,28 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of an image that is inferred on its own."""
+
+    left: int
+    """The first column in the image."""
+    top: int
+    """The first row in the image."""
+    size: Size
+    """The size, pixels of the image."""
+
+    @property
+    def right(self) -> int:
+        """The column after the last one."""
+        return self.left + self.size.width
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last one."""
+        return self.top + self.size.height
+
+
+@dataclass(frozen=True, slots=True)
 class Letterbox:
     """The position of an image inside a model's input; made by :func:`letterbox`."""
 

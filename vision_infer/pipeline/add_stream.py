@@ -24,12 +24,15 @@ def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: A
         fields: The other fields of the command.
 
     Raises:
-        UsageError: The model does not know a class of the policy.
+        UsageError: The model does not know a class of the policy, or has no detections for tiles.
     """
     card = lane.engine.card
     if card.task == "keypoints":
         message = f"{card.name} finds the keypoints of one object, in the crop of a detection"
         raise UsageError(message, "Choose it as the secondary model of a detector.")
+    if card.task != "detect" and (policy.tiles is not None or policy.crop_region):
+        hint = "Leave them out, or choose a model for 'detect'."
+        raise UsageError(f"tiles and crop_region: {card.name} is a model for '{card.task}' and has no detections to join", hint)
     reported = card.confidence if policy.confidence is None else policy.confidence
     reported_by_class = scores_by_class(card, policy.per_class)
     selected, selected_by_class = reported, reported_by_class

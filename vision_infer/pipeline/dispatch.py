@@ -162,7 +162,8 @@ class Dispatch:
     def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> QueuedItem[Frame] | None:
         """Queue a frame; return the older frame that it supersedes, or None."""
         with self._lock:
-            lost = self._batcher.offer(stream, lane, QueuedItem(frame, sequence, self._clock.monotonic_ns()))
+            now = self._clock.monotonic_ns()
+            lost = self._batcher.offer(stream, lane, QueuedItem(frame, sequence, now, len(frame.tiles) or 1))
             self._call()
         return lost
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from vision_infer.analyze.describe import Describer
 from vision_infer.analyze.select import Selector, select
+from vision_infer.analyze.tiling import join_tiles
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
@@ -156,12 +157,14 @@ class ResultsStage:
         begin = now()
         results = self._detections(lane, message) if lane.describer is None else self._descriptions(lane, lane.describer, message)
         end = now()
-        for slot, entry in enumerate(message.batch.entries):
-            if slot in message.unreadable:
+        next_slot = 0
+        for number, entry in enumerate(message.batch.entries):
+            slot, next_slot = next_slot, next_slot + entry.queued.slots
+            if number in message.unreadable:
                 self._streams[entry.stream].record.unreadable += 1
                 self._lost(entry, lane.name)
                 continue
-            stream, pending, sequence = self._streams[entry.stream], results[slot], entry.queued.sequence
+            stream, pending, sequence = self._streams[entry.stream], results[number], entry.queued.sequence
             # A crop for the secondary model: the frame that it is part of waits in the secondary stage.
             if stream.secondary is not None and stream.secondary.lane == lane.name:
                 stream.secondary.came_back(sequence, pending.description)
@@ -180,6 +183,8 @@ class ResultsStage:
 
     def _detections(self, lane: Lane, message: Inferred) -> list[PendingResult]:
         entries, outputs = message.batch.entries, message.raw.outputs
+        if any(entry.queued.item.tiles for entry in entries):
+            return self._joined(lane, message)
         letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
         selectors = [self._selector(entry, lane) for entry in entries]
         if selectors.count(selectors[0]) == len(selectors):
@@ -200,6 +205,23 @@ class ResultsStage:
         # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
         steps = self._streams[entry.stream].steps
         return steps.selector if steps.selector and steps.lane == lane.group else lane.selector
+
+    def _joined(self, lane: Lane, message: Inferred) -> list[PendingResult]:
+        """Return the detections of a batch in which frames have tiles."""
+        results: list[PendingResult] = []
+        start = 0
+        for entry in message.batch.entries:
+            frame, selector = entry.queued.item, self._selector(entry, lane)
+            stop = start + entry.queued.slots
+            outputs = {name: array[start:stop] for name, array in message.raw.outputs.items()}
+            start = stop
+            if frame.tiles:
+                found = select(outputs, [lane.letterbox(tile.size) for tile in frame.tiles], selector)
+                detections = join_tiles(found, frame.tiles, frame.image.size, selector.groups)
+            else:
+                (detections,) = select(outputs, [lane.letterbox(frame.image.size)], selector)
+            results.append(PendingResult(frame, message.engine, detections))
+        return results
 
     def _descriptions(self, lane: Lane, describer: Describer, message: Inferred) -> list[PendingResult]:
         entries = message.batch.entries

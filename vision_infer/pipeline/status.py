@@ -102,6 +102,8 @@ class StreamStatus:
     error: str | None
     image_bytes: int
     """The maximum memory of its decoded images in the pipeline; 0 before it is open, and if unknown."""
+    tiles: int = 1
+    """The number of tiles of each frame, 1 for a whole image."""
     live: bool = False
     reason: str = ""
     """The reason for the state, one line without secrets; may be empty."""

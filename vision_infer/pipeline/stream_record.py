@@ -78,6 +78,8 @@ class StreamRecord:
     """What was lost while the source was read."""
     unreadable: int = 0
     """The number of decoded frames whose image could not be written into the engine's slot."""
+    tiles: int = 1
+    """The number of slots of a batch that each of its frames needs: its tiles, or one."""
     hook_errors: int = 0
     """The number of results that were emitted unchanged because the hook failed."""
     dropped: dict[DropReason, int] = field(default_factory=dict)
@@ -153,6 +155,7 @@ def status_of(record: StreamRecord) -> StreamStatus:
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
         image_bytes=record.image_bytes,
+        tiles=record.tiles,
         reason=record.reason,
         since_ns=record.since_ns,
         since_wall_ns=record.since_wall_ns,

@@ -53,14 +53,14 @@ class Batch(Generic[T]):
     """The number of the replica that runs it."""
     entries: tuple[Entry[T], ...]
     size: int
-    """The batch size at which the engine runs it, at least the number of entries."""
+    """The batch size at which the engine runs it, at least the number of slots in use. If those are more than the engine's
+    largest batch, it runs several full batches, and a last one of this size."""
     estimated_ns: float
-    """The charge of each frame."""
-
-    @property
-    def padding(self) -> int:
-        """The number of slots that are padding."""
-        return self.size - len(self.entries)
+    """The charge of each slot."""
+    slots: int
+    """The number of slots in use, at least the number of entries."""
+    padding: int
+    """The number of slots that are padding."""
 
 
 class Batcher(Generic[T]):
@@ -211,8 +211,8 @@ class Batcher(Generic[T]):
 
         Args:
             batch: The batch from :meth:`take`.
-            engine_ns: Its engine time, padding included, which is divided equally among its frames. 0 when it failed before it
-                ran: then the estimate remains, because frames without cost would always be next.
+            engine_ns: Its engine time, padding included, which is divided equally among its slots in use. 0 when it failed before
+                it ran: then the estimate remains, because frames without cost would always be next.
         """
         lane = self._lanes[batch.lane]
         replica = lane.replicas[batch.replica]
@@ -221,13 +221,14 @@ class Batcher(Generic[T]):
         replica.device.flying -= 1
         if engine_ns <= 0:
             return
-        each = engine_ns / len(batch.entries)
+        each = engine_ns / batch.slots
         charge, average_ns = each, _averaged(lane.frame_ns, each)
         lane.frame_ns = average_ns
         if len(lane.replicas) > 1:  # a stream does not choose its replica: all streams of the lane are charged the average
             charge, replica.frame_ns = average_ns, _averaged(replica.frame_ns, each)
         for entry in batch.entries:
-            self.shares.correct(entry.stream, batch.estimated_ns, charge, each)
+            slots = entry.queued.slots
+            self.shares.correct(entry.stream, batch.estimated_ns * slots, charge * slots, each * slots)
 
     def lane_load(self, name: str) -> tuple[int, int]:
         """Return the number of frames that wait for a lane now, and of its batches in the engine."""
@@ -301,28 +302,32 @@ class Batcher(Generic[T]):
         sizes = replica.settings.batch_sizes
         batch_ns = lane.batch_ns
         entries: list[Entry[T]] = []
-        while order and len(entries) < sizes[-1]:
+        used = 0
+        while order and used < sizes[-1]:
             virtual_ns, _, stream = order[0]
             if entries:  # the stream that is due has the first slot, riders have the others
                 if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, batch_ns):
                     break  # a rider must not get further ahead of the streams in other lanes
-                if elsewhere and self._home(lane, stream) in elsewhere:
+                if (elsewhere and self._home(lane, stream) in elsewhere) or used + lane.slots(stream) > sizes[-1]:
                     heappop(order)
                     continue
-            entries.append(Entry(stream, lane.pop(stream)))
-            charged_ns = self.shares.charge(stream, lane.frame_ns, others_ns)
+            queued = lane.pop(stream)
+            entries.append(Entry(stream, queued))
+            used += queued.slots
+            charged_ns = self.shares.charge(stream, lane.frame_ns * queued.slots, others_ns)
             since_ns = lane.since_ns.get(stream)
             if since_ns is None:
                 heappop(order)
             else:
                 heapreplace(order, (charged_ns, since_ns, stream))
-        # The batch is padded to the next size of the engine.
-        size = sizes[bisect_left(sizes, len(entries))]
-        self.padded += size - len(entries)
+        # The last batch that the engine runs is padded to its next size; a frame can have more tiles than its largest one.
+        last = used if used <= sizes[-1] else (used - 1) % sizes[-1] + 1
+        size = sizes[bisect_left(sizes, last)]
+        self.padded += size - last
         self._flying += 1
         replica.flying += 1
         replica.device.flying += 1
-        return Batch(replica.settings.name, replica.number, tuple(entries), size, lane.frame_ns)
+        return Batch(replica.settings.name, replica.number, tuple(entries), size, lane.frame_ns, used, size - last)
 
     def _home(self, lane: LaneState[T], stream: str) -> int | None:
         """Return the GPU that holds the next frame of a stream that waits."""

@@ -60,7 +60,7 @@ class ReplicaState:
     flying: int = 0
     """The number of batches in the engine now."""
     frame_ns: float = UNKNOWN_NS
-    """The estimated engine time of a frame."""
+    """The estimated engine time of a slot."""
 
     def change(self, settings: LaneSettings, device: DeviceState) -> None:
         """Use other settings, possibly on another device, from the next batch on."""
@@ -105,7 +105,7 @@ class LaneState(Generic[T]):
     """The streams with waiting frames, and the time since they wait."""
     waiting: int = 0
     frame_ns: float = UNKNOWN_NS
-    """The estimated engine time of a frame, averaged over the batches of all replicas."""
+    """The estimated engine time of a slot, averaged over the batches of all replicas."""
 
     @property
     def flying(self) -> int:
@@ -139,6 +139,11 @@ class LaneState(Generic[T]):
         if wait_ns == 0 or self.waiting >= max(replica.settings.batch_sizes[-1] for replica in free):
             return True
         return now_ns - min(self.since_ns.values()) >= wait_ns
+
+    def slots(self, stream: str) -> int:
+        """Return the number of slots that the next frame of a stream needs."""
+        queued = self.queues[stream].oldest()
+        return 1 if queued is None else queued.slots
 
     def pop(self, stream: str) -> QueuedItem[T]:
         """Take the next frame of a stream."""

@@ -19,6 +19,8 @@ class QueuedItem(Generic[T]):
     """The sequence number in the stream, from 0; it increases with every item."""
     arrived_ns: int
     """The time when it was queued, monotonic."""
+    slots: int = 1
+    """The number of slots that it needs in a batch."""
 
 
 class FrameQueue(Protocol[T]):

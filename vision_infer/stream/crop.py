@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.geometry import Letterbox, Size, Tile
 from vision_infer.core.image import CroppableImage, Image, Slot
-from vision_infer.stream.image import ArrayImage
+from vision_infer.stream.image import ArrayImage, VideoImage
 
 
 def whole_pixels(box: NDArray[np.float32], size: Size) -> tuple[int, int, int, int]:
@@ -53,6 +54,18 @@ class Crops:
                 self._rgb = self._image.to_rgb()
                 self._image = None  # release the decoder's frame
             return self._rgb
+
+
+def cut(image: Image, tiles: Sequence[Tile]) -> Iterator[Image]:
+    """Yield tiles of an image. Those of a decoded frame or of an array share its memory; other images are converted once."""
+    crops: Crops | None = None
+    for tile in tiles:
+        part = image.part(tile.left, tile.top, tile.size) if isinstance(image, (VideoImage, ArrayImage)) else None
+        if part is not None:
+            yield part
+            continue
+        crops = crops or Crops(image)
+        yield CropImage(crops, tile.left, tile.top, tile.right, tile.bottom)
 
 
 class CropImage:

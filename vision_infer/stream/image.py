@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import av
 import numpy as np
+from av.filter import Graph
+from av.filter.context import FilterContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -22,7 +24,8 @@ from vision_infer.core.image import Slot
 from vision_infer.stream.color import set_matrix
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 
-_REFORMATTERS_PER_THREAD = 16
+_REFORMATTERS_PER_THREAD, _CROPS_PER_THREAD = 16, 256
+"""The tiles of a frame have a crop filter each."""
 _LUMA_BITS = {
     **dict.fromkeys(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv21", "gray"), 8),
     **dict.fromkeys(("yuv420p10le", "yuv422p10le", "yuv444p10le", "gray10le"), 10),
@@ -33,26 +36,54 @@ _LUMA_BITS = {
 _local = threading.local()
 
 
-def _reformatter(key: tuple[object, ...]) -> VideoReformatter:
-    # A reformatter is set up again when its parameters change, which costs several times as much as a conversion. So each thread
-    # keeps one per recently used combination of parameters.
-    known: OrderedDict[tuple[object, ...], VideoReformatter] | None = getattr(_local, "reformatters", None)
+Kept = TypeVar("Kept", VideoReformatter, tuple[Graph, FilterContext, FilterContext])
+
+
+def _kept(name: str, limit: int, key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+    # A reformatter or a filter is set up again when its parameters change, which costs several times as much as a conversion. So
+    # each thread keeps one per recently used combination of parameters.
+    known: OrderedDict[tuple[object, ...], Kept] | None = getattr(_local, name, None)
     if known is None:
-        known = _local.reformatters = OrderedDict()
-    reformatter = known.get(key)
-    if reformatter is None:
-        reformatter = known[key] = VideoReformatter()
-        if len(known) > _REFORMATTERS_PER_THREAD:
+        known = OrderedDict()
+        setattr(_local, name, known)
+    one = known.get(key)
+    if one is None:
+        one = known[key] = make()
+        if len(known) > limit:
             known.popitem(last=False)
     else:
         known.move_to_end(key)
-    return reformatter
+    return one
+
+
+def _cropped(frame: av.VideoFrame, x: int, y: int, width: int, height: int) -> av.VideoFrame:
+    """Return a part of a frame, which shares its memory. Its corner is rounded down to whole samples of chroma."""
+    pixels, color = frame.format.name, (int(frame.colorspace), int(frame.color_range))
+
+    def make() -> tuple[Graph, FilterContext, FilterContext]:
+        graph = Graph()
+        whole = f"video_size={frame.width}x{frame.height}:pix_fmt={pixels}:time_base=1/1000"
+        source = graph.add("buffer", f"{whole}:colorspace={color[0]}:range={color[1]}")
+        crop, sink = graph.add("crop", f"{width}:{height}:{x}:{y}"), graph.add("buffersink")
+        source.link_to(crop)
+        crop.link_to(sink)
+        graph.configure()
+        return graph, source, sink  # the graph owns the others
+
+    key = (frame.width, frame.height, pixels, color, x, y, width, height)
+    _, source, sink = _kept("crops", _CROPS_PER_THREAD, key, make)
+    source.push(frame)
+    part = sink.pull()
+    assert isinstance(part, av.VideoFrame)
+    return part
 
 
 def _to_rgb24(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
     """Convert and resize in one pass. Returns a view of the result, uint8 [height, width, 3], whose rows are padded."""
     key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, width, height)
-    rgb = _reformatter(key).reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+    rgb = _kept("reformatters", _REFORMATTERS_PER_THREAD, key, VideoReformatter).reformat(
+        frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
+    )
     plane = rgb.planes[0]
     rows: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[:height, : width * 3].reshape(height, width, 3)
@@ -108,6 +139,20 @@ class VideoImage:
         """Return a copy, uint8 [H, W, 3]."""
         return self._rgb(self.size).copy()
 
+    def part(self, left: int, top: int, size: Size) -> VideoImage | None:
+        """Return a part of the image, in displayed pixels, without a copy; None if it cannot be cut out."""
+        return VideoImage(_cropped(self._frame, *self._decoded(left, top, size)), self._orientation)
+
+    def _decoded(self, left: int, top: int, size: Size) -> tuple[int, int, int, int]:
+        """Return the left and top edge, width and height of a displayed part in the decoder's frame."""
+        x, y, width, height, shown = left, top, size.width, size.height, self.size
+        for _ in range(self._orientation.turns):  # undo a quarter turn
+            x, y, width, height = shown.height - y - height, x, height, width
+            shown = Size(shown.height, shown.width)
+        if self._orientation.mirrored:
+            x = shown.width - x - width
+        return x, y, width, height
+
     def luma(self, max_width: int) -> NDArray[np.uint8]:
         """Return samples of the Y plane, uint8 [H, W]; for other pixel formats, of a small converted image."""
         frame = self._frame
@@ -157,6 +202,10 @@ class ArrayImage:
         shrinks = self.size.width > 2 * content.width or self.size.height > 2 * content.height
         size = (content.width, content.height)
         cv2.resize(self._rgb, size, dst=place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def part(self, left: int, top: int, size: Size) -> ArrayImage:
+        """Return a part of the image, without a copy."""
+        return ArrayImage(self._rgb[top : top + size.height, left : left + size.width])
 
     def luma(self, max_width: int) -> NDArray[np.uint8]:
         """Return samples of the green channel, uint8 [H, W]: most of the luminance."""

@@ -109,14 +109,13 @@ class NvdecImage(VideoImage):
         """Return a part of the image, in displayed pixels, that stays on the GPU; None if it cannot be cut out there."""
         if self._reader is None or self.surface() is None:
             return None
-        (x, y), (width, height), shown = (left, top), (size.width, size.height), self.size
-        for _ in range(self._orientation.turns):  # undo a quarter turn
-            x, y, width, height = shown.height - y - height, x, height, width
-            shown = Size(shown.height, shown.width)
-        if self._orientation.mirrored:
-            x = shown.width - x - width
+        x, y, width, height = self._decoded(left, top, size)
         part = (self._part[0] + x, self._part[1] + y, width, height)
         return NvdecImage(self._frame, self._orientation, self.gpu, self._reader, part)
+
+    def part(self, left: int, top: int, size: Size) -> NvdecImage | None:
+        """Return a part of the image, as :meth:`crop` does."""
+        return self.crop(left, top, size)
 
     def surface(self) -> Surface | None:
         """Return its location in GPU memory; None if it has another pixel format."""

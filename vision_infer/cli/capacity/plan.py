@@ -30,6 +30,9 @@ def plan_command(
     codec: Annotated[str | None, Option(metavar="h264|hevc", help="The video codec of the cameras. Default: h264.")] = None,
     source_fps: Annotated[float | None, Option(metavar="F", help="The frame rate of each camera. Default: 15.")] = None,
     fps: Annotated[float | None, Option(metavar="F", help="The wanted results per second of each camera. Default: 10.")] = None,
+    tiles: Annotated[
+        str | None, Option(metavar="SIZE|ROWSxCOLUMNS", help="The tiles into which each frame is cut. Default: none.")
+    ] = None,
     target_ms: Annotated[float | None, Option(metavar="MS", help="The maximum age of 99 % of the results. Default: 200.")] = None,
     task: Annotated[str | None, Option(metavar="detect|classify|embed", help="The task. Default: detect.")] = None,
     model: Annotated[str | None, Option(help="The model. Default: nanodet-416.")] = None,
@@ -66,6 +69,7 @@ def plan_command(
         "task": task,
         "model": model,
         "video": video,
+        "tiles": tiles,
         "target": {"fps": fps, "age_ms": target_ms},
         "precision": precision,
         "runtime": runtime,

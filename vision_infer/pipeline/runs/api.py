@@ -14,7 +14,7 @@ import numpy as np
 
 from vision_infer.analyze.describe import TOP
 from vision_infer.analyze.region import Filter
-from vision_infer.analyze.select import select
+from vision_infer.analyze.tiling import Tiling
 from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
 from vision_infer.config.zones import read_zones
@@ -32,6 +32,7 @@ from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.runs.detect import detect, detect_tiles
 from vision_infer.pipeline.runs.image_input import ImageInput, image_of
 from vision_infer.pipeline.runs.results import Results
 from vision_infer.pipeline.runs.run_factories import (
@@ -69,6 +70,9 @@ class Detector:
         per_class: The minimum confidence of single classes, higher or lower than ``confidence``: ``{"person": 0.5}``.
         min_size: The minimum width and height of a box, pixels of the image.
         region: A YAML file with polygons to include and to ignore. A ``Pipeline`` also uses the polygons of single streams.
+        tiles: Cut each image into tiles, to find small objects: the size of a tile in pixels, ``"2x3"`` (rows and columns), or
+            ``{"size": 640, "overlap": 0.2, "whole": True}``.
+        crop_region: Whether to infer only the rectangle around the polygons to include, with a margin.
         device: ``auto``, ``cpu``, ``cuda:N``, several such as ``cuda:0,cuda:1``, or ``all`` GPUs. Images go to the first.
         engine: ``auto``, or the name of an engine.
         threads: The number of CPU threads for each image. Defaults to all CPUs, for the lowest latency.
@@ -89,6 +93,8 @@ class Detector:
         per_class: Mapping[str, float] | None = None,
         min_size: float = 0.0,
         region: str | PathLike[str] | None = None,
+        tiles: int | str | Mapping[str, float] | None = None,
+        crop_region: bool = False,
         device: str = "auto",
         engine: str = "auto",
         threads: int | None = None,
@@ -104,13 +110,15 @@ class Detector:
             per_class=dict(per_class or {}),
             min_size=min_size,
             region=None if region is None else Path(region),
+            tiles=tiles,
+            crop_region=crop_region,
             device=device,
             engine=engine,
             threads=threads,
         )
         self.path = resolve_model(self.settings.model, model_dir)
         self._card = model_card(self.settings.model, model_dir)
-        self._keep = self._check()
+        self._keep, self._tiling = self._check()
         self._engine: Engine | None = None
         self._lane: Lane | None = None
         # Guards the engine, which runs one batch at a time. A call holds it until its detections are complete.
@@ -148,24 +156,24 @@ class Detector:
     def _each(self, images: Sequence[Image]) -> list[Detections]:
         with self._lock:
             lane = self._open()
-            starts = range(0, len(images), lane.engine.batch_sizes[-1])
-            found = (detections for start in starts for detections in _detect(lane, images, start))
+            tiling = self._tiling
+            found = detect(lane, images) if tiling is None else (detect_tiles(lane, image, tiling) for image in images)
             keep = self._keep
             if keep is None:
                 return list(found)
             return [keep(detections, image.size) for detections, image in zip(found, images, strict=True)]
 
-    def _check(self) -> Filter | None:
-        """Check what can be checked without an engine; return the filter of the detections."""
+    def _check(self) -> tuple[Filter | None, Tiling | None]:
+        """Check what can be checked without an engine; return the filter of the detections, and the tiles of images."""
         settings, card = self.settings, self._card
         if card.task != "detect":
             raise ModelError(f"{card.name} is a model for '{card.task}'", "A Detector needs a model for 'detect'.")
         make_selector(card, settings.confidence, settings.iou, settings.classes, scores_by_class(card, settings.per_class))
         if settings.engine != "auto":
             parse_engine_name(settings.engine)
-        if not settings.min_size and settings.region is None:
-            return None
-        return Filter(settings.min_size, None if settings.region is None else read_region(settings.region, None))
+        region = None if settings.region is None else read_region(settings.region, None)
+        tiling = Tiling.made(settings.tiles, region if settings.crop_region else None)
+        return (None if not settings.min_size and region is None else Filter(settings.min_size, region)), tiling
 
     def _open(self) -> Lane:
         if self._lane is None:
@@ -316,19 +324,3 @@ def _finish_after(supervisor: Supervisor, channel: ResultChannel, duration_s: fl
         supervisor.end_live()
         supervisor.wait()
     channel.finish()
-
-
-def _detect(lane: Lane, images: Sequence[Image], start: int) -> list[Detections]:
-    engine = lane.engine
-    batch = images[start : start + engine.batch_sizes[-1]]
-    size = next(size for size in engine.batch_sizes if size >= len(batch))
-    letterboxes = [lane.letterbox(image.size) for image in batch]
-    loan = engine.lend(size)
-    try:
-        for image, slot, letterbox in zip(batch, loan.slots, letterboxes, strict=False):
-            image.write_into(slot, letterbox)
-    except BaseException:
-        engine.release(loan)
-        raise
-    outputs = engine.collect(engine.submit(loan)).outputs
-    return select(outputs, letterboxes, lane.selector)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from vision_infer.analyze.tiling import Tiling
 from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError, UsageError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel
@@ -30,7 +33,19 @@ class FrameEntry:
         lane_of: Returns the name of the lane for an image size.
     """
 
-    __slots__ = ("_acquire", "_dispatch", "_gate", "_lane_of", "_no_credit", "_pacer", "_record", "_results", "sequence", "timed")
+    __slots__ = (
+        "_acquire",
+        "_dispatch",
+        "_gate",
+        "_lane_of",
+        "_no_credit",
+        "_pacer",
+        "_record",
+        "_results",
+        "_tiling",
+        "sequence",
+        "timed",
+    )
 
     def __init__(
         self,
@@ -60,6 +75,8 @@ class FrameEntry:
 
     def _configure(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
         self._lane_of = lane_of
+        self._tiling = Tiling.made(command.policy.tiles, command.region if command.policy.crop_region else None)
+        self._record.tiles = 1
         # A new gate: the last result may not be valid with the new settings, so the next frame is inferred.
         self._gate = make_gate(command)
         self.timed = self._pacer is not None or self._gate is not None
@@ -78,7 +95,13 @@ class FrameEntry:
 
         Returns:
             The older frame of a live stream that this frame supersedes in the lane, or None.
+
+        Raises:
+            RefusedError: The image cannot be cut into the tiles of the settings.
         """
+        shown = frame.image.size
+        if self._tiling is not None:
+            frame, shown = self._cut(frame, self._tiling)
         moves = self._gate is None or time_ns is None or self._gate.wants(frame.image, time_ns)
         if not self._acquire():
             self._record.drop(self._no_credit, frame)
@@ -88,7 +111,16 @@ class FrameEntry:
         if not moves:
             self._results.put(Gated(frame, sequence))
             return None
-        return self._dispatch.offer(frame.stream, self._lane_of(frame.image.size), sequence, frame)
+        return self._dispatch.offer(frame.stream, self._lane_of(shown), sequence, frame)
+
+    def _cut(self, frame: Frame, tiling: Tiling) -> tuple[Frame, Size]:
+        """Return the frame with its tiles, and the size of an image that is inferred."""
+        try:
+            tiles = tiling.of(frame.image.size)
+        except UsageError as error:
+            raise RefusedError(f"{self._record.name}: {error.message}", error.hint) from None
+        self._record.tiles = max(1, len(tiles))
+        return (replace(frame, tiles=tiles), tiles[0].size) if tiles else (frame, frame.image.size)
 
     def pass_by(self, frame: Frame) -> None:
         """Send a frame that pacing has not selected past the engine: it is only drawn."""

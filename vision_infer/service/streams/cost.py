@@ -53,6 +53,8 @@ class StreamCost:
     """The CPU time per result; None without results."""
     share: float
     """The stream's share of the machine: the larger of its CPU and accelerator shares, 0–1."""
+    tiles: int = 1
+    """The number of inferences per result: the tiles of a frame."""
 
     @property
     def cores(self) -> float:
@@ -70,7 +72,7 @@ class StreamCost:
         accelerator = None if self.accelerator is None else self.accelerator * fps / self.result_fps
         cores = self.decode_cores + shared
         share = max(cores / machine.cores * machine.machines, accelerator or 0.0)
-        return StreamCost(self.name, self.decode_cores, shared, accelerator, fps, cores / fps * 1000, share)
+        return StreamCost(self.name, self.decode_cores, shared, accelerator, fps, cores / fps * 1000, share, self.tiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ def cost_of(
         fps = stream.result_fps
         per_result = cores / fps * 1000 if fps >= EPSILON else None
         share = min(1.0, max(cores / machine.cores, accelerator or 0.0))
-        costs.append(StreamCost(stream.name, usage.thread, shared * part, accelerator, fps, per_result, share))
+        costs.append(StreamCost(stream.name, usage.thread, shared * part, accelerator, fps, per_result, share, stream.tiles))
     others = [lane.utilization for lane in lanes if not _on_cpu(lane.engine)]
     owed = {stream.name: full_costs[stream.name] for stream in live if full_costs and stream.name in full_costs}
     return Cost(machine, tuple(costs), max(others) if others else None, owed)

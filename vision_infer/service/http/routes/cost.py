@@ -28,6 +28,7 @@ class StreamCostAnswer(ApiModel):
     )
     cpu_ms_per_result: float | None = Field(description="The CPU time per result; null without results.")
     share: float = Field(description="The stream's share of the machine: the larger of its CPU and accelerator shares, 0–1.")
+    tiles: int = Field(description="The number of inferences per result: the tiles of a frame, or 1.")
     per_month: float | None = Field(description="The price of that share for 730 hours; null if the machine's price is not set.")
     per_1000_results: float | None
     at_fps: float | None = Field(description="The rate from the query.")
@@ -101,6 +102,7 @@ def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | No
         accelerator=_rounded(stream.accelerator),
         cpu_ms_per_result=_rounded(stream.cpu_ms_per_result),
         share=round(stream.share, 4),
+        tiles=stream.tiles,
         per_month=per_month,
         per_1000_results=None if per_month is None or stream.cpu_ms_per_result is None else round(per_month / results * 1000, 6),
         at_fps=fps,
