@@ -180,11 +180,9 @@ class StreamSettings(StreamDefaults, StreamUrls):
     def _smaller_video(self) -> StreamSettings:
         if self.degrade_detect is None:
             return self
-        shapes: list[ZoneSettings | LineSettings | Region] = [*self.zones.values(), *self.lines.values()]
-        if self.region is not None:
-            shapes.append(self.region)
-        pixels = self.min_size or (self.tiles and self.tiles.size)
-        if pixels or any(shape.units == "pixels" for shape in shapes):
+        shapes = [*self.zones.values(), *self.lines.values(), self.region]
+        in_pixels = any(shape is not None and shape.units == "pixels" for shape in shapes)
+        if in_pixels or self.min_size or (self.tiles and self.tiles.size):
             raise ValueError(
                 "degrade_detect: has fewer pixels: leave out min_size and tiles.size, and write zones, lines and region with "
                 "units: relative"
