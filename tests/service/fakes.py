@@ -124,6 +124,7 @@ class FakeBackend:
         self.preview = Preview(self.settings.preview)
         self.clips = Clips(self.settings.clips, NOWHERE)
         self.nodes: FakeNodes | None = None
+        self.shadow: Any = None
         self.is_ready = (True, "")
         self.kept: dict[str, StreamView] = {}
         self.lock = threading.Lock()

@@ -123,13 +123,22 @@ def settings(streams: Mapping[str, StreamSettings] | None = None, **more: Any) -
 class Site:
     """A running service."""
 
-    def __init__(self, *cameras: Camera, of: ServeSettings | None = None, keep: Keeper | None = None, ready: bool = True) -> None:
+    def __init__(
+        self,
+        *cameras: Camera,
+        of: ServeSettings | None = None,
+        keep: Keeper | None = None,
+        ready: bool = True,
+        shadow_file: Path | None = None,
+    ) -> None:
         self.by_path = {camera.path: camera for camera in cameras}
         self.sink = FakeSink()
         self.events: list[StreamEvent] = []
         self.keep = keep or Keeper()
         self.closed = False
-        self.service = Service(of or settings(), self.keep, [self.sink], self.events.append, open_stream=self.open)
+        self.service = Service(
+            of or settings(), self.keep, [self.sink], self.events.append, open_stream=self.open, shadow_file=shadow_file
+        )
         self.service.start()
         if ready:
             wait_until(lambda: self.service.ready()[0], "the service to be ready")

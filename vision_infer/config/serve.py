@@ -16,6 +16,7 @@ from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.secrets.credentials import CredentialList
 from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
+from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
@@ -298,6 +299,7 @@ class ServeSettings(ClusterSettings, InferenceSettings):
     model: str = Field(
         default=DEFAULT_MODEL, min_length=1, description="The default model of streams: a name or a deployment graph (.onnx)."
     )
+    shadow: ShadowSettings | None = Field(default=None, description="A candidate for the model, to compare. null: none.")
     processes: Processes = Field(
         default=1, description="The number of processes that run streams, behind one page and API. per-gpu: one for each GPU."
     )

@@ -72,6 +72,8 @@ class ResultsStage:
         self._ended = ended
         self._streams: dict[str, _JoinedStream] = {}
         self._broken = False
+        self.observer: Callable[[PendingResult, Steps], None] | None = None
+        """Called with each inferred frame and its detections before they are tracked; it must be quick, and must not fail."""
         self.account = StageAccount()
         self.busy_ns = 0
         self.present_ns = 0
@@ -263,6 +265,8 @@ class ResultsStage:
             if pending.gated:
                 stream.completion.stay(pending, stream.steps)
             elif pending.engine is not None:
+                if self.observer is not None:
+                    self.observer(pending, stream.steps)
                 stream.completion.follow(pending, stream.steps)
             if stream.secondary is None:
                 self._emit(stream, pending)

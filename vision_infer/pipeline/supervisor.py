@@ -7,13 +7,16 @@ statistics come out as plain values, through bounded channels. The command line,
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.completion import PendingResult
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.steps import Steps
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.supervisor_statistics import SupervisorStatistics
 from vision_infer.pipeline.workers.live_worker import LiveWorker
@@ -77,6 +80,10 @@ class Supervisor(SupervisorStatistics):
             ValueError: The new engine does not fit the lane.
         """
         return self._lanes.swap(name, engine, timeout_s, replica)
+
+    def observe(self, observer: Callable[[PendingResult, Steps], None] | None) -> None:
+        """Show each inferred frame, with its detections before tracking, to a function that is quick and does not fail."""
+        self._stage.observer = observer
 
     def give_up(self, name: str, error: VisionInferError) -> None:
         """Report that the engine of a lane cannot be opened: the frames that wait for it fail, as if the engine had failed."""

@@ -17,6 +17,7 @@ from vision_infer.preview.preview import Preview
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.events import ServiceEvent
 from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.shadow.shadow import Shadow
 from vision_infer.service.streams.cost import Cost
 from vision_infer.service.views import ModelView, NodeView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
@@ -65,6 +66,10 @@ class Backend(Protocol):
     @property
     def clips(self) -> Clips:
         """The recorder of events in zones and at lines, and of their clips."""
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """The shadow model of a service in one process; None in front of worker processes."""
 
     def ready(self) -> tuple[bool, str]:
         """Return whether inference is possible, and if not, the reason: ``loading nanodet-416``."""

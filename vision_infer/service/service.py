@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +23,6 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
 from vision_infer.engine.device import devices_of
-from vision_infer.model.catalog import list_models
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.pipeline.supervisor import Supervisor
@@ -37,13 +37,14 @@ from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.requests import infer_image, infer_tensors
 from vision_infer.service.results.sinks import SinkSet
+from vision_infer.service.shadow.shadow import Shadow, ShadowFile
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost
 from vision_infer.service.streams.degradation import DegradationMonitor, LoadMeter
 from vision_infer.service.streams.lanes import Lanes, in_flight
 from vision_infer.service.streams.running_streams import Streams
 from vision_infer.service.streams.stream_files import state_folder
-from vision_infer.service.views import ModelView, Origin, Snapshot, StreamView
+from vision_infer.service.views import ModelView, Origin, Snapshot, StreamView, model_views
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
@@ -65,6 +66,7 @@ class Service:
         on_event: Called with each change of a stream's state; it must return quickly.
         open_stream: Opens sources; tests pass their own.
         sink_set: The sinks of results, events and states; closed with the service.
+        shadow_file: The file of the shadow model's state; None: it is not stored.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Service:
         clock: Clock = SYSTEM_CLOCK,
         open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
         sink_set: SinkSet | None = None,
+        shadow_file: Path | None = None,
     ) -> None:
         self.settings = settings
         self.nodes = None
@@ -117,6 +120,9 @@ class Service:
         )
         self._load = LoadMeter(self._supervisor, self._streams.configured)
         self._degradation = DegradationMonitor(self._load.observe, self._streams.degrade, self._changes.publish, clock)
+        self.shadow = Shadow(
+            settings, ShadowFile(shadow_file, settings.shadow), self._streams, self._lanes, self._supervisor, self._load, clock
+        )
         self._error: VisionInferError | None = None
 
     # Start and stop
@@ -139,6 +145,7 @@ class Service:
         """Stop all streams; decoded frames are finished and written."""
         self._ended.set()
         self._degradation.end()
+        self.shadow.end()
         self.preview.stop()
         self._lanes.stop_upgrading()
         with self._streams.changing:
@@ -202,14 +209,7 @@ class Service:
 
     def models(self) -> list[ModelView]:
         """Return all models that streams can use, without damaged ones."""
-        views: list[ModelView] = []
-        for entry in list_models(self.settings.model_dir):
-            card = entry.card
-            if card is not None and not entry.error:
-                size = (card.input_size.width, card.input_size.height)
-                loaded = self._lanes.get(entry.name) is not None
-                views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", loaded))
-        return views
+        return model_views(self.settings.model_dir, lambda model: self._lanes.get(model) is not None)
 
     def events(self) -> list[ServiceEvent]:
         """Return the latest changes of streams and engines, oldest first."""
@@ -284,7 +284,7 @@ class Service:
         deadline_ns: int | None = None,
     ) -> Result:
         """Run inference on one image; see :meth:`Backend.infer`."""
-        name = model or self.settings.model
+        name = self._lanes.runs(model or self.settings.model)
         selector = make_selector(self.card(name), confidence, None, classes)
         return infer_image(self._lanes.requests(name), image, selector, self._clock, deadline_ns)
 
@@ -303,10 +303,12 @@ class Service:
 
     def _begin(self) -> None:
         try:
-            self._lanes.open(self.settings.model)
-            _log.info("ready: %s is loaded", self.settings.model)
+            model = self._lanes.runs(self.settings.model)
+            self._lanes.open(model)
+            _log.info("ready: %s is loaded", model)
             self._degradation.start()
             self._streams.begin()
+            self.shadow.begin()
         except VisionInferError as error:
             if not self._ended.is_set():
                 self._error = error

@@ -29,6 +29,7 @@ from vision_infer.service.operations.notify import ServiceNotifier
 from vision_infer.service.processes.worker_settings import worker_places
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
+from vision_infer.service.shadow.shadow import FILE_NAME
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.stream_files import StreamFiles, state_folder
 
@@ -135,6 +136,8 @@ def _opened(
     from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
     from vision_infer.service.processes.workers import Workers
 
+    if settings.shadow is not None:
+        raise UsageError("shadow: needs a service in one process", "Remove it, or set processes: 1, without a cluster.")
     workers: Fleet
     if start.cluster is not None:
         workers = start.cluster(settings, StreamFiles(state_dir, settings.service), clock)
@@ -154,7 +157,7 @@ def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, c
         worker: The name of the worker process; empty if the service has one process.
     """
     sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker)
-    return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks)
+    return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks, shadow_file=state_dir / FILE_NAME)
 
 
 def _run(service: Service | Fleet, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vision_infer.config.serve import StreamSettings
+from vision_infer.model.catalog import list_models
 from vision_infer.pipeline.status import StreamStatus
 
 Origin: TypeAlias = Literal["file", "command_line", "api"]
@@ -79,3 +81,19 @@ class Snapshot:
     """The capture time, nanoseconds since 1970 (UTC)."""
     width: int
     height: int
+
+
+def model_views(folder: Path | None, is_loaded: Callable[[str], bool]) -> list[ModelView]:
+    """Return all models that streams can use, without damaged ones.
+
+    Args:
+        folder: The folder of the user's models; None: the default.
+        is_loaded: Returns whether a model is loaded.
+    """
+    views: list[ModelView] = []
+    for entry in list_models(folder):
+        card = entry.card
+        if card is not None and not entry.error:
+            size = (card.input_size.width, card.input_size.height)
+            views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", is_loaded(entry.name)))
+    return views

@@ -70,6 +70,10 @@ class ServiceCollector(Collector):
         yield from _sinks(backend.sinks(), self._clock.wall_ns())
         yield from _preview(backend.preview.counts())
         yield from _clips(backend.clips.counts())
+        trial = None if backend.shadow is None else backend.shadow.status()
+        if trial is not None:
+            text = "Number of frames for the shadow model: compared, or not inferred, by reason."
+            yield _counters("vision_infer_shadow_frames", text, "outcome", {"compared": trial.total.frames, **trial.skipped})
 
 
 def _filled(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Family:

@@ -99,7 +99,7 @@ function route() {
   if (page === "find") return ["find", () => find(store)];
   if (page === "events") return ["events", () => allEvents(store)];
   if (page === "nodes") return ["nodes", () => nodes(store)];
-  if (page === "engines") return ["engines", () => engines()];
+  if (page === "engines") return ["engines", () => engines(store)];
   if (page === "cost") return ["cost", () => cost()];
   if (page === "try") return ["try", () => tryOut()];
   return ["wall", () => wall(store)];

@@ -16,6 +16,7 @@ class FrontBackend:
 
     def __init__(self, workers: Fleet, clock: Clock) -> None:
         self._workers = workers
+        self.shadow = None
         self.hub: MergedHub = workers.hub
         self.preview = Preview(workers.settings.preview, clock=clock)  # without streams: viewers connect to the workers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,8 @@ class Lanes:
         self._supervisor = supervisor
         self._on_event = on_event
         self._clock = clock
+        self.replacements: Mapping[str, str] = {}
+        """The models that run in place of others after they were promoted, by the replaced model; replaced as a whole."""
         self._lanes: dict[str, Lane] = {}
         self._others: dict[str, list[Lane]] = {}
         """The lanes for other input sizes, by model."""
@@ -90,6 +92,10 @@ class Lanes:
     def get(self, model: str) -> Lane | None:
         """Return the lane of a model if it is open."""
         return self._lanes.get(model)
+
+    def runs(self, model: str) -> str:
+        """Return the model that runs where the settings name ``model``."""
+        return self.replacements.get(model, model)
 
     def open(self, model: str) -> Lane:
         """Return the lane of a model with a loaded and warmed-up engine.

@@ -60,6 +60,7 @@ class Streams:
         self._settings = settings
         self._keep = keep
         self._supervisor = supervisor
+        self._lanes = lanes
         self._runner = StreamRunner(settings, supervisor, lanes, clips, on_event, clock)
         self._clips = clips
         self._preview = preview
@@ -211,6 +212,38 @@ class Streams:
                 if waits and concerns(settings_at(stream.settings, stream.step).detect):
                     self._runner.stop(name, stream.settings)
                     self._runner.run_or_fail(name, stream)
+
+    def promote(self, current: str, candidate: str) -> None:
+        """Run all streams of a model with another one; their connections stay open. If one cannot change, all keep the model.
+
+        Raises:
+            ConflictError: The other model cannot be loaded, or lacks classes that the settings of a stream name.
+            VisionInferError: A stream cannot change.
+        """
+        self._check_running()
+        with self.changing:
+            lanes, before = self._lanes, self._lanes.replacements
+            named = {self._settings.model}
+            users: dict[str, ConfiguredStream] = {}
+            for name, stream in self._streams.items():
+                named |= {stream.settings.model or self._settings.model, stream.settings.degrade_model or self._settings.model}
+                model = settings_at(stream.settings, stream.step).model or self._settings.model
+                if stream.settings.enabled and lanes.runs(model) == current:
+                    users[name] = stream
+            after = {**before, **{model: candidate for model in named if lanes.runs(model) == current}}
+            try:
+                self._runner.check_model(candidate, users)
+                lanes.replacements = {model: other for model, other in after.items() if model != other}
+                try:
+                    for name, stream in users.items():
+                        self._runner.run(name, stream)
+                except VisionInferError:
+                    lanes.replacements = before
+                    for name, stream in users.items():
+                        self._runner.run_or_fail(name, stream)
+                    raise
+            finally:
+                self._runner.close_unused(self._streams.values())
 
     def degrade(self, name: str, step: DegradationStep, reason: str) -> bool:
         """Change a stream's step of degradation; return False if the stream is gone or disabled.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from vision_infer.config.serve import ServeSettings, StreamSettings, StreamUrls
 from vision_infer.core.clock import Clock
-from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.core.errors import EngineError, ModelError, UsageError, VisionInferError
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lanes.lane import classes_by_number
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.clips.clip_recorder import Clips
-from vision_infer.service.errors import ShortageError, UnavailableError
+from vision_infer.service.errors import ConflictError, ShortageError, UnavailableError
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.degradation import settings_at
 from vision_infer.service.streams.lanes import Lanes, secondary_name
@@ -79,6 +80,25 @@ class StreamRunner:
             self._add(command)
         self._clips.configure(name, settings.clips)
 
+    def check_model(self, model: str, streams: Mapping[str, ConfiguredStream]) -> None:
+        """Load a model, and check that streams can run with it.
+
+        Raises:
+            ConflictError: It cannot be loaded, or lacks classes that the settings of a stream name.
+        """
+        try:
+            lane = self._lanes.open(model)
+        except (ModelError, EngineError) as error:
+            raise ConflictError(f"{model} cannot be loaded: {error.message}", error.hint) from error
+        for name, stream in streams.items():
+            settings = settings_at(stream.settings, stream.step)
+            try:
+                live_stream_command(name, settings, lane, None, ())
+                for classes in (shape.classes for shapes in (settings.zones, settings.lines) for shape in shapes.values()):
+                    classes_by_number(lane.engine.card, classes)
+            except UsageError as error:
+                raise ConflictError(f"stream {name} cannot run with {model}: {error.message}", error.hint) from error
+
     def _add(self, command: AddStream) -> None:
         try:
             self._supervisor.add(command)
@@ -122,9 +142,9 @@ class StreamRunner:
         """Close the engines that none of these streams uses."""
         enabled = [stream.settings for stream in streams if stream.settings.enabled]
         used = {self._model(settings) for settings in enabled}
-        used |= {settings.degrade_model for settings in enabled if settings.degrade_model is not None}
+        used |= {self._lanes.runs(settings.degrade_model) for settings in enabled if settings.degrade_model is not None}
         used |= {secondary_name(settings.secondary) for settings in enabled if settings.secondary is not None}
-        self._lanes.close_unused(frozenset({self._settings.model, *used}))
+        self._lanes.close_unused(frozenset({self._lanes.runs(self._settings.model), *used}))
 
     def allowed_networks(self, name: str, stream: ConfiguredStream) -> tuple[str, ...]:
         """Return the networks that a stream's URLs may use; empty means any.
@@ -140,4 +160,4 @@ class StreamRunner:
         return self._settings.service.allow_networks
 
     def _model(self, settings: StreamSettings) -> str:
-        return settings.model or self._settings.model
+        return self._lanes.runs(settings.model or self._settings.model)

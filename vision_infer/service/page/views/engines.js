@@ -3,10 +3,12 @@
 
 import { getJson, messageOf } from "../transport/http.js";
 import { h, setText } from "./dom.js";
+import { shadowPanel } from "./shadow.js";
 import { bytes, count, milliseconds, quantiles, rate } from "./words.js";
 
 const POLL_MS = 2000;
 
+/** @import { Store } from "../state/store.js" */
 /** @import { Quantiles, Size, View } from "../transport/api.js" */
 /**
  * @typedef {{
@@ -17,11 +19,12 @@ const POLL_MS = 2000;
  * @typedef {{ device: string, utilization: number, batches: number, removed: string | null }} Replica
  */
 
-/** @returns {View} */
-export function engines() {
+/** @param {Store} store @returns {View} */
+export function engines(store) {
   /** @type {Map<string, EngineCard>} */
   const cards = new Map();
   const list = h("div.engines");
+  const shadow = shadowPanel(store);
   const models = h("tbody");
   const errorText = h("p.error", { role: "alert" });
   const table = h(
@@ -43,6 +46,7 @@ export function engines() {
     null,
     h("h1", null, "Engines"),
     errorText,
+    shadow.element,
     list,
     h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)),
   );
@@ -56,6 +60,7 @@ export function engines() {
       if (closed) return;
       setText(errorText, "");
       show(engines);
+      await shadow.poll();
     } catch (error) {
       setText(errorText, messageOf(error));
     }

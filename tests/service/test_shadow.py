@@ -1,0 +1,351 @@
+"""A candidate model gets live frames in spare capacity, is compared with the current model, and can be promoted."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.pipeline.live_fakes import Camera
+from tests.service.fakes import ADMIN, TOKENS, VIEW, Api
+from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from tests.support.waiting import wait_until
+from vision_infer.config.serve import ServeSettings
+from vision_infer.config.service.shadow import ShadowSettings
+from vision_infer.core.card import parse_card
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import EngineError, ModelError, OutputError, UsageError
+from vision_infer.service.errors import ConflictError, UnknownStreamError
+from vision_infer.service.shadow import candidate, shadow
+from vision_infer.service.shadow.agreement import WINDOW, Agreement, EngineTimes, Sums, sums_of
+from vision_infer.service.shadow.trial import ShadowStatus, renumbered
+from vision_infer.service.streams.cost import MachineUsage, cost_of
+
+__all__ = ["engines"]
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> SimpleNamespace:
+    """Fake candidates, and spare capacity that a test controls."""
+    control = SimpleNamespace(shortage="")
+
+    def resolve(model: str, folder: Path | None) -> Path:
+        if model == "missing":
+            raise ModelError("unknown model 'missing'")
+        return Path(model)
+
+    monkeypatch.setattr(candidate, "CHILD", "tests.service.shadow_candidate")
+    monkeypatch.setattr(shadow, "resolve_model", resolve)
+    monkeypatch.setattr(shadow.Shadow, "_shortage", lambda self, own_cores: control.shortage)
+    return control
+
+
+def status_of(site: Site) -> ShadowStatus:
+    status = site.service.shadow.status()
+    assert status is not None
+    return status
+
+
+def compare(site: Site, camera: Camera, model: str = "two", **more: Any) -> None:
+    """Start a candidate and wait until it is loaded."""
+    site.service.shadow.put(ShadowSettings(model=model, **more))
+    wait_until(lambda: status_of(site).state != "loading", "the candidate")
+
+
+def test_every_nth_frame_is_compared(engines: Engines) -> None:
+    camera, other = Camera(0), Camera(1)
+    with Site(camera, other, of=settings({"s0": wanted(camera), "s1": wanted(other)})) as site:
+        compare(site, camera, streams=("s0",), every=2)
+        site.give(other, 4)
+        for number in range(1, 9):
+            site.give(camera)
+            wait_until(lambda: status_of(site).total.frames == number // 2, "the comparison")  # noqa: B023
+        status = status_of(site)
+    assert (status.state, status.engine, status.current, dict(status.skipped)) == ("comparing", "echo-cpu-none", "one", {})
+    # The candidate finds nothing in the frames 3 and 7, and its scores are lower.
+    total = status.total
+    assert (total.frames, total.current, total.candidate, total.found_again, total.iou) == (4, 4, 2, 2, 2.0)
+    assert total.score_change == pytest.approx(-0.2, abs=1e-6)
+    assert status.recent == total
+
+
+def test_a_configured_candidate_starts_with_the_service(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}, shadow=ShadowSettings(model="two", every=1))) as site:
+        wait_until(lambda: status_of(site).state == "comparing", "the candidate")
+        site.give(camera)
+        wait_until(lambda: status_of(site).total.frames == 1, "the comparison")
+
+
+def test_without_spare_capacity_the_candidate_gets_nothing(engines: Engines, fakes: SimpleNamespace) -> None:
+    fakes.shortage = "the machine is 97% busy"
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        compare(site, camera, every=1)
+        site.give(camera, 5)
+        status = status_of(site)
+    assert (status.state, status.reason) == ("waiting", "the machine is 97% busy")
+    assert (status.total.frames, status.skipped) == (0, {"no_capacity": 5})
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("broken", "broken: cannot be loaded. Choose another."),
+        ("crashing", "the candidate's process crashed: SIGSEGV"),
+        ("hanging", "the candidate hangs: it did not return a frame within 0.3 s"),
+        ("failing", "5 frames in a row failed: there is no memory left"),
+    ],
+)
+def test_a_candidate_that_fails_costs_the_cameras_nothing(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, model: str, reason: str
+) -> None:
+    monkeypatch.setattr(candidate, "ANSWER_S", 0.3)
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        compare(site, camera, model, every=1)
+        while status_of(site).state != "failed":
+            site.give(camera)
+        before = status_of(site).skipped
+        site.give(camera, 20)
+        status, stream = status_of(site), site.status("s0")
+    assert status.reason == reason
+    assert status.skipped == before
+    assert (stream.results, stream.dropped, len(camera.opened)) == (stream.decoded, {}, 1)
+
+
+def test_a_busy_candidate_holds_two_frames(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        compare(site, camera, "hanging", every=1)
+        site.give(camera, 20)
+        status = status_of(site)
+        threads = [thread for thread in threading.enumerate() if thread.name == "shadow"]
+    assert status.skipped["busy"] >= 18
+    assert len(threads) == 1
+    assert not threads[0].is_alive()
+
+
+def test_promoting_swaps_the_streams_of_the_current_model(engines: Engines, tmp_path: Path) -> None:
+    cameras, file = [Camera(0), Camera(1), Camera(2)], tmp_path / "shadow.json"
+    streams = {camera.name: wanted(camera, model=model) for camera, model in zip(cameras, (None, "three", "one"), strict=True)}
+    with Site(*cameras, of=settings(streams), shadow_file=file) as site:
+        for camera in cameras:
+            site.give(camera)
+        compare(site, cameras[0], every=1, streams=("s0", "s2"))
+        site.service.shadow.promote()
+        for camera in cameras:
+            site.give(camera, 2)
+        assert [site.status(camera.name).model for camera in cameras] == ["two", "three", "two"]
+        assert [len(camera.opened) for camera in cameras] == [1, 1, 1]
+        assert engines.loaded == {"two", "three"}
+        status = status_of(site)
+        assert (status.settings, status.current) == (ShadowSettings(model="one", every=1, streams=("s0", "s2")), "two")
+        assert site.service.infer(png(), None, None, None).model == "two"
+
+    cameras = [Camera(0), Camera(1), Camera(2)]
+    with Site(*cameras, of=settings(streams), shadow_file=file) as site:  # after a restart
+        for camera in cameras:
+            site.give(camera)
+        assert [site.status(camera.name).model for camera in cameras] == ["two", "three", "two"]
+        wait_until(lambda: status_of(site).state == "comparing", "the candidate")
+        site.service.shadow.promote()
+        for camera in cameras:
+            site.give(camera)
+        assert [site.status(camera.name).model for camera in cameras] == ["one", "three", "one"]
+        assert status_of(site).settings.model == "two"
+        site.service.shadow.delete()
+    with Site(of=settings(streams | {"s0": streams["s1"]}), shadow_file=file) as site:
+        assert site.service.shadow.status() is None
+        assert site.service._lanes.replacements == {}
+
+
+def png() -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"classes": ["person", "car"]},
+        {"per_class": {"car": 0.5}},
+        {"zones": {"yard": {"polygon": [[0, 0], [9, 0], [9, 9]], "units": "pixels", "classes": ["car"]}}},
+    ],
+)
+def test_promotion_is_refused_if_a_stream_needs_other_classes(engines: Engines, more: dict[str, Any]) -> None:
+    plain = engines.open
+
+    def open_it(*given: Any) -> CountedEngine:
+        engine = plain(*given)
+        if engine.card.name == "two":
+            engine.card = engine.card.model_copy(update={"labels": ("person",)})
+        return engine
+
+    engines.open = open_it  # type: ignore[method-assign, assignment]
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera, **more)})) as site:
+        with pytest.raises(ConflictError, match="stream s0 cannot run with two: unknown class 'car' for two"):
+            site.service._streams.promote("one", "two")
+        site.give(camera)
+        assert site.status("s0").model == "one"
+        assert engines.loaded == {"one"}
+
+
+def test_a_refused_candidate_continues_in_the_shadow(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        compare(site, camera)
+
+        def refuse(model: str) -> None:
+            raise EngineError("there is no memory left", "Free some.")
+
+        engines.before_open = refuse
+        with pytest.raises(ConflictError, match="two cannot be loaded: there is no memory left"):
+            site.service.shadow.promote()
+        site.give(camera)
+        assert site.status("s0").model == "one"
+        assert status_of(site).settings.model == "two"
+
+
+def test_a_promotion_that_cannot_be_stored_is_undone(engines: Engines, tmp_path: Path) -> None:
+    camera, file = Camera(0), tmp_path / "state" / "shadow.json"
+    with Site(camera, of=settings({"s0": wanted(camera)}), shadow_file=file) as site:
+        compare(site, camera)
+        file.unlink()
+        file.parent.rmdir()
+        file.parent.write_text("a file in place of the folder")
+        with pytest.raises(OutputError, match="cannot be stored"):
+            site.service.shadow.promote()
+        site.give(camera)
+        assert site.status("s0").model == "one"
+        assert site.service._lanes.replacements == {}
+
+
+def test_invalid_candidates_are_refused(engines: Engines) -> None:
+    camera, other = Camera(0), Camera(1)
+    with Site(camera, other, of=settings({"s0": wanted(camera), "s1": wanted(other, model="three")})) as site:
+        put = site.service.shadow.put
+        with pytest.raises(ConflictError, match="one is the current model"):
+            put(ShadowSettings(model="one"))
+        with pytest.raises(ConflictError, match="run different models: one, three"):
+            put(ShadowSettings(model="two", streams=("s0", "s1")))
+        with pytest.raises(UnknownStreamError, match="stream s7 does not exist"):
+            put(ShadowSettings(model="two", streams=("s7",)))
+        with pytest.raises(UsageError, match="unknown model"):
+            put(ShadowSettings(model="missing"))
+        with pytest.raises(UsageError, match="names only"):
+            put(ShadowSettings(model="/etc/model.onnx"))
+        with pytest.raises(ConflictError, match="there is no shadow model"):
+            site.service.shadow.promote()
+        put(ShadowSettings(model="one", engine="echo-cpu-int8"))
+        wait_until(lambda: status_of(site).state == "comparing", "the candidate")
+        with pytest.raises(ConflictError, match="ran as the engine echo-cpu-int8"):
+            site.service.shadow.promote()
+    with pytest.raises(ValueError, match="shadow: needs processes: 1"):
+        ServeSettings(shadow=ShadowSettings(model="two"), processes=2)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"models": [], "shadow": 3}'])
+def test_a_damaged_file_is_ignored(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "shadow.json").write_text(content)
+    file = shadow.ShadowFile(tmp_path / "shadow.json", None)
+    assert (file.shadow, file.replacements) == (None, {})
+    assert "is ignored" in caplog.text
+
+
+def test_a_changed_configuration_replaces_the_stored_candidate(tmp_path: Path) -> None:
+    path, before, after = tmp_path / "shadow.json", ShadowSettings(model="two"), ShadowSettings(model="three")
+    shadow.ShadowFile(path, before).write(None, {"one": "two"})
+    assert shadow.ShadowFile(path, before).shadow is None
+    assert shadow.ShadowFile(path, after).shadow == after
+    assert shadow.ShadowFile(path, after).replacements == {"one": "two"}
+
+
+@pytest.mark.parametrize(
+    ("used", "own", "step", "dropped", "reason"),
+    [
+        (1.0, 0.0, 0, {}, ""),
+        (1.9, 0.0, 0, {}, "the machine is 95% busy"),
+        (1.9, 0.8, 0, {}, ""),  # the candidate's own use does not count
+        (0.1, 0.0, 1, {}, "streams are degraded"),
+        (0.1, 0.0, 0, {"superseded": 3}, "streams drop frames because the machine is too slow"),
+        (0.1, 0.0, 0, {"gated": 3}, ""),
+    ],
+)
+def test_spare_capacity(
+    monkeypatch: pytest.MonkeyPatch, used: float, own: float, step: int, dropped: dict[str, int], reason: str
+) -> None:
+    monkeypatch.undo()
+    streams = SimpleNamespace(configured=lambda: {"s0": SimpleNamespace(step=step)})
+    load = SimpleNamespace(cost=lambda: cost_of([], [], MachineUsage(2, used, 0.0)))
+    supervisor = SimpleNamespace(statuses=lambda: [SimpleNamespace(dropped=dropped)])
+    one: Any = shadow.Shadow
+    made = one(settings(), shadow.ShadowFile(None, None), streams, SimpleNamespace(), supervisor, load, None)
+    assert made._shortage(own) == reason
+    if dropped:
+        assert made._shortage(own) == ""  # no more frames were dropped
+
+
+def found(*labels: int) -> Detections:
+    boxes = np.array([[10 * number, 0, 10 * number + 8, 8] for number in range(len(labels))], np.float32).reshape(-1, 4)
+    return Detections(boxes, np.full(len(labels), 0.5, np.float32), np.array(labels, np.int32))
+
+
+def test_the_window_is_bounded() -> None:
+    agreement = Agreement()
+    times = EngineTimes(4, 2)
+    agreement.add(sums_of(found(0, 1), found(0), times, times))
+    for _ in range(WINDOW):
+        agreement.add(sums_of(found(0), found(1), times, times))
+    assert (agreement.total.frames, agreement.total.found_again) == (WINDOW + 1, 1)
+    assert agreement.recent == Sums(WINDOW, WINDOW, WINDOW, 0, 0.0, 0.0, (4.0 * WINDOW, 2.0 * WINDOW, 4.0 * WINDOW, 2.0 * WINDOW))
+
+
+def test_classes_are_compared_by_label() -> None:
+    def card(*labels: str) -> Any:
+        return parse_card({"name": "any", "input": {"width": 32, "height": 32}, "labels": list(labels)}, "any")
+
+    current, other = card("person", "car"), card("Car", "dog", "person")
+    assert renumbered(found(0, 1, 2), other, current).class_ids.tolist() == [1, 3, 0]
+
+
+def test_the_api_shows_and_changes_the_shadow_model() -> None:
+    api = Api(tokens=TOKENS)
+    assert api.ask("GET", "/api/v1/shadow", VIEW).json() is None
+    assert api.ask("PUT", "/api/v1/shadow", ADMIN, json={"model": "two"}).status_code == 409  # several processes
+    asked: list[Any] = []
+    sums = Sums(4, 4, 2, 2, 1.8, -0.2, (8e6, 4e6, 12e6, 12e6))
+    status = ShadowStatus(ShadowSettings(model="two"), "one", "comparing", "", "echo", {"busy": 3}, sums, Sums())
+
+    def change(what: Any) -> ShadowStatus:
+        asked.append(what)
+        return status
+
+    api.backend.shadow = SimpleNamespace(
+        status=lambda: status, put=change, delete=lambda: change("delete"), promote=lambda: change("promote")
+    )
+    answer = api.ask("GET", "/api/v1/shadow", VIEW).json()
+    assert answer["recent"] == {
+        "frames": 4,
+        "found_again": 0.5,
+        "mean_iou": 0.9,
+        "score_shift": -0.1,
+        "count_drift": -0.5,
+        "current": {"latency_ms": 2.0, "cost_ms": 1.0},
+        "candidate": {"latency_ms": 3.0, "cost_ms": 3.0},
+    }
+    assert answer["total"]["found_again"] is None
+    changes = [("PUT", "", {"json": {"model": "two", "every": 3}}), ("POST", "/promote", {}), ("DELETE", "", {})]
+    for method, path, more in changes:
+        assert api.ask(method, f"/api/v1/shadow{path}", VIEW, **more).status_code == 403
+    assert asked == []
+    codes = [api.ask(method, f"/api/v1/shadow{path}", ADMIN, **more).status_code for method, path, more in changes]
+    assert (codes, asked) == ([200, 200, 204], [ShadowSettings(model="two", every=3), "promote", "delete"])
+    assert api.ask("PUT", "/api/v1/shadow", ADMIN, json={"model": "two", "every": 0}).status_code == 422
+    assert 'vision_infer_shadow_frames_total{outcome="busy"} 3.0' in api.ask("GET", "/metrics", VIEW).text

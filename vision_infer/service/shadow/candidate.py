@@ -1,0 +1,101 @@
+"""A candidate in its own process, as the service uses it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import TypeVar
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.open import EngineRequest
+from vision_infer.pipeline.lanes.child_process import bound
+from vision_infer.service.shadow.candidate_child import CandidateFrame, CandidateResult, LoadedCandidate
+
+CHILD = "vision_infer.service.shadow.candidate_child"
+LOAD_S = 1800.0
+"""The time limit for loading an engine, seconds: a plan for a GPU is built in minutes, and slowly at the lowest priority."""
+ANSWER_S = 30.0
+"""The time limit for a frame, seconds; a candidate that takes longer counts as hanging."""
+Answer = TypeVar("Answer", LoadedCandidate, CandidateResult)
+
+
+class FrameFailedError(EngineError):
+    """A candidate failed on a frame, and may be able to infer others."""
+
+
+class Candidate:
+    """A candidate's process. One thread uses it; :meth:`kill` is safe from any thread.
+
+    The thread that makes it must remain until it is closed: the kernel ends the process with that thread.
+
+    Args:
+        path: The deployment graph.
+        request: Which engine to open.
+    """
+
+    def __init__(self, path: Path, request: EngineRequest) -> None:
+        self._connection, child = Pipe()
+        with child:
+            command = bound([sys.executable, "-m", CHILD, str(child.fileno())])
+            try:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[child.fileno()])
+            except OSError as error:
+                self._connection.close()
+                raise EngineError(f"the candidate's process cannot start: {error.strerror}") from error
+        self._connection.send((path, request))
+
+    def loaded(self) -> LoadedCandidate:
+        """Wait until the engine is loaded.
+
+        Raises:
+            EngineError: It cannot be loaded in time, or the process has ended.
+        """
+        try:
+            return self._receive(LoadedCandidate, LOAD_S, "loaded no engine")
+        except FrameFailedError as error:
+            raise EngineError(error.message) from None
+
+    def infer(self, frame: CandidateFrame) -> CandidateResult:
+        """Infer a frame.
+
+        Raises:
+            FrameFailedError: The frame failed.
+            EngineError: There is no answer in time, or the process has ended.
+        """
+        try:
+            self._connection.send(frame)
+        except OSError:
+            raise self._ended() from None
+        return self._receive(CandidateResult, ANSWER_S, "did not return a frame")
+
+    def kill(self) -> None:
+        """End the process; a call that waits for an answer fails."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process and wait for its end."""
+        self.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def _receive(self, kind: type[Answer], timeout_s: float, problem: str) -> Answer:
+        try:
+            if not self._connection.poll(timeout_s):
+                raise EngineError(f"the candidate hangs: it {problem} within {timeout_s:g} s")
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
+        if isinstance(answer, str):
+            raise FrameFailedError(answer)
+        assert isinstance(answer, kind)
+        return answer
+
+    def _ended(self) -> EngineError:
+        status = self._process.wait(ANSWER_S)
+        with suppress(ValueError):
+            return EngineError(f"the candidate's process crashed: {signal.Signals(-status).name}")
+        return EngineError(f"the candidate's process ended with status {status}")
