@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.pipeline.fakes import SIDE
 from tests.pipeline.live_fakes import Camera
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
@@ -19,6 +20,7 @@ from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.core.card import parse_card
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError, ModelError, OutputError, UsageError
+from vision_infer.core.geometry import Size
 from vision_infer.service.errors import ConflictError, UnknownStreamError
 from vision_infer.service.shadow import candidate, shadow
 from vision_infer.service.shadow.agreement import WINDOW, Agreement, EngineTimes, Sums, sums_of
@@ -33,13 +35,13 @@ def fakes(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> SimpleNamespace:
     """Fake candidates, and spare capacity that a test controls."""
     control = SimpleNamespace(shortage="")
 
-    def resolve(model: str, folder: Path | None) -> Path:
+    def inputs(model: str, folder: Path | None) -> dict[Size, Path]:
         if model == "missing":
             raise ModelError("unknown model 'missing'")
-        return Path(model)
+        return {Size(SIDE, SIDE): Path(model)}
 
     monkeypatch.setattr(candidate, "CHILD", "tests.service.shadow_candidate")
-    monkeypatch.setattr(shadow, "resolve_model", resolve)
+    monkeypatch.setattr(shadow, "model_inputs", inputs)
     monkeypatch.setattr(shadow.Shadow, "_shortage", lambda self, own_cores: control.shortage)
     return control
 

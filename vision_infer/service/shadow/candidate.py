@@ -6,20 +6,61 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.select import Selector
+from vision_infer.core.card import ModelCard
+from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Letterbox
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.lanes.child_process import bound
-from vision_infer.service.shadow.candidate_child import CandidateFrame, CandidateResult, LoadedCandidate
 
 CHILD = "vision_infer.service.shadow.candidate_child"
 LOAD_S = 1800.0
 """The time limit for loading an engine, seconds: a plan for a GPU is built in minutes, and slowly at the lowest priority."""
 ANSWER_S = 30.0
 """The time limit for a frame, seconds; a candidate that takes longer counts as hanging."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCandidate:
+    """A candidate that is ready."""
+
+    engine: str
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFrame:
+    """A frame for a candidate."""
+
+    graph: Path
+    """The deployment graph for the size of the image; the candidate loads it if it has not done so."""
+    pixels: NDArray[np.uint8]
+    """The pixels as they are written into the engine's slot, uint8 [H, W, 3] RGB."""
+    letterbox: Letterbox
+    """The position of the image in the slot."""
+    selector: Selector
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResult:
+    """The detections of a candidate."""
+
+    detections: Detections
+    engine_ns: int
+    """The engine time of the frame, which ran alone."""
+    cpu_ns: int
+    """The CPU time of the process so far."""
+
+
 Answer = TypeVar("Answer", LoadedCandidate, CandidateResult)
 
 
@@ -33,11 +74,12 @@ class Candidate:
     The thread that makes it must remain until it is closed: the kernel ends the process with that thread.
 
     Args:
-        path: The deployment graph.
+        path: The deployment graph that it loads first.
         request: Which engine to open.
     """
 
     def __init__(self, path: Path, request: EngineRequest) -> None:
+        self._graphs = {path}
         self._connection, child = Pipe()
         with child:
             command = bound([sys.executable, "-m", CHILD, str(child.fileno())])
@@ -70,7 +112,9 @@ class Candidate:
             self._connection.send(frame)
         except OSError:
             raise self._ended() from None
-        return self._receive(CandidateResult, ANSWER_S, "did not return a frame")
+        timeout_s = ANSWER_S if frame.graph in self._graphs else LOAD_S
+        self._graphs.add(frame.graph)
+        return self._receive(CandidateResult, timeout_s, "did not return a frame")
 
     def kill(self) -> None:
         """End the process; a call that waits for an answer fails."""

@@ -8,53 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vision_infer.analyze.select import Selector, select
-from vision_infer.core.card import ModelCard
-from vision_infer.core.detections import Detections
+from vision_infer.analyze.select import select
 from vision_infer.core.errors import VisionInferError
-from vision_infer.core.geometry import Letterbox, Size, letterbox
+from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.service.shadow.candidate import CandidateFrame, CandidateResult, LoadedCandidate
 from vision_infer.stream.image import ArrayImage
 from vision_infer.telemetry.process import cpu_ns
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedCandidate:
-    """The engine of a candidate that is ready."""
-
-    engine: str
-    card: ModelCard
-    input_size: Size
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateFrame:
-    """A frame for a candidate."""
-
-    pixels: NDArray[np.uint8]
-    """The pixels as they are written into the engine's slot, uint8 [H, W, 3] RGB."""
-    letterbox: Letterbox
-    """The position of the image in the slot."""
-    selector: Selector
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateResult:
-    """The detections of a candidate."""
-
-    detections: Detections
-    engine_ns: int
-    """The engine time of the frame, which ran alone."""
-    cpu_ns: int
-    """The CPU time of the process so far."""
 
 
 def serve(connection: Connection, path: Path, request: EngineRequest) -> None:
@@ -63,15 +29,23 @@ def serve(connection: Connection, path: Path, request: EngineRequest) -> None:
     Raises:
         VisionInferError: The engine cannot be loaded.
     """
-    with open_engine(path, request) as engine:
-        if engine.card.task != "detect":
-            raise VisionInferError(f"{engine.card.name} is a model for '{engine.card.task}'", "Choose a model for 'detect'.")
-        engine.warm_up()
-        connection.send(LoadedCandidate(engine.name, engine.card, engine.input_size))
+    with ExitStack() as stack:
+        engines: dict[Path, Engine] = {}
+
+        def engine_for(graph: Path) -> Engine:
+            if graph not in engines:
+                engines[graph] = stack.enter_context(open_engine(graph, request))
+                engines[graph].warm_up()
+            return engines[graph]
+
+        first = engine_for(path)
+        if first.card.task != "detect":
+            raise VisionInferError(f"{first.card.name} is a model for '{first.card.task}'", "Choose a model for 'detect'.")
+        connection.send(LoadedCandidate(first.name, first.card))
         while True:
             frame: CandidateFrame = connection.recv()
             try:
-                connection.send(_infer(engine, frame))
+                connection.send(_infer(engine_for(frame.graph), frame))
             except Exception as error:  # noqa: BLE001 - the parent counts failures and reports them
                 connection.send(str(error) or type(error).__name__)
 

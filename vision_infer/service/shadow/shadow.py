@@ -16,8 +16,9 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import ModelError, OutputError, UsageError, VisionInferError
+from vision_infer.core.geometry import Size
 from vision_infer.engine.device import devices_of
-from vision_infer.model.catalog import resolve_model
+from vision_infer.model.catalog import model_inputs
 from vision_infer.pipeline.runs.run_factories import engine_request
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import ConflictError, UnknownStreamError
@@ -116,7 +117,7 @@ class Shadow:
         self._lost = 0
         for model, other in file.replacements.items():
             try:
-                resolve_model(other, settings.model_dir)
+                model_inputs(other, settings.model_dir)
             except ModelError as error:
                 _log.warning("%s runs again, because the model that was promoted in its place is missing: %s", model, error)
             else:
@@ -209,18 +210,18 @@ class Shadow:
     def _start(self, settings: ShadowSettings) -> ShadowStatus:
         with self._changing:
             self.end()
-            current, path = self._current(settings)
+            current, graphs = self._current(settings)
             request = replace(engine_request(self._settings), device=devices_of(self._settings.device)[0], batch=1)
             if settings.engine is not None:
                 request = replace(request, engine=settings.engine)
-            trial = Trial(settings, current, path, request, self._running, self._shortage, self._clock)
+            trial = Trial(settings, current, graphs, request, self._running, self._shortage, self._clock)
             self._trial = trial
             trial.start()
             self._supervisor.observe(trial.observe)
             return trial.status()
 
-    def _current(self, settings: ShadowSettings) -> tuple[str, Path]:
-        """Return the model that a candidate is compared with, and the candidate's graph."""
+    def _current(self, settings: ShadowSettings) -> tuple[str, Mapping[Size, Path]]:
+        """Return the model that a candidate is compared with, and the candidate's graphs."""
         configured, default = self._streams.configured(), self._settings.model
         for name in settings.streams:
             if name not in configured:
@@ -233,7 +234,7 @@ class Shadow:
         if settings.model == models[0] and settings.engine is None:
             raise ConflictError(f"{settings.model} is the current model", "Name another model, or another engine.")
         try:
-            return models[0], resolve_model(settings.model, self._settings.model_dir)
+            return models[0], model_inputs(settings.model, self._settings.model_dir)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
 

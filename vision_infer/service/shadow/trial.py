@@ -24,7 +24,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError, VisionInferError
-from vision_infer.core.geometry import letterbox
+from vision_infer.core.geometry import Size, best_input, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.completion import PendingResult
@@ -32,8 +32,7 @@ from vision_infer.pipeline.lanes.lane import class_groups, make_selector, scores
 from vision_infer.pipeline.steps import Steps
 from vision_infer.service.results.requests import PREFIX
 from vision_infer.service.shadow.agreement import Agreement, EngineTimes, Sums, sums_of
-from vision_infer.service.shadow.candidate import Candidate, FrameFailedError
-from vision_infer.service.shadow.candidate_child import CandidateFrame, LoadedCandidate
+from vision_infer.service.shadow.candidate import Candidate, CandidateFrame, FrameFailedError, LoadedCandidate
 from vision_infer.stream.redact import redact
 from vision_infer.telemetry.rolling import RollingRate
 
@@ -100,7 +99,7 @@ class Trial:
     Args:
         settings: The candidate, and which frames it gets.
         current: The name of the current model's lanes.
-        path: The deployment graph of the candidate.
+        graphs: The deployment graphs of the candidate by input size, its own size first.
         request: Which engine to open.
         streams: Returns the settings of the running streams by name.
         shortage: Returns why there is no spare capacity, or an empty text. Receives the CPU cores that the candidate uses.
@@ -111,7 +110,7 @@ class Trial:
         self,
         settings: ShadowSettings,
         current: str,
-        path: Path,
+        graphs: Mapping[Size, Path],
         request: EngineRequest,
         streams: Callable[[], Mapping[str, StreamSettings]],
         shortage: Callable[[float], str],
@@ -123,7 +122,7 @@ class Trial:
         self.skipped: Counter[str] = Counter()
         """The number of frames that the candidate did not infer: ``loading``, ``no_capacity``, ``busy`` or ``failed``."""
         self._chosen = frozenset(settings.streams)
-        self._path = path
+        self._graphs = graphs
         self._request = request
         self._streams = streams
         self._shortage = shortage
@@ -208,7 +207,7 @@ class Trial:
         with self._starting:
             if self._ended:
                 return
-            self._candidate = Candidate(self._path, self._request)
+            self._candidate = Candidate(next(iter(self._graphs.values())), self._request)
         loaded = self._loaded = self._candidate.loaded()
         _log.info("shadow model %s: loaded %s", self.settings.model, loaded.engine)
         while not self._ended:
@@ -247,10 +246,11 @@ class Trial:
         if settings is None or engine is None:
             return
         image, card = frame.image, loaded.card
-        box = letterbox(image.size, loaded.input_size, card.fit, card.fill)
-        slot = HostSlot(np.empty((loaded.input_size.height, loaded.input_size.width, 3), np.uint8))
+        size = best_input(image.size, tuple(self._graphs))
+        box = letterbox(image.size, size, card.fit, card.fill)
+        slot = HostSlot(np.empty((size.height, size.width, 3), np.uint8))
         image.write_into(slot, box)
-        answer = candidate.infer(CandidateFrame(slot.pixels, box, selector_for(card, settings)))
+        answer = candidate.infer(CandidateFrame(self._graphs[size], slot.pixels, box, selector_for(card, settings)))
         self._cpu_ns = answer.cpu_ns
         keep = self._filter(frame.stream, settings)
         current = keep(selected(pending.detections, selector_for(engine.card, settings)), image.size)

@@ -70,7 +70,7 @@ export function shadowPanel(store) {
       if (trial) setText(values[index][1], text(trial.total));
     });
     const counts = Object.entries(trial.skipped).map(([name, number]) => `${name} ${count(number)}`);
-    setText(skipped, `Every ${trial.settings.every}th frame. Frames not compared: ${counts.join(", ") || "none"}.`);
+    setText(skipped, `The candidate gets 1 of ${count(trial.settings.every)} frames. Not compared: ${counts.join(", ") || "none"}.`);
     promote.hidden = end.hidden = !store.canEdit;
     promote.disabled = trial.state === "loading" || trial.state === "failed";
   }
