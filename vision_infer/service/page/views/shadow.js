@@ -40,7 +40,11 @@ export function shadowPanel(store) {
   const skipped = h("p.quiet");
   const values = ROWS.map(() => [h("td"), h("td")]);
   const rows = ROWS.map(([name], index) => h("tr", null, h("th", { scope: "row" }, name), ...values[index]));
-  const head = h("tr", null, ["", "Last 500 frames", "All frames"].map((text) => h("th", { scope: "col" }, text)));
+  const head = h(
+    "tr",
+    null,
+    ["", "Last 500 frames", "All frames"].map((text) => h("th", { scope: "col" }, text)),
+  );
   const promote = h("button", { type: "button", onclick: () => change(true) }, "Promote");
   const end = h("button", { type: "button", onclick: () => change(false) }, "End");
   const table = h("table.models", null, h("thead", null, head), h("tbody", null, rows));
@@ -70,7 +74,10 @@ export function shadowPanel(store) {
       if (trial) setText(values[index][1], text(trial.total));
     });
     const counts = Object.entries(trial.skipped).map(([name, number]) => `${name} ${count(number)}`);
-    setText(skipped, `The candidate gets 1 of ${count(trial.settings.every)} frames. Not compared: ${counts.join(", ") || "none"}.`);
+    setText(
+      skipped,
+      `The candidate gets 1 of ${count(trial.settings.every)} frames. Not compared: ${counts.join(", ") || "none"}.`,
+    );
     promote.hidden = end.hidden = !store.canEdit;
     promote.disabled = trial.state === "loading" || trial.state === "failed";
   }
@@ -102,4 +109,5 @@ export function shadowPanel(store) {
 const number = (value) => (value === null ? "–" : value.toFixed(3).replace("-", "\u2212"));
 
 /** @param {number | null} before @param {number | null} after */
-const times = (before, after) => (before === null || after === null ? "–" : `${milliseconds(before)} → ${milliseconds(after)} ms`);
+const times = (before, after) =>
+  before === null || after === null ? "–" : `${milliseconds(before)} → ${milliseconds(after)} ms`;
