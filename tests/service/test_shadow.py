@@ -23,7 +23,7 @@ from vision_infer.core.errors import EngineError, ModelError, OutputError, Usage
 from vision_infer.core.geometry import Size
 from vision_infer.service.errors import ConflictError, UnknownStreamError
 from vision_infer.service.shadow import candidate, shadow
-from vision_infer.service.shadow.agreement import WINDOW, Agreement, EngineTimes, Sums, sums_of
+from vision_infer.service.shadow.agreement import WINDOW, EngineTimes, ModelAgreement, Sums, sums_of
 from vision_infer.service.shadow.trial import ShadowStatus, renumbered
 from vision_infer.service.streams.cost import MachineUsage, cost_of
 
@@ -300,7 +300,7 @@ def found(*labels: int) -> Detections:
 
 
 def test_the_window_is_bounded() -> None:
-    agreement = Agreement()
+    agreement = ModelAgreement()
     times = EngineTimes(4, 2)
     agreement.add(sums_of(found(0, 1), found(0), times, times))
     for _ in range(WINDOW):

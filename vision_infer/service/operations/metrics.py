@@ -71,9 +71,9 @@ class ServiceCollector(Collector):
         yield from _preview(backend.preview.counts())
         yield from _clips(backend.clips.counts())
         trial = None if backend.shadow is None else backend.shadow.status()
-        if trial is not None:
-            text = "Number of frames for the shadow model: compared, or not inferred, by reason."
-            yield _counters("vision_infer_shadow_frames", text, "outcome", {"compared": trial.total.frames, **trial.skipped})
+        outcomes = {} if trial is None else {"compared": trial.total.frames, **trial.skipped}
+        text = "Number of frames for the shadow model: compared, or not inferred, by reason."
+        yield _counters("vision_infer_shadow_frames", text, "outcome", outcomes)
 
 
 def _filled(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Family:

@@ -77,7 +77,7 @@ def sums_of(current: Detections, candidate: Detections, times: EngineTimes, cand
     )
 
 
-class Agreement:
+class ModelAgreement:
     """The sums of the latest frames and of all. One thread adds; others may read."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from vision_infer.pipeline.completion import PendingResult
 from vision_infer.pipeline.lanes.lane import class_groups, make_selector, scores_by_class
 from vision_infer.pipeline.steps import Steps
 from vision_infer.service.results.requests import PREFIX
-from vision_infer.service.shadow.agreement import Agreement, EngineTimes, Sums, sums_of
+from vision_infer.service.shadow.agreement import EngineTimes, ModelAgreement, Sums, sums_of
 from vision_infer.service.shadow.candidate import Candidate, CandidateFrame, FrameFailedError, LoadedCandidate
 from vision_infer.stream.redact import redact
 from vision_infer.telemetry.rolling import RollingRate
@@ -118,7 +118,7 @@ class Trial:
     ) -> None:
         self.settings = settings
         self.current = current
-        self.agreement = Agreement()
+        self.agreement = ModelAgreement()
         self.skipped: Counter[str] = Counter()
         """The number of frames that the candidate did not infer: ``loading``, ``no_capacity``, ``busy`` or ``failed``."""
         self._chosen = frozenset(settings.streams)
