@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.checked_page import NARROW, checked_page
 from tests.service.fakes import ADMIN, TOKENS, VIEW, FakeBackend
-from vision_infer.config.inference.shadow import ShadowSettings
+from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.shadow.agreement import Sums

@@ -10,8 +10,8 @@ import pytest
 from tests.support import media
 from tests.support.media import ROOT
 from tests.support.waiting import wait_until
-from vision_infer.config.inference.shadow import ShadowSettings
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.pipeline.status import StreamStatus
 from vision_infer.service.service import Service
 from vision_infer.service.shadow.shadow import Shadow

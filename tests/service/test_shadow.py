@@ -15,7 +15,6 @@ from tests.pipeline.live_fakes import Camera
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
-from vision_infer.config.serve import ServeSettings
 from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.core.card import parse_card
 from vision_infer.core.detections import Detections
@@ -249,8 +248,6 @@ def test_invalid_candidates_are_refused(engines: Engines) -> None:
         wait_until(lambda: status_of(site).state == "comparing", "the candidate")
         with pytest.raises(ConflictError, match="ran as the engine echo-cpu-int8"):
             site.service.shadow.promote()
-    with pytest.raises(ValueError, match="shadow: needs processes: 1"):
-        ServeSettings(shadow=ShadowSettings(model="two"), processes=2)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"models": [], "shadow": 3}'])
