@@ -74,7 +74,7 @@ def test_an_unknown_operator(tmp_path: Path) -> None:
 def test_a_model_without_an_image_input_is_refused(tmp_path: Path) -> None:
     path = raw.yolov8(tmp_path / "raw.onnx")
     model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
     onnx.save(model, path)
     refused(path, tmp_path, "no single input takes images")
 

@@ -51,8 +51,10 @@ def prepared(path: Path) -> RawNetwork:
         (raw.semantic, {}, "semantic", r"one output out\[1, 7, 12, 20\] of 7 class scores for each pixel"),
         (raw.semantic, {"last": True, "classes": 21}, "semantic", r"out\[1, 12, 20, 21\] of 21 class scores"),
         (raw.semantic, {"aux": True}, "semantic", r"of 7 class scores"),
+        (raw.semantic, {"chosen": True}, "semantic", r"out\[1, 12, 20\] of a class number for each pixel"),
         (raw.rtmo, {}, "rtmo", r"dets\[1, 60, 5\] of corners and score, and keypoints\[1, 60, 17, 3\] of 17 keypoints"),
         (raw.rtmo, {"dynamic": True}, "rtmo", r"dets\[1, \?, 5\]"),
+        (raw.movenet, {}, "movenet", r"one output output_0\[1, 1, 17, 3\] of 17 keypoints"),
         (raw.simcc, {}, "simcc", r"simcc_x\[1, 17, 320\] and simcc_y\[1, 17, 192\] with 2 scores for each"),
         (raw.simcc, {"points": 5, "steps": 1}, "simcc", "of 5 keypoints"),
         (raw.vector, {"end": "Softmax"}, "classify", "end in Softmax"),
@@ -185,7 +187,7 @@ def test_a_map_needs_a_score_for_each_of_up_to_256_classes(classes: int, tmp_pat
         recognize_head(prepared(path))
 
 
-@pytest.mark.parametrize("make", [raw.simcc, raw.rtmo])
+@pytest.mark.parametrize("make", [raw.simcc, raw.rtmo, raw.movenet])
 def test_keypoints_of_simcc_and_rtmo_must_fit_the_card(make: Callable[..., Path], tmp_path: Path) -> None:
     path = make(tmp_path / "raw.onnx", points=5)
     with pytest.raises(ModelError, match=r"it has 5 keypoints, but the card has 17 \(see --keypoints\)"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 from tests.support import raw_networks as raw
 from vision_infer.core.details import ClassMap
@@ -26,10 +27,14 @@ pytest.importorskip("onnxruntime")
 MODELS: list[Callable[[Path], Path]] = [
     raw.semantic,
     partial(raw.semantic, last=True, aux=True),
+    partial(raw.semantic, chosen=True),
     raw.simcc,
     partial(raw.simcc, steps=1),
     raw.rtmo,
     partial(raw.rtmo, dynamic=True),
+    raw.movenet,
+    lambda path: raw.integers(raw.movenet(path)),
+    lambda path: raw.integers(raw.channels_last(raw.movenet(path)), TensorProto.UINT8),
 ]
 
 
@@ -59,6 +64,15 @@ def test_an_engine_returns_the_best_class_of_each_pixel(name: str, tmp_path: Pat
     assert classes.dtype == np.uint8
     assert (classes == best).mean() >= 0.99
     assert len(np.unique(classes)) > 1
+
+
+def test_a_file_may_have_an_input_of_integers(tmp_path: Path) -> None:
+    paths = [raw.movenet(tmp_path / "a.onnx"), raw.integers(raw.movenet(tmp_path / "b.onnx"))]
+    graphs = [import_model(ImportRequest(path, path.stem, model_dir=tmp_path / "models")) for path in paths]
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 96, 160, 3), np.uint8)
+    a, b = (RawSession(graph).run({"images": pixels})["keypoints"] for graph in graphs)
+    np.testing.assert_array_equal(a, b)
+    assert a[..., 0].max() > 1
 
 
 def test_positions_of_keypoints_are_those_of_the_best_scores(tmp_path: Path) -> None:

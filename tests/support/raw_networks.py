@@ -109,13 +109,20 @@ class Network:
             steps.append(self.reshape(filled, 1, 1, -1))
         return self.op("Concat", *places, axis=2), self.op("Concat", *steps, axis=2)
 
-    def save(self, path: Path, outputs: dict[str, str], opset: int = 17, metadata: dict[str, str] | None = None) -> Path:
-        """Write the graph; the shapes of the outputs are inferred."""
+    def save(
+        self,
+        path: Path,
+        outputs: dict[str, str],
+        opset: int = 17,
+        metadata: dict[str, str] | None = None,
+        kinds: dict[str, int] | None = None,
+    ) -> Path:
+        """Write the graph; the shapes of the outputs are inferred, and those without an entry in ``kinds`` are float32."""
         infos = []
         for name, tensor in outputs.items():
             self.nodes.append(helper.make_node("Identity", [tensor], [name], name=f"out_{name}"))
             infos.append(helper.make_empty_tensor_value_info(name))
-            infos[-1].type.tensor_type.elem_type = TensorProto.FLOAT
+            infos[-1].type.tensor_type.elem_type = (kinds or {}).get(name, TensorProto.FLOAT)
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [self.batch, 3, *self.sides])
         graph = helper.make_graph(self.nodes, "raw", [images], infos, self.initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -291,11 +298,17 @@ def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spa
     return net.save(path, {name: values})
 
 
-def semantic(path: Path, classes: int = 7, last: bool = False, aux: bool = False, **options: Any) -> Path:
-    """Scores of classes for each pixel of a map of stride 8; ``last``: the classes are the last axis, as in TensorFlow."""
+def semantic(path: Path, classes: int = 7, last: bool = False, aux: bool = False, chosen: bool = False, **options: Any) -> Path:
+    """Scores of classes for each pixel of a map of stride 8; ``last``: the classes are the last axis, as in TensorFlow.
+
+    ``chosen``: the numbers of the best classes instead.
+    """
     net = Network(**options)
     maps = net.features()
     scores = net.conv(maps[0], 16, classes)
+    if chosen:
+        best = net.op("Cast", net.op("ArgMax", scores, axis=1, keepdims=0), to=TensorProto.INT32)
+        return net.save(path, {"out": best}, kinds={"out": TensorProto.INT32})
     outputs = {"out": net.op("Transpose", scores, perm=[0, 2, 3, 1]) if last else scores}
     return net.save(path, outputs | ({"aux": net.conv(maps[0], 16, classes)} if aux else {}))
 
@@ -324,6 +337,26 @@ def simcc(path: Path, points: int = 17, steps: int = 2, **options: Any) -> Path:
     rows = net.reshape(net.conv(net.features()[2], 16, points), net.first, points, cells)
     sides = {"simcc_x": net.size.width, "simcc_y": net.size.height}
     return net.save(path, {name: net.op("Sigmoid", net.linear(rows, cells, steps * side)) for name, side in sides.items()})
+
+
+def movenet(path: Path, points: int = 17, **options: Any) -> Path:
+    """The keypoints of one person: y and x as fractions of the input, and a score."""
+    net = Network(**options)
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    values = net.op("Sigmoid", net.linear(pooled, 16, 3 * points))
+    return net.save(path, {"output_0": net.reshape(values, net.first, 1, points, 3)})
+
+
+def integers(path: Path, kind: int = TensorProto.INT32) -> Path:
+    """Give a file an input of integers, as quantized models have them."""
+    model = onnx.load(path)
+    (info,) = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = ["floats" if name == info.name else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Cast", [info.name], ["floats"], to=TensorProto.FLOAT, name="floats"))
+    info.type.tensor_type.elem_type = kind
+    onnx.save(model, path)
+    return path
 
 
 def channels_last(path: Path) -> Path:

@@ -141,7 +141,10 @@ def prepare_network(
 
 
 def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with each image input [N, H, W, 3] replaced by one [N, 3, H, W]; the same model if it has none."""
+    """Return the model with each image input [N, H, W, 3] replaced by one [N, 3, H, W], and integers by float32; the same model
+    if it has none.
+    """
+    model = _float_images(model)
     last = [info.name for info in model.graph.input if is_channels_last(dims_of(info)) and _is_float(info)]
     if not last:
         return model
@@ -159,6 +162,27 @@ def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[:] = [inside if name == info.name else name for name in node.input]
         graph.node.insert(0, helper.make_node("Transpose", [info.name], [inside], perm=[0, 2, 3, 1], name=inside))
     return changed
+
+
+def _float_images(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with each image input of integers, which are 0–255, replaced by one of float32."""
+    found = [info.name for info in model.graph.input if len(dims_of(info)) == 4 and _integer(info) is not None]
+    if not found:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for info in (info for info in changed.graph.input if info.name in found):
+        inside, kind = f"{info.name}/integers", _integer(info)
+        for node in (node for part in iter_graphs(changed.graph) for node in part.node):
+            node.input[:] = [inside if name == info.name else name for name in node.input]
+        changed.graph.node.insert(0, helper.make_node("Cast", [info.name], [inside], to=kind, name=inside))
+        info.type.tensor_type.elem_type = TensorProto.FLOAT
+    return changed
+
+
+def _integer(info: onnx.ValueInfoProto) -> int | None:
+    kind: int = info.type.tensor_type.elem_type
+    return kind if kind in (TensorProto.UINT8, TensorProto.INT32) else None
 
 
 def is_channels_last(shape: Sequence[int | None]) -> bool:

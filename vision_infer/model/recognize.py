@@ -14,6 +14,8 @@ from vision_infer.model.network import RawNetwork, Tensor
 
 _GRID_STRIDES = (8, 16, 32, 64)
 """The strides of the cells of detectors."""
+_WITH_MAPS = ("yolov8_seg", "end2end", "detr", "semantic", "rtmo", "movenet")
+"""The heads of models with outputs of four axes that are not predictions for the cells of a grid."""
 
 
 def recognize_head(network: RawNetwork, labels: bool = False) -> tuple[str, str]:
@@ -57,7 +59,9 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     Raises:
         ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    if all(find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr", "semantic", "rtmo")):
+    if all(
+        find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr", "semantic", "rtmo", "movenet")
+    ):
         _refuse_masks(network)
 
 

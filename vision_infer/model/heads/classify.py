@@ -13,7 +13,7 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, class_scores, only_array
-from vision_infer.model.vector_output import flat, named, only_vector
+from vision_infer.model.shared_outputs import flat, named, only_vector
 
 DEFAULTS = HeadDefaults(
     color="rgb",

@@ -16,7 +16,7 @@ from vision_infer.model.heads import classify
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, only_array
-from vision_infer.model.vector_output import flat, named, only_vector
+from vision_infer.model.shared_outputs import flat, named, only_vector
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12

@@ -17,7 +17,6 @@ from vision_infer.model.column_origins import find_score_kind
 from vision_infer.model.decode import as_float, as_probabilities, check_labels, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs, detections
-from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import (
     RawOutputs,
@@ -27,6 +26,7 @@ from vision_infer.model.reference import (
     class_scores,
     halved_grids,
 )
+from vision_infer.model.shared_outputs import raw_outputs
 
 DEFAULTS = HeadDefaults(
     color="rgb",
