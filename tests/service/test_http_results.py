@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +86,24 @@ def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) ->
         served.write(index=20)
         assert received(client)["frame"] == 20
     wait_until(lambda: served.hub.readers == 0, "the client to disconnect")
+
+
+def test_rows_that_come_together_arrive_together(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with served.socket() as client:
+        wait_until(lambda: served.hub.readers == 1, "the client to connect")
+        gaps_s = []
+        for index in range(30):
+            time.sleep(0.03)
+            for name in ("door", "gate", "yard"):
+                served.write(name, index)
+            received(client)
+            began_s = time.monotonic()
+            received(client)
+            received(client)
+            gaps_s.append(time.monotonic() - began_s)
+            client.send("a system whose program answers, such as to a ping, acknowledges later")
+    assert statistics.median(gaps_s[15:]) < 0.02, "no row waits until the client's system acknowledges the one before, after 40 ms"
 
 
 def test_filters_of_a_websocket(serve: Callable[..., Served]) -> None:

@@ -183,6 +183,8 @@ def _bind(host: str, port: int, limits: ConnectionLimits) -> Listener:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
+        # asyncio does it only for sockets that name their protocol, which this one and its connections do not.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
         if user_timeout is not None:
             bound.setsockopt(socket.IPPROTO_TCP, user_timeout, STUCK_MS)
