@@ -103,7 +103,7 @@ def test_rows_that_come_together_arrive_together(serve: Callable[..., Served]) -
             received(client)
             gaps_s.append(time.monotonic() - began_s)
             client.send("a system whose program answers, such as to a ping, acknowledges later")
-    assert statistics.median(gaps_s[15:]) < 0.02, "no row waits until the client's system acknowledges the one before, after 40 ms"
+    assert statistics.median(gaps_s[15:]) < 0.02, "no row waits until the client acknowledges the one before"
 
 
 def test_filters_of_a_websocket(serve: Callable[..., Served]) -> None:

@@ -165,6 +165,8 @@ function lossWords({ if_lost: loss }) {
   if (loss === null) return "It gets no cameras.";
   if (loss.streams === 0) return "No camera is affected.";
   if (loss.fit === loss.streams) return loss.streams === 1 ? "Its camera fits elsewhere." : "All of its cameras fit elsewhere.";
+  if (loss.streams === 1)
+    return loss.half_rate ? "Its camera would run at half the rate elsewhere." : "Its camera would not run.";
   const parts = [
     `${loss.fit} of its ${loss.streams} cameras fit elsewhere`,
     loss.half_rate ? `${loss.half_rate} would run at half the rate` : "",
