@@ -18,7 +18,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vision_infer.cluster.actors import HEAD, NAMESPACE, worker_name
+from vision_infer.cluster.actors import HEAD, NAMESPACE, raise_priority, worker_name
 from vision_infer.cluster.autoscale import Bundle
 from vision_infer.cluster.desired import Desired
 from vision_infer.cluster.node_worker import NodeWorker
@@ -42,6 +42,7 @@ class Controller:
     """Owns the desired state. All methods run on the actor's event loop."""
 
     def __init__(self) -> None:
+        raise_priority()
         self._id = secrets.token_hex(4)
         self._desired = Desired(time.monotonic_ns(), int(time.time()))
         self._actors: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from vision_infer.cluster.actors import find_controller
+from vision_infer.cluster.actors import find_controller, raise_priority
 from vision_infer.cluster.rows import Batches, stamp_of, stamped_events
 from vision_infer.cluster.state import Plain
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -42,7 +42,7 @@ from vision_infer.service.processes.worker_settings import (
 from vision_infer.service.processes.workers import MOVE_AFTER
 from vision_infer.service.streams.stream_files import state_folder
 
-BATCH_S = 0.02
+BATCH_S = 0.005
 """The minimum time between two batches of rows, seconds."""
 ANSWER_S = 1.0
 """The time in which the child must answer a check, seconds."""
@@ -90,6 +90,8 @@ class NodeWorker:
 
     def __init__(self, name: str, cores: float, accelerator: str) -> None:
         self._name = name
+        if not raise_priority():
+            self._log("this process has a low priority; set RAY_worker_niceness=0 for 'ray start'")
         self._id = secrets.token_hex(4)
         self._cores = cores
         self._kind = f"{cpu_facts()[0]} {accelerator}"

@@ -47,6 +47,8 @@ imagePullSecrets:
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 # The cameras have left before SIGTERM, so Ray need not wait for idle workers.
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
+# Otherwise Ray lowers the priority of the cameras.
+- {name: RAY_worker_niceness, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_ROTATION_MAX_BYTES, value: "10000000"}
 - {name: RAY_ROTATION_BACKUP_COUNT, value: "1"}
