@@ -24,9 +24,9 @@ def test_a_node_is_added_for_a_camera_that_waits_and_removed_afterwards(tmp_path
         with gateway:
             status, text = gateway.ask("PUT", "/api/v1/streams/door", {"detect": TEST})
             assert status == 201, text
-            gateway.wait(lambda: gateway.states()["door"] == "waiting", "the camera waits")
-            door = gateway.streams()["door"]["status"]
-            assert door["reason"] == "no node is available; a node was requested from Ray's autoscaler"
+            reason = "no node is available; a node was requested from Ray's autoscaler"
+            gateway.wait(lambda: gateway.streams()["door"]["status"]["reason"] == reason, "the camera waits")
+            assert gateway.states()["door"] == "pending"
             rows = ClusterRows(gateway)
             gateway.wait(lambda: rows.rows, "rows from a new node")
             cluster.set_idle(1.0)

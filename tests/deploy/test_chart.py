@@ -245,7 +245,6 @@ def test_the_gateway_connects_to_the_head_with_the_token_of_kuberay(objects: Obj
     (token,) = (one for one in container["env"] if one["name"] == "RAY_AUTH_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "vision", "key": "auth_token"}  # KubeRay's names, too
     assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
-    assert {"name": "RAY_ENABLE_AUTO_CONNECT", "value": "0"} in container["env"]
     help_text = subprocess.run(
         [sys.executable, "-m", "vision_infer", "serve", "--help"], capture_output=True, text=True, check=True, timeout=60
     ).stdout

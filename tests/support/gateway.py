@@ -29,6 +29,7 @@ class Gateway(ServeProcess):
         cameras: The URLs of cameras by name.
         options: Further options of ``serve``.
         more: Further settings, lines of YAML.
+        address: The address of the cluster; by default, the one of its head.
         secrets: Additional environment variables.
     """
 
@@ -39,13 +40,14 @@ class Gateway(ServeProcess):
         cameras: dict[str, str],
         options: tuple[str, ...] = ("--insecure-cluster",),
         more: str = "",
+        address: str = "",
         **secrets: str,
     ) -> None:
         streams = "".join(f"  {name}: {{url: '{url}'}}\n" for name, url in cameras.items())
         text = f"model: clock\nengine: null-cpu-none\nservice: {{token: {TOKEN}}}\n{more}" + (
             f"streams:\n{streams}" if cameras else ""
         )
-        super().__init__(folder, text, arguments=("--port", "0", "--cluster", cluster.address, *options), **secrets)
+        super().__init__(folder, text, arguments=("--port", "0", "--cluster", address or cluster.address, *options), **secrets)
         self.token = TOKEN
 
     def wait_until_live(self) -> None:

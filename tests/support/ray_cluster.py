@@ -37,17 +37,22 @@ class RayCluster:
         nodes: The names of the nodes.
         cpus: The number of CPUs that each node reports.
         environ: Additional environment variables.
+        client: Whether the head accepts Ray Client.
     """
 
     start = "start"
     """The command that starts the head."""
 
-    def __init__(self, folder: Path, *nodes: str, cpus: int = 2, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *nodes: str, cpus: int = 2, environ: Mapping[str, str] | None = None, client: bool = False
+    ) -> None:
         self._folder = folder
         self._environ = environ or {}
         self._nodes = nodes
         self._cpus = cpus
+        self._client_port = free_port() if client else 0
         self.address = ""
+        self.client_address = f"ray://127.0.0.1:{self._client_port}"
 
     def __enter__(self) -> Self:
         environ = {
@@ -68,7 +73,7 @@ class RayCluster:
             env=environ,
             start_new_session=True,
         )
-        self.address = self.order(self.start)
+        self.address = self.order(self.start, *([self._client_port] if self._client_port else []))
         for name in self._nodes:
             self.add(name)
         return self
@@ -92,6 +97,16 @@ class RayCluster:
     def remove(self, name: str) -> None:
         """Kill a node with all its processes, without a chance to say good-bye."""
         self.order("remove", name)
+
+    def kill_everything(self) -> None:
+        """Kill all nodes and the head."""
+        self.order("kill_everything")
+
+    def start_again(self) -> None:
+        """Start the head again, on the same ports and without its state, and the nodes."""
+        self.order("start_head", self._client_port, int(self.address.rpartition(":")[2]))
+        for name in self._nodes:
+            self.add(name)
 
     def kill_controller(self) -> None:
         """Kill the process of the controller; Ray starts it again."""
@@ -205,12 +220,23 @@ class _Commands:
         self._cluster: Any = None
         self._nodes: dict[str, Any] = {}
 
-    def start(self) -> str:
+    def start(self, client_port: int = 0) -> str:
         from ray.cluster_utils import Cluster
 
+        self._cluster = Cluster()
+        return self.start_head(client_port)
+
+    def start_head(self, client_port: int, port: int = 0) -> str:
         head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        ports = {"ray_client_server_port": client_port or None, "gcs_server_port": port or None}
+        self._cluster.add_node(**head, **{name: value for name, value in ports.items() if value})
         return self._connect(self._cluster.address)
+
+    def kill_everything(self) -> None:
+        self._ray.shutdown()
+        for name in list(self._nodes):
+            self.remove(name)
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
 
     def start_autoscaling(self) -> str:
         return self._connect(_start_autoscaling())

@@ -141,6 +141,10 @@ def _opening(cluster: str | None, insecure: bool) -> Callable[[ServeSettings, St
     if cluster is None:
         return None
     require("serve --cluster", "ray")
+    # Ray reads it when it is imported. Without a connection, calls of Ray would start a cluster on this machine.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    # Ray Client waits 30 s by default before it reports a lost connection; the service connects again by itself.
+    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "5")
     from vision_infer.cluster.gateway import open_gateway
 
     return open_gateway(cluster, insecure)

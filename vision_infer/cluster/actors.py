@@ -25,6 +25,20 @@ def is_secure() -> bool:
     return os.environ.get(AUTH, "").lower() == "token"
 
 
+def raise_priority() -> bool:
+    """Give this process the priority of its node; return whether it has it.
+
+    Ray lowers the priority of its workers by ``RAY_worker_niceness``, 15, so that cameras would wait for all other programs.
+    """
+    try:
+        priority = os.getpriority(os.PRIO_PROCESS, os.getppid())
+        for thread in os.listdir("/proc/self/task"):  # the priority is that of a thread, which further threads inherit
+            os.setpriority(os.PRIO_PROCESS, int(thread), priority)
+    except OSError:  # it needs CAP_SYS_NICE
+        return False
+    return True
+
+
 def find_controller() -> Any:
     """Return the handle of the controller.
 
@@ -39,17 +53,26 @@ def worker_name(node_id: str) -> str:
     return f"worker-{node_id}"
 
 
+class DisconnectedError(UnavailableError):
+    """This process must connect to the cluster again: a connection over Ray Client does not recover by itself."""
+
+
 def call_controller(method: str, *arguments: object) -> Any:
     """Call the controller from a thread without an event loop, and return its answer.
 
     Raises:
-        UnavailableError: It does not run, or does not answer.
+        DisconnectedError: The connection over Ray Client is lost.
+        UnavailableError: The controller does not run, or does not answer.
     """
     try:
+        if not ray.is_initialized():
+            raise ConnectionError
         return ray.get(getattr(find_controller(), method).remote(*arguments), timeout=CALL_S)
     except ValueError:
         hint = "Start it with: vision-infer serve CONFIG.yaml --cluster auto"
         raise UnavailableError("no vision-infer service runs on this cluster", hint) from None
+    except ConnectionError:  # of Ray Client
+        raise DisconnectedError("the connection to the head of the cluster is lost", "It is restored automatically.") from None
     except RayError as error:
         what = f"the controller of the cluster does not answer: {type(error).__name__}"
         raise UnavailableError(what, "Try again in a moment.") from None

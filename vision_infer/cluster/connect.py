@@ -10,9 +10,14 @@ from vision_infer.cluster.actors import AUTH, CONTROLLER, HEAD, NAMESPACE, call_
 from vision_infer.cluster.controller import Controller
 from vision_infer.core.errors import UsageError, VisionInferError
 
+START_S = 60.0
+"""The time that the head has to start a process, seconds."""
+MAX_REASON = 400
+"""The maximum length of an error of Ray that is shown, characters."""
+
 
 def connect(address: str, insecure: bool) -> None:
-    """Connect this process to a cluster, from its main thread.
+    """Connect this process to a cluster, from its main thread; over Ray Client, any thread can also connect it again.
 
     Args:
         address: ``auto`` for the cluster of this machine, ``HOST:PORT``, or ``ray://HOST:PORT``.
@@ -24,19 +29,28 @@ def connect(address: str, insecure: bool) -> None:
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        ray.shutdown()  # a lost connection must be closed first
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.
+        task = None if insecure else ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001})
+        secure = task is None or ray.get(task.remote(), timeout=START_S)
     except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, ValueError, and errors of Ray
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        what = f"cannot connect to the Ray cluster {address}: {reason}"
+        what = f"cannot connect to the Ray cluster {address}: {_reason_of(error)}"
         raise VisionInferError(what, "Start one with 'ray start --head', and use its token on all machines.") from None
     for number, handler in handlers.items():  # Ray replaces them, and SIGTERM would end this process at once
-        signal.signal(number, handler)
-    # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.
-    if not insecure and not ray.get(ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001}).remote()):
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    if not secure:
         raise UsageError(
             "the Ray cluster has no token authentication: everybody who reaches its port can run programs on all nodes",
             f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
         )
+
+
+def _reason_of(error: Exception) -> str:
+    """Return an error of Ray, which can have many lines, as one line of limited length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 def open_controller() -> None:

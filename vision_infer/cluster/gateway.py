@@ -6,12 +6,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from vision_infer.cluster.actors import call_controller
+from vision_infer.cluster.actors import DisconnectedError, call_controller
 from vision_infer.cluster.connect import connect, open_controller
-from vision_infer.cluster.nodes import ClusterNodes, cameras_of, nodes_of
+from vision_infer.cluster.nodes import ClusterNodes, NodeState, NodeStates, cameras_of, nodes_of
 from vision_infer.cluster.placement import Camera, Node, place
 from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
@@ -32,30 +32,13 @@ from vision_infer.service.streams.stream_files import StreamFiles
 from vision_infer.service.views import Origin, StreamView
 
 RETRY_S = 0.2
+CONNECT_S = 5.0
+"""The time between two attempts to connect to the cluster again, seconds."""
 EVENTS_KEPT = 256
 NOTHING_KNOWN = ("", -1)
 """The controller and version of a snapshot before the first one."""
 
 _log = logging.getLogger("vision_infer.service")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """A node as the API in front sees it; see :class:`FleetWorker`."""
-
-    name: str
-    up: bool = False
-    running: bool = False
-    ready: bool = False
-    reason: str = "no node runs it yet"
-    starts: int = 0
-
-
-class _Nodes(dict[str, NodeState]):
-    """The nodes by name; a stream that waits for a node has one that does not run."""
-
-    def __missing__(self, name: str) -> NodeState:
-        return NodeState(name or "(none)")
 
 
 class ClusterPlacement:
@@ -154,17 +137,19 @@ class Gateway:
         settings: The settings of the service.
         files: The stored streams of the API.
         clock: The source of time.
+        connect: Connects to the cluster again.
     """
 
-    def __init__(self, settings: ServeSettings, files: StreamFiles, clock: Clock) -> None:
+    def __init__(self, settings: ServeSettings, files: StreamFiles, clock: Clock, connect: Callable[[], None]) -> None:
         self.settings = settings
         self.files = files
+        self._connect = connect
         self.placement = ClusterPlacement(files)
         self.placement.waits = settings.autoscale
         self.events: deque[MovedEvent] = deque(maxlen=EVENTS_KEPT)
         """The moves of streams, oldest first."""
         self.nodes = ClusterNodes()
-        self.processes: Mapping[str, NodeState] = _Nodes()
+        self.processes: Mapping[str, NodeState] = NodeStates()
         self.clients: dict[str, RayClient] = {}
         self.epochs = NewestEpochs()
         self.hub = MergedHub(settings.service.max_clients, {}, clock, self.epochs.accepts)
@@ -251,9 +236,33 @@ class Gateway:
                 if snapshot["controller"] != controller:  # it has started, or started again
                     self._configure()
                 self._show(snapshot)
+            except DisconnectedError as error:
+                self._reconnect(error.message)
             except UnavailableError as error:
                 if not self._closing.wait(RETRY_S):
                     _log.warning("trying again: %s", error.message)
+            except Exception:  # noqa: BLE001 - the boundary of a thread: without it, this process would show an old state
+                if not self._closing.wait(RETRY_S):
+                    _log.exception("the state of the cluster cannot be read, trying again")
+
+    def _reconnect(self, why: str) -> None:
+        """Connect again, and again until it succeeds; meanwhile all nodes are shown as unreachable, with the reason."""
+        self._actors = dict.fromkeys(self._actors)  # the handles belong to the lost connection
+        while True:
+            _log.error("%s; trying again", why)
+            lost = {name: NodeState(name, reason=why, starts=one.starts) for name, one in self.processes.items()}
+            self.processes = NodeStates(lost)
+            self.nodes.lose(why)
+            if self._closing.wait(CONNECT_S):
+                return
+            try:
+                self._connect()
+            except VisionInferError as error:
+                why = error.message
+            else:
+                _log.info("connected to the cluster again")
+                self._known = NOTHING_KNOWN
+                return
 
     def _show(self, snapshot: Plain) -> None:
         nodes, cameras = snapshot["nodes"], snapshot["cameras"]
@@ -272,7 +281,7 @@ class Gateway:
                 if is_new:
                     self.hub.add_worker(name, self._client_of(name))
         self.epochs.know({name: camera["epoch"] for name, camera in cameras.items()})
-        self.processes = _Nodes(
+        self.processes = NodeStates(
             {
                 name: NodeState(name, node["up"], node["state"] != "lost", node["ready"], node["reason"], node["starts"])
                 for name, node in nodes.items()
@@ -307,9 +316,12 @@ def open_gateway(address: str, insecure: bool) -> Callable[[ServeSettings, Strea
     """Return a function that connects to a cluster and starts its controller if there is none; see :func:`connect`."""
 
     def open_(settings: ServeSettings, files: StreamFiles, clock: Clock) -> Gateway:
-        connect(address, insecure)
-        open_controller()
-        return Gateway(settings, files, clock)
+        def connect_() -> None:
+            connect(address, insecure)
+            open_controller()
+
+        connect_()
+        return Gateway(settings, files, clock, connect_)
 
     return open_
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from vision_infer.cluster.actors import call_controller
 from vision_infer.cluster.placement import Camera, Node, outlook
@@ -13,6 +14,25 @@ from vision_infer.service.views import NodeView
 PLACEABLE = ("alive", "joining", "idle")
 """The states of nodes that may get streams."""
 _SHOWN = ("state", "up", "ready", "reason", "starts", "labels", "capacity")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as the API in front sees it; see :class:`FleetWorker`."""
+
+    name: str
+    up: bool = False
+    running: bool = False
+    ready: bool = False
+    reason: str = "no node runs it yet"
+    starts: int = 0
+
+
+class NodeStates(dict[str, NodeState]):
+    """The states of nodes by name; a stream that waits for a node has one that does not run."""
+
+    def __missing__(self, name: str) -> NodeState:
+        return NodeState(name or "(none)")
 
 
 class ClusterNodes:
@@ -26,6 +46,11 @@ class ClusterNodes:
     def show(self, snapshot: Plain) -> None:
         """Replace the snapshot."""
         self._snapshot = snapshot
+
+    def lose(self, why: str) -> None:
+        """Show all nodes as unreachable until the next snapshot."""
+        nodes = {name: one | {"up": False, "ready": False, "reason": why} for name, one in self._snapshot["nodes"].items()}
+        self._snapshot = self._snapshot | {"nodes": nodes}
 
     def all(self) -> Sequence[NodeView]:
         """Return all nodes, sorted by name."""

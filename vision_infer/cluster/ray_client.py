@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
+import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 CALL_S = 30.0
 """The longest time for which a worker that begins to answer may take, seconds."""
+_beginners = ThreadPoolExecutor(8, "ray-client")
 
 
 class RayClient:
@@ -37,7 +42,7 @@ class RayClient:
             httpx.HTTPError: The node does not answer.
         """
         request = httpx.Request(method, "http://worker/")
-        begun = await _call(self._actor.begin.remote(method, target, dict(headers or {}), body, dict(client or {})), CALL_S)
+        begun = await _call(self._actor, CALL_S, "begin", method, target, dict(headers or {}), body, dict(client or {}))
         if begun is None:
             raise httpx.ReadError("the worker does not answer", request=request)
         status, returned, content, name = begun
@@ -57,7 +62,7 @@ class _ActorStream(httpx.AsyncByteStream):
         if self._content:
             yield self._content
         while self._name is not None:
-            piece = await _call(self._actor.more.remote(self._name), None)
+            piece = await _call(self._actor, None, "more", self._name)
             if piece is None:
                 self._name = None
                 raise httpx.ReadError("the worker has ended")
@@ -68,18 +73,30 @@ class _ActorStream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         if self._name is not None:
-            self._actor.close.remote(self._name)
+            with suppress(ConnectionError):
+                self._actor.close.remote(self._name)
             self._name = None
 
 
-async def _call(reference: Any, timeout_s: float | None) -> Any:
+async def _call(actor: Any, timeout_s: float | None, method: str, *arguments: object) -> Any:
     """Return the result of an actor call.
 
     Raises:
-        httpx.HTTPError: The actor does not answer, or its node is lost.
+        httpx.HTTPError: The actor does not answer, or its node or the head is lost.
     """
+
+    def begin() -> Future[Any]:
+        if not ray.is_initialized():
+            raise ConnectionError
+        result: Future[Any] = getattr(actor, method).remote(*arguments).future()
+        return result
+
     try:
         async with asyncio.timeout(timeout_s):
-            return await reference
-    except (RayError, TimeoutError) as error:
+            if isinstance(actor, ActorHandle):
+                future = begin()
+            else:  # Ray Client waits for an answer of the head
+                future = await asyncio.get_running_loop().run_in_executor(_beginners, begin)
+            return await asyncio.shield(asyncio.wrap_future(future))  # Ray cannot set the result of a canceled call
+    except (RayError, TimeoutError, ConnectionError) as error:
         raise httpx.ReadError(f"the node does not answer: {type(error).__name__}") from None
