@@ -14,7 +14,7 @@ import pytest
 
 from tests.service.fakes import ADMIN, JPEG, LONG_S, OPEN, TOKENS, Api, FakeBackend, frame, result
 from tests.support.media import ROOT
-from vision_infer.service.http.api_models import DegradedAnswer, EngineEventAnswer, StateChange
+from vision_infer.service.http.api_models import DegradedAnswer, EngineEventAnswer, MovedAnswer, StateChange
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.openapi import problems
@@ -83,13 +83,14 @@ def test_a_snippet_runs(number: int, address: str, backend: FakeBackend, capsys:
 
 
 def test_the_documented_responses_are_real() -> None:
-    problem, change, engine, degraded = DOCUMENTS
+    problem, change, engine, degraded, moved = DOCUMENTS
     jsonschema.validate(problem, PROBLEM_SCHEMA)
     answer = Api().ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.5/x", "fps": -1})
     assert answer.json() == problem
     assert StateChange.model_validate(change).model_dump(mode="json") == change
     assert EngineEventAnswer.model_validate(engine).model_dump(mode="json") == engine
     assert DegradedAnswer.model_validate(degraded).model_dump(mode="json") == degraded
+    assert MovedAnswer.model_validate(moved).model_dump(mode="json") == moved
 
 
 def test_statuses_of_the_page_are_documented() -> None:
