@@ -25,7 +25,7 @@ COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the sam
     ("cpu,demo,evaluate,dev,tensorrt-rtx", {"onnxruntime", "openvino", "torch", "pycocotools", *RTX}),
     ("cpu,serve,kuberay", {"ray", "grpcio", "opencensus"}),
     ("gpu,demo,evaluate,parquet,plot,supervision", {"matplotlib", "pyarrow", "supervision", *GPU}),
-    ("cpu,serve,kafka,nats,redis,amqp,grpc", {"confluent-kafka", "nats-py", "redis", "aio-pika", "grpcio"}),
+    ("cpu,serve,kafka,nats,redis,amqp,grpc,notify", {"confluent-kafka", "nats-py", "redis", "aio-pika", "grpcio", "apprise"}),
     ("gpu,serve,openvino,export,tensorrt", {"aiortc", "torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]

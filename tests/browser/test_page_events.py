@@ -25,6 +25,7 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.clips.event_log import ClipState, EventRecord
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
+from vision_infer.sink.delivery.carrier import SinkStatus
 
 __all__ = ["engines", "quick"]
 SECOND = 1_000_000_000
@@ -142,6 +143,7 @@ def test_the_events_of_all_cameras_by_camera_and_type(browser: Browser) -> None:
     happens(2, "door", "enter")
     changed = StreamEvent("door", StreamState.REFUSED, SYSTEM_CLOCK.monotonic_ns(), "wrong password", WALL_NS)
     backend.published.append(changed)
+    backend.sink_statuses = [SinkStatus("night", "notify", True, None, 0, 0, 0, None, 4, {"quiet_hours": 2}, "enter → json")]
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
         with checked_page(browser, web.url) as checked:
@@ -153,6 +155,7 @@ def test_the_events_of_all_cameras_by_camera_and_type(browser: Browser) -> None:
             happens(3, "yard", "dwell")
             expect(rows.first.or_(rows.nth(1)).filter(has_text="person #3")).to_be_visible()
             expect(rows).to_have_count(4)
+            expect(page.get_by_role("row", name="night")).to_have_text("nightenter → json4quiet hours: 2")
             checked.shot("all-events")
             page.get_by_label("Camera").select_option("yard")
             expect(rows).to_have_count(2)

@@ -60,6 +60,7 @@ sinks:
   redis:
     recent: {{url: '{server.url}'}}
     locked: {{url: '{server.url}', username: me, password: geheim}}
+  notify: {{night: {{urls: ['json://me:geheim@127.0.0.1:{closed}']}}}}
 """,
             encoding="utf-8",
         )
@@ -75,6 +76,7 @@ sinks:
     assert found[2].text.startswith(f"kafka lake: {where}: cannot be reached: ")
     assert (found[3].severity, found[3].text) == ("ok", "redis recent: connected")
     assert (found[4].severity, found[4].hint) == ("error", "Check username and password.")
+    assert found[5].text == f"notify night: URL 1 (json): {where} cannot be reached: Connection refused"
     assert {one.area for one in found} == {"sink"}
     assert "geheim" not in json.dumps([(one.text, one.hint) for one in found])
 

@@ -150,6 +150,7 @@ def test_the_api_reports_the_status_of_sinks() -> None:
         "oldest": "2001-09-09T01:46:40.000Z",
         "sent": 4,
         "dropped": {"spool_full": 5},
+        "rule": None,
     }
     assert api.get("/api/v1/sinks", token=ADMIN).status_code == 200
     problem(api.get("/api/v1/sinks"), 401, "unauthorized")

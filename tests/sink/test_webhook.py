@@ -110,6 +110,8 @@ def test_requests_are_signed(receiver: Receiver, tmp_path: Path) -> None:
         expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
         assert headers["webhook-signature"] == f"v1,{expected}"
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+        verifier = pytest.importorskip("standardwebhooks").Webhook("whsec_" + base64.b64encode(KEY).decode())
+        assert verifier.verify(body.decode(), dict(headers))["rows"][0]["number"] == 1
     first, second = receiver.requests
     assert first[1]["webhook-id"] == second[1]["webhook-id"], "a repeated request has the same id"
     site.delivery.close()

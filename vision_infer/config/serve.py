@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
+from vision_infer.config.actions.sample import SampleSettings, SampleStoreSettings
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.cluster import ClusterSettings, NodeLabels
 from vision_infer.config.preview import PreviewSettings
@@ -131,6 +132,7 @@ class StreamDefaults(StreamPolicy):
     clips: ClipSettings | None = Field(
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
+    sample: SampleSettings | None = Field(default=None, description="The frames that `samples.dir` gets. null: none.")
     node_labels: NodeLabels = Field(
         default_factory=dict,
         description="On a cluster, the labels that the stream's node must have, such as `site: berlin` or `gpu: true`.",
@@ -311,6 +313,7 @@ class ServeSettings(ClusterSettings, InferenceSettings):
     cost: CostSettings = Field(default=CostSettings(), description="The price of the machine.")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")
+    samples: SampleStoreSettings = Field(default=SampleStoreSettings(), description="Storage of samples for labeling.")
     credentials: CredentialList = Field(
         default=(),
         max_length=1000,
@@ -343,6 +346,8 @@ class ServeSettings(ClusterSettings, InferenceSettings):
             raise ValueError(f"streams: {len(self.streams)} exceed service.max_streams, {self.service.max_streams}")
         if len({name.casefold() for name in self.streams}) < len(self.streams):
             raise ValueError("streams: names must differ by more than upper and lower case")
+        if self.samples.dir is None and any(stream.sample is not None for stream in self.streams.values()):
+            raise ValueError("samples.dir: is needed by the setting sample of a stream")
         return self
 
 

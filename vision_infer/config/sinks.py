@@ -32,10 +32,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from vision_infer.config.actions.destination import NAME, SinkSettings
+from vision_infer.config.actions.notify import NotifySettings
 from vision_infer.config.settings_base import SettingsBase
 from vision_infer.core.packages import EXTRA_OF, install
-
-Kind = Literal["detections", "events", "states"]
 
 _PORTS = {"mqtt": 1883, "kafka": 9092, "nats": 4222, "redis": 6379, "amqp": 5672}
 _TLS_PORTS = {"mqtts": 8883, "kafkas": 9093, "tls": 4222, "rediss": 6379, "amqps": 5671}
@@ -43,7 +43,6 @@ _TLS_PORTS = {"mqtts": 8883, "kafkas": 9093, "tls": 4222, "rediss": 6379, "amqps
 _HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^\s/:@?#,\[\]]+)(?::\d{1,5})?"
 _PREFIX = r"^[A-Za-z0-9_-]+([.:][A-Za-z0-9_-]+)*$"
 _TOPIC = r"^[^\s/+#$]([^\s+#]*[^\s/+#])?$"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def _has_port(url: str) -> bool:
@@ -91,23 +90,6 @@ def _key(secret: SecretStr) -> SecretStr:
     except binascii.Error:
         pass
     raise ValueError("must be whsec_ and at least 16 bytes in base64; generate one with: echo whsec_$(openssl rand -base64 32)")
-
-
-class SinkSettings(SettingsBase):
-    """The common settings of destinations with a spool."""
-
-    kinds: tuple[Kind, ...] = Field(
-        default=("detections", "events", "states"),
-        min_length=1,
-        description="What is sent: result rows, events at zones and lines, state changes of streams and engines.",
-    )
-    streams: tuple[Annotated[str, Field(pattern=_NAME)], ...] | None = Field(
-        default=None, description="The names of the streams to send. Defaults to all streams."
-    )
-    only_with_detections: bool = Field(default=False, description="Skip rows of frames without detections.")
-    spool_mb: float = Field(
-        default=256.0, ge=1, le=1_000_000, description="The maximum size of the spool, in megabytes. The oldest rows are dropped."
-    )
 
 
 class BrokerSettings(SinkSettings):
@@ -310,21 +292,24 @@ class WebhookSettings(SinkSettings):
 class SinksSettings(SettingsBase):
     """Destinations of results, events and states. Rows that cannot be sent are spooled on disk."""
 
-    mqtt: dict[Annotated[str, Field(pattern=_NAME)], MqttSettings] = Field(
+    mqtt: dict[Annotated[str, Field(pattern=NAME)], MqttSettings] = Field(
         default_factory=dict, max_length=16, description="MQTT brokers by name."
     )
-    webhook: dict[Annotated[str, Field(pattern=_NAME)], WebhookSettings] = Field(
+    webhook: dict[Annotated[str, Field(pattern=NAME)], WebhookSettings] = Field(
         default_factory=dict, max_length=16, description="Receivers by name."
     )
-    kafka: dict[Annotated[str, Field(pattern=_NAME)], KafkaSettings] = Field(
+    kafka: dict[Annotated[str, Field(pattern=NAME)], KafkaSettings] = Field(
         default_factory=dict, max_length=16, description="Kafka clusters by name."
     )
-    nats: dict[Annotated[str, Field(pattern=_NAME)], NatsSettings] = Field(
+    nats: dict[Annotated[str, Field(pattern=NAME)], NatsSettings] = Field(
         default_factory=dict, max_length=16, description="NATS servers with JetStream by name."
     )
-    redis: dict[Annotated[str, Field(pattern=_NAME)], RedisSettings] = Field(
+    redis: dict[Annotated[str, Field(pattern=NAME)], RedisSettings] = Field(
         default_factory=dict, max_length=16, description="Redis servers by name."
     )
-    amqp: dict[Annotated[str, Field(pattern=_NAME)], AmqpSettings] = Field(
+    amqp: dict[Annotated[str, Field(pattern=NAME)], AmqpSettings] = Field(
         default_factory=dict, max_length=16, description="AMQP 0.9.1 brokers by name."
+    )
+    notify: dict[Annotated[str, Field(pattern=NAME)], NotifySettings] = Field(
+        default_factory=dict, max_length=64, description="Rules for messages to people, by name."
     )

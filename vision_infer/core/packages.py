@@ -20,6 +20,7 @@ EXTRA_OF = {
     "nats": "nats",
     "redis": "redis",
     "aio_pika": "amqp",
+    "apprise": "notify",
     "ray": "ray",
     "fsspec": "ray",
     "grpc": "grpc",

@@ -156,7 +156,7 @@ def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, c
         clock: The source of time.
         worker: The name of the worker process; empty if the service has one process.
     """
-    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker)
+    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker, settings.samples)
     return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks, shadow_file=state_dir / FILE_NAME)
 
 

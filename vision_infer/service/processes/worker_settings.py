@@ -138,8 +138,8 @@ def settings_of(
 ) -> ServeSettings:
     """Return the settings of one worker.
 
-    Workers share neither files nor limits: each has its own state folder, result files and clips, and an equal part of the disk
-    space for clips, of the CPU, and of the viewers and encoders of the preview.
+    Workers share neither files nor limits: each has its own state folder, result files, clips and samples, and an equal part of
+    the disk space for clips and samples, of the CPU, and of the viewers and encoders of the preview.
 
     Args:
         settings: The settings of the service.
@@ -148,7 +148,7 @@ def settings_of(
         streams: The streams of the configuration file and of the command line that the worker runs.
         state_dir: The state folder of the whole service.
     """
-    results, clips, preview = settings.results, settings.clips, settings.preview
+    results, clips, preview, samples = settings.results, settings.clips, settings.preview, settings.samples
     on_cpu = place.device == "cpu" or (place.device == "auto" and not _has_gpu())
     slots = max(1, available_cpus() // ((settings.threads or 1) * workers)) if on_cpu else None
     return settings.model_copy(
@@ -171,6 +171,12 @@ def settings_of(
             ),
             "clips": clips.model_copy(
                 update={"dir": None if clips.dir is None else clips.dir / place.name, "max_mb": max(1.0, clips.max_mb / workers)}
+            ),
+            "samples": samples.model_copy(
+                update={
+                    "dir": None if samples.dir is None else samples.dir / place.name,
+                    "max_mb": max(1.0, samples.max_mb / workers),
+                }
             ),
             "state_dir": state_dir / FOLDER / place.name,
             "streams": dict(streams),

@@ -6,20 +6,25 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from vision_infer.config.actions.destination import Kind, SinkSettings
+from vision_infer.config.actions.notify import NotifySettings
+from vision_infer.config.actions.sample import SampleSettings, SampleStoreSettings
 from vision_infer.config.serve import ResultsSettings
-from vision_infer.config.sinks import Kind, SinkSettings, SinksSettings
+from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service.events import EngineEvent, ServiceEvent, kind_of, to_row, wall_ns_of
+from vision_infer.service.results.event_image import EventImages
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.row import is_found
+from vision_infer.service.results.samples import Samples
 from vision_infer.service.results.snapshot import NextImage
 from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
@@ -62,13 +67,20 @@ class SinkSet:
         state_dir: The folder whose ``spool`` subfolder holds records that wait to be sent.
         clock: The source of time.
         worker: The name of the worker process; empty if the service has one process.
+        samples: The settings of samples for labeling; None: there are none.
     """
 
     needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(
-        self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK, worker: str = ""
+        self,
+        results: ResultsSettings,
+        sinks: SinksSettings,
+        state_dir: Path,
+        clock: Clock = SYSTEM_CLOCK,
+        worker: str = "",
+        samples: SampleStoreSettings | None = None,
     ) -> None:
         self._folder = state_dir / FOLDER
         self._worker = worker
@@ -80,16 +92,23 @@ class SinkSet:
         self._parquet: ParquetLog | None = None
         if results.parquet is not None:
             self._parquet = ParquetLog(results.parquet, rotation, clock)
+        self._wanted_samples: Callable[[], Mapping[str, SampleSettings | None]] = dict
+        self._samples: Samples | None = None
+        if samples is not None and samples.dir is not None:
+            limits = round(samples.max_mb * 1e6), round(samples.keep_free_mb * 1e6)
+            self._samples = Samples(samples.dir, *limits, lambda: self._wanted_samples(), clock)
         self.stamps: Mapping[str, str] = {}
         """The first members of the records of each stream: the node of a cluster, and the epoch. Replaced as a whole."""
         self._senders: dict[tuple[str, str], _Sender] = {}
         """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""
+        self._images = EventImages(clock)
         self.reload(sinks)
 
     def connect(self, streams: Callable[[], Iterable[StreamView]], hub: ResultHub) -> None:
         """Set the function that returns the current streams, and the source of their images."""
         self._streams = lambda: [_snapshot(view) for view in streams()]
         self._hub = hub
+        self._wanted_samples = lambda: {view.name: view.settings.sample for view in streams()}
 
     def _request_image(self, stream: str) -> NextImage:
         assert self._hub is not None  # without it there are no streams
@@ -131,13 +150,15 @@ class SinkSet:
             for event in () if result is None else result.events:
                 assert result is not None
                 self._parquet.add_event(partial(event_row, result, event))
+        if self._samples is not None and result is not None:
+            self._samples.write(frame, result)
         senders = self._senders
         if result is None or not senders:
             return
         for sender in senders.values():
-            self._offer(sender, result)
+            self._offer(sender, frame, result)
 
-    def _offer(self, sender: _Sender, result: Result) -> None:
+    def _offer(self, sender: _Sender, frame: Frame, result: Result) -> None:
         name = result.stream
         if not sender.takes(name):
             return
@@ -146,8 +167,14 @@ class SinkSet:
         if sender.wants("detections") and (is_found(result) or not sender.settings.only_with_detections):
             sender.delivery.put("detections", name, self._stamped(name, result.to_json))
         if result.events and sender.wants("events"):
-            for event in result.events:
-                sender.delivery.put("events", name, self._stamped(name, partial(event_row, result, event)))
+            with_image = isinstance(sender.settings, NotifySettings) and sender.settings.image
+            for event in filter(sender.settings.takes, result.events):
+                row = self._stamped(name, partial(event_row, result, event))
+                image = self._images.of(frame, result) if with_image else None
+                if image is None:
+                    sender.delivery.put("events", name, row)
+                elif not sender.delivery.put("events", name, partial(image.add_to, row)):
+                    image.release()
 
     def publish(self, event: ServiceEvent) -> None:
         """Pass a change of a stream or of an engine to all sinks."""
@@ -171,16 +198,17 @@ class SinkSet:
         """Return the status of all sinks, files first."""
         files = [
             SinkStatus("results", one.kind, one.error is None, one.error, 0, 0, 0, None, one.written, one.drops)
-            for one in (self._jsonl, self._parquet)
+            for one in (self._jsonl, self._parquet, self._samples)
             if one is not None
         ]
-        return files + [sender.delivery.status() for _, sender in sorted(self._senders.items())]
+        senders = [sender for _, sender in sorted(self._senders.items())]
+        return files + [replace(one.delivery.status(), rule=getattr(one.settings, "rule", None)) for one in senders]
 
     def close(self, complete: bool = True) -> None:
         """Close all sinks; what cannot be sent immediately stays in the spools for the next start."""
         senders, self._senders = self._senders, {}
         _close([sender.delivery for sender in senders.values()], self._clock)
-        for file in (self._jsonl, self._parquet):
+        for file in (self._jsonl, self._parquet, self._samples):
             if file is not None:
                 file.close(complete)
 

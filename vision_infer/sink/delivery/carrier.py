@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from vision_infer.config.sinks import SinkSettings
+from vision_infer.config.actions.destination import SinkSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.sink.delivery.stream_images import ImageRequest
@@ -73,11 +73,13 @@ class UnwantedError(VisionInferError):
     Args:
         message: The answer, one line.
         reason: The name under which they are counted: ``rejected_422``.
+        expected: Whether the user has configured that they are not sent; then no warning is logged.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str, expected: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.expected = expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class SinkStatus:
 
     name: str
     kind: str
-    """``mqtt``, ``webhook``, ``kafka``, ``nats``, ``redis``, ``amqp``, ``jsonl`` or ``parquet``"""
+    """``mqtt``, ``webhook``, ``kafka``, ``nats``, ``redis``, ``amqp``, ``notify``, ``jsonl``, ``parquet`` or ``samples``"""
     connected: bool
     """Whether the receiver accepted the last delivery; for files: whether they can be written."""
     error: str | None
@@ -176,3 +178,5 @@ class SinkStatus:
     """The number of delivered records, or of written rows."""
     dropped: Mapping[str, int]
     """The number of lost records by reason."""
+    rule: str | None = None
+    """For ``notify``, the rule in words, without secrets."""

@@ -101,16 +101,20 @@ class Delivery:
         for thread in self._threads:
             thread.start()
 
-    def put(self, kind: str, stream: str, make: Callable[[], str]) -> None:
-        """Add a record. This never waits; a record for which the queue has no capacity is counted."""
+    def put(self, kind: str, stream: str, make: Callable[[], str]) -> bool:
+        """Add a record, and return whether ``make`` will be called.
+
+        This never waits; a record for which the queue has no capacity is counted.
+        """
         with self._news:
             if self._ending.is_set():
-                return
+                return False
             if len(self._queue) >= MAX_QUEUED:
                 self._queue_full += 1
-                return
+                return False
             self._queue.append((kind, stream, make))
             self._news.notify()
+            return True
 
     def status(self) -> SinkStatus:
         """Return the status."""
@@ -263,7 +267,7 @@ class Delivery:
             if len(records) > 1:  # find the record that is rejected
                 self._limit = max(1, len(records) // 2)
                 return True
-            self._drop(records[0], error.reason, str(error))
+            self._drop(records[0], error.reason, str(error), logging.DEBUG if error.expected else logging.WARNING)
         except UndeliveredError as error:
             if error.hung_up:
                 self._isolate(spool)
@@ -287,9 +291,9 @@ class Delivery:
             self._drop(records[0], "undeliverable", "the receiver hangs up on it")
             spool.acknowledge(records[0].number)
 
-    def _drop(self, record: Record, reason: str, why: str) -> None:
+    def _drop(self, record: Record, reason: str, why: str, level: int = logging.WARNING) -> None:
         size = len(record.text)
-        _log.warning("%s: a record of %s (%d bytes) was dropped: %s", self.name, record.stream or "an engine", size, why)
+        _log.log(level, "%s: a record of %s (%d bytes) was dropped: %s", self.name, record.stream or "an engine", size, why)
         with self._lock:
             self._unwanted[reason] = self._unwanted.get(reason, 0) + 1
 

@@ -20,7 +20,7 @@ class SinkAnswer(ApiModel):
     """The status of a sink."""
 
     name: str
-    kind: Literal["jsonl", "parquet", "mqtt", "webhook", "kafka", "nats", "redis", "amqp"]
+    kind: Literal["jsonl", "parquet", "samples", "mqtt", "webhook", "kafka", "nats", "redis", "amqp", "notify"]
     connected: bool = Field(
         description="Whether the sink works: the receiver accepted the last record; for files: they can be written."
     )
@@ -30,12 +30,13 @@ class SinkAnswer(ApiModel):
     spool_bytes: int = Field(description="The size of the spool on disk.")
     oldest: str | None = Field(description="The approximate time of the oldest waiting record (UTC); null if none waits.")
     sent: int = Field(description="The number of records accepted by the receiver, or rows written, since the start.")
-    dropped: dict[str, int] = Field(description="The number of records lost since the start, by reason.")
+    dropped: dict[str, int] = Field(description="The number of records lost or suppressed since the start, by reason.")
+    rule: str | None = Field(description="For `notify`: the rule in words.")
 
 
 @router.get("/sinks", responses=problems())
 def list_sinks(context: Shared) -> list[SinkAnswer]:
-    """List all sinks: result files, brokers, message buses and webhooks."""
+    """List all sinks: result files, samples for labeling, brokers, message buses, webhooks and rules for messages to people."""
     return [_answer(status) for status in context.backend.sinks()]
 
 

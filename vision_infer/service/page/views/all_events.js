@@ -1,11 +1,15 @@
 // @ts-check
-// The events of all cameras, by camera and kind.
+// The events of all cameras, by camera and kind, and the rules for messages to people.
 
 import { Events } from "./events.js";
+import { getJson } from "../transport/http.js";
 import { field, h } from "./dom.js";
 
 /** @import { Store } from "../state/store.js" */
 /** @import { View } from "../transport/api.js" */
+/** @typedef {{ name: string, rule: string | null, sent: number, dropped: Record<string, number>, error: string | null }} Sink */
+
+const POLL_MS = 5000;
 
 const KINDS = {
   "": "All",
@@ -27,6 +31,7 @@ export function allEvents(store) {
     Object.entries(KINDS).map(([value, text]) => h("option", { value }, text)),
   );
   const list = h("section.card");
+  const rules = messageRules();
   /** @type {Events | null} */
   let events = null;
 
@@ -53,11 +58,54 @@ export function allEvents(store) {
       h("div.head", null, h("h1", null, "Events")),
       h("div.pair.filters", null, field("Camera", stream), field("Type", kind)),
       list,
+      rules.element,
     ),
     title: "Events",
     close() {
       store.removeEventListener("streams", update);
       events?.close();
+      rules.close();
     },
   };
+}
+
+const LOST = { quiet_hours: "quiet hours", rate_limit: "rate limit", too_old: "too old", failed: "failed" };
+
+/** The rules for messages with what became of their messages; hidden if there are none. */
+function messageRules() {
+  const rows = h("tbody");
+  const head = ["Rule", "Messages", "Sent", "Not sent", "Problem"].map((text) => h("th", { scope: "col" }, text));
+  const table = h("table.costs", null, h("thead", null, h("tr", null, head)), rows);
+  const element = h("section.card", { hidden: true }, h("h2", null, "Messages"), h("div.scroll", null, table));
+  /** @type {number | undefined} */
+  let timer = undefined;
+  let closed = false;
+
+  async function poll() {
+    const sinks = document.hidden ? null : await getJson("api/v1/sinks").catch(() => null);
+    if (closed) return;
+    if (sinks) {
+      const found = sinks.filter((/** @type {Sink} */ sink) => sink.rule !== null);
+      element.hidden = found.length === 0;
+      rows.replaceChildren(...found.map(ruleRow));
+    }
+    timer = setTimeout(poll, POLL_MS);
+  }
+
+  poll();
+  return {
+    element,
+    close() {
+      closed = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** @param {Sink} sink */
+function ruleRow({ name, rule, sent, dropped, error }) {
+  const lost = Object.entries(dropped).map(
+    ([reason, count]) => `${/** @type {Record<string, string>} */ (LOST)[reason] ?? reason}: ${count}`,
+  );
+  return h("tr", null, ...[name, rule ?? "", String(sent), lost.join(", "), error ?? ""].map((text) => h("td", null, text)));
 }
