@@ -42,7 +42,7 @@ class _Day:
 
 
 class Samples:
-    """Chooses frames and writes them, on a thread of its own. The thread of results passes frames on, and never waits.
+    """Chooses frames and writes them, on a separate thread. The thread of results passes frames on, and never waits.
 
     Args:
         folder: The folder.

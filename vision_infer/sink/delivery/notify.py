@@ -56,7 +56,7 @@ class NotifyCarrier:
         self._tries = 0
 
     def open(self, name: str) -> bool:  # noqa: ARG002
-        """Return False: each message is a connection of its own."""
+        """Return False: each message opens a connection."""
         return False
 
     def deliver(self, records: Sequence[Record]) -> None:
