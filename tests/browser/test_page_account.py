@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from tests.browser.checked_page import NARROW, CheckedPage, checked_page
 from tests.pipeline.fakes import FakeImage
 from tests.service.fakes import OPEN, FakeBackend
-from vision_infer.config.serve import CostSettings
+from vision_infer.config.service.cost import CostSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame

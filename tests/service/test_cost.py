@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service.fakes import Api, FakeBackend, problem, status
-from vision_infer.config.serve import CostSettings
+from vision_infer.config.service.cost import CostSettings
 from vision_infer.pipeline.status import LaneStatus, StreamStatus, Usage
 from vision_infer.service.streams.admission import spare_capacity
 from vision_infer.service.streams.cost import HEADROOM, MachineUsage, StreamCost, cost_of

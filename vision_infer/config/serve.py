@@ -16,6 +16,7 @@ from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.secrets.credentials import CredentialList
+from vision_infer.config.service.cost import CostSettings
 from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
 from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
@@ -283,15 +284,6 @@ class ResultsSettings(SettingsBase):
     rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="Start a new file after this size, in megabytes.")
     daily: bool = Field(default=False, description="Start a new file every day (UTC) as well.")
     keep: int = Field(default=10, ge=0, le=100_000, description="The number of rotated files to keep for each name.")
-
-
-class CostSettings(SettingsBase):
-    """The price of the machine, for the cost report of each stream at ``/api/v1/cost``."""
-
-    machine_per_hour: float | None = Field(
-        default=None, ge=0, le=1_000_000, description="The price of the machine per hour, including power. null: unknown."
-    )
-    currency: str = Field(default="EUR", min_length=1, max_length=8, description="The currency of the price.")
 
 
 class ServeSettings(ClusterSettings, InferenceSettings):

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from vision_infer.config.serve import CostSettings
+from vision_infer.config.service.cost import CostSettings
 from vision_infer.service.http.api_models import ApiModel
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
