@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import onnxruntime
@@ -28,11 +33,14 @@ from tests.service.site import Engines, Site, engines, settings, wanted
 from tests.service.test_http_server import certificate
 from tests.service.test_service_images import png
 from tests.support.media import ROOT
+from tests.support.serve_process import ServeProcess
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import ServeSettings, ServiceSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
-from vision_infer.engine.engine import RawResults
+from vision_infer.engine.engine import RawResults, Ticket
+from vision_infer.service.grpc import server
+from vision_infer.service.grpc.messages import MESSAGES, SERVICE
 from vision_infer.service.grpc.server import GrpcServer
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
@@ -324,6 +332,52 @@ def test_the_rate_of_requests_is_limited(kind: str, engines: Engines) -> None:
         assert "requests per second" in served.fails(429, kind, lambda other: other.call("get_server_metadata"))
 
 
+def test_a_grpc_call_without_a_valid_message_is_explained(site: Served) -> None:
+    request = MESSAGES["ModelInferRequest"]
+    values = {"name": "images", "datatype": "UINT8", "shape": [1, SIDE, SIDE, 3]}
+    with grpc.insecure_channel(site.addresses["grpc"]) as channel:
+        call = channel.stream_unary(
+            f"/{SERVICE}/ModelInfer", request.SerializeToString, MESSAGES["ModelInferResponse"].FromString
+        )
+        for message, words in (
+            ([], "the call ended before its message arrived"),
+            ([request(model_name="one", inputs=[values], raw_input_contents=[b"", b""])], "1 inputs have 2 raw_input_contents"),
+            ([request(model_name="one", inputs=[values])], "input 'images' has no data"),
+            ([request(model_name="one", inputs=[{**values, "contents": {"uint_contents": [300]}}])], "numbers of the type UINT8"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(iter(message), timeout=LONG_S)
+            assert (caught.value.code(), words in caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        typed = {**values, "contents": {"uint_contents": marked(9, client=2).ravel().tolist()}}
+        answer = call(iter([request(model_name="one", inputs=[typed])]), timeout=LONG_S)
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == box_of(2, 9)
+
+
+def test_grpc_connections_are_limited_and_a_message_waits_for_the_check_of_the_token(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    with Site(of=settings(service=ON)) as running, Served(running.service, TOKENS) as served:
+        host, _, port = served.addresses["grpc"].rpartition(":")
+        with socket.create_connection((host, int(port))) as first, socket.create_connection((host, int(port))) as second:
+            for one in (first, second):
+                assert one.recv(100)  # the settings of HTTP/2
+            with socket.create_connection((host, int(port))) as third:
+                third.settimeout(LONG_S)
+                assert third.recv(100) == b""
+        with grpc.insecure_channel(served.addresses["grpc"]) as channel:
+            asked = threading.Event()
+
+            def endless() -> Iterator[bytes]:
+                wait_for(asked)  # never: the server refuses the call without its message
+                yield b""
+
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.stream_unary(f"/{SERVICE}/ModelInfer")(endless(), timeout=LONG_S, wait_for_ready=True)
+            asked.set()
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 class Gate:
     """Stops the engines in their next batches, which it records, until it opens."""
 
@@ -381,9 +435,13 @@ def test_requests_and_a_camera_share_batches_and_the_camera_is_not_delayed(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collect = EchoEngine.collect
-    monkeypatch.setattr(EchoEngine, "collect", lambda engine, batch: RawResults(collect(engine, batch).outputs, 0, 10_000_000))
+
+    def ten_ms_each(engine: EchoEngine, ticket: Ticket) -> RawResults:
+        return RawResults(collect(engine, ticket).outputs, 0, 10_000_000 * len(ticket.state))
+
+    monkeypatch.setattr(EchoEngine, "collect", ten_ms_each)
     camera = Camera(0)
-    with Site(camera, of=settings(service=ON)) as running, Served(running.service, OPEN) as served:
+    with Site(camera, of=settings(service=ON, workers=1)) as running, Served(running.service, OPEN) as served:
         running.service.create("s0", wanted(camera))
         running.give(camera)
         gate = Gate(engines)
@@ -395,10 +453,14 @@ def test_requests_and_a_camera_share_batches_and_the_camera_is_not_delayed(
 
             answers = [pool.submit(ask, *one) for one in clients]
             wait_until(lambda: waiting(served) == len(clients))
-            wait_until(lambda: len(gate.batches) == 2, "both batches in flight")
+            wait_for(gate.entered)
+
+            def inside() -> int:
+                return served.service.lanes()[0].waiting + sum(map(len, gate.batches))
+
+            wait_until(lambda: inside() == 12, lambda: f"the window of the requests to be full, it has {inside()}")
             camera.give()
-            lane = served.service.lanes
-            wait_until(lambda: lane()[0].waiting >= 3, "requests and the frame to wait")
+            wait_until(lambda: inside() == 13, "the frame to wait")
             before = len(gate.batches)
             gate.open.set()
             for (kind, number), answer in zip(clients, answers, strict=True):
@@ -438,8 +500,8 @@ def test_grpc_uses_the_certificate_of_the_service(engines: Engines, tmp_path: Pa
     secure = {**ON, "tls": {"certificate": str(chain), "key": str(key)}}
     with Site(of=settings(service=secure)) as running:
         given = running.service.settings.service
-        with GrpcServer(given, 0, running.service, OPEN, SYSTEM_CLOCK) as server:
-            found = ssl.get_server_certificate(("127.0.0.1", int(server.address.rpartition(":")[2])), timeout=LONG_S)
+        with GrpcServer(given, 0, running.service, OPEN, SYSTEM_CLOCK) as secured:
+            found = ssl.get_server_certificate(("127.0.0.1", int(secured.address.rpartition(":")[2])), timeout=LONG_S)
     assert found.split() == chain.read_text().split()
 
 
@@ -466,3 +528,22 @@ def test_outputs_equal_those_of_onnx_runtime_for_many_clients_at_once() -> None:
         same = class_ids == wanted[2]
         assert same.mean() > 0.95  # candidates with nearly equal scores may change places
         np.testing.assert_allclose(boxes[same], wanted[0][same], atol=0.5)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
+    """The configuration and the program of docs/how-to/inference-protocol.md, next to a camera."""
+    page = (ROOT / "docs" / "how-to" / "inference-protocol.md").read_text(encoding="utf-8")
+    (configuration,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    configuration = configuration.replace("8081", "0") + "streams: {s0: {url: 'test://?size=320x180&fps=5'}}\n"
+    with ServeProcess(tmp_path, configuration) as process:
+        grpc_address = re.search(r"over gRPC on (\S+)", process.log)
+        assert grpc_address, process.log
+        by_http = program.replace("tritonclient.grpc", "tritonclient.http").replace(", client_timeout=5", "")
+        for text, address in ((program, grpc_address[1]), (by_http, f"127.0.0.1:{process.port}")):
+            command = [sys.executable, "-c", text.replace("127.0.0.1:8081", address)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONG_S * 2, check=False)
+            assert (done.returncode, "b'car'" in done.stdout) == (0, True), done.stderr
+        process.wait(lambda: process.streams()["s0"]["status"]["results"] > 5, "results of the camera")
+        assert process.stop()[0] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
@@ -22,23 +22,16 @@ from vision_infer.service.http.limits import address_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.inference_protocol import protocol_problem
 from vision_infer.service.http.security import SecurityContext
-from vision_infer.service.inference_protocol.models import (
-    PLATFORM,
-    SERVER,
-    VERSION,
-    InferRequest,
-    after_timeout,
-    infer,
-    model_of,
-    sooner,
-)
-from vision_infer.service.inference_protocol.tensors import InputTensor, TensorSpec
+from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, after_timeout, infer, model_of
+from vision_infer.service.inference_protocol.tensors import InputTensor
 from vision_infer.stream.redact import redact
 
 MAX_RUNNING = 32
 """The maximum number of calls that run at the same time."""
 MAX_CALLS = 40
 """The maximum number of calls that run or wait; further ones get RESOURCE_EXHAUSTED. Their messages are in memory."""
+MAX_CONNECTIONS = 256
+"""The maximum number of connections; further ones are closed."""
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -48,7 +41,8 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+_Method = Callable[[Any, grpc.ServicerContext], Mapping[str, Any]]
+"""Returns the fields of the response to a request."""
 
 logger = logging.getLogger("vision_infer.grpc")
 
@@ -79,6 +73,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", int(settings.max_upload_mb * 1e6)),
                 ("grpc.max_concurrent_streams", MAX_CALLS),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -106,28 +101,39 @@ class GrpcServer:
         self._server.stop(1.0).wait(5.0)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        backend = self._backend
+        methods: dict[str, _Method] = {
+            "ServerLive": lambda *_: {"live": True},
+            "ServerReady": lambda *_: {"ready": backend.ready()[0]},
+            "ModelReady": lambda request, _: {"ready": _is_ready(backend, request.name, request.version)},
+            "ServerMetadata": lambda *_: SERVER,
+            "ModelMetadata": lambda request, _: model_of(backend, request.name, request.version).metadata,
+            "ModelInfer": self._infer,
+        }
         return {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(getattr(self, f"handle_{name}")),
-                MESSAGES[f"{name}Request"].FromString,
-                MESSAGES[f"{name}Response"].SerializeToString,
+            # A stream of one request is the same to clients, but its message is received after the token has been checked.
+            name: grpc.stream_unary_rpc_method_handler(
+                self._guarded(name, method), MESSAGES[f"{name}Request"].FromString, MESSAGES[f"{name}Response"].SerializeToString
             )
-            for name in _METHODS
+            for name, method in methods.items()
         }
 
-    def _guarded(self, method: Callable[[Any, grpc.ServicerContext], dict[str, Any]]) -> Callable[..., Any]:
-        response = MESSAGES[method.__name__.removeprefix("handle_") + "Response"]
+    def _guarded(self, name: str, method: _Method) -> Callable[..., Any]:
+        """Return a method with the checks before it, and with errors as statuses of gRPC."""
+        response = MESSAGES[f"{name}Response"]
 
-        def handle(request: Any, context: grpc.ServicerContext) -> Any:
+        def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             try:
                 self._admit(context)
-                return response(**method(request, context))
+                return response(**method(next(requests), context))
+            except (StopIteration, grpc.RpcError):
+                problem = Problem("bad-request", "the call ended before its message arrived")
             except Problem as found:
                 problem = found
             except VisionInferError as error:
                 problem = protocol_problem(error)
             except Exception as error:  # noqa: BLE001 - unexpected: only the log gets the details
-                logger.error("%s: %s: %s", method.__name__, type(error).__name__, redact(str(error)))
+                logger.error("%s: %s: %s", name, type(error).__name__, redact(str(error)))
                 problem = Problem("internal", "see the service's log for details")
             return context.abort(_CODES.get(problem.status_code, grpc.StatusCode.INTERNAL), problem.detail)
 
@@ -151,43 +157,16 @@ class GrpcServer:
                     raise Problem("unauthorized", "send the metadata 'authorization: Bearer TOKEN'")
                 security.role_of_token(scope, token.strip())
 
-    # The methods of the protocol return the fields of the response.
-
-    def handle_ServerLive(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
-        """Return that the process is alive."""
-        return {"live": True}
-
-    def handle_ServerReady(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
-        """Return whether inference is possible."""
-        return {"ready": self._backend.ready()[0]}
-
-    def handle_ModelReady(self, request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
-        """Return whether a model is loaded."""
-        try:
-            model_of(self._backend, request.name, request.version)
-        except UnavailableError:
-            return {"ready": False}
-        return {"ready": True}
-
-    def handle_ServerMetadata(self, _request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
-        """Return the name, version and extensions of the server."""
-        return SERVER
-
-    def handle_ModelMetadata(self, request: Any, _context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
-        """Return the inputs and outputs of a model."""
-        model = model_of(self._backend, request.name, request.version)
-        outputs = [_described(spec) for spec in model.outputs]
-        described = {"inputs": [_described(model.input)], "outputs": outputs}
-        return {"name": model.name, "versions": [VERSION], "platform": PLATFORM, **described}
-
-    def handle_ModelInfer(self, request: Any, context: grpc.ServicerContext) -> dict[str, Any]:  # noqa: N802
+    def _infer(self, request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
         """Run inference. The outputs are always binary data."""
         now_ns, remaining_s = self._clock.monotonic_ns(), context.time_remaining()
         given_us = next((one.value.int64_param for one in request.parameters if one.key == "timeout"), None)
-        deadline_ns = None if remaining_s is None else now_ns + int(max(0.0, remaining_s) * 1e9)
         model = model_of(self._backend, request.model_name, request.model_version)
         names = [output.name for output in request.outputs]
-        deadline_ns = sooner(deadline_ns, after_timeout(now_ns, given_us))
+        deadline_ns = after_timeout(now_ns, given_us)
+        if remaining_s is not None:
+            of_call_ns = now_ns + int(max(0.0, remaining_s) * 1e9)
+            deadline_ns = of_call_ns if deadline_ns is None else min(deadline_ns, of_call_ns)
         outputs = infer(self._backend, model, InferRequest(_inputs(request), names, deadline_ns))
         return {
             "model_name": model.name,
@@ -198,8 +177,12 @@ class GrpcServer:
         }
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+def _is_ready(backend: Backend, name: str, version: str) -> bool:
+    try:
+        model_of(backend, name, version)
+    except UnavailableError:
+        return False
+    return True
 
 
 def _inputs(request: Any) -> list[InputTensor]:

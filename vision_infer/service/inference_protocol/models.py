@@ -7,7 +7,8 @@ image, and returns detections in pixels of that image. Both run in the lane of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from vision_infer.service.results.requests import MAX_WAITING
 
 VERSION = "1"
 """The only version of each model."""
-PLATFORM = "onnx"
 SERVER = {"name": "vision-infer", "version": __version__, "extensions": ["binary_tensor_data"]}
 """The metadata of the server."""
 _IMAGE = "@image"
@@ -82,6 +82,12 @@ class ProtocolModel:
             return (*_DETECTIONS, _RESULT) if self.card.task == "detect" else (_RESULT,)
         return tuple(TensorSpec(name, *_GRAPH_OUTPUTS[name]) for name in self.card.outputs)
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata, with the names of the protocol."""
+        inputs, outputs = [asdict(self.input)], [asdict(spec) for spec in self.outputs]
+        return {"name": self.name, "versions": [VERSION], "platform": "onnx", "inputs": inputs, "outputs": outputs}
+
 
 def model_of(backend: Backend, name: str, version: str = "") -> ProtocolModel:
     """Return a model that is loaded.
@@ -134,11 +140,6 @@ def _of_image(backend: Backend, model: ProtocolModel, tensor: InputTensor, deadl
         OutputTensor("result", [result.to_json().encode()]),
     )
     return {output.name: output for output in outputs}
-
-
-def sooner(*deadlines_ns: int | None) -> int | None:
-    """Return the earliest of several deadlines; None if there is none."""
-    return min((one for one in deadlines_ns if one is not None), default=None)
 
 
 def after_timeout(arrived_ns: int, timeout_us: object) -> int | None:

@@ -21,7 +21,6 @@ from vision_infer.service.errors import DeadlineError, TooManyRequestsError, Unk
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.problem import Problem, invalid, problem_of
 from vision_infer.service.inference_protocol.models import (
-    PLATFORM,
     SERVER,
     VERSION,
     InferRequest,
@@ -30,7 +29,7 @@ from vision_infer.service.inference_protocol.models import (
     infer,
     model_of,
 )
-from vision_infer.service.inference_protocol.tensors import InputTensor, OutputTensor, TensorSpec
+from vision_infer.service.inference_protocol.tensors import InputTensor, OutputTensor
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header with the length of the JSON before binary data."""
@@ -126,13 +125,7 @@ def get_model_ready(name: str, context: Shared, version: str = "") -> Mapping[st
 @router.get("/models/{name}/versions/{version}")
 def get_model(name: str, context: Shared, version: str = "") -> Mapping[str, object]:
     """Return the inputs and outputs of a model."""
-    model = model_of(context.backend, name, version)
-    outputs = [_described(spec) for spec in model.outputs]
-    return {"name": name, "versions": [VERSION], "platform": PLATFORM, "inputs": [_described(model.input)], "outputs": outputs}
-
-
-def _described(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+    return model_of(context.backend, name, version).metadata
 
 
 @router.post("/models/{name}/infer")
