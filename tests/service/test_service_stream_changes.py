@@ -69,6 +69,7 @@ def test_the_settings_file_takes_precedence_at_the_start(engines: Engines) -> No
         ({"hook": "no_such_module:hook"}, UsageError),
         ({"model": "classes", "secondary": "classes"}, UsageError),
         ({"secondary": "two"}, UsageError),
+        ({"sample": {}}, UsageError),  # the service has no folder for them
         ({"zones": {"z": {"polygon": [[0, 0], [9, 0], [9, 9]], "classes": ["unicorn"]}}}, UsageError),
     ],
     ids=lambda value: str(value)[:30],

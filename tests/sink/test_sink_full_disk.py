@@ -19,6 +19,7 @@ from tests.support.disks import small_disk
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
+from vision_infer.sink.datasets.dataset_sink import DatasetSink
 from vision_infer.sink.files.coco import CocoSink
 from vision_infer.sink.files.crops import CropsSink
 from vision_infer.sink.files.csv_rows import CsvSink
@@ -49,6 +50,17 @@ def until_full(
                 sink.write(one, result_of(one, found(boxes, box)))
             return index, error
     raise AssertionError("the disk is not full")
+
+
+def test_dataset() -> None:
+    with small_disk(SIZE) as folder:
+        sink = DatasetSink(OutputSpec("dataset-yolo", str(folder / "yolo")))
+        written, _ = until_full(sink)
+        sink.close(False)
+        images = {path.stem for path in (folder / "yolo/images/train").iterdir()}
+        assert images == {path.stem for path in (folder / "yolo/labels/train").iterdir()}
+        assert len(images) == written > 10
+        assert all(len(path.read_text().splitlines()) == 20 for path in (folder / "yolo/labels/train").iterdir())
 
 
 def test_jsonl() -> None:

@@ -274,6 +274,8 @@ class Streams:
             raise UnavailableError("the service is stopping", "Try again after the restart.")
 
     def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
+        if stream.settings.sample is not None and self._settings.samples.dir is None:
+            raise UsageError("sample: the service has no folder for samples", "Set samples.dir in its configuration.")
         models = (stream.settings.model, stream.settings.secondary, stream.settings.degrade_model)
         if any(model is not None and model.endswith(".onnx") for model in models):
             raise UsageError("the API accepts model names only, not files", "See /api/v1/models.")

@@ -90,9 +90,9 @@ class DatasetSink:
             if (self._images / name).exists():  # a.png next to a.jpg
                 name = f"{Path(name).stem}_{frame.index:06d}.jpg"
         if self._sampler is None:
-            write_jpeg(self._images / name, frame.image.to_rgb(), False)
             with self._lock:
                 self._add(name, result)
+            write_jpeg(self._images / name, frame.image.to_rgb(), False)
             return
         with self._lock:
             replaced = self._sampler.offer(name, result, frame.image)
@@ -100,10 +100,11 @@ class DatasetSink:
                 return
             for other in replaced:
                 (self._images / other).unlink(missing_ok=True)
-            write_jpeg(self._images / name, frame.image.to_rgb(), False)
             self._add(name, result)
+            write_jpeg(self._images / name, frame.image.to_rgb(), False)
 
     def _add(self, name: str, result: Result) -> None:
+        """Add a row, before its image: without the image, it is left out."""
         self._note_names(result.detections)
         row = f'{{"image": "{name}", {result.to_json()[1:]}\n'
         try:
