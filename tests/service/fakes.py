@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vision_infer.preview.preview import Preview
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.events import ServiceEvent
+from vision_infer.service.http.access.access import Access
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.token_file import digest_of
@@ -293,6 +294,7 @@ class Api:
         tokens: The valid tokens.
         host: The host name in requests.
         address: The address of the client.
+        access: Returns access for teams with a clock.
     """
 
     def __init__(
@@ -302,10 +304,12 @@ class Api:
         host: str = "127.0.0.1:8080",
         address: str = "127.0.0.1",
         app: FastAPI | None = None,
+        access: Callable[[HandClock], Access] | None = None,
     ) -> None:
         self.backend = FakeBackend() if backend is None else backend
         self.clock = HandClock()
-        self.app = make_app(self.backend, tokens, self.clock) if app is None else app
+        self.access = None if access is None else access(self.clock)
+        self.app = make_app(self.backend, tokens, self.clock, self.access) if app is None else app
         self.host = host
         self.address = address
 

@@ -18,8 +18,9 @@ from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBacken
 from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.service.http.access.identify import SESSION_COOKIE
+from vision_infer.service.http.access.principal import Principal
 from vision_infer.service.http.auth import Sessions, is_loopback, tokens_for
-from vision_infer.service.http.security import SESSION_COOKIE
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
@@ -97,7 +98,7 @@ def test_no_token_is_required_on_loopback() -> None:
     api = Api(tokens=OPEN)
     assert api.ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
     login = api.ask("POST", "/api/v1/session")
-    assert login.json() == {"role": "admin", "expires_s": None}
+    assert login.json() == {"role": "admin", "user": "", "role_name": "admin", "cameras": None, "expires_s": None}
     for body in (b"[null, null]", b"7", b"text"):
         problem(api.ask("POST", "/api/v1/session", content=body), 422, "invalid")
     assert "set-cookie" not in login.headers
@@ -326,13 +327,13 @@ def test_invalid_tokens_from_one_address_are_rate_limited() -> None:
 def test_sessions_expire_and_are_bounded() -> None:
     clock = HandClock()
     sessions = Sessions(clock, lifetime_s=60, max_per_token=3)
-    admin = sessions.open("admin", ADMIN)
-    first, *others = [sessions.open("view", VIEW) for _ in range(4)]
-    assert sessions.role_of(first) is None
-    assert [sessions.role_of(one) for one in others] == ["view"] * 3
-    assert sessions.role_of(admin) == "admin"
+    admin = sessions.open(Principal("a", "a", "admin", "admin"), ADMIN)
+    first, *others = [sessions.open(Principal("v", "v", "view", "view"), VIEW) for _ in range(4)]
+    found = [sessions.principal_of(one) for one in (first, *others, admin)]
+    assert [one and one.level for one in found] == [None, "view", "view", "view", "admin"]
+    assert len({one.key for one in found if one is not None}) == 4
     clock.move(60)
-    assert [sessions.role_of(one) for one in (admin, *others)] == [None] * 4
+    assert [sessions.principal_of(one) for one in (admin, *others)] == [None] * 4
     assert len(sessions) == 0
     sessions.close("unknown")
 

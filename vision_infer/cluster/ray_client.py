@@ -34,7 +34,7 @@ class RayClient:
         target: str,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-        client: Mapping[str, str] | None = None,
+        client: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Send a request; see :meth:`WorkerClient.send`.
 

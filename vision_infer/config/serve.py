@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
+from vision_infer.config.access.settings import AccessSettings
 from vision_infer.config.actions.sample import SampleSettings, SampleStoreSettings
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.cluster import ClusterSettings, NodeLabels
@@ -290,6 +291,7 @@ class ServeSettings(ClusterSettings, InferenceSettings):
     """The complete settings of the service. ``defaults`` are already applied to each stream."""
 
     service: ServiceSettings = Field(default=ServiceSettings(), description="The HTTP server.")
+    access: AccessSettings | None = Field(default=None, description="Users, roles, single sign-on. null: the tokens only.")
     model: str = Field(
         default=DEFAULT_MODEL, min_length=1, description="The default model of streams: a name or a deployment graph (.onnx)."
     )

@@ -15,6 +15,7 @@ EXTRA_OF = {
     "supervision": "supervision",
     "pyarrow": "parquet",
     "pycocotools": "evaluate",
+    "joserfc": "oidc",
     "matplotlib": "plot",
     "confluent_kafka": "kafka",
     "nats": "nats",

@@ -18,6 +18,7 @@ from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalog import resolve_model
 from vision_infer.preview.transport.aiortc_private import check_libraries
 from vision_infer.preview.transport.sockets import bind
+from vision_infer.service.http.access.access import Access
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens, tokens_for
 from vision_infer.service.http.listener import raise_descriptor_limit
@@ -77,9 +78,10 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         check_libraries()
     resolve_model(settings.model, settings.model_dir)  # report an unknown model before anything is started
     state_dir = state_folder(settings.state_dir, start.environ)
-    tokens = tokens_for(settings.service, state_dir, clock)
+    access = None if settings.access is None else Access(settings.access, state_dir, clock)
+    tokens = tokens_for(settings.service, state_dir, clock, required=access is not None)
     notifier = ServiceNotifier(start.environ)
-    service, make, close = _opened(start, state_dir, tokens.tokens, clock)
+    service, make, close = _opened(start, state_dir, tokens.tokens, access, clock)
     with ExitStack() as stack:
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
@@ -125,14 +127,14 @@ def _serve_grpc(service: Service | Fleet, tokens: Tokens, clock: Clock, stack: E
 
 
 def _opened(
-    start: Start, state_dir: Path, tokens: Tokens, clock: Clock
+    start: Start, state_dir: Path, tokens: Tokens, access: Access | None, clock: Clock
 ) -> tuple[Service | Fleet, Callable[[], FastAPI], Callable[[], None]]:
     """Return the service, a function that creates its application, and one that closes it."""
     settings = start.settings
     places = [] if start.cluster is not None else worker_places(settings)
     if not places and start.cluster is None:
         service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
-        return service, lambda: make_app(service, tokens, clock), lambda: drain(service)
+        return service, lambda: make_app(service, tokens, clock, access), lambda: drain(service)
     from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
     from vision_infer.service.processes.workers import Workers
 
@@ -143,7 +145,7 @@ def _opened(
         workers = start.cluster(settings, StreamFiles(state_dir, settings.service), clock)
     else:
         workers = Workers(settings, places, state_dir, clock)
-    return workers, lambda: make_front(workers, tokens, clock), workers.close  # each worker limits the time itself
+    return workers, lambda: make_front(workers, tokens, clock, access), workers.close  # each worker limits the time itself
 
 
 def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, clock: Clock, worker: str = "") -> Service:

@@ -28,11 +28,13 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.preview.transport.port_front import PortLink
+from vision_infer.service.http.access.identify import SecurityContext
+from vision_infer.service.http.access.principal import from_plain
 from vision_infer.service.http.app import make_routes
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.listener import raise_descriptor_limit
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.http.security import SecurityContext, SecurityMiddleware
+from vision_infer.service.http.security import SecurityMiddleware
 from vision_infer.service.http.server import WebServer
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import configure
@@ -80,13 +82,13 @@ class WorkerGate(SecurityMiddleware):
         super().__init__(app, security)
         self._token = token.encode()
 
-    def _admit(self, scope: Scope, receive: Receive) -> Receive:
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         headers = Headers(scope=scope)
         if not hmac.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self._token):
             raise Problem("unauthorized", "this is a worker process; send requests to the service")
         client = json.loads(headers.get(CLIENT_HEADER, "{}"))
         scope["client"] = (client.get("address", ""), 0)
-        scope.setdefault("state", {}).update(role=client.get("role") or None, principal=client.get("principal", ""))
+        scope.setdefault("state", {}).update(principal=from_plain(client))
         return receive
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vision_infer.config.access.settings import Level
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
@@ -241,9 +242,12 @@ class ReadyAnswer(ApiModel):
 
 
 class SessionAnswer(ApiModel):
-    """The role of the client."""
+    """The client and its rights."""
 
-    role: Literal["admin", "view"]
+    role: Level = Field(description="What the client may do: the level of its role.")
+    user: str = Field(description="The name of the client: a person, or the kind of its token; empty if no token is required.")
+    role_name: str = Field(description="The name of its role in the configuration.")
+    cameras: list[str] | None = Field(description="The streams that it sees, which need not exist; null: all.")
     expires_s: int | None = Field(description="The lifetime of a new session in seconds; null if no session is required.")
 
 

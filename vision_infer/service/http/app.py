@@ -9,6 +9,8 @@ from vision_infer import __version__
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.service.backend import Backend
 from vision_infer.service.http import openapi, problem
+from vision_infer.service.http.access.access import Access
+from vision_infer.service.http.access.identify import SecurityContext
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import Context
 from vision_infer.service.http.limits import BodyMemory
@@ -23,6 +25,7 @@ from vision_infer.service.http.routes import (
     inference_protocol,
     makers,
     nodes,
+    oidc,
     page,
     preview,
     probe,
@@ -33,7 +36,10 @@ from vision_infer.service.http.routes import (
     streams,
     video,
 )
-from vision_infer.service.http.security import SecurityContext, SecurityMiddleware
+from vision_infer.service.http.routes import (
+    tokens as api_tokens,
+)
+from vision_infer.service.http.security import SecurityMiddleware
 from vision_infer.service.operations.metrics import make_registry
 from vision_infer.service.results.live_images import LiveImages
 
@@ -53,6 +59,8 @@ ROUTES = (
     results,
     infer,
     session,
+    oidc,
+    api_tokens,
     about,
     nodes,
     shadow,
@@ -62,14 +70,14 @@ ROUTES = (
 )
 
 
-def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
+def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK, access: Access | None = None) -> FastAPI:
     """Create the application."""
-    app = make_routes(backend, tokens, clock)
+    app = make_routes(backend, tokens, clock, access)
     secure(app)
     return app
 
 
-def make_routes(backend: Backend, tokens: Tokens, clock: Clock) -> FastAPI:
+def make_routes(backend: Backend, tokens: Tokens, clock: Clock, access: Access | None = None) -> FastAPI:
     """Create the application without its checks of requests; see :func:`secure`."""
     app = FastAPI(
         title="vision-infer",
@@ -81,7 +89,12 @@ def make_routes(backend: Backend, tokens: Tokens, clock: Clock) -> FastAPI:
         separate_input_output_schemas=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    security = SecurityContext(backend.settings.service, tokens, clock)
+    security = SecurityContext(backend.settings.service, tokens, clock, access)
+
+    async def leave(principal: str) -> None:
+        backend.preview.leave(principal)
+
+    security.on_end = leave
     images = LiveImages(backend.hub, backend.settings.preview, clock)
     bodies = BodyMemory(UPLOADS_IN_MEMORY * int(backend.settings.service.max_upload_mb * 1e6))
     app.state.context = Context(backend, security, clock, images, bodies)

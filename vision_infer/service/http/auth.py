@@ -1,4 +1,4 @@
-"""Authentication: tokens with a role, and browser sessions."""
+"""Authentication: tokens of the configuration with a role, and browser sessions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError
+from vision_infer.service.http.access.principal import Principal
 from vision_infer.service.http.token_file import digest_of, load_or_make
 
 Role: TypeAlias = Literal["admin", "view"]
@@ -22,6 +23,8 @@ SESSION_S = 12 * 3600
 """The lifetime of a browser session in seconds."""
 MAX_SESSIONS_PER_TOKEN = 512
 """The maximum number of browser sessions of one token, so that viewers cannot end the sessions of the admin."""
+MAX_SESSIONS = 16_384
+"""The maximum number of browser sessions of all owners; then the oldest one ends."""
 MAX_TOKEN_CHARS = 1024
 """The maximum length of a token; further characters are ignored."""
 
@@ -60,11 +63,14 @@ class TokenSet:
     """The newly generated admin token. It must be printed, because only its hash is stored."""
 
 
-def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> TokenSet:
+def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK, required: bool = False) -> TokenSet:
     """Return the tokens of a service, generating one if necessary.
 
     No token is required if none is configured, the service listens on loopback only, and ``allow_hosts`` is empty: a host name
     means that clients reach the service through a proxy.
+
+    Args:
+        required: Whether a token is required in any case.
 
     Raises:
         UsageError: Both tokens are the same, or the file with the hash is damaged.
@@ -82,7 +88,7 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
             )
         roles[digest] = "admin"
         return TokenSet(Tokens(roles))
-    if not roles and is_loopback(settings.host) and not settings.allow_hosts:
+    if not roles and is_loopback(settings.host) and not settings.allow_hosts and not required:
         return TokenSet(Tokens({}))
     digest, made = load_or_make(state_dir, clock)
     roles[digest] = "admin"
@@ -101,9 +107,9 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _BrowserSession:
-    role: Role
-    token: bytes
-    """The hash of the token that opened the session."""
+    principal: Principal
+    owner: bytes
+    """The hash of the token or person that opened the session."""
     ends_ns: int
     """The end of the session, monotonic nanoseconds."""
 
@@ -125,18 +131,31 @@ class Sessions:
         """The lifetime of a session in seconds."""
         return round(self._lifetime_ns / 1e9)
 
-    def open(self, role: Role, token: str) -> str:
-        """Open a session; if its token has too many, the oldest one of them ends."""
+    def open(self, principal: Principal, owner: str) -> str:
+        """Open a session; if its owner has too many, the oldest one of them ends.
+
+        Args:
+            principal: Who has logged in; its ``ends_ns`` also ends the session.
+            owner: The token, or the unique name of the person.
+        """
         name = secrets.token_urlsafe(32)
-        owner = digest_of(token)
-        others = [digest for digest, session in self._sessions.items() if session.token == owner]
+        digest = digest_of(owner)
+        others = [key for key, session in self._sessions.items() if session.owner == digest]
         if len(others) >= self._max_per_token:
             del self._sessions[others[0]]
-        self._sessions[digest_of(name)] = _BrowserSession(role, owner, self._clock.monotonic_ns() + self._lifetime_ns)
+        elif len(self._sessions) >= MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        ends_ns = self._clock.monotonic_ns() + self._lifetime_ns
+        if principal.ends_ns is not None:
+            ends_ns = min(ends_ns, principal.ends_ns)
+        if principal.proof != "token":  # the tokens of the configuration are valid until it changes, and so are connections
+            principal = replace(principal, ends_ns=ends_ns)
+        key = digest_of(name)
+        self._sessions[key] = _BrowserSession(replace(principal, key=f"session {key.hex()}"), digest, ends_ns)
         return name
 
-    def role_of(self, name: str) -> Role | None:
-        """Return the role of a session; None if it is unknown or expired."""
+    def principal_of(self, name: str) -> Principal | None:
+        """Return the owner of a session; None if it is unknown or expired."""
         digest = digest_of(name[:MAX_TOKEN_CHARS])
         session = self._sessions.get(digest)
         if session is None:
@@ -144,8 +163,15 @@ class Sessions:
         if session.ends_ns <= self._clock.monotonic_ns():
             del self._sessions[digest]
             return None
-        return session.role
+        return session.principal
 
     def close(self, name: str) -> None:
         """End a session."""
         self._sessions.pop(digest_of(name[:MAX_TOKEN_CHARS]), None)
+
+    def close_of(self, owner: bytes) -> list[str]:
+        """End all sessions that a token opened, by its hash; return their keys."""
+        ended = {digest: session for digest, session in self._sessions.items() if session.owner == owner}
+        for digest in ended:
+            del self._sessions[digest]
+        return [session.principal.key for session in ended.values()]

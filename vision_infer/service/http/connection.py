@@ -52,7 +52,7 @@ class LimitedProtocol(H11Protocol):
             return Progress.UNFINISHED
         if cycle.response_complete:
             return Progress.IDLE
-        authenticated = self.scope["state"].get("role")
+        authenticated = self.scope["state"].get("principal")
         if not cycle.more_body:  # without a token, only a file of the page takes longer than one step to send
             return Progress.BUSY if authenticated or not cycle.response_started else Progress.IDLE
         return Progress.UPLOADING if authenticated else Progress.UNFINISHED

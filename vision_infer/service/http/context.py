@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, cast
 
 from fastapi import Depends, Path
 from pydantic import AwareDatetime, BeforeValidator
@@ -13,8 +13,10 @@ from starlette.requests import HTTPConnection
 from vision_infer.config.zones import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
+from vision_infer.service.http.access.identify import SecurityContext
+from vision_infer.service.http.access.principal import Principal
+from vision_infer.service.http.access.visible import VisibleBackend
 from vision_infer.service.http.limits import BodyMemory, RequestLimiter
-from vision_infer.service.http.security import SecurityContext
 from vision_infer.service.results.live_images import LiveImages
 
 
@@ -37,6 +39,8 @@ class Context:
     """The limit of requests of the Open Inference Protocol: as many as fill batches."""
     probes: RequestLimiter = field(default_factory=lambda: RequestLimiter(2, 8))
     """The limit of URLs that are probed concurrently."""
+    logins: RequestLimiter = field(default_factory=lambda: RequestLimiter(8, 32))
+    """The limit of logins that wait for the provider."""
     searches: RequestLimiter = field(default_factory=lambda: RequestLimiter(1, 4))
     """The limit of searches for cameras: one sends messages to the network at a time."""
     inspections: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 12))
@@ -44,13 +48,24 @@ class Context:
 
 
 def context_of(connection: HTTPConnection) -> Context:
-    """Return the context of the application that serves the connection."""
+    """Return the context of the application that serves the connection, with the streams that its client sees."""
     context = connection.app.state.context
     assert isinstance(context, Context)
+    principal = connection.scope.get("state", {}).get("principal")
+    if isinstance(principal, Principal) and principal.cameras is not None:
+        return replace(context, backend=cast(Backend, VisibleBackend(context.backend, principal)))
     return context
 
 
+def principal_of(connection: HTTPConnection) -> Principal:
+    """Return the client of a connection."""
+    principal = connection.scope["state"]["principal"]
+    assert isinstance(principal, Principal)
+    return principal
+
+
 Shared = Annotated[Context, Depends(context_of)]
+Client = Annotated[Principal, Depends(principal_of)]
 
 
 def _with_date(value: object) -> object:

@@ -30,7 +30,8 @@ logger = logging.getLogger("vision_infer.http")
 KINDS: Mapping[str, tuple[int, str]] = {
     "bad-request": (400, "The request is malformed"),
     "unauthorized": (401, "Authentication is required"),
-    "forbidden": (403, "This token is read-only"),
+    "forbidden": (403, "The role does not allow this request"),
+    "login-refused": (403, "The login was refused"),
     "wrong-origin": (403, "Cross-site requests are not allowed"),
     "behind-proxy": (403, "Requests through a proxy require a token"),
     "not-found": (404, "Not found"),

@@ -5,12 +5,9 @@ The checks run in this order and fail with 421, 429, 401, 403 or 413, so that a 
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import logging
-import math
 import re
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,35 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.utils import ClientDisconnected
 
 from vision_infer.config.serve import ServiceSettings
-from vision_infer.core.clock import Clock
-from vision_infer.service.http.auth import Role, Sessions, Tokens, is_loopback
-from vision_infer.service.http.limits import TokenBuckets, address_of, client_of, limited
+from vision_infer.service.http.access.identify import ConnectionEndedError, SecurityContext, identify, too_many, unauthorized
+from vision_infer.service.http.access.principal import INFER_PATH, PROTOCOL_INFER_PATH, SAFE_METHODS, check_rights
+from vision_infer.service.http.auth import is_loopback
+from vision_infer.service.http.limits import address_of, client_of, limited
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.page import is_page
-from vision_infer.service.http.token_file import digest_of
 from vision_infer.stream.redact import redact
 
-SESSION_COOKIE = "vision_infer_session"
 OPEN_PATHS = ("/healthz",)
 """The paths that need no token and no valid host name. They take no body and have a separate rate limit."""
-SESSION_PATH = "/api/v1/session"
-INFER_PATH = "/api/v1/infer"
 PROTOCOL_PATH = "/v2/"
 """The beginning of the paths of the Open Inference Protocol."""
 MAX_JSON_BYTES = 1_000_000
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
-"""The paths that viewers may POST to, because they change nothing."""
-_PREVIEW_PATH = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
-"""The paths of preview sessions, which viewers may use as well."""
-_PROTOCOL_INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
-_FAILURES_BURST = 10
-_FAILURES_PER_S = 0.2
-_IMAGE_PATH = re.compile(r"/api/v1/streams/[^/]+/(snapshot\.jpg|video\.mjpeg)")
-"""The paths of images, for which simple clients may send the token as the password of HTTP Basic."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/?#\s]+)(?::[0-9]{0,5})?")
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
-"""The headers by which a proxy names the client."""
+POLICY_VIOLATION = 1008
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -56,88 +39,6 @@ _HEADERS = {
 """The default headers of all responses."""
 
 logger = logging.getLogger("vision_infer.http")
-
-
-class SecurityContext:
-    """The state of the security checks, shared with the session routes."""
-
-    def __init__(self, settings: ServiceSettings, tokens: Tokens, clock: Clock) -> None:
-        self.settings = settings
-        self.tokens = tokens
-        self.sessions = Sessions(clock)
-        self.clock = clock
-        rate = settings.requests_per_second
-        self.requests = TokenBuckets(rate, 2 * rate, clock)
-        """The rate limit of requests for each client address."""
-        self.open_requests = TokenBuckets(rate, 2 * rate, clock)
-        """The same for the paths that need no token, so that health checks are answered when the other limit is reached."""
-        self.failures = TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
-        """The rate limit of invalid tokens for each client address."""
-        self.frame_ancestors = " ".join(settings.allow_origins) or "'none'"
-        """The sites that may embed the page, as the content security policy lists them."""
-
-    def role_of_token(self, scope: Scope, token: str, scheme: str = "Bearer") -> Role:
-        """Return the role of a token. A valid one is accepted even if this address has sent too many invalid tokens.
-
-        Args:
-            scheme: The authentication scheme to ask for if the token is invalid.
-
-        Raises:
-            Problem: 401 if the token is invalid; 429 if this address has sent too many invalid tokens.
-        """
-        role = self.tokens.role_of(token)
-        if role is None:
-            address = address_of(scope)
-            wait_s = self.failures.take(address)
-            if wait_s:
-                raise _too_many("too many invalid tokens from this address", wait_s)
-            logger.warning("invalid token from %s", address)
-            raise unauthorized("the token is invalid", scheme)
-        return role
-
-
-def unauthorized(detail: str, scheme: str = "Bearer") -> Problem:
-    """Return a problem with status 401."""
-    return Problem("unauthorized", detail, {"WWW-Authenticate": f'{scheme} realm="vision-infer"'})
-
-
-def _too_many(detail: str, wait_s: float) -> Problem:
-    return Problem("too-many-requests", detail, {"Retry-After": str(math.ceil(wait_s))})
-
-
-def bearer_of(headers: Headers) -> str | None:
-    """Return the token in ``Authorization: Bearer …``; None without this header."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
-
-
-def _basic_of(headers: Headers) -> str | None:
-    """Return the password in ``Authorization: Basic …``; None without this header, or if it is invalid."""
-    kind, _, encoded = headers.get("authorization", "").partition(" ")
-    if kind.lower() != "basic":
-        return None
-    try:
-        _, found, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except ValueError:
-        return None
-    return password if found else None
-
-
-def _scheme_for(headers: Headers, image: bool) -> str:
-    """Return the authentication scheme to ask for. Basic makes a browser show a login dialog, which its pages must not do."""
-    in_page = headers.get("user-agent", "").startswith("Mozilla/") and "text/html" not in headers.get("accept", "")
-    return "Basic" if image and not in_page else "Bearer"
-
-
-def session_of(headers: Headers) -> str | None:
-    """Return the value of the session cookie; None if the request has none."""
-    cookies: SimpleCookie = SimpleCookie()
-    try:
-        cookies.load(headers.get("cookie", "")[:8192])
-    except CookieError:
-        return None
-    morsel = cookies.get(SESSION_COOKIE)
-    return None if morsel is None else morsel.value
 
 
 class SecurityMiddleware:
@@ -168,8 +69,11 @@ class SecurityMiddleware:
             await send(message)
 
         try:
-            receive = self._admit(scope, receive)
-            await self._app(scope, receive, send_with_headers)
+            receive = await self._admit(scope, receive)
+            async with self._security.connection(scope):
+                await self._app(scope, receive, send_with_headers)
+        except ConnectionEndedError:
+            await _end(scope, receive, send_with_headers, status)
         except Problem as problem:
             if status:
                 raise
@@ -190,9 +94,10 @@ class SecurityMiddleware:
         finally:
             spent_ms = (self._security.clock.monotonic_ns() - started) / 1e6
             logger.debug("%s %s %d %.1f ms", scope.get("method", "WEBSOCKET"), _path(scope), status, spent_ms)
+            await self._security.finished(scope, status)
 
-    def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Check a request and store its role and principal in ``scope["state"]``; return the function that reads its body."""
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Check a request and store its principal in ``scope["state"]``; return the function that reads its body."""
         security = self._security
         path = scope["path"]
         method = scope.get("method", "GET")
@@ -207,50 +112,38 @@ class SecurityMiddleware:
             _check_host(scope, headers, security.settings)
         wait_s = (security.open_requests if is_open else security.requests).take(address_of(scope))
         if wait_s:
-            raise _too_many(f"more than {security.settings.requests_per_second:g} requests per second", wait_s)
-        if not is_open and not (is_page(path) and method in _SAFE_METHODS and scope["type"] == "http"):
-            self._check_rights(scope, headers, method, path)
+            raise too_many(f"more than {security.settings.requests_per_second:g} requests per second", wait_s)
+        if not is_open and not (is_page(path) and method in SAFE_METHODS and scope["type"] == "http"):
+            await self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
-        uploads = path == INFER_PATH or _PROTOCOL_INFER_PATH.fullmatch(path) is not None
+        uploads = path == INFER_PATH or PROTOCOL_INFER_PATH.fullmatch(path) is not None
         max_bytes = int(security.settings.max_upload_mb * 1e6) if uploads else MAX_JSON_BYTES
         return limited(scope, receive, max_bytes)
 
-    def _check_rights(self, scope: Scope, headers: Headers, method: str, path: str) -> None:
+    async def _check_rights(self, scope: Scope, headers: Headers, method: str, path: str) -> None:
         security = self._security
-        safe = method in _SAFE_METHODS and scope["type"] == "http"
-        role: Role | None = "admin"
-        by_token = False
-        principal = ""
-        if not security.tokens.needed and any(name in headers for name in PROXY_HEADERS):
-            raise Problem("behind-proxy", "set service.token: requests through a proxy come from other machines")
-        if security.tokens.needed:
-            token = bearer_of(headers)
-            by_token = token is not None
-            image = safe and _IMAGE_PATH.fullmatch(path) is not None
-            scheme = _scheme_for(headers, image)
-            if token is None and image:
-                token = _basic_of(headers)  # browsers send it by themselves, so that the checks of the site below are needed
-            if token is not None:
-                role = security.role_of_token(scope, token, scheme)
-                principal = f"token {digest_of(token).hex()}"
-            else:
-                session = session_of(headers)
-                role = None if session is None else security.sessions.role_of(session)
-                principal = "" if session is None else f"session {digest_of(session).hex()}"
-            if role is None and (method, path) != ("POST", SESSION_PATH):
-                raise unauthorized("send 'Authorization: Bearer TOKEN'", scheme)
-        if not by_token:
+        safe = method in SAFE_METHODS and scope["type"] == "http"
+        principal, by_header = await identify(security, scope, headers, safe)
+        if not by_header:
             # Any website can make a browser send a cookie or reach a service on the same machine.
             trusted = _source_of(headers, safe) in security.settings.allow_origins
             if not trusted:
                 _check_site(headers, safe)
             if not trusted and not safe:
-                _check_origin(headers, needed=security.tokens.needed and role is not None)
-        viewer_path = path in _VIEWER_PATHS or any(one.fullmatch(path) for one in (_PREVIEW_PATH, _PROTOCOL_INFER_PATH))
-        if role == "view" and not safe and scope["type"] == "http" and not viewer_path:
-            raise Problem("forbidden", "this request requires an admin token")
-        scope.setdefault("state", {}).update(role=role, principal=principal)
+                _check_origin(headers, needed=security.tokens.needed and principal is not None)
+        if principal is not None:
+            check_rights(principal, scope["type"], method, path)
+
+
+async def _end(scope: Scope, receive: Receive, send: Send, status: int) -> None:
+    """End a connection whose token or session is no longer valid."""
+    if not status:
+        await unauthorized("the session has ended").response()(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "the session has ended"})
+    else:
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _path(scope: Scope) -> str:

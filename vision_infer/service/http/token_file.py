@@ -32,7 +32,7 @@ def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
         text = path.read_text(encoding="ascii")
     except FileNotFoundError:
         token = secrets.token_urlsafe(32)
-        _write(path, {"sha256": digest_of(token).hex(), "created": utc(clock.wall_ns())})
+        write_private(path, {"sha256": digest_of(token).hex(), "created": utc(clock.wall_ns())})
         return digest_of(token), token
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read: {error}", "Check its permissions.") from error
@@ -45,7 +45,12 @@ def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
     return digest, None
 
 
-def _write(path: Path, values: dict[str, str]) -> None:
+def write_private(path: Path, values: object) -> None:
+    """Replace a file that only this account may read by JSON, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,19 +9,20 @@ from contextlib import suppress
 import httpx
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from vision_infer.service.errors import UnavailableError
+from vision_infer.service.http.access.identify import PROXY_HEADERS, SESSION_COOKIE
+from vision_infer.service.http.access.principal import SESSION_PATH
 from vision_infer.service.http.connection import STUCK_S
+from vision_infer.service.http.context import principal_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.results import until_gone
-from vision_infer.service.http.security import PROXY_HEADERS
 from vision_infer.service.processes.fleet import Fleet, FleetWorker
 
 _SENT = (
     "accept",
     "content-type",
-    "cookie",
     "if-match",
     "if-none-match",
     "if-range",
@@ -29,7 +30,7 @@ _SENT = (
     "inference-header-content-length",
     *PROXY_HEADERS,
 )
-"""The request headers that concern a worker; the cookie ends previews at the end of a session."""
+"""The request headers that concern a worker."""
 _NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")
 
 
@@ -61,25 +62,9 @@ async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") 
         raise UnavailableError(what, "Try again in a moment.", reason=process.reason)
     target = request.scope["raw_path"].decode("ascii")
     query = request.scope["query_string"].decode("ascii")
-    state = request.scope["state"]
-    client = {
-        "address": "" if request.client is None else request.client.host,
-        "role": str(state.get("role") or ""),
-        "principal": str(state.get("principal", "")),
-    }
+    client = {"address": "" if request.client is None else request.client.host, **principal_of(request).to_plain()}
     headers = {name: request.headers[name] for name in _SENT if name in request.headers}
     return await workers.clients[worker].send(request.method, f"{target}?{query}" if query else target, headers, body, client)
-
-
-class LocalResponse(Response):
-    """The response of this process."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__()
-        self._local = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._local(scope, receive, send)
 
 
 class RelayedResponse(Response):
@@ -121,3 +106,16 @@ def headers_of(response: httpx.Response) -> dict[str, str]:
 def no_answer() -> Problem:
     """Return the problem that no worker answers."""
     return Problem("unavailable", "a worker process does not answer; try again in a moment", {"Retry-After": "1"})
+
+
+async def end_previews(workers: Fleet, principal: str) -> None:
+    """End the previews of a token or session in all workers."""
+
+    async def end(worker: str) -> None:
+        with suppress(httpx.HTTPError, TimeoutError):  # a worker that does not answer has no viewers
+            async with asyncio.timeout(START_S):
+                headers = {"cookie": f"{SESSION_COOKIE}=ended"}
+                response = await workers.clients[worker].send("DELETE", SESSION_PATH, headers, client={"principal": principal})
+                await response.aclose()
+
+    await asyncio.gather(*(end(name) for name, process in workers.processes.items() if process.up))

@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import httpx
@@ -26,18 +26,20 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips.event_log import EVENTS_KEPT
-from vision_infer.service.errors import UnavailableError
+from vision_infer.service.errors import UnavailableError, UnknownStreamError
+from vision_infer.service.http.access.access import Access
+from vision_infer.service.http.access.principal import unknown_stream
 from vision_infer.service.http.api_models import event_answer, stream_answer
 from vision_infer.service.http.app import make_routes, secure
 from vision_infer.service.http.auth import Tokens
-from vision_infer.service.http.context import context_of
+from vision_infer.service.http.context import context_of, principal_of
 from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
 from vision_infer.service.http.security import PROTOCOL_PATH
 from vision_infer.service.processes import merge
 from vision_infer.service.processes.admission import accept, labels_of, worker_for
 from vision_infer.service.processes.fleet import Fleet
-from vision_infer.service.processes.forwarding import LocalResponse, RelayedResponse, ask, headers_of, no_answer, settled
+from vision_infer.service.processes.forwarding import RelayedResponse, ask, end_previews, headers_of, no_answer, settled
 from vision_infer.service.processes.front_backend import FrontBackend
 from vision_infer.service.streams.api_settings import from_api
 from vision_infer.service.views import Origin, StreamView
@@ -52,9 +54,10 @@ _ONE_OF_ALL = re.compile(rf"{_API}/(events/[^/]+/clip\.mp4|engines/.+/passport)"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_front(workers: Fleet, tokens: Tokens, clock: Clock) -> FastAPI:
+def make_front(workers: Fleet, tokens: Tokens, clock: Clock, access: Access | None = None) -> FastAPI:
     """Create the application."""
-    app = make_routes(cast(Backend, FrontBackend(workers, clock)), tokens, clock)
+    app = make_routes(cast(Backend, FrontBackend(workers, clock)), tokens, clock, access)
+    app.state.context.security.on_end = partial(end_previews, workers)
     app.add_middleware(Front, workers=workers, clock=clock)
     secure(app)
     return app
@@ -84,6 +87,10 @@ class Front:
             raise Problem("not-found", "the path must not contain . or .. as a part")
         try:
             response = await handler(Request(scope, receive))
+        except UnknownStreamError as error:
+            if principal_of(Request(scope)).cameras is None:
+                raise problem_of(error) from None
+            raise unknown_stream(scope["path"].split("/")[4]) from None  # the message of the error suggests similar names
         except VisionInferError as error:
             raise problem_of(error) from None
         except httpx.HTTPError:
@@ -105,8 +112,6 @@ class Front:
             return merged[path] if method == "GET" else None
         if (method, path) == ("POST", f"{_API}/infer") or self._of_protocol(path):
             return self._infer
-        if (method, path) == ("DELETE", f"{_API}/session"):
-            return self._log_out
         if _ONE_OF_ALL.fullmatch(path):
             return self._find
         stream = _STREAM.fullmatch(path)
@@ -285,7 +290,8 @@ class Front:
         known = {(worker, stream["name"]): stream for worker, answer in answers.items() for stream in answer}
         placed = self._workers.placement.all()  # while a stream moves, two nodes may know it
         owned = {name: known.get((place.worker, name)) for name, place in placed.items()}
-        found = [owned.get(view.name) or self._answer(view) for view in self._workers.streams()]
+        seen = principal_of(request).sees
+        found = [owned.get(view.name) or self._answer(view) for view in self._workers.streams() if seen(view.name)]
         return JSONResponse([self._with_place(stream) for stream in found])
 
     async def _events(self, request: Request) -> Response:
@@ -293,7 +299,8 @@ class Front:
         own: list[Any] = []
         if query.get("type", "changes") == "changes" and not {"from", "to"} & query.keys():
             wanted = query.get("stream")
-            changes = [event for event in list(self._workers.events) if wanted in (None, event.stream)]
+            seen = principal_of(request).sees
+            changes = [event for event in list(self._workers.events) if wanted in (None, event.stream) and seen(event.stream)]
             own = [event_answer(event, self._clock).model_dump(mode="json") for event in changes]
 
         def combine(answers: merge.Answers) -> object:
@@ -335,8 +342,3 @@ class Front:
             label, own = "node", merge.node_metrics(await asyncio.to_thread(nodes.all), pending)
         merged = await asyncio.to_thread(merge.merge_metrics, texts, label, own)
         return Response(merged, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
-
-    async def _log_out(self, request: Request) -> Response:
-        with suppress(Problem):  # no worker answers
-            await self._all(request)  # ends the viewer's previews
-        return LocalResponse(self._app)

@@ -44,6 +44,8 @@ class MergedSubscription:
 
     def begin(self, workers: Mapping[str, Callable[[], FleetClient | None]]) -> None:
         """Start to read from the workers; their functions return None while they cannot be reached."""
+        if self.wanted.streams is not None and not self.wanted.streams:
+            return  # a client that sees no stream
         target = f"/api/v1/results?{urlencode(_query(self.wanted, self.states))}"
         for name, client in workers.items():
             self._run(self._read(name, client, target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -23,7 +23,7 @@ class FleetClient(Protocol):
         target: str,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-        client: Mapping[str, str] | None = None,
+        client: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Send a request; see :meth:`WorkerClient.send`."""
 
@@ -47,7 +47,7 @@ class WorkerClient:
         target: str,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-        client: Mapping[str, str] | None = None,
+        client: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Send a request, and return the response, whose body the caller must read or close.
 
@@ -56,7 +56,7 @@ class WorkerClient:
             target: The path and query, percent-encoded.
             headers: The headers that concern the worker.
             body: The body.
-            client: The address, role and principal of the client that the request comes from.
+            client: The address of the client that the request comes from, and its principal; see :meth:`Principal.to_plain`.
 
         Raises:
             httpx.HTTPError: The worker does not answer.

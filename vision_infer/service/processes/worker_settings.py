@@ -19,7 +19,7 @@ from vision_infer.service.views import Origin
 
 TOKEN_HEADER = "X-Worker-Token"
 CLIENT_HEADER = "X-Worker-Client"
-"""What the service knows about its client, as JSON: address, role and principal."""
+"""What the service knows about its client, as JSON: its address and principal."""
 FOLDER = "workers"
 """The subfolder of the state folder that holds the state of each worker: spools and clips."""
 
@@ -156,6 +156,7 @@ def settings_of(
             "processes": 1,
             "device": place.device,
             "workers": settings.workers or slots,
+            "access": None,
             "service": settings.service.model_copy(update={"tls": None, "token": None, "view_token": None}),
             "preview": preview.model_copy(
                 update={

@@ -12,12 +12,12 @@ from vision_infer.preview.preview import NoCodecError, NoPreviewError, UnknownSe
 from vision_infer.preview.session import Session
 from vision_infer.preview.transport.ice import link_header
 from vision_infer.service.errors import UnavailableError
+from vision_infer.service.http.access.identify import PROXY_HEADERS
 from vision_infer.service.http.api_models import ApiModel, shared_fields
 from vision_infer.service.http.auth import is_loopback
-from vision_infer.service.http.context import Context, Shared, StreamName
+from vision_infer.service.http.context import Context, Shared, StreamName, principal_of
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.http.security import PROXY_HEADERS
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
@@ -73,13 +73,9 @@ def _accepts(header: str | None) -> bool:
     return any(kind in (SDP, "application/*", "*/*") for kind in kinds)
 
 
-def _principal(request: Request) -> str:
-    return str(request.scope["state"].get("principal", ""))
-
-
 def _session(request: Request, context: Context, name: str, session: str) -> Session:
     try:
-        return context.backend.preview.session(name, session, _principal(request))
+        return context.backend.preview.session(name, session, principal_of(request).key)
     except UnknownSessionError as error:
         raise Problem("not-found", str(error)) from None
 
@@ -115,7 +111,7 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
     if not view.settings.enabled:
         raise Problem("conflict", f"{name} is disabled; enable it first")
     try:
-        session = await context.backend.preview.offer(name, sdp, _principal(request), _is_local(request, context))
+        session = await context.backend.preview.offer(name, sdp, principal_of(request).key, _is_local(request, context))
     except NoCodecError as error:
         raise Problem("not-acceptable", str(error)) from None
     except NoPreviewError as error:

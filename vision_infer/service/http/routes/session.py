@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from vision_infer.service.http.access.identify import SESSION_COOKIE, SecurityContext, bearer_of, session_of, unauthorized
+from vision_infer.service.http.access.principal import Principal
 from vision_infer.service.http.api_models import SessionAnswer
-from vision_infer.service.http.auth import Role
-from vision_infer.service.http.context import Shared
+from vision_infer.service.http.context import Client, Shared
 from vision_infer.service.http.openapi import problems, request_body
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.http.security import SESSION_COOKIE, bearer_of, session_of, unauthorized
 
 router = APIRouter(prefix="/api/v1", tags=["session"])
 
@@ -23,30 +23,51 @@ _BODY = {"type": "object", "properties": {"token": {"type": "string", "maxLength
 async def open_session(request: Request, response: Response, context: Shared) -> SessionAnswer:
     """Log in with the token in the `Authorization` header or as `{"token": …}`. The response sets the session cookie."""
     security = context.security
+    state = request.scope["state"]
     body = await request.body()
     if not security.tokens.needed:
         if body and _values_in(body) is None:
             raise Problem("invalid", 'the body must be an object: {"token": "TOKEN"}')
-        return SessionAnswer(role="admin", expires_s=None)
+        return _answer(state["principal"], None)
     token = bearer_of(request.headers)
-    role: Role
-    if token is not None:
-        role = request.scope["state"]["role"]  # the middleware has checked the token
-    else:
+    if token is None:
         token = (_values_in(body) or {}).get("token")
         if not isinstance(token, str) or not token:
             raise unauthorized('send \'Authorization: Bearer TOKEN\' or {"token": "TOKEN"}')
-        role = security.role_of_token(request.scope, token)
+        state["principal"] = await security.principal_of(request.scope, token)
+    principal = state["principal"]  # of the Authorization header, which the middleware has checked
+    secure = security.settings.tls is not None or request.headers.get("origin", "").startswith("https:")  # TLS ends at a proxy
+    log_in(response, security, principal, token, secure)
+    state["event"] = "login"
+    return _answer(principal, security.sessions.lifetime_s)
+
+
+def log_in(response: Response, security: SecurityContext, principal: Principal, owner: str, secure: bool) -> None:
+    """Open a session and set its cookie.
+
+    Args:
+        response: The response that sets the cookie.
+        security: The state of the checks.
+        principal: Who has logged in.
+        owner: The token, or the unique name of the person.
+        secure: Whether the browser sends the cookie over HTTPS only.
+    """
     response.set_cookie(
         SESSION_COOKIE,
-        security.sessions.open(role, token),
+        security.sessions.open(principal, owner),
         max_age=security.sessions.lifetime_s,
         path=f"{security.settings.root_path}/",
-        secure=security.settings.tls is not None or request.headers.get("origin", "").startswith("https:"),  # TLS ends at a proxy
+        secure=secure,
         httponly=True,
         samesite="strict",
     )
-    return SessionAnswer(role=role, expires_s=security.sessions.lifetime_s)
+
+
+def _answer(principal: Principal, expires_s: int | None) -> SessionAnswer:
+    cameras = None if principal.cameras is None else sorted(principal.cameras)
+    return SessionAnswer(
+        role=principal.level, user=principal.name, role_name=principal.role, cameras=cameras, expires_s=expires_s
+    )
 
 
 def _values_in(body: bytes) -> dict[str, Any] | None:
@@ -58,21 +79,20 @@ def _values_in(body: bytes) -> dict[str, Any] | None:
 
 
 @router.get("/session", responses=problems())
-async def get_session(request: Request, context: Shared) -> SessionAnswer:
-    """Return the role of the client."""
+async def get_session(client: Client, context: Shared) -> SessionAnswer:
+    """Return the client and its rights."""
     security = context.security
-    return SessionAnswer(
-        role=request.scope["state"]["role"], expires_s=security.sessions.lifetime_s if security.tokens.needed else None
-    )
+    return _answer(client, security.sessions.lifetime_s if security.tokens.needed else None)
 
 
 @router.delete("/session", status_code=204, responses=problems(403))
-async def close_session(request: Request, context: Shared) -> Response:
-    """Log out."""
+async def close_session(request: Request, client: Client, context: Shared) -> Response:
+    """Log out; this ends the connections of the session."""
     session = session_of(request.headers)
     if session is not None:
         context.security.sessions.close(session)
-        context.backend.preview.leave(request.scope["state"]["principal"])
+        await context.security.end(client.key)
+        request.scope["state"]["event"] = "logout"
     response = Response(status_code=204)
     settings = context.security.settings
     path = f"{settings.root_path}/"

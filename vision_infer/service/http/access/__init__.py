@@ -1,0 +1,1 @@
+"""Access for teams: who sends a request, what it may do, and which cameras it sees."""
