@@ -65,9 +65,9 @@ def test_a_read_only_token_shows_no_controls_for_changes(browser: Browser, guard
         for name in ("Pause", "Remove", "Zones and lines"):
             assert page.get_by_role("button", name=name).count() == 0
         checked.open("add")
-        expect(page.get_by_text("This token is read-only")).to_be_visible()
+        expect(page.get_by_text("Your role does not allow changes")).to_be_visible()
         checked.open("stream/yard/edit")
-        expect(page.get_by_text("This token is read-only")).to_be_visible()
+        expect(page.get_by_text("Your role does not allow changes")).to_be_visible()
         checked.expect_quiet("401 (Unauthorized)", "503")  # the stream has no video
 
 

@@ -101,7 +101,7 @@ def site(provider: OidcProvider, tmp_path: Path) -> Site:
 
 
 def test_a_person_logs_in_and_sees_the_cameras_of_its_role(site: Site) -> None:
-    assert site.api.get("/api/v1/session").json()["login"] == "/api/v1/oidc/login"
+    assert site.api.get("/api/v1/session").json()["login"] == "api/v1/oidc/login"
     browser = site.session()
     session = site.api.get("/api/v1/session", headers=browser).json()
     assert {name: session[name] for name in ("user", "role", "role_name", "cameras")} == {
@@ -292,6 +292,29 @@ def test_access_tokens_of_programs(site: Site) -> None:
         assert site.api.get("/api/v1/streams", token=site.provider.token(AUDIENCE, **more)).status_code == 401
     site.api.clock.move(361)
     assert site.api.get("/api/v1/streams", token=token).status_code == 401
+
+
+def test_a_person_creates_tokens_of_its_own_role(site: Site) -> None:
+    own = site.session() | {"Origin": "http://127.0.0.1:8080"}
+    made = site.api.ask("POST", "/api/v1/tokens", headers=own, json={"days": 1})
+    assert (made.status_code, made.json()["person"], made.json()["role"]) == (201, "ada@example.org", "viewer")
+    assert [one["name"] for one in site.api.get("/api/v1/streams", token=made.json()["token"]).json()] == ["door"]
+    for values in ({"role": "admin"}, {"person": "bob"}):
+        problem(site.api.ask("POST", "/api/v1/tokens", headers=own, json={"days": 1} | values), 403, "forbidden")
+    site.api.ask("POST", "/api/v1/tokens", token=ADMIN, json={"days": 1, "person": "ada@example.org"})
+    (listed,) = site.api.get("/api/v1/tokens", headers=own).json()  # a name does not make an owner
+    assert listed["id"] == made.json()["id"]
+    assert site.api.ask("DELETE", f"/api/v1/tokens/{listed['id']}", headers=own).status_code == 204
+
+
+def test_logins_that_ask_the_provider_are_rate_limited(site: Site) -> None:
+    address, cookie = site.begin()
+    query = site.returned(address)
+    statuses = [site.finish(query | {"state": "x"}, cookie).status_code for _ in range(31)]
+    assert statuses.count(403) == 10
+    problem(site.finish(query, cookie), 429, "too-many-requests")
+    site.api.clock.move(1)
+    assert site.finish(query, cookie).status_code == 303
 
 
 def test_no_access_tokens_are_accepted_without_an_audience(provider: OidcProvider, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ def test_every_operation_was_covered_by_a_rule(team: Team) -> None:
             if status_of(limited, method.upper(), path_of(template, SEEN[0])) != 403:
                 allowed.add(template)
     about_streams = {template for template in team.document["paths"] if template.startswith("/api/v1/streams")}
-    others = ("results", "events", "events/{event_id}/clip.mp4", "models", "engines", "version", "infer", "session", "tokens")
+    others = ("results", "events", "events/{event_id}/clip.mp4", "models", "engines", "engines/{name}/passport", "cameras/makers")
+    others += ("version", "infer", "session", "tokens")
     assert allowed == about_streams | {f"/api/v1/{name}" for name in (*others, "tokens/{token_id}")}
     for path in ("/metrics", "/api/v1/sinks", "/api/v1/cost", "/api/v1/nodes", "/api/v1/cameras.yaml", "/readyz", "/new"):
         problem(team.api.get(path, token=team.tokens["admin"]), 403, "forbidden")

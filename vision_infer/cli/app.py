@@ -6,6 +6,7 @@ import typer
 
 from vision_infer import __version__
 from vision_infer.cli import cluster, diff, doctor, run, schema, serve, why
+from vision_infer.cli.access import token
 from vision_infer.cli.cameras import cameras
 from vision_infer.cli.capacity import bench, plan
 from vision_infer.cli.engines import engine
@@ -31,6 +32,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
 app.add_typer(schema.app, name="schema")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(token.app, name="token")
 
 
 def _version(wanted: bool) -> None:

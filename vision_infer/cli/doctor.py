@@ -30,7 +30,7 @@ def doctor_command(
         list[str] | None,
         Argument(
             metavar="[CONFIG.yaml|URL]...",
-            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras, sinks and preview port.",
+            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras, sinks, login and preview port.",
         ),
     ] = None,
     discover: Annotated[
@@ -78,6 +78,7 @@ def _check(
 ) -> Iterator[Finding]:
     """Yield all findings. Cameras come first, so that no other check disturbs their measurement."""
     from vision_infer.cli import camera_checks, checks
+    from vision_infer.cli.access.check_provider import check_provider
     from vision_infer.config.serve_file import load_settings
     from vision_infer.stream.source import LiveOptions
 
@@ -93,6 +94,7 @@ def _check(
     if discover:
         yield from camera_checks.check_network(DISCOVERY_S, settings, login)
     yield from checks.check_sinks(settings.sinks)
+    yield from check_provider(settings.access)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()

@@ -26,6 +26,11 @@ def warnings_of(settings: ServeSettings) -> list[str]:
             found.append(f"service.tls.{field}: {path}: file not found")
     sinks = [(kind, name, sink.ca) for kind, by_name in settings.sinks for name, sink in by_name.items()]
     found += [f"sinks.{kind}.{name}.ca: {ca}: file not found" for kind, name, ca in sinks if ca and not ca.is_file()]
+    roles = {} if settings.access is None else settings.access.roles
+    for name, role in roles.items():
+        unknown = [camera for camera in role.cameras or () if camera not in settings.streams]
+        if unknown:
+            found.append(f"access.roles.{name}: this file has no stream named {', '.join(unknown[:5])}; the API may add it")
     if settings.model_dir is not None and not settings.model_dir.is_dir():
         found.append(f"model_dir: {settings.model_dir}: folder not found")
     return found

@@ -248,6 +248,7 @@ class SessionAnswer(ApiModel):
     user: str = Field(description="The name of the client: a person, or the kind of its token; empty if no token is required.")
     role_name: str = Field(description="The name of its role in the configuration.")
     cameras: list[str] | None = Field(description="The streams that it sees, which need not exist; null: all.")
+    login: str | None = Field(description="The path of single sign-on, relative to the page; null without it.")
     expires_s: int | None = Field(description="The lifetime of a new session in seconds; null if no session is required.")
 
 

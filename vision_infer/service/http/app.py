@@ -99,6 +99,8 @@ def make_routes(backend: Backend, tokens: Tokens, clock: Clock, access: Access |
     bodies = BodyMemory(UPLOADS_IN_MEMORY * int(backend.settings.service.max_upload_mb * 1e6))
     app.state.context = Context(backend, security, clock, images, bodies)
     app.state.registry = make_registry(backend, clock)
+    if access is not None:
+        app.state.registry.register(access.audit)
     for routes in ROUTES:
         app.include_router(routes.router)
     if backend.settings.service.inference_protocol is not None:

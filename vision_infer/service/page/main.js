@@ -32,6 +32,7 @@ let shown = "";
 
 const links = NAV.map(([href, text]) => h("a", { href }, text));
 const version = h("span.version");
+const user = h("span.user", { hidden: true });
 const logOutButton = h(
   "button.plain",
   { type: "button", hidden: true, onclick: () => store.logOut().catch(() => store.refresh()) },
@@ -81,7 +82,7 @@ function build() {
       null,
       logo,
       h("nav", { "aria-label": "Pages" }, links),
-      h("div.tools", null, h("a.docs", { href: "docs" }, "API"), version, theme, logOutButton),
+      h("div.tools", null, h("a.docs", { href: "docs" }, "API"), version, user, theme, logOutButton),
     ),
     banner,
     content,
@@ -135,11 +136,14 @@ function show() {
     const here = NAV[index][0] === `#/${page}` || (index === 0 && ["stream", "add", "find"].includes(page));
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
-    if (NAV[index][0] === "#/nodes") link.hidden = !store.cluster;
+    if (NAV[index][0] === "#/nodes") link.hidden = !store.cluster || !store.seesAll;
+    if (NAV[index][0] === "#/cost") link.hidden = !store.seesAll;
   });
   document.body.classList.toggle("locked", store.session === null);
   logOutButton.hidden = !store.session?.expires_s;
   setText(version, store.version ? `${store.version}${store.session?.role === "view" ? " · view only" : ""}` : "");
+  user.hidden = !store.session?.expires_s;
+  setText(user, store.session ? `${store.session.user} · ${store.session.role_name}` : "");
 }
 
 function connection() {

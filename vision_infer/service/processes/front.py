@@ -340,5 +340,7 @@ class Front:
         else:
             pending = sum(not stream.worker for stream in self._workers.placement.all().values())
             label, own = "node", merge.node_metrics(await asyncio.to_thread(nodes.all), pending)
+        access = context_of(request).security.access
+        own = [*own, *(() if access is None else access.audit.collect())]
         merged = await asyncio.to_thread(merge.merge_metrics, texts, label, own)
         return Response(merged, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

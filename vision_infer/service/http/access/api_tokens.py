@@ -104,8 +104,10 @@ class ApiTokens:
 
 def _read(path: Path) -> Mapping[str, ApiToken]:
     try:
-        tokens = [ApiToken(**values) for values in json.loads(path.read_bytes())]
-        if any(type(getattr(token, name)) is not kind for token in tokens for name, kind in _TYPES.items()):
+        stored = json.loads(path.read_bytes())
+        tokens = [ApiToken(**values) for values in stored]
+        wrong = [token for token in tokens for name, kind in _TYPES.items() if type(getattr(token, name)) is not kind]
+        if type(stored) is not list or wrong:
             raise TypeError
     except FileNotFoundError:
         return {}

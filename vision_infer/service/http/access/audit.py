@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 import anyio
 from anyio import to_thread
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from vision_infer.config.access.settings import AuditSettings
 from vision_infer.core.clock import Clock
@@ -29,7 +31,7 @@ MAX_TEXT = 200
 _log = logging.getLogger("vision_infer.audit")
 
 
-class Audit:
+class Audit(Collector):
     """Appends records. A record that cannot be written is counted and logged; requests and streams continue.
 
     Args:
@@ -68,6 +70,10 @@ class Audit:
         cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
         row = json.dumps(cut).encode() + b"\n"  # ASCII: no text of a client can break a line or a terminal
         await to_thread.run_sync(self._write, row, limiter=self._threads)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric of lost records."""
+        yield CounterMetricFamily("vision_infer_audit_lost_records", "Number of audit records that were not written.", self.lost)
 
     def _write(self, row: bytes) -> None:
         with self._lock:

@@ -42,6 +42,8 @@ PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 """The headers by which a proxy names the client."""
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
+_LOGINS_BURST = 30
+_LOGINS_PER_S = 1.0
 _PROVIDER_LOGINS = (("GET", LOGIN_PATH), ("GET", CALLBACK_PATH))
 _OPEN = Principal("", "", "admin", "admin")
 """The client of a service that requires no token."""
@@ -76,6 +78,8 @@ class SecurityContext:
         """The same for the paths that need no token, so that health checks are answered when the other limit is reached."""
         self.failures = TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
         """The rate limit of invalid tokens for each client address."""
+        self.logins = TokenBuckets(_LOGINS_PER_S, _LOGINS_BURST, clock)
+        """The rate limit of logins for each client address that cause a request to the provider."""
         self.frame_ancestors = " ".join(settings.allow_origins) or "'none'"
         """The sites that may embed the page, as the content security policy lists them."""
         self.on_end: Callable[[str], Awaitable[None]] | None = None
@@ -84,6 +88,11 @@ class SecurityContext:
         """The running requests of each key that can last long."""
         self._ends: dict[str, asyncio.TimerHandle] = {}
         """The end of the previews of each key that expires."""
+
+    @property
+    def login_path(self) -> str | None:
+        """The path of single sign-on, relative to the page; None without it."""
+        return None if self.access is None or self.access.oidc is None else LOGIN_PATH.removeprefix("/")
 
     async def principal_of(self, scope: Scope, token: str, scheme: str = "Bearer") -> Principal:
         """Return the owner of a token. A valid one is accepted even if this address has sent too many invalid tokens.
@@ -226,10 +235,10 @@ async def identify(security: SecurityContext, scope: Scope, headers: Headers, sa
         else:
             session = session_of(headers)
             principal = None if session is None else security.sessions.principal_of(session)
-        login = security.access is not None and security.access.oidc is not None
+        login = security.login_path
         logins = (("POST", SESSION_PATH), *(_PROVIDER_LOGINS if login else ()))
         if principal is None and (scope.get("method"), scope["path"]) not in logins:
-            raise unauthorized("send 'Authorization: Bearer TOKEN'", scheme, **({"login": LOGIN_PATH} if login else {}))
+            raise unauthorized("send 'Authorization: Bearer TOKEN'", scheme, **({"login": login} if login else {}))
     scope.setdefault("state", {})["principal"] = principal
     return principal, by_header
 

@@ -305,6 +305,7 @@ class Oidc:
         subject: str = claims["sub"]
         email = claims.get("email") if claims.get("email_verified") is True else None
         shown = next((one for one in (email, claims.get("preferred_username")) if isinstance(one, str) and one), subject)[:100]
+        shown = "".join(one if one.isprintable() else "?" for one in shown)  # it appears in logs
         # At many providers, persons choose their names: one that looks like an address must not match an entry of `users`.
         key = subject if "@" not in subject else None
         role = self.settings.users.get(key or "") or self.settings.users.get(email if isinstance(email, str) else "")

@@ -25,7 +25,8 @@ _FOR_VIEWERS = re.compile(
 _FOR_OPERATORS = re.compile(r"/api/v1/streams/[^/]+/(model|counts/reset)")
 _FOR_SOME_CAMERAS = re.compile(
     rf"{INFER_PATH}|{SESSION_PATH}|{TOKENS_PATH}(/[^/]+)?|/v2(/.*)?|"
-    r"/api/v1/(streams|results|events|events/[^/]+/clip\.mp4|models|engines|version|openapi\.json|streams/.+)"
+    r"/api/v1/(streams|streams/.+|results|events|events/[^/]+/clip\.mp4|models|engines|engines/.+/passport|cameras/makers|"
+    r"version|openapi\.json)"
 )
 """The paths for roles with some cameras only. All others are about the whole service and may show other cameras."""
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from vision_infer.core.errors import VisionInferError
-from vision_infer.service.http.access.identify import CALLBACK_PATH, LOGIN_PATH, cookie_of
+from vision_infer.service.http.access.identify import CALLBACK_PATH, LOGIN_PATH, cookie_of, too_many
 from vision_infer.service.http.context import Context, Shared
 from vision_infer.service.http.limits import address_of
 from vision_infer.service.http.openapi import problems
@@ -71,6 +71,9 @@ async def finish_login(
     """Finish a login: the provider redirects the browser to this path."""
     security, oidc = context.security, _oidc(context)
     cookie = cookie_of(request.headers, LOGIN_COOKIE)
+    wait_s = security.logins.take(address_of(request.scope))
+    if wait_s:
+        raise too_many("too many logins from this address", wait_s)
     try:
         if cookie is None or not code:
             raise Problem("bad-request", "the login was not begun in this browser, or was canceled; open the page and try again")

@@ -28,7 +28,7 @@ async def open_session(request: Request, response: Response, context: Shared) ->
     if not security.tokens.needed:
         if body and _values_in(body) is None:
             raise Problem("invalid", 'the body must be an object: {"token": "TOKEN"}')
-        return _answer(state["principal"], None)
+        return _answer(state["principal"], security)
     token = bearer_of(request.headers)
     if token is None:
         token = (_values_in(body) or {}).get("token")
@@ -39,7 +39,7 @@ async def open_session(request: Request, response: Response, context: Shared) ->
     secure = security.settings.tls is not None or request.headers.get("origin", "").startswith("https:")  # TLS ends at a proxy
     log_in(response, security, principal, token, secure)
     state["event"] = "login"
-    return _answer(principal, security.sessions.lifetime_s)
+    return _answer(principal, security)
 
 
 def log_in(response: Response, security: SecurityContext, principal: Principal, owner: str, secure: bool) -> None:
@@ -63,10 +63,16 @@ def log_in(response: Response, security: SecurityContext, principal: Principal, 
     )
 
 
-def _answer(principal: Principal, expires_s: int | None) -> SessionAnswer:
+def _answer(principal: Principal, security: SecurityContext) -> SessionAnswer:
+    expires_s = security.sessions.lifetime_s if security.tokens.needed else None
     cameras = None if principal.cameras is None else sorted(principal.cameras)
     return SessionAnswer(
-        role=principal.level, user=principal.name, role_name=principal.role, cameras=cameras, expires_s=expires_s
+        role=principal.level,
+        user=principal.name,
+        role_name=principal.role,
+        cameras=cameras,
+        login=security.login_path,
+        expires_s=expires_s,
     )
 
 
@@ -81,8 +87,7 @@ def _values_in(body: bytes) -> dict[str, Any] | None:
 @router.get("/session", responses=problems())
 async def get_session(client: Client, context: Shared) -> SessionAnswer:
     """Return the client and its rights."""
-    security = context.security
-    return _answer(client, security.sessions.lifetime_s if security.tokens.needed else None)
+    return _answer(client, context.security)
 
 
 @router.delete("/session", status_code=204, responses=problems(403))

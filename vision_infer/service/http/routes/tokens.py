@@ -67,10 +67,10 @@ async def list_tokens(client: Client, context: Shared) -> list[TokenAnswer]:
 
 @router.post("/tokens", status_code=201, responses=problems(403, 404, 409, 415, 422, 507))
 async def create_token(wanted: TokenRequest, client: Client, context: Shared) -> NewTokenAnswer:
-    """Create an API token. An API token cannot create others."""
+    """Create an API token: as a person who has logged in through the provider, or with `service.token`."""
     access = _access(context)
-    if client.proof == "api-token":
-        raise Problem("forbidden", "an API token cannot create others; log in at the page, or use service.token")
+    if client.proof != "oidc" and not (client.proof == "token" and client.manages):  # tokens must not outlive a shared token
+        raise Problem("forbidden", "only a person who has logged in, or service.token, can create API tokens")
     role = wanted.role or client.role
     if not client.manages and (wanted.person not in (None, client.name) or role != client.role):
         raise Problem("forbidden", "tokens for other persons or roles require an admin")

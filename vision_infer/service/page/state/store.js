@@ -14,6 +14,7 @@ export class Store extends EventTarget {
     /** @type {Session | null} null: unknown, or not logged in */
     this.session = null;
     this.needsLogin = false;
+    this.loginPath = ""; // of single sign-on; empty without it
     /** @type {Date | null} when the service stopped responding */
     this.unavailableSince = null;
     this.unavailableReason = "";
@@ -30,6 +31,19 @@ export class Store extends EventTarget {
 
   get canEdit() {
     return this.session?.role === "admin";
+  }
+
+  get canOperate() {
+    return this.canEdit || this.session?.role === "operator";
+  }
+
+  /** Whether the role sees all cameras, and what concerns the whole service. */
+  get seesAll() {
+    return this.session?.cameras === null;
+  }
+
+  get canAdd() {
+    return this.canEdit && this.seesAll;
   }
 
   /** @param {string} name */
@@ -74,6 +88,7 @@ export class Store extends EventTarget {
 
   async logOut() {
     await send("DELETE", "api/v1/session");
+    this.loginPath = this.session?.login ?? "";
     this.#loggedOut();
   }
 
@@ -127,6 +142,7 @@ export class Store extends EventTarget {
   /** @param {ApiError} error */
   #failed(error) {
     if (error.status === 401) {
+      this.loginPath = error.problem.login ?? "";
       this.#loggedOut();
     } else if (this.unavailableSince === null || this.unavailableReason !== error.message) {
       this.unavailableSince ??= new Date();

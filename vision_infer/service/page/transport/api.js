@@ -42,7 +42,12 @@
  *   used_cores: number, streams: string[], if_lost: { streams: number, fit: number, half_rate: number, pending: number } | null
  * }} ClusterNode
  */
-/** @typedef {{ role: string, expires_s: number | null }} Session */
+/**
+ * @typedef {{
+ *   role: "view" | "operator" | "admin", user: string, role_name: string, cameras: string[] | null, expires_s: number | null,
+ *   login: string | null
+ * }} Session
+ */
 /**
  * @typedef {{
  *   mode: string, codec?: string, reason?: string, transport?: string | null, checks?: number, ice?: string, dtls?: string,

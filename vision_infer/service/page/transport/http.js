@@ -1,7 +1,7 @@
 // @ts-check
 // Requests to the service's API. Failures raise an ApiError with the service's message.
 
-/** @typedef {{ type?: string, title?: string, detail?: string, errors?: { field?: string, message: string }[] }} Problem */
+/** @typedef {{ type?: string, title?: string, detail?: string, login?: string, errors?: { field?: string, message: string }[] }} Problem */
 /**
  * @typedef {{
  *   json?: unknown, body?: BodyInit | null, type?: string, headers?: Record<string, string>,

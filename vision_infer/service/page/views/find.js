@@ -13,8 +13,13 @@ const SEARCH_S = 3;
 
 /** @param {Store} store @returns {View} */
 export function find(store) {
-  if (!store.canEdit) {
-    const element = h("section.view", null, h("h1", null, "Find cameras"), h("p.empty", null, "This token is read-only."));
+  if (!store.canAdd) {
+    const element = h(
+      "section.view",
+      null,
+      h("h1", null, "Find cameras"),
+      h("p.empty", null, "Your role does not allow this search."),
+    );
     return { element, title: "Find cameras", close() {} };
   }
   const view = new Find(store);

@@ -19,6 +19,9 @@ export function login(store) {
   });
   const errorText = h("p.error", { role: "alert" });
   const button = h("button.primary", { type: "submit" }, "Log in");
+  const signOn = store.loginPath
+    ? h("p", null, h("a.button.primary", { href: store.loginPath }, "Log in with your account"))
+    : null;
   const form = h(
     "form.card.login",
     {
@@ -37,15 +40,18 @@ export function login(store) {
       },
     },
     h("h1", null, "Log in"),
+    signOn,
     h(
       "p",
       null,
-      "This service requires a token. It was printed when the service first started, or is set in its configuration file.",
+      signOn
+        ? "Or enter a token."
+        : "This service requires a token. It was printed when the service first started, or is set in its configuration file.",
     ),
     field("Token", token),
     errorText,
     h("div.buttons", null, button),
   );
-  queueMicrotask(() => token.focus());
+  queueMicrotask(() => (signOn?.querySelector("a") ?? token).focus());
   return { element: form, title: "Log in", close() {} };
 }

@@ -126,7 +126,7 @@ class StreamView {
       this.actions.replaceChildren();
       return;
     }
-    this.keep.hidden = !this.store.canEdit || stream.origin !== "command_line";
+    this.keep.hidden = !this.store.canAdd || stream.origin !== "command_line";
     const { word, tone } = stateOf(stream);
     setText(this.state, word);
     this.state.dataset.tone = tone;
@@ -136,7 +136,7 @@ class StreamView {
     this.#updateDegradation(stream);
     this.events.update(Boolean(stream.settings.clips));
     const { zones, lines } = stream.settings;
-    this.counts.update(stream.status !== null && Object.keys({ ...zones, ...lines }).length > 0, this.store.canEdit);
+    this.counts.update(stream.status !== null && Object.keys({ ...zones, ...lines }).length > 0, this.store.canOperate);
     this.player.update(stream);
     this.#updateActions(stream);
     this.#updateFacts(stream);

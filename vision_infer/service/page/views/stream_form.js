@@ -36,7 +36,7 @@ class StreamForm {
   #fill() {
     if (this.store.streams === null || this.form) return;
     const stream = this.existing ? this.store.stream(this.existing) : null;
-    if (!this.store.canEdit) return this.content.replaceChildren(h("p.empty", null, "This token is read-only."));
+    if (!this.store.canEdit) return this.content.replaceChildren(h("p.empty", null, "Your role does not allow changes."));
     if (this.existing && !stream) return this.content.replaceChildren(h("p.empty", null, "There is no camera with this name."));
     if (stream?.origin === "file")
       return this.content.replaceChildren(h("p.empty", null, "This camera is defined in the configuration file. Edit it there."));

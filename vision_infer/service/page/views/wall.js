@@ -77,7 +77,7 @@ export function wall(store) {
   }
 
   function update() {
-    add.hidden = !store.canEdit;
+    add.hidden = !store.canAdd;
     if (store.streams === null) return;
     const names = new Set(store.streams.map((stream) => stream.name));
     const before = tiles.size;
@@ -99,7 +99,7 @@ export function wall(store) {
       tile.update(stream);
     });
     summarize(summary, store.streams);
-    keep.hidden = !store.canEdit || !store.streams.some(({ origin }) => origin === "command_line");
+    keep.hidden = !store.canAdd || !store.streams.some(({ origin }) => origin === "command_line");
     grid.hidden = store.streams.length === 0;
     empty.hidden = !grid.hidden;
     if (!empty.hidden && !empty.firstChild) empty.append(...placeholder(store));
@@ -167,8 +167,14 @@ function addButtons() {
 function placeholder(store) {
   return [
     h("h2", null, "No cameras yet"),
-    h("p", null, "Add a camera by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for the built-in test pattern."),
-    store.canEdit ? addButtons() : null,
+    store.seesAll
+      ? h(
+          "p",
+          null,
+          "Add a camera by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for the built-in test pattern.",
+        )
+      : h("p", null, "None of the cameras of your role is running."),
+    store.canAdd ? addButtons() : null,
   ].filter(Boolean);
 }
 

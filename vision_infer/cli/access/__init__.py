@@ -1,0 +1,1 @@
+"""The commands and checks of access for teams."""
