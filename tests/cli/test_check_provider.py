@@ -70,7 +70,7 @@ def test_only_shared_secrets_are_not_enough(provider: OidcProvider) -> None:
     try:
         assert "has no public key for signatures" in found(provider)[-1].text
     finally:
-        del provider.public_keys  # type: ignore[method-assign]
+        del provider.public_keys
     assert provider.key is key
 
 

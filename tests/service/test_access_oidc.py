@@ -34,10 +34,15 @@ AUDIENCE = "api://cameras"
 CALLBACK = "/api/v1/oidc/callback"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def provider() -> Iterator[OidcProvider]:
     with OidcProvider() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _unchanged(provider: OidcProvider) -> None:
+    provider.reset()
 
 
 class Site:
@@ -58,7 +63,11 @@ class Site:
         backend.put("vault", "rtsp://10.0.0.5/vault")
         self.provider = provider
         self.api = Api(backend, TOKENS, access=lambda clock: Access(settings, folder, clock), address="192.0.2.9")
-        provider.now = lambda: self.api.clock.wall_ns() / 1e9
+        self.use()
+
+    def use(self) -> None:
+        """Set the clock of the provider to that of this site."""
+        self.provider.now = lambda: self.api.clock.wall_ns() / 1e9
 
     def begin(self) -> tuple[str, str]:
         """Begin a login; return the URL of the provider and the cookie."""
@@ -95,9 +104,17 @@ class Site:
         return {"Cookie": f"{SESSION_COOKIE}={morsel.value}"}
 
 
+@pytest.fixture(scope="module")
+def shared_site(provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(provider, tmp_path_factory.mktemp("site"))
+
+
 @pytest.fixture
-def site(provider: OidcProvider, tmp_path: Path) -> Site:
-    return Site(provider, tmp_path)
+def site(shared_site: Site) -> Site:
+    """Return a site that reads the keys again, and from which no client has sent a request recently."""
+    shared_site.api.clock.move(4000)
+    shared_site.use()
+    return shared_site
 
 
 def test_a_person_logs_in_and_sees_the_cameras_of_its_role(site: Site) -> None:
@@ -285,16 +302,18 @@ def test_another_site_cannot_begin_a_login_in_the_background(site: Site) -> None
 def test_access_tokens_of_programs(site: Site) -> None:
     token = site.provider.token(AUDIENCE)
     assert [stream["name"] for stream in site.api.get("/api/v1/streams", token=token).json()] == ["door"]
-    for audience in (CLIENT, "other", [AUDIENCE + "x"]):
+    audiences: list[str | list[str]] = [CLIENT, "other", [AUDIENCE + "x"]]
+    for audience in audiences:
         problem(site.api.get("/api/v1/streams", token=site.provider.token(audience)), 401, "unauthorized")
     assert site.api.get("/api/v1/streams", token=site.provider.token([AUDIENCE, "other"])).status_code == 200
-    for more in ({"nonce": "n"}, {"typ": "ID"}, {"groups": []}):
+    others: list[Claims] = [{"nonce": "n"}, {"typ": "ID"}, {"groups": []}]
+    for more in others:
         assert site.api.get("/api/v1/streams", token=site.provider.token(AUDIENCE, **more)).status_code == 401
     site.api.clock.move(361)
     assert site.api.get("/api/v1/streams", token=token).status_code == 401
 
 
-def test_a_person_creates_tokens_of_its_own_role(site: Site) -> None:
+def test_a_person_creates_tokens_for_the_same_role(site: Site) -> None:
     own = site.session() | {"Origin": "http://127.0.0.1:8080"}
     made = site.api.ask("POST", "/api/v1/tokens", headers=own, json={"days": 1})
     assert (made.status_code, made.json()["person"], made.json()["role"]) == (201, "ada@example.org", "viewer")
@@ -352,8 +371,8 @@ def test_the_routes_do_not_exist_without_a_provider() -> None:
         ({"issuer": "https://login.example.org/?a=b"}, "https"),
         ({"page": "ftp://cameras"}, "https"),
         ({"scopes": ["email"]}, "openid"),
-        ({"groups": {"a": "nobody"}}, "no role named nobody"),
-        ({"users": {"a": "nobody"}}, "no role named nobody"),
+        ({"groups": {"a": "missing"}}, "no role named missing"),
+        ({"users": {"a": "missing"}}, "no role named missing"),
     ],
 )
 def test_wrong_settings(values: dict[str, Any], text: str) -> None:

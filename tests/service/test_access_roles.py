@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def check_answers(team: Team, chosen: tuple[str, int], level: str, hidden: str, 
 QUERIES = st.sampled_from([{}, {"type": "scene"}, {"stream": "?"}])
 
 
-def drawn(examples: int) -> Any:
+def drawn(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the settings and values of a test with this number of requests."""
     fixtures = [hypothesis.HealthCheck.function_scoped_fixture]
     limits = hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=fixtures)
@@ -179,7 +179,8 @@ def test_every_operation_was_covered_by_a_rule(team: Team) -> None:
             if status_of(limited, method.upper(), path_of(template, SEEN[0])) != 403:
                 allowed.add(template)
     about_streams = {template for template in team.document["paths"] if template.startswith("/api/v1/streams")}
-    others = ("results", "events", "events/{event_id}/clip.mp4", "models", "engines", "engines/{name}/passport", "cameras/makers")
+    others: tuple[str, ...] = ("results", "events", "events/{event_id}/clip.mp4", "models", "engines")
+    others += ("engines/{name}/passport", "cameras/makers")
     others += ("version", "infer", "session", "tokens")
     assert allowed == about_streams | {f"/api/v1/{name}" for name in (*others, "tokens/{token_id}")}
     for path in ("/metrics", "/api/v1/sinks", "/api/v1/cost", "/api/v1/nodes", "/api/v1/cameras.yaml", "/readyz", "/new"):
@@ -187,7 +188,9 @@ def test_every_operation_was_covered_by_a_rule(team: Team) -> None:
 
 
 def test_lists_contain_the_cameras_of_the_role(team: Team) -> None:
-    get = lambda path, **more: team.api.get(path, token=team.tokens["view"], **more).json()  # noqa: E731
+    def get(path: str, **more: Any) -> Any:
+        return team.api.get(path, token=team.tokens["view"], **more).json()
+
     assert [stream["name"] for stream in get("/api/v1/streams")] == list(SEEN)
     assert {event.get("stream") for event in get("/api/v1/events")} == {*SEEN, None}
     assert [event["stream"] for event in get("/api/v1/events", params={"type": "scene", "limit": 1})] == [SEEN[1]]

@@ -33,17 +33,10 @@ class OidcProvider:
     """
 
     def __init__(self) -> None:
-        self.claims: Claims = {"sub": "u-1", "email": "ada@example.org", "email_verified": True, "groups": ["security"]}
-        self.edit: Callable[[Claims], Claims] = lambda claims: claims
-        self.sign: Callable[[Claims], str] = self.signed
         self.now: Callable[[], float] = time.time
-        self.document: Claims = {}
-        self.requests: list[str] = []
-        self.codes: dict[str, dict[str, str]] = {}
         self.asks = False
         """Whether a person must click on the page of the provider."""
-        self.keys_used = 0
-        self.rotate()
+        self.reset()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,6 +52,17 @@ class OidcProvider:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.issuer = f"http://127.0.0.1:{self._server.server_port}/realms/site"
 
+    def reset(self) -> None:
+        """Undo the changes of a test."""
+        self.claims: Claims = {"sub": "u-1", "email": "ada@example.org", "email_verified": True, "groups": ["security"]}
+        self.edit: Callable[[Claims], Claims] = lambda claims: claims
+        self.sign: Callable[[Claims], str] = self.signed
+        self.document: Claims = {}
+        self.requests: list[str] = []
+        self.codes: dict[str, dict[str, str]] = {}
+        self.keys_used = 0
+        self.rotate()
+
     def rotate(self) -> None:
         """Replace the key."""
         self.keys_used += 1
@@ -69,7 +73,7 @@ class OidcProvider:
         """Return a token that is signed with the current key."""
         return jwt.encode({"alg": "RS256", "kid": self.key.kid}, claims, self.key)
 
-    def token(self, audience: str, **more: Any) -> str:
+    def token(self, audience: str | list[str], **more: Any) -> str:
         """Return a token of the person for an audience."""
         now = int(self.now())
         claims = {"iss": self.issuer, "aud": audience, "iat": now, "exp": now + 300, **self.claims, **more}

@@ -225,9 +225,8 @@ class Gateway:
         cameras = {name: _plain_of(name, one, "api") for name, one in self.files.read().items()}
         for name, one in self.settings.streams.items():
             cameras[name] = _plain_of(name, one, "command_line" if name in self.settings.url_streams else "file")
-        settings = settings_to_plain(
-            self.settings.model_copy(update={"streams": {}, "access": None}).with_url_streams(frozenset())
-        )
+        sent = self.settings.model_copy(update={"streams": {}, "access": None})  # only the gateway knows persons
+        settings = settings_to_plain(sent.with_url_streams(frozenset()))
         call_controller("configure", settings, cameras, not self.settings.streams)
 
     def _follow(self) -> None:

@@ -65,7 +65,14 @@ class Audit(Collector):
         """
         who = {} if principal is None else {"user": principal.name, "subject": principal.subject, "role": principal.role}
         template, target = route
-        values = {"at": utc(self._clock.wall_ns()), "event": event, **who, "method": method, "route": template, "target": target}
+        values: dict[str, str | int] = {
+            "at": utc(self._clock.wall_ns()),
+            "event": event,
+            **who,
+            "method": method,
+            "route": template,
+            "target": target,
+        }
         values |= {"status": status, "address": address}
         cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
         row = json.dumps(cut).encode() + b"\n"  # ASCII: no text of a client can break a line or a terminal

@@ -291,7 +291,11 @@ class Oidc:
             value = claims.get(name)
             if value is None and name != "exp":
                 continue
-            if type(value) not in (int, float) or not (abs(value) < 1e11 and sign * (value - now_s) > -LEEWAY_S):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not (abs(value) < 1e11 and sign * (value - now_s) > -LEEWAY_S)
+            ):
                 raise LoginRefusedError(f"the token is not valid at this time ({name})", "Check the clocks.")
         if not isinstance(claims.get("sub"), str) or not 0 < len(claims["sub"]) <= 255:
             raise LoginRefusedError("the token names no person")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["session"])
 LOGIN_COOKIE = "vision_infer_login"
-_REDIRECT = {303: {"description": "The URL to which the browser goes."}}
+_REDIRECT: dict[int | str, dict[str, Any]] = {303: {"description": "The URL to which the browser goes."}}
 
 logger = logging.getLogger("vision_infer.http")
 
