@@ -20,6 +20,7 @@ from vision_infer.config.secrets.credentials import CredentialList
 from vision_infer.config.service.cost import CostSettings
 from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
 from vision_infer.config.service.shadow import ShadowSettings
+from vision_infer.config.service.tls import TlsSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
@@ -208,13 +209,6 @@ class StreamSettings(StreamDefaults, StreamUrls):
     def tracked(self) -> bool:
         """Whether objects are numbered."""
         return self.track or bool(self.zones) or bool(self.lines)
-
-
-class TlsSettings(SettingsBase):
-    """The certificate and key of the HTTPS server."""
-
-    certificate: Path = Field(description="The file of the certificate chain, PEM.")
-    key: Path = Field(description="The file of the private key, PEM.")
 
 
 class ServiceSettings(SettingsBase):

@@ -86,7 +86,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
             sockets = stack.enter_context(bind(settings.preview, settings.service.host))
-            grpc_address = _serve_grpc(service, tokens.tokens, clock, stack)
+            grpc_address = _serve_grpc(service, tokens.tokens, access, clock, stack)
         except VisionInferError:
             service.close()
             raise
@@ -111,7 +111,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         raise service.error
 
 
-def _serve_grpc(service: Service | Fleet, tokens: Tokens, clock: Clock, stack: ExitStack) -> str | None:
+def _serve_grpc(service: Service | Fleet, tokens: Tokens, access: Access | None, clock: Clock, stack: ExitStack) -> str | None:
     """Start the gRPC server of the Open Inference Protocol; return its address, or None if it is off."""
     settings = service.settings.service
     protocol = settings.inference_protocol
@@ -123,7 +123,7 @@ def _serve_grpc(service: Service | Fleet, tokens: Tokens, clock: Clock, stack: E
     require("service.inference_protocol.grpc_port", "grpc")
     from vision_infer.service.grpc.server import GrpcServer  # an optional package
 
-    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock)).address
+    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock, access)).address
 
 
 def _opened(

@@ -17,11 +17,12 @@ from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.service.backend import Backend
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.grpc.messages import MESSAGES, SERVICE
+from vision_infer.service.http.access.access import Access
+from vision_infer.service.http.access.identify import SecurityContext
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.limits import address_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.inference_protocol import protocol_problem
-from vision_infer.service.http.security import SecurityContext
 from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, after_timeout, infer, model_of
 from vision_infer.service.inference_protocol.tensors import InputTensor
 from vision_infer.stream.redact import redact
@@ -54,17 +55,26 @@ class GrpcServer:
         settings: The address, the certificate and the limits, which are those of the HTTP server.
         port: The port; 0: any free one.
         backend: The service.
-        tokens: The valid tokens. All roles may run inference.
+        tokens: The tokens of the configuration. All roles may run inference.
         clock: The source of time.
+        access: Access for teams, whose API tokens are valid as well; None if it is not configured.
 
     Raises:
         UsageError: The address is not available.
     """
 
-    def __init__(self, settings: ServiceSettings, port: int, backend: Backend, tokens: Tokens, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        port: int,
+        backend: Backend,
+        tokens: Tokens,
+        clock: Clock,
+        access: Access | None = None,
+    ) -> None:
         self._backend = backend
         self._clock = clock
-        self._security = SecurityContext(settings, tokens, clock)
+        self._security = SecurityContext(settings, tokens, clock, access)
         # Guards the rate limits, which are not thread-safe; the threads of calls hold it while they check a token.
         self._lock = threading.Lock()
         self._server = grpc.server(
@@ -155,7 +165,9 @@ class GrpcServer:
             if security.tokens.needed:
                 if kind.lower() != "bearer":
                     raise Problem("unauthorized", "send the metadata 'authorization: Bearer TOKEN'")
-                security.role_of_token(scope, token.strip())
+                if security.known(token.strip()) is None:
+                    security.refuse(scope)
+                    raise Problem("unauthorized", "the token is invalid")
 
     def _infer(self, request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
         """Run inference. The outputs are always binary data."""

@@ -17,7 +17,8 @@ from typing import Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
-from vision_infer.config.serve import ServiceSettings, TlsSettings
+from vision_infer.config.serve import ServiceSettings
+from vision_infer.config.service.tls import TlsSettings
 from vision_infer.core.errors import UsageError, VisionInferError
 from vision_infer.service.http.connection import protocol_for
 from vision_infer.service.http.listener import ConnectionLimits, Listener, connection_limits

@@ -41,25 +41,26 @@ class Access:
 
             self.oidc = Oidc(settings, clock)
 
-    async def principal_of(self, token: str) -> Principal | None:
-        """Return the owner of an API token, or of an access token of the provider; None if it is not valid.
+    def of_api_token(self, token: str) -> Principal | None:
+        """Return the owner of an API token; None if it is not valid. Any thread may call it."""
+        known = self.tokens.find(token)
+        rights = None if known is None else self.settings.role(known.role)
+        if known is None or rights is None:  # the role was removed from the settings
+            return None
+        found = with_role(known.person, known.subject, known.role, rights, "api-token")
+        return found.ending(known.expires_ns, self._clock).with_key(f"token {known.sha256}")
+
+    async def of_provider(self, token: str) -> Principal | None:
+        """Return the owner of an access token of the provider; None if it is not valid.
 
         Raises:
             ProviderError: The provider must be asked, and does not answer.
         """
-        key = f"token {digest_of(token).hex()}"
-        known = self.tokens.find(token)
-        if known is not None:
-            rights = self.settings.role(known.role)  # None: the role was removed from the settings
-            if rights is None:
-                return None
-            found = with_role(known.person, known.subject, known.role, rights, "api-token")
-            return found.ending(known.expires_ns, self._clock).with_key(key)
         if self.oidc is None or token.count(".") != 2 or len(token) > MAX_JWT_CHARS:
             return None
         from vision_infer.service.http.access.oidc import LoginRefusedError
 
         try:
-            return (await self.oidc.bearer(token)).with_key(key)
+            return (await self.oidc.bearer(token)).with_key(f"token {digest_of(token).hex()}")
         except LoginRefusedError:
             return None

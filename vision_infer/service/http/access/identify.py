@@ -30,7 +30,7 @@ from vision_infer.service.http.access.principal import (
     is_change,
     with_role,
 )
-from vision_infer.service.http.auth import Role, Sessions, Tokens
+from vision_infer.service.http.auth import Sessions, Tokens
 from vision_infer.service.http.limits import TokenBuckets, address_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.token_file import digest_of
@@ -104,11 +104,10 @@ class SecurityContext:
             Problem: 401 if the token is invalid; 429 if this address has sent too many invalid tokens; 503 if the provider of a
                 token does not answer.
         """
-        role = self.tokens.role_of(token)
-        if role is not None:
-            return self._of_configuration(role, token)
+        found = self.known(token)
         try:
-            found = None if self.access is None else await self.access.principal_of(token)
+            if found is None and self.access is not None:
+                found = await self.access.of_provider(token)
         except VisionInferError:  # the log has the details
             raise Problem("unavailable", "the provider of this token does not answer", {"Retry-After": "30"}) from None
         if found is None:
@@ -116,7 +115,11 @@ class SecurityContext:
             raise unauthorized("the token is invalid", scheme)
         return found
 
-    def _of_configuration(self, role: Role, token: str) -> Principal:
+    def known(self, token: str) -> Principal | None:
+        """Return the owner of a token of the configuration or of an API token; None if it is neither. Any thread may call it."""
+        role = self.tokens.role_of(token)
+        if role is None:
+            return None if self.access is None else self.access.of_api_token(token)
         rights = None if self.access is None else self.access.settings.role(role)
         found = with_role(f"{role} token", f"token:{role}", role, rights or RoleSettings(level=role), "token")
         return found.with_key(f"token {digest_of(token).hex()}")

@@ -60,7 +60,7 @@ export function engines(store) {
       if (closed) return;
       setText(errorText, "");
       show(engines);
-      await shadow.poll();
+      if (store.seesAll) await shadow.poll();
     } catch (error) {
       setText(errorText, messageOf(error));
     }
