@@ -27,7 +27,7 @@ from tests.support.oidc_provider import (
 from vision_infer.config.access.settings import AccessSettings
 from vision_infer.service.http.access.access import Access
 from vision_infer.service.http.access.identify import SESSION_COOKIE
-from vision_infer.service.http.routes.oidc import LOGIN_COOKIE
+from vision_infer.service.http.routes.access.oidc import LOGIN_COOKIE
 
 PAGE = "https://cameras.example.org/site/"
 AUDIENCE = "api://cameras"

@@ -25,20 +25,17 @@ from vision_infer.service.http.routes import (
     inference_protocol,
     makers,
     nodes,
-    oidc,
     page,
     preview,
     probe,
     results,
-    session,
     shadow,
     sinks,
     streams,
     video,
 )
-from vision_infer.service.http.routes import (
-    tokens as api_tokens,
-)
+from vision_infer.service.http.routes.access import oidc, session
+from vision_infer.service.http.routes.access import tokens as api_tokens
 from vision_infer.service.http.security import SecurityMiddleware
 from vision_infer.service.operations.metrics import make_registry
 from vision_infer.service.results.live_images import LiveImages

@@ -14,7 +14,7 @@ from vision_infer.service.http.context import Context, Shared
 from vision_infer.service.http.limits import address_of
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
-from vision_infer.service.http.routes.session import log_in
+from vision_infer.service.http.routes.access.session import log_in
 
 if TYPE_CHECKING:
     from vision_infer.service.http.access.oidc import Oidc

@@ -1,0 +1,1 @@
+"""The routes of logins, sessions and tokens."""
