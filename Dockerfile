@@ -12,7 +12,7 @@ ARG PYTHON_IMAGE=python:3.13-slim-trixie
 # tensorrt: for all GPUs; the build downloads it from NVIDIA's index. Or tensorrt-rtx: for consumer GPUs.
 ARG TENSORRT=tensorrt
 # The extras of both images.
-ARG EXTRAS=serve,kafka,nats,redis,amqp,grpc,notify,oidc
+ARG EXTRAS=serve,kafka,nats,redis,amqp,grpc,notify,oidc,otel
 
 
 # Build the wheel. .dockerignore lists the files that can be copied.

@@ -90,7 +90,7 @@ OTHER := $(VENV)-other
 OTHER_TESTS := $(addprefix tests/,core config schedule analyze telemetry sink pipeline)
 test-python: packages ## Run the tests of files and sinks with another Python: make test-python PYTHON=python3.13
 	$(PYTHON) -m venv --clear $(OTHER)
-	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate,kafka,nats,redis,amqp,notify]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate,kafka,nats,redis,amqp,notify,otel]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
 	$(OTHER)/bin/python -m pytest $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable $(OTHER_TESTS)
 
 # What decides and computes, without servers, models and encoded video.

@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,7 +37,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.files.jsonl import JsonlSink
-from vision_infer.sink.sink import OutputSpec
+from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 SIZE = Size(1920, 1080)
@@ -98,18 +98,21 @@ def make_engine(in_flight: int, batch: int) -> NullEngine:
     return NullEngine(CARD, boxes, scores, class_ids, tuple(range(1, batch + 1)), in_flight)
 
 
-def pipeline_us(frames: int, streams: int, engine: Engine, out: Path, image: ReadyImage | None = None) -> tuple[float, int]:
+def pipeline_us(
+    frames: int, streams: int, engine: Engine, out: Path, image: ReadyImage | None = None, sinks: Sequence[Sink] = ()
+) -> tuple[float, int]:
     """Return the CPU microseconds per frame of the whole pipeline, and the number of results.
 
     Args:
         image: The image of each frame.
+        sinks: Sinks that follow the file.
     """
     ready = image or ReadyImage()
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
     begin = time.process_time()
     supervisor = Supervisor(
-        [lane], [sink], max_active=streams, open_stream=lambda spec, *_: ReadySource(spec, frames // streams, ready)
+        [lane], [sink, *sinks], max_active=streams, open_stream=lambda spec, *_: ReadySource(spec, frames // streams, ready)
     )
     with supervisor:
         for number in range(streams):

@@ -20,12 +20,16 @@ GPU = {"onnxruntime-gpu", "cuda-bindings", "nvidia-ml-py", *CUDA}
 """What ONNX Runtime needs on a machine with a driver only, and what finds the GPU and compiles the conversion kernel."""
 TENSORRT = {"tensorrt-cu13", "tensorrt-cu13-bindings", "tensorrt-cu13-libs"}
 RTX = {"tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
+OTEL = {"opentelemetry-proto"}
 COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the same versions
     ("cpu", {"onnxruntime"}),
     ("cpu,demo,evaluate,dev,tensorrt-rtx", {"onnxruntime", "openvino", "torch", "pycocotools", *RTX}),
     ("cpu,serve,kuberay", {"ray", "grpcio", "opencensus"}),
     ("gpu,demo,evaluate,parquet,plot,supervision", {"matplotlib", "pyarrow", "supervision", *GPU}),
-    ("cpu,serve,kafka,nats,redis,amqp,grpc,notify", {"confluent-kafka", "nats-py", "redis", "aio-pika", "grpcio", "apprise"}),
+    (
+        "cpu,serve,kafka,nats,redis,amqp,grpc,notify,otel",
+        {"confluent-kafka", "nats-py", "redis", "aio-pika", "grpcio", "apprise", "opentelemetry-proto"},
+    ),
     ("gpu,serve,openvino,export,tensorrt", {"aiortc", "torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from tests.support.buses import RedisServer
 from tests.support.free_port import free_port
+from tests.support.otlp_receiver import OtlpReceiver
 from vision_infer.cli import camera_checks, checks, doctor
 from vision_infer.cli.app import app
 from vision_infer.config.serve_file import load_settings
+from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size
@@ -79,6 +81,20 @@ sinks:
     assert found[5].text == f"notify night: URL 1 (json): {where} cannot be reached: Connection refused"
     assert {one.area for one in found} == {"sink"}
     assert "geheim" not in json.dumps([(one.text, one.hint) for one in found])
+
+
+def test_the_otlp_receiver_of_the_file_is_asked_and_problems_are_explained() -> None:
+    assert list(checks.check_telemetry(TelemetrySettings())) == []
+    with OtlpReceiver() as receiver:
+        settings = TelemetrySettings.model_validate({"endpoint": receiver.url, "headers": {"Authorization": "geheim"}})
+        assert list(checks.check_telemetry(settings)) == [Finding("otlp", "ok", f"{receiver.url} accepts traces and metrics")]
+        assert receiver.spans == []
+        receiver.answer = lambda path: 401
+        (refused,) = checks.check_telemetry(settings)
+    assert (refused.severity, refused.text) == ("error", f"{receiver.url} answered with status 401")
+    assert refused.hint == "Check telemetry.headers."
+    (away,) = checks.check_telemetry(settings)
+    assert (away.severity, away.text) == ("error", f"{receiver.url} cannot be reached: Connection refused")
 
 
 def test_cameras_are_checked_with_the_credentials_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vision_infer.core.errors import EngineError, ModelError, OutputError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
+from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
 from vision_infer.service.streams import lanes
 from vision_infer.stream.source import SourceSpec
@@ -130,6 +131,7 @@ class Site:
         keep: Keeper | None = None,
         ready: bool = True,
         shadow_file: Path | None = None,
+        sink_set: SinkSet | None = None,
     ) -> None:
         self.by_path = {camera.path: camera for camera in cameras}
         self.sink = FakeSink()
@@ -137,7 +139,13 @@ class Site:
         self.keep = keep or Keeper()
         self.closed = False
         self.service = Service(
-            of or settings(), self.keep, [self.sink], self.events.append, open_stream=self.open, shadow_file=shadow_file
+            of or settings(),
+            self.keep,
+            [self.sink],
+            self.events.append,
+            open_stream=self.open,
+            sink_set=sink_set,
+            shadow_file=shadow_file,
         )
         self.service.start()
         if ready:

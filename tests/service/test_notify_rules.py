@@ -12,7 +12,7 @@ import pytest
 from tests.service.fakes import ADMIN, TOKENS, Api, FakeBackend, frame, result
 from tests.support.hook_receiver import Receiver
 from tests.support.waiting import wait_until
-from vision_infer.config.serve import ResultsSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.service.results.event_image import EventImages

@@ -16,7 +16,8 @@ from tests.service.fakes import WALL_NS, FakeBackend, frame, result
 from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.config.actions.sample import SampleSettings, SampleStoreSettings
-from vision_infer.config.serve import ResultsSettings, ServeSettings
+from vision_infer.config.serve import ServeSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import LiveAccount, Result

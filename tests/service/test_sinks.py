@@ -14,7 +14,7 @@ from tests.support.broker import Broker, Listener
 from tests.support.buses import RedisServer
 from tests.support.hook_receiver import Receiver
 from tests.support.waiting import wait_until
-from vision_infer.config.serve import ResultsSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.sinks import SinksSettings, WebhookSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState

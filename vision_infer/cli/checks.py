@@ -16,6 +16,7 @@ from vision_infer.core.finding import Finding, Severity
 from vision_infer.core.packages import EXTRA_OF, install
 
 if TYPE_CHECKING:
+    from vision_infer.config.service.telemetry import TelemetrySettings
     from vision_infer.config.sinks import SinksSettings
 
 GB = 1_000_000_000
@@ -256,6 +257,21 @@ def check_sinks(sinks: SinksSettings) -> Iterator[Finding]:
             else:
                 text = "connected" if reached else "not checked: only rows show whether the receiver accepts them"
                 yield Finding("sink", "ok" if reached else "note", f"{shown}: {text}")
+
+
+def check_telemetry(settings: TelemetrySettings) -> Iterator[Finding]:
+    """Send messages without content to the OTLP receiver of the configuration."""
+    if settings.endpoint is None:
+        return
+    from vision_infer.sink.delivery.carrier import UndeliveredError
+    from vision_infer.sink.otlp.telemetry import OtlpClient
+
+    try:
+        OtlpClient(settings).check()
+    except UndeliveredError as error:
+        yield Finding("otlp", "error", error.message, error.hint)
+    else:
+        yield Finding("otlp", "ok", f"{settings.host} accepts traces and metrics")
 
 
 def check_home() -> Iterator[Finding]:

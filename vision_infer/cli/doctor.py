@@ -30,7 +30,7 @@ def doctor_command(
         list[str] | None,
         Argument(
             metavar="[CONFIG.yaml|URL]...",
-            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras, sinks, login and preview port.",
+            help="Cameras to check, such as rtsp:// URLs, or a configuration file: its cameras, sinks, login, OTLP and preview.",
         ),
     ] = None,
     discover: Annotated[
@@ -95,6 +95,7 @@ def _check(
         yield from camera_checks.check_network(DISCOVERY_S, settings, login)
     yield from checks.check_sinks(settings.sinks)
     yield from check_provider(settings.access)
+    yield from checks.check_telemetry(settings.telemetry)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()

@@ -19,7 +19,9 @@ from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.secrets.credentials import CredentialList
 from vision_infer.config.service.cost import CostSettings
 from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.service.shadow import ShadowSettings
+from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.config.service.tls import TlsSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
@@ -264,23 +266,6 @@ class ServiceSettings(SettingsBase):
     )
 
 
-class ResultsSettings(SettingsBase):
-    """The settings of result files."""
-
-    jsonl: str | None = Field(
-        default=None, min_length=1, description="The JSONL file; `{stream}` creates one file per stream. null: none."
-    )
-    parquet: Annotated[str, Field(min_length=1, pattern=r"^[^{}]+\.parquet$")] | None = Field(
-        default=None,
-        description="The Parquet file of all streams, NAME.parquet: detections are written to NAME-TIME.parquet, "
-        "events to NAME.events-TIME.parquet. null: no file.",
-    )
-    parquet_minutes: float = Field(default=60.0, gt=0, le=100_000, description="The time per Parquet file, in minutes.")
-    rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="Start a new file after this size, in megabytes.")
-    daily: bool = Field(default=False, description="Start a new file every day (UTC) as well.")
-    keep: int = Field(default=10, ge=0, le=100_000, description="The number of rotated files to keep for each name.")
-
-
 class ServeSettings(ClusterSettings, InferenceSettings):
     """The complete settings of the service. ``defaults`` are already applied to each stream."""
 
@@ -298,6 +283,7 @@ class ServeSettings(ClusterSettings, InferenceSettings):
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="Result files, in addition to WebSocket and SSE.")
     sinks: SinksSettings = Field(default=SinksSettings(), description="Destinations of results: MQTT, message buses, web hooks.")
+    telemetry: TelemetrySettings = Field(default=TelemetrySettings(), description="OpenTelemetry.")
     cost: CostSettings = Field(default=CostSettings(), description="The price of the machine.")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")

@@ -22,6 +22,7 @@ EXTRA_OF = {
     "redis": "redis",
     "aio_pika": "amqp",
     "apprise": "notify",
+    "opentelemetry": "otel",
     "ray": "ray",
     "fsspec": "ray",
     "grpc": "grpc",

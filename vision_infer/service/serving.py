@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vision_infer import __version__
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import UsageError, VisionInferError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from vision_infer.service.processes.fleet import Fleet
+    from vision_infer.sink.otlp.telemetry import Telemetry
 
 LOOK_S = 0.25
 DRAIN_S = 5.0
@@ -133,8 +136,9 @@ def _opened(
     settings = start.settings
     places = [] if start.cluster is not None else worker_places(settings)
     if not places and start.cluster is None:
-        service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock)
-        return service, lambda: make_app(service, tokens, clock, access), lambda: drain(service)
+        telemetry = open_telemetry(settings, clock)
+        service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock, telemetry=telemetry)
+        return service, lambda: make_app(service, tokens, clock, access, telemetry), lambda: drain(service)
     from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
     from vision_infer.service.processes.workers import Workers
 
@@ -148,7 +152,34 @@ def _opened(
     return workers, lambda: make_front(workers, tokens, clock, access), workers.close  # each worker limits the time itself
 
 
-def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, clock: Clock, worker: str = "") -> Service:
+def open_telemetry(settings: ServeSettings, clock: Clock, worker: str = "", kind: str = "worker") -> Telemetry | None:
+    """Start to send traces and metrics; return None if the settings name no receiver.
+
+    Args:
+        settings: The settings of the service.
+        clock: The source of time.
+        worker: The name of the worker process; empty if the service has one process.
+        kind: The kind of that name: ``worker``, or ``node`` in a cluster.
+    """
+    if settings.telemetry.endpoint is None:
+        return None
+    from vision_infer.sink.otlp.telemetry import Telemetry  # its package is optional
+
+    own = {"service.version": __version__} | ({f"vision_infer.{kind}": worker} if worker else {})
+    instance = f"{socket.gethostname()}:{settings.service.port}" + f"/{worker}" * bool(worker)
+    telemetry = Telemetry(settings.telemetry, {"service.instance.id": instance, **own}, clock)
+    telemetry.start()
+    return telemetry
+
+
+def open_service(
+    settings: ServeSettings,
+    keep: StreamKeeper,
+    state_dir: Path,
+    clock: Clock,
+    worker: str = "",
+    telemetry: Telemetry | None = None,
+) -> Service:
     """Create a service that runs streams in this process.
 
     Args:
@@ -157,8 +188,9 @@ def open_service(settings: ServeSettings, keep: StreamKeeper, state_dir: Path, c
         state_dir: The folder of the spools.
         clock: The source of time.
         worker: The name of the worker process; empty if the service has one process.
+        telemetry: Traces and metrics; closed with the service.
     """
-    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker, settings.samples)
+    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker, settings.samples, telemetry)
     return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks, shadow_file=state_dir / FILE_NAME)
 
 

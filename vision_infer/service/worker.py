@@ -48,7 +48,7 @@ from vision_infer.service.processes.worker_settings import (
     streams_from_plain,
 )
 from vision_infer.service.service import Service
-from vision_infer.service.serving import LOOK_S, drain, open_service
+from vision_infer.service.serving import LOOK_S, drain, open_service, open_telemetry
 from vision_infer.service.streams.stream_files import StreamFiles
 
 REPORT_S = 5.0
@@ -130,7 +130,8 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
     """
     settings = start.settings
     assert settings.state_dir is not None
-    service = open_service(settings, _OwnStreams(start), settings.state_dir, clock, start.worker)
+    telemetry = open_telemetry(settings, clock, start.worker, start.kind)
+    service = open_service(settings, _OwnStreams(start), settings.state_dir, clock, start.worker, telemetry)
     try:
         listening = WebServer(settings.service, service.hub, start.socket)
     except VisionInferError:
@@ -141,7 +142,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
             service.stamp(start.stamps)
             service.start()
             _adopt(service, {name: stream for name, stream in start.streams.items() if stream.origin == "command_line"})
-            app = make_routes(service, Tokens({}), clock)
+            app = make_routes(service, Tokens({}), clock, telemetry=telemetry)
             app.add_middleware(WorkerGate, security=app.state.context.security, token=start.token)
             web.start(app)
             if settings.preview.enabled and settings.preview.port:

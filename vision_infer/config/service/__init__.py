@@ -1,1 +1,1 @@
-"""Settings of what the service offers in addition to its own API."""
+"""Settings of the service: protocols, result files, telemetry, and others."""

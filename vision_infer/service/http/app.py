@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
@@ -37,8 +39,12 @@ from vision_infer.service.http.routes import (
 from vision_infer.service.http.routes.access import oidc, session
 from vision_infer.service.http.routes.access import tokens as api_tokens
 from vision_infer.service.http.security import SecurityMiddleware
+from vision_infer.service.http.traced_requests import TracedRequests
 from vision_infer.service.operations.metrics import make_registry
 from vision_infer.service.results.live_images import LiveImages
+
+if TYPE_CHECKING:
+    from vision_infer.sink.otlp.telemetry import Telemetry
 
 OPENAPI_PATH = "/api/v1/openapi.json"
 UPLOADS_IN_MEMORY = 36
@@ -67,14 +73,22 @@ ROUTES = (
 )
 
 
-def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK, access: Access | None = None) -> FastAPI:
+def make_app(
+    backend: Backend,
+    tokens: Tokens,
+    clock: Clock = SYSTEM_CLOCK,
+    access: Access | None = None,
+    telemetry: Telemetry | None = None,
+) -> FastAPI:
     """Create the application."""
-    app = make_routes(backend, tokens, clock, access)
+    app = make_routes(backend, tokens, clock, access, telemetry)
     secure(app)
     return app
 
 
-def make_routes(backend: Backend, tokens: Tokens, clock: Clock, access: Access | None = None) -> FastAPI:
+def make_routes(
+    backend: Backend, tokens: Tokens, clock: Clock, access: Access | None = None, telemetry: Telemetry | None = None
+) -> FastAPI:
     """Create the application without its checks of requests; see :func:`secure`."""
     app = FastAPI(
         title="vision-infer",
@@ -95,7 +109,10 @@ def make_routes(backend: Backend, tokens: Tokens, clock: Clock, access: Access |
     images = LiveImages(backend.hub, backend.settings.preview, clock)
     bodies = BodyMemory(UPLOADS_IN_MEMORY * int(backend.settings.service.max_upload_mb * 1e6))
     app.state.context = Context(backend, security, clock, images, bodies)
-    app.state.registry = make_registry(backend, clock)
+    app.state.registry = make_registry(backend, clock, dict if telemetry is None else telemetry.counts)
+    if telemetry is not None:
+        telemetry.collect(app.state.registry.collect)
+        app.add_middleware(TracedRequests, telemetry=telemetry)
     if access is not None:
         app.state.registry.register(access.audit)
     for routes in ROUTES:

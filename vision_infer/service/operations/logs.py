@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.sink.otlp.traced import TRACED_REQUEST
 from vision_infer.stream.redact import redact
 
 LINES_A_MINUTE = 10
@@ -47,7 +48,10 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"at": …, "level": …, "logger": …, "message": …}`` and additional fields such as ``stream``, ``state``, ``reason``."""
+    """``{"at": …, "level": …, "logger": …, "message": …}`` and additional fields such as ``stream``, ``state``, ``reason``.
+
+    During a request with an OpenTelemetry trace, the fields ``trace_id`` and ``span_id`` name it.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
@@ -60,6 +64,9 @@ class JsonFormatter(logging.Formatter):
         more = getattr(record, "fields", None)
         if isinstance(more, dict):
             row |= {name: redact(value) if isinstance(value, str) else value for name, value in more.items()}
+        request = TRACED_REQUEST.get()
+        if request is not None:
+            row |= {"trace_id": f"{request.trace_id:032x}", "span_id": f"{request.span_id:016x}"}
         if record.exc_info:
             row["traceback"] = _traceback(self, record)
         return json.dumps(row, ensure_ascii=False)

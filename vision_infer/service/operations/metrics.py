@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -32,10 +32,16 @@ _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPEN
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 
 
-def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
-    """Create a registry for this service, including the metrics of the process."""
+def make_registry(backend: Backend, clock: Clock, traces: Callable[[], Mapping[str, int]] = dict[str, int]) -> CollectorRegistry:
+    """Create a registry for this service, including the metrics of the process.
+
+    Args:
+        backend: The service.
+        clock: The source of time.
+        traces: Returns the number of OpenTelemetry traces by outcome.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(ServiceCollector(backend, clock))
+    registry.register(ServiceCollector(backend, clock, traces))
     ProcessCollector(registry=registry)
     return registry
 
@@ -43,9 +49,10 @@ def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
 class ServiceCollector(Collector):
     """Collects all metrics on each scrape; blocks as long as the backend does."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
+    def __init__(self, backend: Backend, clock: Clock, traces: Callable[[], Mapping[str, int]]) -> None:
         self._backend = backend
         self._clock = clock
+        self._traces = traces
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
@@ -74,6 +81,8 @@ class ServiceCollector(Collector):
         outcomes = {} if trial is None else {"compared": trial.total.frames, **trial.skipped}
         text = "Number of frames for the shadow model: compared, or not inferred, by reason."
         yield _counters("vision_infer_shadow_frames", text, "outcome", outcomes)
+        text = "Number of OpenTelemetry traces by outcome: sent, or why they were dropped."
+        yield _counters("vision_infer_otlp_traces", text, "outcome", self._traces())
 
 
 def _filled(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Family:

@@ -29,6 +29,8 @@ _SENT = (
     "range",
     "inference-header-content-length",
     *PROXY_HEADERS,
+    "traceparent",
+    "tracestate",
 )
 """The request headers that concern a worker."""
 _NOT_RETURNED = ("connection", "content-security-policy", "date", "server", "transfer-encoding")

@@ -58,6 +58,11 @@ class WorkerStart:
     stamps: Mapping[str, str] = field(default_factory=dict)
     """The first members of the records that sinks send, by stream; see :class:`SinkSet`."""
 
+    @property
+    def kind(self) -> str:
+        """``node`` if the controller of a cluster stores the streams, otherwise ``worker``."""
+        return "node" if self.state_dir is None else "worker"
+
     def to_json(self) -> str:
         """Return the values as one line of JSON, with all secrets."""
         return json.dumps(

@@ -23,6 +23,7 @@ from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.service.errors import DeadlineError, TooManyRequestsError, UnavailableError
+from vision_infer.sink.otlp.traced import TRACED_REQUEST
 from vision_infer.sink.sink import Written
 from vision_infer.stream.files.images import decode_image
 from vision_infer.stream.image import ArrayImage, TensorImage
@@ -156,7 +157,7 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
     keep = detections.scores >= np.float32(selector.confidence)
     if selector.classes is not None:
         keep &= np.isin(detections.class_ids, list(selector.classes))
-    return replace(result, stream="image", detections=detections[keep])
+    return _traced(trace, replace(result, stream="image", detections=detections[keep]), clock)
 
 
 def infer_tensors(
@@ -182,16 +183,25 @@ def infer_tensors(
     """
     now_ns = clock.monotonic_ns()
     tensors = [TensorImage(image) for image in images]
+    traces = [Trace(now_ns, now_ns) for _ in tensors]
     futures: list[Future[Result]] = []
     try:
-        for tensor in tensors:
-            futures.append(requests.submit(tensor, Trace(now_ns, now_ns)))  # noqa: PERF401 - those before a failure are canceled
-        for future in futures:
-            _result(future, clock, deadline_ns)
+        for tensor, trace in zip(tensors, traces, strict=True):
+            futures.append(requests.submit(tensor, trace))
+        for future, trace in zip(futures, traces, strict=True):
+            _traced(trace, replace(_result(future, clock, deadline_ns), stream="image"), clock)
     finally:
         for future in futures:
             future.cancel()
     return {name: np.stack([tensor.outputs[name] for tensor in tensors]) for name in tensors[0].outputs}
+
+
+def _traced(trace: Trace, result: Result, clock: Clock) -> Result:
+    """Add a result to the OpenTelemetry trace of the request, if it has one; return it."""
+    request = TRACED_REQUEST.get()
+    if request is not None:
+        request.infer(trace, result, clock.monotonic_ns())
+    return result
 
 
 def _result(future: Future[Result], clock: Clock, deadline_ns: int | None) -> Result:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vision_infer.config.actions.destination import Kind, SinkSettings
 from vision_infer.config.actions.notify import NotifySettings
 from vision_infer.config.actions.sample import SampleSettings, SampleStoreSettings
-from vision_infer.config.serve import ResultsSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
@@ -35,6 +36,9 @@ from vision_infer.sink.delivery.delivery_sink import GOODBYE_S, Delivery
 from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 from vision_infer.sink.sink import Written
 from vision_infer.stream.redact import redact
+
+if TYPE_CHECKING:
+    from vision_infer.sink.otlp.telemetry import Telemetry
 
 FOLDER = "spool"
 
@@ -68,6 +72,7 @@ class SinkSet:
         clock: The source of time.
         worker: The name of the worker process; empty if the service has one process.
         samples: The settings of samples for labeling; None: there are none.
+        telemetry: The traces of frames, running; closed with the sinks. None: none.
     """
 
     needs_images = False
@@ -81,9 +86,11 @@ class SinkSet:
         clock: Clock = SYSTEM_CLOCK,
         worker: str = "",
         samples: SampleStoreSettings | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._folder = state_dir / FOLDER
         self._worker = worker
+        self._telemetry = telemetry
         self._clock = clock
         self._streams: Callable[[], Iterable[StreamSnapshot]] = tuple
         self._hub: ResultHub | None = None
@@ -152,11 +159,11 @@ class SinkSet:
                 self._parquet.add_event(partial(event_row, result, event))
         if self._samples is not None and result is not None:
             self._samples.write(frame, result)
-        senders = self._senders
-        if result is None or not senders:
-            return
-        for sender in senders.values():
-            self._offer(sender, frame, result)
+        if result is not None:
+            for sender in self._senders.values():
+                self._offer(sender, frame, result)
+        if self._telemetry is not None:  # the last one, to see how long the others take
+            self._telemetry.frames.write(frame, result)
 
     def _offer(self, sender: _Sender, frame: Frame, result: Result) -> None:
         name = result.stream
@@ -211,6 +218,9 @@ class SinkSet:
         for file in (self._jsonl, self._parquet, self._samples):
             if file is not None:
                 file.close(complete)
+        telemetry, self._telemetry = self._telemetry, None
+        if telemetry is not None:
+            telemetry.close()
 
 
 def _by_name(sinks: SinksSettings) -> Mapping[tuple[str, str], SinkSettings]:

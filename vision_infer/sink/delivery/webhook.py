@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 from vision_infer.config.sinks import WebhookSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError, UnwantedError
-from vision_infer.sink.delivery.certificates import tls_context, tls_problem
+from vision_infer.sink.delivery.poster import Poster
 
 UNWANTED = (400, 413, 415, 422)
 """The answers that reject the rows themselves. All others may be temporary: an address, a token, a server can be fixed."""
@@ -38,8 +36,7 @@ def open_carrier(settings: WebhookSettings, context: CarrierContext) -> WebhookC
 class WebhookCarrier:
     """Posts up to ``max_records`` records in a request.
 
-    The body is ``{"id": …, "rows": [ROW, …]}``, or the row itself if ``max_records`` is 1. Each row has an ``id``. Redirections
-    are not followed, because they would receive the token, and proxies of the environment are not used.
+    The body is ``{"id": …, "rows": [ROW, …]}``, or the row itself if ``max_records`` is 1. Each row has an ``id``.
 
     Args:
         url: The URL of the receiver.
@@ -66,26 +63,16 @@ class WebhookCarrier:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.max_records = max_records
-        self._url = url
         self._host = host
-        self._headers = {**headers, "Content-Type": "application/json", "User-Agent": "vision-infer"}
+        self._poster = Poster(url, host, {**headers, "Content-Type": "application/json"}, ca, timeout_s)
         self._key = key
-        self._ca = ca
-        self._timeout_s = timeout_s
         self._clock = clock
-        self._client: Any = None
         self._name = ""
 
     def open(self, name: str) -> bool:
         """Create a client; it connects with the first request."""
-        import httpx
-
-        self.close()
         self._name = name
-        context = tls_context(self._host, self._ca) if self._url.startswith("https:") else False
-        self._client = httpx.Client(
-            verify=context, timeout=self._timeout_s, trust_env=False, follow_redirects=False, headers=self._headers
-        )
+        self._poster.open()
         return False
 
     def deliver(self, records: Sequence[Record]) -> None:
@@ -93,7 +80,8 @@ class WebhookCarrier:
         rows = [record.row_in(self._name) for record in records]
         batch = f"{records[0].id_in(self._name)}-{len(records)}"
         body = rows[0] if self.max_records == 1 else f'{{"id": "{batch}", "rows": [{", ".join(rows)}]}}'
-        status, after = self._post(batch, body.encode("utf-8", "backslashreplace"))
+        data = body.encode("utf-8", "backslashreplace")
+        status, after = self._poster.post(data, self._signed(batch, data))
         if status < 300:
             return
         answer = f"{self._host} answered with status {status}"
@@ -104,34 +92,6 @@ class WebhookCarrier:
         if status in _REFUSED:
             raise UndeliveredError(answer, "Check url and token.", patient=True)
         raise UndeliveredError(answer, after_s=_seconds(after, self._clock.wall_ns) if status in _WAITS else None)
-
-    def _post(self, batch: str, body: bytes) -> tuple[int, str | None]:
-        """Return the status of the answer, and its Retry-After."""
-        import httpx
-
-        try:
-            # A longer body is not read: it could be endless.
-            with self._client.stream("POST", self._url, content=body, headers=self._signed(batch, body)) as response:
-                length = response.headers.get("Content-Length", "")
-                if length.isdecimal() and int(length) < 65_536:  # so that the connection can be reused
-                    for _ in response.iter_raw():
-                        pass
-                return response.status_code, response.headers.get("Retry-After")
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            raise self._undelivered(error) from error
-
-    def _undelivered(self, error: Exception) -> UndeliveredError:
-        import httpx
-
-        problem = tls_problem(self._host, error)
-        if problem is not None:
-            return problem
-        if isinstance(error, httpx.TimeoutException):
-            return UndeliveredError(f"{self._host} did not answer within {self._timeout_s:g} s")
-        text = (
-            re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split())).replace(self._url, self._host) or type(error).__name__
-        )
-        return UndeliveredError(f"{self._host} cannot be reached: {text}")
 
     def _signed(self, batch: str, body: bytes) -> dict[str, str]:
         if self._key is None:
@@ -153,9 +113,7 @@ class WebhookCarrier:
 
     def close(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._poster.close()
 
 
 def _seconds(after: str | None, wall_ns: Callable[[], int] = time.time_ns) -> float | None:
