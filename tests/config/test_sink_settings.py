@@ -129,5 +129,7 @@ def test_an_archive_is_one_parquet_for_all_streams(name: str, tmp_path: Path) ->
 
 
 def test_a_missing_certificate_is_a_warning(tmp_path: Path) -> None:
-    settings = load(tmp_path, "  mqtt: {a: {url: 'mqtts://h', ca: /nowhere.pem}}\n")
+    pytest.importorskip("apprise")
+    rule = "  notify: {b: {urls: ['json://h']}}\n"  # a sink without certificates
+    settings = load(tmp_path, "  mqtt: {a: {url: 'mqtts://h', ca: /nowhere.pem}}\n" + rule)
     assert warnings_of(settings) == ["sinks.mqtt.a.ca: /nowhere.pem: file not found"]

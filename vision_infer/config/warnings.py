@@ -24,7 +24,7 @@ def warnings_of(settings: ServeSettings) -> list[str]:
     for field, path in () if tls is None else (("certificate", tls.certificate), ("key", tls.key)):
         if not path.is_file():
             found.append(f"service.tls.{field}: {path}: file not found")
-    sinks = [(kind, name, sink.ca) for kind, by_name in settings.sinks for name, sink in by_name.items()]
+    sinks = [(kind, name, getattr(sink, "ca", None)) for kind, by_name in settings.sinks for name, sink in by_name.items()]
     found += [f"sinks.{kind}.{name}.ca: {ca}: file not found" for kind, name, ca in sinks if ca and not ca.is_file()]
     roles = {} if settings.access is None else settings.access.roles
     for name, role in roles.items():

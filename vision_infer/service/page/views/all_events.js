@@ -2,7 +2,7 @@
 // The events of all cameras, by camera and kind, and the rules for messages to people.
 
 import { Events } from "./events.js";
-import { getJson } from "../transport/http.js";
+import { ApiError, getJson } from "../transport/http.js";
 import { field, h } from "./dom.js";
 
 /** @import { Store } from "../state/store.js" */
@@ -82,9 +82,9 @@ function messageRules() {
   let closed = false;
 
   async function poll() {
-    const sinks = document.hidden ? null : await getJson("api/v1/sinks").catch(() => null);
-    if (closed) return;
-    if (sinks) {
+    const sinks = document.hidden ? null : await getJson("api/v1/sinks").catch((error) => error);
+    if (closed || (sinks instanceof ApiError && sinks.status === 403)) return; // a role with some of the cameras
+    if (Array.isArray(sinks)) {
       const found = sinks.filter((/** @type {Sink} */ sink) => sink.rule !== null);
       element.hidden = found.length === 0;
       rows.replaceChildren(...found.map(ruleRow));
