@@ -31,15 +31,14 @@ def yard(service: Service) -> StreamStatus:
     return status
 
 
-@pytest.mark.slow
-def test_a_copy_of_the_model_agrees_completely_and_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeSettings:
+    """A looping file, and a copy of the bundled model with another name."""
     monkeypatch.setattr(Shadow, "_shortage", lambda self, own_cores: "")  # the machine of the tests may be busy
-    copied = tmp_path / "models" / "copied"
-    shutil.copytree(ROOT / "models" / "nanodet-416", copied)
-
+    shutil.copytree(ROOT / "models" / "nanodet-416", tmp_path / "models" / "copied")
     video = str(media.excerpt(0, 100, 640, 360))
     stream = StreamSettings.model_validate({"detect": video, "loop": True, "fps": 4, "track": True, "max_age_ms": 5000})
-    settings = ServeSettings(
+    return ServeSettings(
         model="nanodet-416",
         engine="onnxruntime-cpu-fp32",
         model_dir=tmp_path / "models",
@@ -47,13 +46,22 @@ def test_a_copy_of_the_model_agrees_completely_and_takes_over(tmp_path: Path, mo
         state_dir=tmp_path / "state",
         streams={"yard": stream},
     )
+
+
+def compare(service: Service, candidate: ShadowSettings) -> ShadowStatus:
+    """Compare some frames."""
+    # The model has a second graph for wide images, which is loaded for the first of them.
+    wait_until(lambda: any(lane.name != "nanodet-416" and lane.frames for lane in service.lanes()), "the second lane")
+    service.shadow.put(candidate)
+    wait_until(lambda: status_of(service).total.frames >= 8, "compared frames")
+    return status_of(service)
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_model_agrees_completely_and_takes_over(settings: ServeSettings, tmp_path: Path) -> None:
     with Service(settings, shadow_file=tmp_path / "shadow.json") as service:
         service.start()
-        # The model has a second graph for wide images, which is loaded for the first of them.
-        wait_until(lambda: any(lane.name != "nanodet-416" and lane.frames for lane in service.lanes()), "the second lane")
-        service.shadow.put(ShadowSettings(model="copied", every=1))
-        wait_until(lambda: status_of(service).total.frames >= 8, "compared frames")
-        total = status_of(service).total
+        total = compare(service, ShadowSettings(model="copied", every=1)).total
         assert total.current == total.candidate == total.found_again > 0
         assert total.iou == pytest.approx(total.found_again, rel=1e-3)
         assert total.score_change == pytest.approx(0, abs=0.01)
@@ -71,4 +79,16 @@ def test_a_copy_of_the_model_agrees_completely_and_takes_over(tmp_path: Path, mo
         wait_until(lambda: status_of(service).state == "comparing", "the previous model in the shadow")
         service.shadow.promote()
         wait_until(lambda: yard(service).lane == "nanodet-416", "the previous model")
+        assert yard(service).reconnects == 0
+
+
+@pytest.mark.slow
+def test_the_int8_engine_agrees_mostly_and_takes_over(settings: ServeSettings) -> None:
+    with Service(settings) as service:
+        service.start()
+        status = compare(service, ShadowSettings(model="nanodet-416", engine="onnxruntime-cpu-int8", every=1))
+        assert status.engine == "onnxruntime-cpu-int8"
+        assert status.total.found_again > 0.7 * status.total.current > 0
+        service.shadow.promote()
+        wait_until(lambda: yard(service).engine == "onnxruntime-cpu-int8", "the promoted engine")
         assert yard(service).reconnects == 0

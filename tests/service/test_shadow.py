@@ -20,6 +20,7 @@ from vision_infer.core.card import parse_card
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError, ModelError, OutputError, UsageError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.open import EngineRequest
 from vision_infer.service.errors import ConflictError, UnknownStreamError
 from vision_infer.service.shadow import candidate, shadow
 from vision_infer.service.shadow.agreement import WINDOW, EngineTimes, ModelAgreement, Sums, sums_of
@@ -171,6 +172,32 @@ def png() -> bytes:
     return cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
 
 
+def test_promoting_swaps_the_engine_of_the_same_model(engines: Engines, tmp_path: Path) -> None:
+    wanted_engines: list[str] = []
+    plain = engines.open
+
+    def open_it(path: Path, request: EngineRequest, on_message: Any) -> CountedEngine:
+        wanted_engines.append(request.engine)
+        return plain(path, request, on_message)
+
+    engines.open = open_it  # type: ignore[method-assign]
+    camera, candidate = Camera(0), ShadowSettings(model="one", engine="echo-cpu-int8", every=1)
+    with Site(camera, of=settings({"s0": wanted(camera)}, shadow=candidate), shadow_file=tmp_path / "shadow.json") as site:
+        wait_until(lambda: site.service.shadow.status() is not None and status_of(site).state == "comparing", "the candidate")
+        site.give(camera)
+        site.service.shadow.promote()
+        site.give(camera)
+        assert (site.status("s0").lane, status_of(site).current) == ("one on echo-cpu-int8", "one on echo-cpu-int8")
+        assert (status_of(site).settings.model, status_of(site).settings.engine) == ("one", None)
+        with pytest.raises(ConflictError, match="one on echo-cpu-int8 is the current model"):
+            site.service.shadow.put(candidate)
+        wait_until(lambda: status_of(site).state == "comparing", "the candidate")
+        site.service.shadow.promote()
+        site.give(camera)
+        assert (site.status("s0").lane, status_of(site).settings, len(camera.opened)) == ("one", candidate, 1)
+    assert wanted_engines == ["auto", "echo-cpu-int8", "auto"]
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -243,10 +270,6 @@ def test_invalid_candidates_are_refused(engines: Engines) -> None:
         with pytest.raises(UsageError, match="names only"):
             put(ShadowSettings(model="/etc/model.onnx"))
         with pytest.raises(ConflictError, match="there is no shadow model"):
-            site.service.shadow.promote()
-        put(ShadowSettings(model="one", engine="echo-cpu-int8"))
-        wait_until(lambda: status_of(site).state == "comparing", "the candidate")
-        with pytest.raises(ConflictError, match="ran as the engine echo-cpu-int8"):
             site.service.shadow.promote()
 
 

@@ -25,7 +25,7 @@ from vision_infer.service.errors import ConflictError, UnknownStreamError
 from vision_infer.service.shadow.trial import ShadowStatus, Trial
 from vision_infer.service.streams.cost import HEADROOM
 from vision_infer.service.streams.degradation import TOO_SLOW, LoadMeter
-from vision_infer.service.streams.lanes import Lanes
+from vision_infer.service.streams.lanes import Lanes, lane_name, parse_lane_name
 from vision_infer.service.streams.running_streams import Streams
 
 FILE_NAME = "shadow.json"
@@ -117,7 +117,7 @@ class Shadow:
         self._lost = 0
         for model, other in file.replacements.items():
             try:
-                model_inputs(other, settings.model_dir)
+                model_inputs(parse_lane_name(other)[0], settings.model_dir)
             except ModelError as error:
                 _log.warning("%s runs again, because the model that was promoted in its place is missing: %s", model, error)
             else:
@@ -177,7 +177,7 @@ class Shadow:
         The cameras stay connected. As with every change of a stream's model, tracks and counts start again.
 
         Raises:
-            ConflictError: There is no loaded candidate, it has another engine only, or a stream needs classes that it lacks.
+            ConflictError: There is no loaded candidate, or a stream needs classes that it lacks.
             OutputError: The change cannot be stored; the streams keep their model.
         """
         with self._changing:
@@ -187,24 +187,23 @@ class Shadow:
             settings, current = status.settings, status.current
             if status.state in ("loading", "failed"):
                 raise ConflictError(f"{settings.model} is {status.state}", status.reason)
-            if settings.engine is not None:
-                message = f"{settings.model} ran as the engine {settings.engine}, and streams use the service's engine"
-                raise ConflictError(message, "Set engine in the configuration file, and restart the service.")
+            candidate = lane_name(settings.model, settings.engine)
             before = self._lanes.replacements
             self.end()  # its engine and that of the streams need not be in memory at the same time
             try:
-                self._streams.promote(current, settings.model)
-                back = settings.model_copy(update={"model": current})
+                self._streams.promote(current, candidate)
+                model, engine = parse_lane_name(current)
+                back = settings.model_copy(update={"model": model, "engine": engine})
                 try:
                     self._file.write(back, self._lanes.replacements)
                 except OutputError:
-                    self._streams.promote(settings.model, current)
+                    self._streams.promote(candidate, current)
                     self._lanes.replacements = before
                     raise
             except VisionInferError:
                 self._start(settings)
                 raise
-            _log.info("%s was promoted, and runs in place of %s", settings.model, current)
+            _log.info("%s was promoted, and runs in place of %s", candidate, current)
             return self._start(back)
 
     def _start(self, settings: ShadowSettings) -> ShadowStatus:
@@ -231,8 +230,8 @@ class Shadow:
         if len(models) > 1:
             hint = "Name streams of one model."
             raise ConflictError(f"the streams of the shadow model run different models: {', '.join(models)}", hint)
-        if settings.model == models[0] and settings.engine is None:
-            raise ConflictError(f"{settings.model} is the current model", "Name another model, or another engine.")
+        if lane_name(settings.model, settings.engine) == models[0]:
+            raise ConflictError(f"{models[0]} is the current model", "Name another model, or another engine.")
         try:
             return models[0], model_inputs(settings.model, self._settings.model_dir)
         except ModelError as error:

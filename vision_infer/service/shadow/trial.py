@@ -51,7 +51,7 @@ class ShadowStatus:
 
     settings: ShadowSettings
     current: str
-    """The model that the candidate is compared with."""
+    """The model that the candidate is compared with, and its engine if that was promoted."""
     state: TrialState
     reason: str
     engine: str

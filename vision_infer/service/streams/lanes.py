@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -53,6 +54,17 @@ def secondary_name(model: str) -> str:
     return f"secondary:{model}"
 
 
+def lane_name(model: str, engine: str | None) -> str:
+    """Return the name of a model's lane with a certain engine; None: with the service's."""
+    return model if engine is None else f"{model} on {engine}"
+
+
+def parse_lane_name(name: str) -> tuple[str, str | None]:
+    """Return the arguments of :func:`lane_name`."""
+    found = re.fullmatch(r"(.+) on ([\w-]+)", name)
+    return (name, None) if found is None else (found[1], found[2])
+
+
 class Lanes:
     """Opens lanes in a supervisor and closes them. Callers must serialize changes; :meth:`get` is safe from any thread.
 
@@ -97,30 +109,34 @@ class Lanes:
         """Return the model that runs where the settings name ``model``."""
         return self.replacements.get(model, model)
 
-    def open(self, model: str) -> Lane:
+    def open(self, name: str) -> Lane:
         """Return the lane of a model with a loaded and warmed-up engine.
+
+        Args:
+            name: The model, or a :func:`lane_name`.
 
         Raises:
             ModelError: The model does not exist.
             EngineError: The engine cannot be loaded.
         """
-        lane = self._lanes.get(model)
+        lane = self._lanes.get(name)
         if lane is not None:
             return lane
+        model, engine = parse_lane_name(name)
         graphs = {} if model.endswith(".onnx") else model_inputs(model, self._settings.model_dir)
-        lane = self._open(model, model, self._settings.batch)
+        lane = self._open(name, model, self._settings.batch, engine)
         for size, path in list(graphs.items())[1:]:
-            self._add_other(f"{model}@{size}", lane, path)
+            self._add_other(f"{name}@{size}", lane, path, engine)
         return lane
 
-    def _add_other(self, name: str, lane: Lane, path: Path) -> None:
+    def _add_other(self, name: str, lane: Lane, path: Path, engine: str | None) -> None:
         """Add a lane for another input size of a model; its engine is loaded for the first image."""
         try:
             card = read_graph_facts(path).card
         except ModelError as error:
             _log.warning("%s: this input size is not used: %s", name, error)
             return
-        request = self._request(self._settings.batch)
+        request = self._request(self._settings.batch, engine)
         other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
         use = partial(self._use_engines, other, path, request)
@@ -170,13 +186,13 @@ class Lanes:
             return lane
         return self._open(name, model, self._settings.batch or SECONDARY_BATCH)
 
-    def _open(self, name: str, model: str, batch: int | None) -> Lane:
+    def _open(self, name: str, model: str, batch: int | None, engine: str | None = None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
-        request = self._request(batch)
+        request = self._request(batch, engine)
         opened = open_replicas(path, request, self._load, _log.warning)
         lane = make_replicated(opened, lambda engine: Lane(name, engine, make_selector(engine.card, None, None, None)))
         try:
-            if name != model:
+            if name == secondary_name(model):
                 check_secondary("secondary", secondary=lane.engine.card)
             for engine in lane.engines:
                 engine.warm_up()
@@ -305,8 +321,8 @@ class Lanes:
             requests.close(False)
             del self._sources[requests.spec.name]
 
-    def _request(self, batch: int | None) -> EngineRequest:
-        return replace(engine_request(self._settings), batch=batch)
+    def _request(self, batch: int | None, engine: str | None) -> EngineRequest:
+        return replace(engine_request(self._settings), batch=batch, engine=engine or self._settings.engine)
 
     def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, WarmStart | None]:
         try:

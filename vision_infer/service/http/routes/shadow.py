@@ -47,7 +47,7 @@ class ShadowAnswer(ApiModel):
     """The shadow model."""
 
     settings: ShadowSettings
-    current: str = Field(description="The model that the candidate is compared with.")
+    current: str = Field(description="The model that the candidate is compared with; after a promotion of an engine, with that.")
     state: Literal["loading", "comparing", "waiting", "failed"] = Field(
         description="`waiting`: there is no spare capacity, and the candidate gets no frames."
     )

@@ -15,7 +15,7 @@ const PROMOTE_MS = 120_000;
  *   current: Times, candidate: Times
  * }} Agreement
  * @typedef {{
- *   settings: { model: string, every: number }, current: string, state: string, reason: string, engine: string,
+ *   settings: { model: string, engine: string | null, every: number }, current: string, state: string, reason: string, engine: string,
  *   skipped: Record<string, number>, recent: Agreement, total: Agreement
  * }} Trial
  */
@@ -64,7 +64,7 @@ export function shadowPanel(store) {
     trial = await getJson("api/v1/shadow");
     element.hidden = !trial;
     if (!trial) return;
-    setText(title, `Shadow model: ${trial.settings.model}, compared with ${trial.current}`);
+    setText(title, `Shadow model: ${nameOf(trial)}, compared with ${trial.current}`);
     setText(state, trial.state);
     state.dataset.tone = { comparing: "good", failed: "bad" }[trial.state] ?? "warn";
     setText(reason, trial.reason);
@@ -85,10 +85,10 @@ export function shadowPanel(store) {
   /** @param {boolean} promoted */
   async function change(promoted) {
     if (!trial) return;
-    const { settings, current } = trial;
+    const [candidate, current] = [nameOf(trial), trial.current];
     const question = promoted
-      ? `Run all streams of ${current} with ${settings.model}? The cameras stay connected; tracks and counts start again.`
-      : `End the comparison with ${settings.model}?`;
+      ? `Run all streams of ${current} with ${candidate}? The cameras stay connected; tracks and counts start again.`
+      : `End the comparison with ${candidate}?`;
     if (!(await confirm(question, promoted ? "Promote" : "End"))) return;
     setText(errorText, "");
     promote.disabled = true;
@@ -104,6 +104,9 @@ export function shadowPanel(store) {
 
   return { element, poll };
 }
+
+/** @param {Trial} trial */
+const nameOf = ({ settings: { model, engine } }) => (engine ? `${model} on ${engine}` : model);
 
 /** @param {number | null} value */
 const number = (value) => (value === null ? "–" : value.toFixed(3).replace("-", "\u2212"));
