@@ -194,8 +194,8 @@ class Lanes:
         try:
             if name == secondary_name(model):
                 check_secondary("secondary", secondary=lane.engine.card)
-            for engine in lane.engines:
-                engine.warm_up()
+            for loaded in lane.engines:
+                loaded.warm_up()
             with self._lock:
                 if self._closed:  # while the engine was loading
                     raise UnavailableError(*_STOPPING)
