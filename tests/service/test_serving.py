@@ -36,7 +36,8 @@ TEST = "test://?size=320x180&fps=20"
 
 
 def test_a_shadow_model_needs_one_process(tmp_path: Path) -> None:
-    (tmp_path / "serve.yaml").write_text(f"{{processes: 2, model: one, shadow: {{model: two}}, streams: {{door: {{url: '{TEST}'}}}}}}")
+    text = f"processes: 2\nmodel: one\nshadow: {{model: two}}\nstreams: {{door: {{url: '{TEST}'}}}}\n"
+    (tmp_path / "serve.yaml").write_text(text, encoding="utf-8")
     settings = load_settings(tmp_path / "serve.yaml", [], {}, {})
     start = Start(settings, None, lambda: settings, {"VISION_INFER_HOME": str(tmp_path)})
     with pytest.raises(UsageError, match="shadow: needs a service in one process"):
