@@ -78,9 +78,17 @@ def test_every_nth_frame_is_compared(engines: Engines) -> None:
 def test_a_configured_candidate_starts_with_the_service(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera, of=settings({"s0": wanted(camera)}, shadow=ShadowSettings(model="two", every=1))) as site:
+        wait_until(lambda: site.service.shadow.status() is not None, "the start")
         wait_until(lambda: status_of(site).state == "comparing", "the candidate")
         site.give(camera)
         wait_until(lambda: status_of(site).total.frames == 1, "the comparison")
+
+
+def test_no_candidate_starts_in_a_service_that_stops(engines: Engines) -> None:
+    with Site(of=settings(shadow=ShadowSettings(model="two"))) as site:
+        pass
+    site.service.shadow.begin()
+    assert site.service.shadow.status() is None
 
 
 def test_without_spare_capacity_the_candidate_gets_nothing(engines: Engines, fakes: SimpleNamespace) -> None:
@@ -106,7 +114,8 @@ def test_without_spare_capacity_the_candidate_gets_nothing(engines: Engines, fak
 def test_a_candidate_that_fails_costs_the_cameras_nothing(
     engines: Engines, monkeypatch: pytest.MonkeyPatch, model: str, reason: str
 ) -> None:
-    monkeypatch.setattr(candidate, "ANSWER_S", 0.3)
+    if model == "hanging":
+        monkeypatch.setattr(candidate, "ANSWER_S", 0.3)
     camera = Camera(0)
     with Site(camera, of=settings({"s0": wanted(camera)})) as site:
         compare(site, camera, model, every=1)
@@ -154,6 +163,7 @@ def test_promoting_swaps_the_streams_of_the_current_model(engines: Engines, tmp_
         for camera in cameras:
             site.give(camera)
         assert [site.status(camera.name).model for camera in cameras] == ["two", "three", "two"]
+        wait_until(lambda: site.service.shadow.status() is not None, "the start")
         wait_until(lambda: status_of(site).state == "comparing", "the candidate")
         site.service.shadow.promote()
         for camera in cameras:

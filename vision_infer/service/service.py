@@ -145,7 +145,7 @@ class Service:
         """Stop all streams; decoded frames are finished and written."""
         self._ended.set()
         self._degradation.end()
-        self.shadow.end()
+        self.shadow.close()
         self.preview.stop()
         self._lanes.stop_upgrading()
         with self._streams.changing:

@@ -21,7 +21,7 @@ from vision_infer.engine.device import devices_of
 from vision_infer.model.catalog import model_inputs
 from vision_infer.pipeline.runs.run_factories import engine_request
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.service.errors import ConflictError, UnknownStreamError
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.shadow.trial import ShadowStatus, Trial
 from vision_infer.service.streams.cost import HEADROOM
 from vision_infer.service.streams.degradation import TOO_SLOW, LoadMeter
@@ -114,6 +114,7 @@ class Shadow:
         self._trial: Trial | None = None
         # Serializes changes of the trial. Held by requests, and by the start and the end of the service.
         self._changing = threading.RLock()
+        self._closed = False
         self._lost = 0
         for model, other in file.replacements.items():
             try:
@@ -131,6 +132,12 @@ class Shadow:
                 self._start(self._file.shadow)
             except VisionInferError as error:
                 _log.warning("shadow model %s: %s", self._file.shadow.model, error)
+
+    def close(self) -> None:
+        """End the trial, and start no other one: the service stops."""
+        with self._changing:
+            self._closed = True
+            self.end()
 
     def end(self) -> None:
         """End the trial."""
@@ -208,6 +215,8 @@ class Shadow:
 
     def _start(self, settings: ShadowSettings) -> ShadowStatus:
         with self._changing:
+            if self._closed:
+                raise UnavailableError("the service is stopping", "Try again after the restart.")
             self.end()
             current, graphs = self._current(settings)
             request = replace(engine_request(self._settings), device=devices_of(self._settings.device)[0], batch=1)
