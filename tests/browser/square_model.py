@@ -84,6 +84,22 @@ def write_square_model(path: Path, detail: DetailKind | None = None) -> None:
     onnx.save(finish(model, card, "square"), path)
 
 
+def write_segment_model(path: Path) -> None:
+    """Write the deployment graph of a model for semantic segmentation: the class of bright pixels is 1."""
+    card = ModelCard(
+        name="bright", task="segment", input=InputSize(width=WIDTH, height=HEIGHT), fit="stretch", labels=("background", "bright")
+    )
+    builder = GraphBuilder()
+    gray = builder.add("ReduceMean", builder.cast("images", TensorProto.FLOAT, "pixels"), name="gray", axes=[3], keepdims=0)
+    bright = builder.add("Greater", gray, builder.constant("level", np.asarray(BRIGHT, np.float32)), name="bright")
+    builder.rename(builder.cast(bright, TensorProto.UINT8, "classes"), "classes")
+    inputs = [tensor_info("images", TensorProto.UINT8, BATCH, HEIGHT, WIDTH, 3)]
+    outputs = [tensor_info("classes", TensorProto.UINT8, BATCH, HEIGHT, WIDTH)]
+    graph = helper.make_graph(builder.nodes, "bright", inputs, outputs, builder.initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    onnx.save(finish(model, card, "bright"), path)
+
+
 _SHAPES: dict[str, tuple[int, ...]] = {
     "keypoints": (1, 2, 3),
     "coefficients": (1, 1),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.checked_page import CHROMIUM, FIREFOX, checked_page
-from tests.browser.square_model import ANGLE, ROTATED_SIZE, write_square_model
+from tests.browser.square_model import ANGLE, BOTTOM, ROTATED_SIZE, TOP, write_segment_model, write_square_model
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 from vision_infer.core.card import DetailKind
+from vision_infer.core.details import Masks
 
 WIDTH, HEIGHT = 640, 360
 FRAMES = 20
@@ -90,3 +92,43 @@ def test_rotated_boxes_replace_boxes(browser: Browser, tmp_path: Path) -> None:
         assert min(row["turned"]) > 100  # the middles of the short sides
         # The input is stretched from 16:9 to 16:9, so that the angle stays.
         assert row["box_rotated"][2:] == pytest.approx([2 * ROTATED_SIZE[0], 2 * ROTATED_SIZE[1], ANGLE], abs=0.02)
+
+
+_SAMPLE = """
+(line) => {
+  window.sampled = [];
+  const stage = document.querySelector('.stage');
+  stage.addEventListener('drawn', ({ detail }) => {
+    if (!detail.exact || !detail.row.segments) return;
+    const canvas = stage.querySelector('canvas.overlay');
+    const scale = canvas.width / 640;
+    const pixels = canvas.getContext('2d').getImageData(0, Math.round(line * scale), canvas.width, 1).data;
+    const alphas = Array.from({ length: 320 }, (_, x) => pixels[4 * Math.round((2 * x + 1) * scale) + 3]);
+    window.sampled.push({ alphas, segments: detail.row.segments });
+  });
+}
+"""
+
+
+@IN_BOTH
+def test_pixels_are_colored_by_their_classes(browser: Browser, tmp_path: Path) -> None:
+    model = tmp_path / "bright.onnx"
+    write_segment_model(model)
+    with RtspServer(ClockMount("/clock", WIDTH, HEIGHT, 10)) as cameras:
+        text = f"service: {{port: 0}}\nmodel: {model}\nstreams:\n  yard: {{url: {cameras.url('/clock')}}}\n"
+        with ServeProcess(tmp_path, text) as serve, checked_page(browser, f"http://127.0.0.1:{serve.port}") as checked:
+            page = checked.open("stream/yard")
+            page.locator(".stage").wait_for()
+            page.evaluate(_SAMPLE, TOP + BOTTOM)
+            checked.wait("(wanted) => window.sampled.length >= wanted", FRAMES)
+            checked.shot("segments")
+            rows: list[dict[str, Any]] = page.evaluate("window.sampled")
+            checked.expect_quiet()
+    for row in rows[FRAMES // 2 :]:
+        (bright,) = (one for one in row["segments"] if one["label"] == "bright")
+        wanted = Masks.from_rows([bright["mask"]]).pixels()[0, (TOP + BOTTOM) // 2]
+        inner = np.convolve(wanted, np.ones(5), "same")  # not at the edges of the square
+        seen = np.array(row["alphas"]) > 60
+        assert wanted.any()
+        assert seen[inner == 5].all()
+        assert not seen[inner == 0].any()

@@ -1,6 +1,7 @@
 """Accuracy of a model on annotated images, with the complete pipeline of a run.
 
-The metric is COCO's (Lin et al., ECCV 2014; pycocotools): average precision over IoU 0.50:0.95, at most 100 detections per image.
+The metric of detectors is COCO's (Lin et al., ECCV 2014; pycocotools): average precision over IoU 0.50:0.95, at most 100 boxes
+per image. That of semantic segmentation is the mean IoU of its classes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.runs.run_factories import make_lane, make_supervisor, request_on_one_device
 from vision_infer.precision.detail_accuracy import METRICS, DetailAccuracy, check_annotations, detail_row, score_details
+from vision_infer.precision.segment_accuracy import score_segments
 from vision_infer.stream.source import SourceSpec
 
 LOW_CONFIDENCE = 0.001
@@ -64,9 +66,9 @@ class AccuracyReport:
     boxes: int
     """The number of annotated boxes."""
     figures: dict[str, float]
-    """The figures by name of :data:`METRICS`, in per cent; -1 without annotations of the kind."""
+    """The figures by name of :data:`METRICS`, in per cent; -1 without annotations of the kind. For semantic segmentation mIoU."""
     table: str
-    """The table of pycocotools."""
+    """The table of pycocotools, or the IoU of each class."""
     thresholds: tuple[ThresholdAccuracy, ...] = ()
     """Precision and recall by confidence threshold, to choose one."""
     details: DetailAccuracy | None = None
@@ -96,7 +98,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
 
     Raises:
         UsageError: pycocotools is missing, or the annotations cannot be read.
-        ModelError: The model's labels are not the annotations' categories.
+        ModelError: The model's labels are not the annotations' categories, or it is for another task.
         StreamError: An image is missing or cannot be read.
     """
     truth = read_annotations(annotations)
@@ -106,6 +108,9 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         if not Path(path).is_file():
             raise StreamError(f"{path}: no such file", "--images must be the folder of the images in --data.")
     with open_engine(resolve_model(settings.model, settings.model_dir), request_on_one_device(settings)) as engine:
+        if engine.card.task not in ("detect", "segment"):
+            hint = "Choose a model for 'detect' or 'segment'."
+            raise ModelError(f"{engine.card.name} is a model for '{engine.card.task}', which cannot be evaluated", hint)
         card, categories = engine.card, category_ids(engine.card, truth)
         with_details = check_annotations(card, truth)
         lane = make_lane(engine, _evaluation_settings(settings, engine.card))
@@ -121,12 +126,16 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
             read = {result.file for result in results}
             missing = next((path for path in paths if Path(path).name not in read), paths[-1])
             raise StreamError(f"{missing}: the image cannot be read", "Check that it is a complete image file.")
+        about = card.name, engine.name, len(paths), len(truth.getAnnIds())
+        if card.task == "segment":
+            seen = score_segments(card, truth, results, entries, categories)
+            return AccuracyReport(*about, seen.figures, seen.table)
         found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], categories)]
         details = None
         if with_details:
             rows = [row for result in results for row in _detail_rows(result, entries[result.frame]["id"], categories)]
             details = score_details(card, truth, rows)
-        return AccuracyReport(card.name, engine.name, len(paths), len(truth.getAnnIds()), *_score(truth, found), details)
+        return AccuracyReport(*about, *_score(truth, found), details)
 
 
 def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:

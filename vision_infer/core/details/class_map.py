@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vision_infer.core.details.masks import MaskPatch, encoded
 from vision_infer.core.geometry import Letterbox, Size
 
-_BACKGROUND = ("background", "__background__", "_background_")
+BACKGROUND = ("background", "__background__", "_background_")
 """The labels of pixels that belong to no class; they are not drawn."""
 
 
@@ -46,7 +46,7 @@ class ClassMap:
     @property
     def shown_ids(self) -> list[int]:
         """The same without the background."""
-        return [number for number in self.class_ids if self.label_of(number).lower() not in _BACKGROUND]
+        return [number for number in self.class_ids if self.label_of(number).lower() not in BACKGROUND]
 
     def label_of(self, class_id: int) -> str:
         """Return the label of a class; its number if it has none."""

@@ -20,7 +20,8 @@
  * }} SceneEvent
  */
 /** @typedef {{ pts_s?: number | null, captured_at?: string | null }} RowTimes */
-/** @typedef {RowTimes & Size & { model: string, detections: Detection[] }} FrameRow */
+/** @typedef {{ class_id: number, label: string, share: number, mask: Mask }} Segment the pixels of a class, in the whole image */
+/** @typedef {RowTimes & Size & { model: string, detections: Detection[], segments?: Segment[] }} FrameRow */
 /** @typedef {{ age_ms?: number, latency_ms: Record<string, number> }} RowLatency */
 /** @typedef {FrameRow & RowLatency & { stream: string, events?: SceneEvent[], skipped_events?: SceneEvent[] }} Row */
 /** @typedef {{ type: string, stream: string, at: string, state: string, step: string, before: string, reason: string }} Change */

@@ -2,17 +2,17 @@
 // Draws detections on the video: boxes, labels, trails, zones and lines with their counts.
 
 import { inward } from "../state/shapes.js";
-import { drawKeypoints, drawMask, drawRotatedBox, outlined } from "./overlay_details.js";
+import { drawKeypoints, drawMask, drawRotatedBox, drawSegments, outlined } from "./overlay_details.js";
 
-/** @import { DrawnDetection, Region, Shape, Size, Status } from "../transport/api.js" */
+/** @import { DrawnDetection, Region, Segment, Shape, Size, Status } from "../transport/api.js" */
 /**
  * @typedef {{
  *   boxes: boolean, details: boolean, labels: boolean, scores: boolean, trails: boolean, zones: boolean, counts: boolean
- * }} Options details: masks and keypoints
+ * }} Options details: masks, keypoints and the classes of pixels
  */
 /**
  * @typedef {{
- *   size: Size | null, found: DrawnDetection[], trails: Map<number, number[][]>, shapes: Shape[], region: Region,
+ *   size: Size | null, found: DrawnDetection[], segments: Segment[], trails: Map<number, number[][]>, shapes: Shape[], region: Region,
  *   status?: Status | null, options: Options, small: boolean, skeleton: number[][]
  * }} Scene size is the size of the source
  */
@@ -49,7 +49,7 @@ export function drawOverlay(canvas, scene, element) {
   const sized = canvas.width === width && canvas.height === height;
   // Skip empty overlays: up to sixteen may be visible.
   const blank =
-    scene.found.length === 0 &&
+    scene.found.length + scene.segments.length === 0 &&
     !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
   if (blank && sized && empty.has(canvas)) return;
   if (blank) empty.add(canvas);
@@ -73,6 +73,7 @@ export function drawOverlay(canvas, scene, element) {
     width: scene.small ? 1.5 : 2,
   };
   const options = scene.options;
+  if (options.details) drawSegments(pen, scene.segments, scene.size, colorOf);
   if (options.zones) drawShapes(pen, scene, scene.size);
   if (options.trails) drawTrails(pen, scene);
   for (const detection of scene.found) {

@@ -3,20 +3,35 @@
 
 import { runsOf } from "../state/run_lengths.js";
 
-/** @import { DrawnDetection, Mask, Size } from "../transport/api.js" */
+/** @import { DrawnDetection, Mask, Segment, Size } from "../transport/api.js" */
 /** @import { Pen, Scale } from "./overlay.js" */
 
 const VISIBLE_SCORE = 0.3; // keypoints below are not drawn, as in saved images
 const MASK_ALPHA = 0.45;
+const BACKGROUND = ["background", "__background__", "_background_"]; // labels of pixels that are not colored
 /** @type {WeakMap<Mask, Path2D>} each mask is drawn in several frames */
 const paths = new WeakMap();
 
 /** @param {Pen} pen @param {DrawnDetection} detection @param {Size} size of the source @param {string} color */
 export function drawMask(pen, detection, size, color) {
-  const { mask } = detection;
-  if (!mask) return;
-  const { context } = pen;
-  const { x, y } = moved(pen, detection);
+  if (detection.mask) fillMask(pen.context, detection.mask, moved(pen, detection), size, color);
+}
+
+/** @param {Pen} pen @param {Segment[]} segments @param {Size} size of the source @param {(classId: number) => string} colorOf */
+export function drawSegments(pen, segments, size, colorOf) {
+  for (const { class_id, label, mask } of segments) {
+    if (!BACKGROUND.includes(label.toLowerCase())) fillMask(pen.context, mask, pen, size, colorOf(class_id));
+  }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {Mask} mask
+ * @param {{ x: Scale, y: Scale }} scales
+ * @param {Size} size of the source
+ * @param {string} color
+ */
+function fillMask(context, mask, { x, y }, size, color) {
   const [height, width] = mask.size; // may be smaller than the source
   context.save();
   context.globalAlpha *= MASK_ALPHA;

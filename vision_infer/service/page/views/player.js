@@ -128,6 +128,7 @@ export class Player {
     const scene = {
       size,
       found: known.found,
+      segments: row?.segments ?? [],
       trails: time && known.found.length && preferences.overlay.trails ? this.matching.trails(time) : new Map(),
       shapes: this.hidden ? [] : this.shapes,
       region: this.region,

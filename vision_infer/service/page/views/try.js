@@ -170,6 +170,7 @@ class TryOut {
     const found = (this.result?.detections ?? []).map((/** @type {Detection} */ detection) => ({ ...detection, alpha: 1 }));
     const skeleton = found.some(({ keypoints }) => keypoints) ? skeletonOf(this.result.model, () => this.#draw()) : [];
     const none = { trails: new Map(), shapes: [], region: { look: [], ignore: [] } };
-    drawOverlay(this.overlay, { size, found, ...none, options: OPTIONS, small: false, skeleton }, this.area);
+    const segments = this.result?.segments ?? [];
+    drawOverlay(this.overlay, { size, found, segments, ...none, options: OPTIONS, small: false, skeleton }, this.area);
   }
 }
