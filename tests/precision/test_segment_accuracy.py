@@ -28,7 +28,9 @@ def dataset(folder: Path, labels: list[str], lost: int | None = None) -> tuple[P
     """Write a model, two images, and annotations of its own classes; those of class ``lost`` cover the upper half only."""
     (folder / "labels.txt").write_text("\n".join(labels))
     graph = import_model(ImportRequest(raw.semantic(folder / "raw.onnx"), "mine", labels=folder / "labels.txt", model_dir=folder))
-    images, annotations, maps = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    maps: list[np.ndarray[Any, Any]] = []
     for number in range(2):
         pixels = np.random.default_rng(number).integers(0, 255, (12, 20, 3), np.uint8).repeat(8, 0).repeat(8, 1)
         cv2.imwrite(str(folder / f"{number}.png"), pixels[..., ::-1])
