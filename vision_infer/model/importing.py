@@ -202,7 +202,7 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
     if request.labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})
         on_message(f"{file.name}: {len(named)} labels from the file")
-    if card.labels is None and card.task not in ("embed", "keypoints"):
+    if card.labels is None and "labels" not in request.about and card.task not in ("embed", "keypoints"):
         on_message(f"{file.name}: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco")
     return card
 

@@ -30,7 +30,7 @@ QUICK = ("resnet",)
 """Families that export quickly; the others take up to minutes on a busy machine."""
 SIDES = {
     **{"clip": 224, "dinov2": 56, "rfdetr": 384, "rfdetrseg": 312, "dfine": 320, "rtdetrv2": 320},
-    **{"fcos": 160, "retinanet": 160, "ssd": 300, "ssdlite": 160},
+    **{"deeplabv3": 64, "lraspp": 64, "segformer": 64, "owlv2": 64, "fcos": 160, "retinanet": 160, "ssd": 300, "ssdlite": 160},
 }
 """The sides of inputs in pixels; the others have 64."""
 REFUSED = {"fasterrcnn", "keypointrcnn", "maskrcnn"}
@@ -63,7 +63,8 @@ def test_the_export_of_each_family_gives_the_results_of_pytorch(name: str, tmp_p
     assert isinstance(family, Family)
     side = SIDES.get(name, 64)
     messages: list[str] = []
-    request = ExportRequest(name, "mine", tmp_path, family.variants[0], inputs=(Size(side, side),))
+    prompts = ("forklift", "person with helmet", "dog") if family.prompts else ()
+    request = ExportRequest(name, "mine", tmp_path, family.variants[0], inputs=(Size(side, side),), prompts=prompts)
     path = export_model(request, family, messages.append, verify)
     assert free_batch(path)
     assert "RANDOM" in messages[0]
@@ -82,6 +83,18 @@ def test_models_of_two_stages_are_refused_with_the_reason() -> None:
             ModelError, match=r"R-CNN cannot be exported: its second stage .* differs for each image; .*one stage"
         ):
             find_family(name)
+
+
+def test_texts_are_for_open_vocabularies_only(tmp_path: Path) -> None:
+    for name, prompts, message in (
+        ("owlv2", (), r'there are none\. Add them: --prompts "forklift, person"'),
+        ("resnet", ("dog",), "--prompts: ResNet has fixed classes"),
+    ):
+        family = read_family(name)
+        assert isinstance(family, Family)
+        with pytest.raises(UsageError, match=message):
+            export_model(ExportRequest(name, "mine", tmp_path, family.variants[0], prompts=prompts), family, print, verify)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_family_or_variant_names_the_nearest() -> None:

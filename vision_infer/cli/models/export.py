@@ -39,6 +39,9 @@ def export_command(
     classes: Annotated[
         int | None, Option("--num-classes", min=1, max=100_000, help="The number of classes. Default: the official one.")
     ] = None,
+    prompts: Annotated[
+        str | None, Option(metavar="TEXT[,TEXT…]", help="What an open-vocabulary model (owlv2) detects, described in English.")
+    ] = None,
     opset: Annotated[int | None, Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
     images: Annotated[Path | None, Option(metavar="DIR", help="Images for the verification. Default: synthetic.")] = None,
     candidates: Annotated[
@@ -74,6 +77,7 @@ def export_command(
         options.parse_sizes("--input", inputs),
         labels,
         classes,
+        tuple(text.strip() for text in (prompts or "").split(",") if text.strip()),
         OPSET if opset is None else opset,
         candidates,
         overwrite,

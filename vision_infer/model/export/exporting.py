@@ -56,6 +56,8 @@ class ExportRequest:
     """``"coco"``, or a file with one label per line."""
     classes: int | None = None
     """The number of classes; None: that of the official weights."""
+    prompts: tuple[str, ...] = ()
+    """The texts that describe what an open-vocabulary model detects."""
     opset: int = OPSET
     """The ONNX operator set."""
     candidates: int | None = None
@@ -86,6 +88,8 @@ def export_model(request: ExportRequest, family: Family, on_message: OnMessage, 
     if not request.overwrite:
         refuse_taken(request.model_dir / request.name)
     check_opset(request.opset)
+    if request.prompts and not family.prompts:
+        raise UsageError(f"--prompts: {family.title} has fixed classes", "Remove it, or choose owlv2.")
     sizes = tuple(dict.fromkeys(request.inputs)) or (family.input_size(request.variant),)
     for size in sizes:
         _check_size(size, family)
@@ -157,7 +161,7 @@ def _checked(fields: Mapping[str, Any], what: str) -> dict[str, Any]:
 def _build(request: ExportRequest, family: Family, size: Size) -> Built:
     torch = load("torch")
     torch.manual_seed(_SEED)  # the same random weights for each run and each size
-    order = Order(request.variant, size, request.origin, request.weights, request.classes)
+    order = Order(request.variant, size, request.origin, request.weights, request.classes, request.prompts)
     with quietly():
         built = family.build(order)
         built.module.eval()

@@ -28,6 +28,8 @@ class Order:
     """The file of the weights."""
     classes: int | None = None
     """The number of classes as the library counts them; None: that of the official weights."""
+    prompts: tuple[str, ...] = ()
+    """The texts that describe what an open-vocabulary model detects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Family:
     """The number of which the input sides must be multiples."""
     scores: ScoreKind | None = None
     """The kind of the class scores where the graph does not show it."""
+    prompts: bool = False
+    """Whether it detects what texts describe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vision_infer.model.export.families._torchvision import segmenter
+from vision_infer.model.export.torchvision_models import segmenter
 
 FAMILY = segmenter(
     "DeepLabV3",

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Family
+from vision_infer.model.export.transformers_models import TransformersRecipe, build
 from vision_infer.model.labels import read_labels
 
 _SIZES = {"n": "nano", "s": "small", "m": "medium", "l": "large", "x": "xlarge"}

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Family, Order
 from vision_infer.model.export.library import load
+from vision_infer.model.export.transformers_models import TransformersRecipe, build
 
 _PATCH = 14
 _SIDE = 518

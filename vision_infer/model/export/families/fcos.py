@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vision_infer.model.export.families._torchvision import detector
+from vision_infer.model.export.torchvision_models import detector
 
 FAMILY = detector("FCOS", "fcos", {"resnet50": "fcos_resnet50_fpn"}, ("cls_logits", "bbox_regression", "bbox_ctrness"), side=800)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vision_infer.model.export.families._torchvision import segmenter
+from vision_infer.model.export.torchvision_models import segmenter
 
 FAMILY = segmenter("LR-ASPP", {"mobilenetv3": "lraspp_mobilenet_v3_large"})

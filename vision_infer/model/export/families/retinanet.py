@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vision_infer.model.export.families._torchvision import detector
+from vision_infer.model.export.torchvision_models import detector
 
 FAMILY = detector(
     "RetinaNet",

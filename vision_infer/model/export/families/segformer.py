@@ -6,8 +6,8 @@ from typing import Any
 
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.families._transformers import TransformersRecipe, build
 from vision_infer.model.export.family import Built, Family, Order
+from vision_infer.model.export.transformers_models import TransformersRecipe, build
 
 _REPOSITORIES = {name: f"nvidia/segformer-{name}-finetuned-ade-512-512" for name in ("b0", "b1", "b2", "b3", "b4")}
 # Layers, and the width of the decoder.

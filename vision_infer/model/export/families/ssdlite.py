@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vision_infer.model.export.families._torchvision import detector
+from vision_infer.model.export.torchvision_models import detector
 
 FAMILY = detector("SSDLite", "ssd", {"mobilenetv3": "ssdlite320_mobilenet_v3_large"}, ("cls_logits", "bbox_regression"), side=320)

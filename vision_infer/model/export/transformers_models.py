@@ -56,6 +56,12 @@ def build(order: Order, recipe: TransformersRecipe, card: Mapping[str, Any]) -> 
     Raises:
         ModelError: The weights do not fit, or cannot be downloaded.
     """
+    network, fields = load_network(order, recipe, card)
+    return Built(_with_outputs(network, recipe.outputs), recipe.outputs, fields, recipe.strict)
+
+
+def load_network(order: Order, recipe: TransformersRecipe, card: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Build a model as :func:`build` does, and return it without a choice of outputs, and the fields of its card."""
     transformers = load("transformers")
     kind = getattr(transformers, recipe.model)
     transformers.logging.set_verbosity_error()
@@ -80,7 +86,7 @@ def build(order: Order, recipe: TransformersRecipe, card: Mapping[str, Any]) -> 
         fields |= _labels(network.config, recipe.labels)
     network.eval()
     recipe.prepare(network, order)
-    return Built(_with_outputs(network, recipe.outputs), recipe.outputs, fields, recipe.strict)
+    return network, fields
 
 
 def _config(order: Order, recipe: TransformersRecipe, transformers: Any) -> Any:
