@@ -50,7 +50,9 @@ def row(name: str, family: Family, folder: Path) -> str:
 
     shown, before = f"{family.title} | `{name}/{variant}`", time.process_time()
     try:
-        made = export_model(ExportRequest(name, name, folder, variant), family, lambda _: None, verify)
+        made = export_model(
+            ExportRequest(name, name, folder, variant, prompts=("dog", "cat") * family.prompts), family, lambda _: None, verify
+        )
     except VisionInferError as error:
         return f"| {shown} | – | – | {error.message} | – | – | – | – |"
     record = json.loads((made.parent / RECORD_FILE).read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ SIZE = Size(160, 96)
 
 
 def dataset(folder: Path, labels: list[str], lost: int | None = None) -> tuple[Path, np.ndarray[Any, Any]]:
-    """Write a model, two images, and annotations with the classes that the model finds; those of class ``lost`` cover the upper half only."""
+    """Write a model, two images, and annotations of the classes that it finds; those of class ``lost`` in the upper half only."""
     (folder / "labels.txt").write_text("\n".join(labels))
     graph = import_model(ImportRequest(raw.semantic(folder / "raw.onnx"), "mine", labels=folder / "labels.txt", model_dir=folder))
     images: list[dict[str, Any]] = []

@@ -107,7 +107,12 @@ def _exported(name: str) -> Path:
     _, family, variant = find_family(name)
     size, side = family.input_size(variant), 320 // family.multiple * family.multiple
     size = size if size.width <= 320 else Size(side, side)
-    return export_model(ExportRequest(name, name, folder(), variant, inputs=(size,)), family, lambda _: None, lambda *_: [])
+    return export_model(
+        ExportRequest(name, name, folder(), variant, inputs=(size,), prompts=("dog",) * family.prompts),
+        family,
+        lambda _: None,
+        lambda *_: [],
+    )
 
 
 @cache
