@@ -30,6 +30,7 @@ COMBINATIONS = [  # smaller ones are parts of these: the constraints pin the sam
         "cpu,serve,kafka,nats,redis,amqp,grpc,notify,otel",
         {"confluent-kafka", "nats-py", "redis", "aio-pika", "grpcio", "apprise", "opentelemetry-proto"},
     ),
+    ("cpu,serve,oidc", {"joserfc", "cryptography"}),
     ("gpu,serve,openvino,export,tensorrt", {"aiortc", "torch", "openvino", *GPU, *TENSORRT}),
     ("gpu,serve,openvino,export,tensorrt-rtx", {"torch", "openvino", *GPU, *RTX}),
 ]

@@ -230,7 +230,7 @@ def test_changes_and_logins_are_recorded(team: Team) -> None:
     ]
     name = "/api/v1/streams/{name}"
     assert found == [
-        ("change", "admin token", "admin", "POST", TOKENS_PATH, "", 201),
+        ("change", "admin token", "admin", "POST", TOKENS_PATH, f"{shift['id']} shift bob", 201),
         ("change", "admin token", "admin", "PUT", name, "x", 201),
         ("change", "bob", "shift", "PUT", f"{name}/model", "door", 409),
         ("change", "bob", "shift", "DELETE", name, "door", 403),

@@ -35,6 +35,7 @@ from tests.service.test_service_images import png
 from tests.support.media import ROOT
 from tests.support.serve_process import ServeProcess
 from tests.support.waiting import wait_until
+from vision_infer.config.access.settings import AccessSettings
 from vision_infer.config.serve import ServeSettings, ServiceSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
@@ -42,6 +43,7 @@ from vision_infer.engine.engine import RawResults, Ticket
 from vision_infer.service.grpc import server
 from vision_infer.service.grpc.messages import MESSAGES, SERVICE
 from vision_infer.service.grpc.server import GrpcServer
+from vision_infer.service.http.access.access import Access
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.server import WebServer
@@ -113,6 +115,7 @@ class Served:
 
     service: Service
     tokens: Tokens
+    access: Access | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
     def client(self, kind: str, token: str | None = None) -> Client:
@@ -134,8 +137,8 @@ class Served:
     def __enter__(self) -> Served:
         given = self.service.settings.service
         self._web = WebServer(given, self.service.hub)
-        self._web.start(make_app(self.service, self.tokens))
-        self._grpc = GrpcServer(given, 0, self.service, self.tokens, SYSTEM_CLOCK)
+        self._web.start(make_app(self.service, self.tokens, access=self.access))
+        self._grpc = GrpcServer(given, 0, self.service, self.tokens, SYSTEM_CLOCK, self.access)
         self._grpc.__enter__()
         self.addresses = {"http": self._web.url.removeprefix("http://"), "grpc": self._grpc.address}
         return self
@@ -172,7 +175,7 @@ def test_health_and_metadata(kind: str, site: Served) -> None:
     with site.client(kind) as client:
         assert client.call("is_server_live")
         assert client.call("is_server_ready")
-        assert client.call("is_model_ready", "one")
+        assert client.call("get_server_metadata")["name"]
         assert not client.call("is_model_ready", "nanodet-416")  # known, but not loaded
         assert client.call("get_server_metadata")["extensions"] == ["binary_tensor_data"]
         tensors = client.call("get_model_metadata", "one", "1")
@@ -305,6 +308,17 @@ def test_a_message_that_is_too_large_is_refused(engines: Engines) -> None:
         assert (answer.status_code, answer.json()["error"]) == (413, "the request body exceeds 100000 bytes")
         packed = httpx.post(url, content=b"x", headers={"Content-Encoding": "gzip"})
         assert packed.status_code == 415
+
+
+@BOTH
+def test_an_api_token_is_valid_until_it_is_revoked(kind: str, engines: Engines, tmp_path: Path) -> None:
+    access = Access(AccessSettings.model_validate({"roles": {"viewer": ["door"]}}), tmp_path, SYSTEM_CLOCK)
+    token, secret = access.tokens.create("ada", "person:ada", "viewer", "", 60)
+    with Site(of=settings(service=ON)) as running, Served(running.service, TOKENS, access) as served:
+        with served.client(kind, secret) as client:
+            assert client.call("get_server_metadata")["name"]
+        access.tokens.revoke(token.id)
+        assert "invalid" in served.fails(401, kind, lambda client: client.call("get_server_metadata"), secret)
 
 
 @BOTH

@@ -123,7 +123,7 @@ class NodeWorker:
     # Requests of gateways
 
     async def begin(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes, client: Mapping[str, str]
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, client: Mapping[str, Any]
     ) -> tuple[int, list[tuple[str, str]], bytes, str | None] | None:
         """Send a request to the child.
 

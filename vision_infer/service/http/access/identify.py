@@ -193,7 +193,8 @@ class SecurityContext:
             event = "change" if changes else None
         if self.access is not None and event is not None:
             templates: Any = scope["app"].openapi()["paths"]
-            route = route_of(path, templates)
+            template, target = route_of(path, templates)
+            route = (template, state.get("target", target))
             await self.access.audit.record(event, principal, method, route, status, (scope.get("client") or ("",))[0])
 
     def _end_at(self, key: str, left_s: float) -> None:

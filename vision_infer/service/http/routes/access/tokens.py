@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vision_infer.core.result import utc
@@ -66,7 +66,7 @@ async def list_tokens(client: Client, context: Shared) -> list[TokenAnswer]:
 
 
 @router.post("/tokens", status_code=201, responses=problems(403, 404, 409, 415, 422, 507))
-async def create_token(wanted: TokenRequest, client: Client, context: Shared) -> NewTokenAnswer:
+async def create_token(wanted: TokenRequest, request: Request, client: Client, context: Shared) -> NewTokenAnswer:
     """Create an API token: as a person who has logged in through the provider, or with `service.token`."""
     access = _access(context)
     if client.proof != "oidc" and not (client.proof == "token" and client.manages):  # tokens must not outlive a shared token
@@ -82,6 +82,7 @@ async def create_token(wanted: TokenRequest, client: Client, context: Shared) ->
     person, subject = (client.name, client.subject) if own else (str(wanted.person), f"person:{wanted.person}")
     create = access.tokens.create
     token, secret = await to_thread.run_sync(create, person, subject, role, wanted.note, wanted.days * DAY_S)
+    request.scope["state"]["target"] = f"{token.id} {role} {person}"
     return NewTokenAnswer(**_fields(token), token=secret)
 
 
