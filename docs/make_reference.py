@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import api, cli, metrics, results, settings
+from docs.generate import api, cli, integrations, metrics, results, settings
 
 FOLDER = Path(__file__).with_name("reference")
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -18,6 +18,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "api.md": api.page,
     "metrics.md": metrics.page,
     "results.md": results.page,
+    "integrations.md": integrations.page,
 }
 
 

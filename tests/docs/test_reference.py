@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from docs.generate import api, cli, metrics, results, service, settings
+from docs.generate import api, cli, integrations, metrics, results, service, settings
 from docs.generate.markdown import anchor, plain, table
 from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
@@ -124,3 +124,12 @@ def test_table_cells_and_text_are_escaped() -> None:
     assert table(["a"], [["x|y\nz"]]) == "| a |\n| --- |\n| x\\|y z |\n"
     assert plain("a*b <c>") == "a\\*b &lt;c>"
     assert anchor("GET /api/v1/streams/{name}") == "get-apiv1streamsname"
+
+
+def test_the_named_tests_of_integrations_exist() -> None:
+    rows = [line for line in integrations.page().splitlines() if line.startswith("| [")]
+    named = {path for row in rows for path in re.findall(r"`([a-z_]+/[a-z_.]*)`", row)}
+    assert len(rows) > 15
+    assert not [path for path in named if not (ROOT / "tests" / path).exists()]
+    extras = {"kafka", "nats", "redis", "amqp", "notify", "grpc", "otel", "oidc", "ray", "kuberay", "onvif"}
+    assert not [extra for extra in extras if f"`{extra}`" not in integrations.page()]
