@@ -26,6 +26,7 @@ from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.runs.outputs import OutputOptions, plan_outputs
+from vision_infer.pipeline.runs.resume import check_resumable
 from vision_infer.sink.datasets.dataset import polygons
 from vision_infer.sink.datasets.dataset_sink import DatasetSink
 from vision_infer.sink.sink import OutputSpec
@@ -270,6 +271,8 @@ def test_options_without_a_dataset_are_refused(tmp_path: Path) -> None:
         run_settings(sources=("a.mp4",), samples=3)
     with pytest.raises(UsageError, match="unknown format"):
         plan_outputs([f"{tmp_path}/a.yolo"], [source], False)
+    with pytest.raises(UsageError, match=r"yolo cannot be continued\. Leave it out"):
+        check_resumable(plan_outputs([f"{tmp_path}/"], [source], False, OutputOptions(formats=("yolo",))))
 
 
 def test_a_run_writes_one_dataset_of_all_sources(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def check_resumable(plan: OutputPlan) -> None:
         if output.path == "-":
             raise UsageError("--resume: standard output cannot be continued", "Write --out FILE.jsonl")
         if output.kind not in RESUMABLE:
-            raise UsageError(f"--resume: {output.path} cannot be continued", "Write --out FOLDER/ for a file for each source.")
+            raise UsageError(f"--resume: {output.path} cannot be continued", "Leave it out, or write rows to --out FOLDER/.")
     if any(output.rotate_bytes is not None for output in plan.specs()):
         raise UsageError("--resume: cannot be combined with --rotate-mb", "Leave one of them out.")
 
