@@ -86,3 +86,15 @@ def test_a_viewer_sees_the_figures_without_buttons(browser: Browser, address: st
         expect(panel.get_by_role("button")).to_have_count(0)
         assert checked.overflow() <= 0
         checked.expect_quiet("401 (Unauthorized)")
+
+
+def test_a_role_with_some_cameras_sees_engines_without_the_shadow_model(browser: Browser, address: str) -> None:
+    with checked_page(browser, address) as checked:
+        checked.page.route("**/api/v1/shadow", lambda route: route.fulfill(status=403, json={"detail": "the whole service"}))
+        page = checked.open("engines")
+        page.get_by_label("Token").fill(VIEW)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="main")).to_be_visible()
+        expect(page.get_by_role("region", name="Shadow model")).to_be_hidden()
+        expect(page.get_by_role("alert")).to_have_count(0)  # no error is shown
+        checked.expect_quiet("401 (Unauthorized)", "403 (Forbidden)")

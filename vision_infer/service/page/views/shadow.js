@@ -1,7 +1,7 @@
 // @ts-check
 // The shadow model: its agreement with the current model, and the buttons that promote and end it.
 
-import { getJson, messageOf, send } from "../transport/http.js";
+import { ApiError, getJson, messageOf, send } from "../transport/http.js";
 import { confirm, h, setText } from "./dom.js";
 import { count, milliseconds } from "./words.js";
 
@@ -60,8 +60,17 @@ export function shadowPanel(store) {
   /** @type {Trial | null} */
   let trial = null;
 
+  let allowed = true;
+
   async function poll() {
-    trial = await getJson("api/v1/shadow");
+    if (!allowed) return;
+    try {
+      trial = await getJson("api/v1/shadow");
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 403)) throw error;
+      allowed = false; // a role with some cameras only
+      return;
+    }
     element.hidden = !trial;
     if (!trial) return;
     setText(title, `Shadow model: ${nameOf(trial)}, compared with ${trial.current}`);
