@@ -231,8 +231,12 @@ def test_a_full_cluster_names_the_node_that_came_closest(gateway: Gateway, clust
 def test_a_node_with_several_gpus_has_a_worker_for_each(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:
     cluster.add("g", gpus=2)
     names = ["door-1", "door-2"]
-    ready = re.compile(r"g-gpu\d +alive  ")
-    gateway.wait(lambda: len(ready.findall(command(cluster, "status"))) == 2, "the workers of the GPUs are ready")
+
+    def ready() -> list[str]:
+        return [node["name"] for node in json.loads(gateway.ask("GET", "/api/v1/nodes")[1]) if node["ready"]]
+
+    gateway.wait(lambda: ready()[-2:] == ["g-gpu0", "g-gpu1"], "the workers of the GPUs are ready")
+    assert {"g-gpu0", "g-gpu1"} <= set(command(cluster, "status").split())
     for name in names:
         assert gateway.ask("PUT", f"/api/v1/streams/{name}", {"detect": TEST, "node_labels": {"gpu": "true"}})[0] == 201
     gateway.wait(lambda: {rows.nodes().get(name) for name in names} == {"g-gpu0", "g-gpu1"}, "rows of both")
