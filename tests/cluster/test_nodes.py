@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("ray")
 
+from vision_infer.cluster import gateway
 from vision_infer.cluster.nodes import ClusterNodes
+from vision_infer.cluster.placement import Node
+from vision_infer.config.serve import ServiceSettings, StreamSettings
+from vision_infer.service.streams.stream_files import StreamFiles
 
 
 def machine(name: str, state: str = "alive", **more: Any) -> dict[str, Any]:
@@ -38,3 +43,14 @@ def test_a_node_shows_its_load_its_streams_and_what_happens_if_its_machine_fails
     assert [nodes.epoch_of(name) for name in ("x", "waits", "unknown")] == [5, None, None]
     nodes.show({"nodes": {"a": machine("a")}, "cameras": {}})
     assert [view.streams for view in nodes.all()] == [()]
+
+
+def test_a_stream_counts_before_the_next_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gateway, "call_controller", lambda *_: ("controller", 1))
+    placement = gateway.ClusterPlacement(StreamFiles(tmp_path, ServiceSettings()))
+    placement.nodes = (Node("a", 1.7), Node("b", 1.7))
+    chosen = []
+    for name in ("x", "y"):
+        chosen.append(placement.choose(name, ("a", "b")))
+        placement.put(name, StreamSettings.model_validate({"url": "test://"}), "command_line", (chosen[-1],))
+    assert sorted(chosen) == ["a", "b"]

@@ -103,6 +103,8 @@ class ClusterPlacement:
         with self._lock:
             self._written = written
             self.streams = dict(sorted({**self.streams, name: stream}.items()))
+            if known is None:  # the next stream may come before the next snapshot
+                self.cameras += (Camera(name, weight=settings.weight, labels=settings.node_labels, node=worker or None),)
         return stream
 
     def remove(self, name: str) -> None:
