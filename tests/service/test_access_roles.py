@@ -228,6 +228,8 @@ def test_levels(tmp_path: Path, level: str, model: int, put: int, node_status: i
     token = team.tokens[level]
     path = f"/api/v1/streams/{SEEN[0]}"
     assert team.api.ask("PUT", f"{path}/model", token=token, json={"model": "tiny"}).status_code == model
+    graph = team.api.ask("PUT", f"{path}/model", token=token, json={"model": "/tmp/other.onnx"})
+    assert graph.status_code == (200 if level == "admin" else 403)
     assert team.api.ask("POST", f"{path}/counts/reset", token=token).status_code == model
     assert team.api.ask("PUT", path, token=token, json={"detect": "rtsp://10.0.0.9/x"}).status_code == put
     assert team.api.ask("PUT", "/api/v1/nodes/a", token=token, json={"draining": True}).status_code == 403

@@ -92,8 +92,8 @@ class OidcSettings(SettingsBase):
     )
     audience: Claim | None = Field(
         default=None,
-        description="The audience of access tokens (JWT) of the provider, which programs send as bearer tokens. null: none are "
-        "accepted.",
+        description="The audience of access tokens (JWT) of the provider, which programs send as bearer tokens over HTTP. null: "
+        "none are accepted.",
     )
 
     @model_validator(mode="after")

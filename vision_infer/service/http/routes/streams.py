@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vision_infer.core.result import utc
 from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.http.api_models import StreamAnswer, stream_answer
-from vision_infer.service.http.context import Shared, StreamName
+from vision_infer.service.http.context import Client, Shared, StreamName
 from vision_infer.service.http.openapi import TEXT, answer_of, problems, request_body
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.streams.api_settings import from_api
@@ -100,12 +100,15 @@ class ModelChoice(BaseModel):
 
 
 @router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422, 507))
-def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamAnswer:
+def put_model(name: StreamName, choice: ModelChoice, client: Client, context: Shared) -> StreamAnswer:
     """Switch a stream to another model between two frames. The connection stays open and no frame is lost.
 
     The engine is loaded first; until then the stream continues with the old model.
     """
     backend = context.backend
+    known = choice.model is None or client.level == "admin" or choice.model in {model.name for model in backend.models()}
+    if not known:  # an admin may name any graph on the machine
+        raise Problem("forbidden", "the level operator allows only the models that GET /api/v1/models lists")
     settings = backend.stream(name).settings.model_copy(update={"model": choice.model})
     return stream_answer(backend.replace(name, settings), context.clock)
 
