@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from tests.service.fakes import ADMIN, LONG_S, TOKENS, VIEW, Api, FakeBackend, problem
 from tests.service.test_http_auth import cookie_of
+from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
 from vision_infer.cli.app import app as command
 from vision_infer.config.access.settings import AccessSettings
@@ -195,16 +196,18 @@ def test_the_command_revokes_a_token_and_its_connections_end_at_once(running: tu
     assert httpx.get(f"{url}/api/v1/streams", headers=headers).status_code == 401
 
 
-def test_a_websocket_ends_when_its_token_expires(running: tuple[str, FakeBackend]) -> None:
-    url, _ = running
-    own = {"Authorization": f"Bearer {ADMIN}"}
-    secret = httpx.post(f"{url}{TOKENS_PATH}", json={"days": 2 / 86_400}, headers=own).json()["token"]
-    headers = {"Authorization": f"Bearer {secret}"}
-    with connect(f"ws{url[4:]}/api/v1/results", additional_headers=headers, proxy=None) as socket:
-        with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(LONG_S)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1008
+def test_a_websocket_ends_when_its_token_expires(tmp_path: Path) -> None:
+    backend, clock = FakeBackend(port=0), HandClock()  # the token has one more second, however long the connection takes
+    access = Access(AccessSettings(), tmp_path, clock)
+    _, secret = access.tokens.create("ada", "person:ada", "view", "", 1)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, TOKENS, clock, access))
+        headers = {"Authorization": f"Bearer {secret}"}
+        with connect(f"ws{web.url[4:]}/api/v1/results", additional_headers=headers, proxy=None) as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(LONG_S)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
 
 
 # The audit log
