@@ -207,6 +207,9 @@ bench-counting: $(VENV)/dev.stamp ## Count scenes of known truth at 5 to 30 resu
 bench-protocol: $(VENV)/dev.stamp ## Measure the Open Inference Protocol next to ONNX Runtime without a server (about 4 minutes).
 	$(BIN)/python -m benchmarks.inference_protocol
 
+bench-tracking: $(VENV)/dev.stamp ## Compare trackers on fabricated sequences with TrackEval (sets up an environment, then about 3 minutes).
+	$(BIN)/python -m benchmarks.tracking
+
 bench-small-objects: $(VENV)/dev.stamp ## Measure what tiles and cropped regions find of small objects in 4K images (about 2 minutes).
 	$(BIN)/python -m benchmarks.small_objects
 

@@ -58,9 +58,8 @@ def test_a_run_and_the_detector_find_the_same(tmp_path: Path) -> None:
 def test_a_frame_with_tiles_is_tracked_and_drawn_as_one(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     rows, drawn = tmp_path / "rows.jsonl", tmp_path / "drawn.mp4"
-    settings = run_settings(
-        sources=(str(media.bikes()),), tiles="1x2", track=True, confidence=0.4, out=(str(rows), str(drawn)), end=0.8, device="cpu"
-    )
+    policy: dict[str, Any] = {"tiles": "1x2", "track": True, "tracker": "bytetrack-cmc", "confidence": 0.4}
+    settings = run_settings(sources=(str(media.bikes()),), out=(str(rows), str(drawn)), end=0.8, device="cpu", **policy)
     summary = run(settings, threading.Event())
     assert not summary.failed
     with av.open(str(drawn)) as video:

@@ -95,6 +95,21 @@ def correct(motion: Motion, boxes: NDArray[np.floating]) -> Motion:
     return seen
 
 
+def warp(motion: Motion, affine: NDArray[np.float64]) -> Motion:
+    """Return the motion as a camera sees it that has moved.
+
+    Args:
+        motion: The motion of T tracks.
+        affine: The map of positions, float64 [2, 3]: a rotation with a scale, and a shift in pixels.
+    """
+    turn, scale = affine[:, :2], np.sqrt(abs(np.linalg.det(affine[:, :2])))
+    warped = motion.copy()
+    warped[0, :, :2] = motion[0, :, :2] @ turn.T + affine[:, 2]
+    warped[1, :, :2] = motion[1, :, :2] @ turn.T
+    warped[:2, :, 3] *= scale
+    return warped
+
+
 def to_boxes(motion: Motion) -> NDArray[np.float64]:
     """Return the present boxes of the tracks, float64 [T, 4] xyxy, pixels."""
     center, aspect, height = motion[0, :, :2], motion[0, :, 2], motion[0, :, 3]

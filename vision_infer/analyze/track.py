@@ -122,6 +122,14 @@ class Tracker:
         reported = self._reach_minimum(self.followed.scores, self.followed.class_ids)
         return self.followed if reported.all() else self.followed[reported]
 
+    def move(self, affine: NDArray[np.float64]) -> None:
+        """Move all tracks with the image, before :meth:`update`, when the camera has moved.
+
+        Args:
+            affine: The map of positions in the last frame to this one, float64 [2, 3], pixels of the source.
+        """
+        self._tracks.warp(affine)
+
     def stay(self, pts_s: float | None) -> None:
         """Advance the time without motion: detected tracks stay in place, lost tracks stay lost.
 

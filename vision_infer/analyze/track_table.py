@@ -59,6 +59,12 @@ class Tracks:
             self.first, self.last = np.concatenate((self.first, boxes)), np.concatenate((self.last, boxes))
             self.motion = np.concatenate((self.motion, motion.begin(boxes)), axis=1)
 
+    def warp(self, affine: NDArray[np.float64]) -> None:
+        """Move all tracks with the image, see :func:`vision_infer.analyze.motion.warp`."""
+        if len(self.ids):
+            self.motion = motion.warp(self.motion, affine)
+            self.last = motion.to_boxes(motion.warp(motion.begin(self.last), affine)).astype(np.float32)
+
     def make_room(self, classes: int) -> None:
         """Count votes for at least this number of classes."""
         more = classes - self.votes.shape[1]

@@ -109,6 +109,10 @@ class StreamPolicy(SettingsBase):
     track: bool = Field(
         default=False, description="Track and number objects across frames (ByteTrack). Only confirmed tracks are reported."
     )
+    tracker: Literal["bytetrack", "bytetrack-cmc"] = Field(
+        default="bytetrack",
+        description="The tracker. `bytetrack-cmc` also compensates the motion of a camera that shakes or pans.",
+    )
     track_floor: float = Field(
         default=0.1,
         ge=0,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from vision_infer.analyze.camera_motion import MAX_WIDTH, CameraMotion
+from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import Clock
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.image import Slot
+from vision_infer.core.image import Image, Slot
 from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent, with_id
 from vision_infer.core.trace import Trace
@@ -84,6 +86,8 @@ class Completion:
             pending.detections = steps.keep(pending.detections, size)
         if steps.tracker is not None:
             time_s = _time_s(pending.frame)
+            if steps.camera is not None:
+                _move(steps.tracker, steps.camera, pending.frame.image)
             pending.detections = steps.tracker.update(pending.detections, time_s)
             self._update_zones(pending, steps, time_s)
         self._followed = pending.detections
@@ -212,6 +216,14 @@ class Completion:
 
     def _captured_wall_ns(self, trace: Trace) -> int:
         return self.clock.wall_ns() - (self.clock.monotonic_ns() - trace.captured_ns)
+
+
+def _move(tracker: Tracker, camera: CameraMotion, image: Image) -> None:
+    """Move the tracks with the image, if the motion of the camera is known."""
+    read_luma = getattr(image, "luma", None)  # an image that cannot be compared is tracked as from a fixed camera
+    affine = None if read_luma is None else camera(read_luma(MAX_WIDTH), image.size)
+    if affine is not None:
+        tracker.move(affine)
 
 
 def _time_s(frame: Frame) -> float | None:

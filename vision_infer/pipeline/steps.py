@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vision_infer.analyze.camera_motion import CameraMotion
 from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import Selector
 from vision_infer.analyze.track import Tracker
 from vision_infer.analyze.zones import Zones
 from vision_infer.core.card import ModelCard
+from vision_infer.core.packages import require
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.lanes.lane import class_groups, class_id
@@ -26,6 +28,8 @@ class Steps:
     tracker: Tracker | None
     zones: Zones | None
     hook: GuardedHook | None
+    camera: CameraMotion | None = None
+    """Compensates the motion of the camera; None: the camera stands still."""
 
 
 def make_steps(
@@ -40,7 +44,7 @@ def make_steps(
         before: The previous command and steps. Steps that have not changed keep their state: tracks and counts.
 
     Raises:
-        UsageError: The hook cannot be loaded, or a zone names an unknown class.
+        UsageError: The hook cannot be loaded, OpenCV is missing for the tracker, or a zone names an unknown class.
     """
     old, kept = before or (None, None)
     if old is not None and old.lane != command.lane:  # another model has other classes
@@ -62,6 +66,10 @@ def make_steps(
                 intervals=command.count_intervals,
             )
     policy = command.policy
+    camera: CameraMotion | None = None
+    if tracker is not None and policy.tracker == "bytetrack-cmc":
+        require("tracker bytetrack-cmc", "cv2")
+        camera = (kept.camera if kept is not None else None) or CameraMotion()
     keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
     own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
     if tracker is not None and command.track is not None:  # last: a failure above must change nothing
@@ -69,4 +77,4 @@ def make_steps(
         tracker.agnostic, tracker.groups = policy.compared != "per_class", class_groups(card, policy.compared)
         tracker.floor = policy.track_floor
         tracker.classes = command.track_classes
-    return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)
+    return Steps(command.lane, command.selector, keep, tracker, zones, own or hook, camera)
