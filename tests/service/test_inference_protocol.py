@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -28,7 +28,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, box_of, wait_for
 from tests.pipeline.live_fakes import Camera
-from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, Api
+from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, Api, FakeBackend
 from tests.service.site import Engines, Site, engines, settings, wanted
 from tests.service.test_http_server import certificate
 from tests.service.test_service_images import png
@@ -40,6 +40,7 @@ from vision_infer.config.serve import ServeSettings, ServiceSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
 from vision_infer.engine.engine import RawResults, Ticket
+from vision_infer.service.backend import Backend
 from vision_infer.service.grpc import server
 from vision_infer.service.grpc.messages import MESSAGES, SERVICE
 from vision_infer.service.grpc.server import GrpcServer
@@ -561,3 +562,22 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
             assert (done.returncode, "b'car'" in done.stdout) == (0, True), done.stderr
         process.wait(lambda: process.streams()["s0"]["status"]["results"] > 5, "results of the camera")
         assert process.stop()[0] == 0
+
+
+def test_calls_without_a_message_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MESSAGE_S", 0.1)
+    held = threading.Event()
+
+    def silent() -> Iterator[Any]:
+        held.wait(LONG_S)
+        yield from ()
+
+    serving = GrpcServer(ServiceSettings(), 0, cast(Backend, FakeBackend()), Tokens({}), SYSTEM_CLOCK)
+    with serving, grpc.insecure_channel(serving.address) as channel:
+        path, answer = f"/{SERVICE}/ServerLive", MESSAGES["ServerLiveResponse"].FromString
+        call = channel.stream_unary(path, response_deserializer=answer)
+        calls = [call.future(silent()) for _ in range(server.MAX_RUNNING)]
+        wait_until(lambda: len(serving._waiting) == server.MAX_RUNNING, lambda: "the calls do not run")
+        assert channel.unary_unary(path, response_deserializer=answer)(b"", timeout=LONG_S).live
+        assert {one.code() for one in calls} == {grpc.StatusCode.CANCELLED}
+        held.set()

@@ -178,3 +178,36 @@ def test_a_stream_needs_the_folder() -> None:
     ServeSettings.model_validate({"streams": streams, "samples": {"dir": "/data/samples"}})
     with pytest.raises(ValidationError, match="must be uncertain, diverse or every:N"):
         ServeSettings.model_validate({"streams": {"door": {"detect": "test://", "sample": {"pick": "all"}}}})
+
+
+def test_an_error_in_the_settings_does_not_end_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.results.samples._REFRESH_S", 0.01)
+    calls: list[None] = []
+
+    def present() -> dict[str, SampleSettings | None]:
+        calls.append(None)
+        if len(calls) == 1:
+            raise RuntimeError("dictionary changed size during iteration")
+        return {"door": SampleSettings.model_validate({"pick": "every:1"})}
+
+    samples = Samples(tmp_path, 10**9, 0, present, HandClock())
+    shown = replace(frame(), image=ArrayImage(np.zeros((48, 64, 3), np.uint8)))
+    samples.write(shown, replace(result("door", 0, {}), gated=True))
+    wait_until(lambda: bool(samples._wanted), lambda: "the thread has ended")
+    samples.write(shown, result("door", 0, {}))
+    samples.close(True)
+    assert samples.written == 1
+
+
+def test_nothing_is_kept_for_removed_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.results.samples._REFRESH_S", 0.01)
+    wanted = {"door": SampleSettings.model_validate({"pick": "every:1"})}
+    samples = Samples(tmp_path, 10**9, 0, lambda: dict(wanted), HandClock())
+    shown = replace(frame(), image=ArrayImage(np.zeros((48, 64, 3), np.uint8)))
+    samples.write(shown, replace(result("door", 0, {}), gated=True))
+    wait_until(lambda: bool(samples._wanted), lambda: "no settings")
+    samples.write(shown, result("door", 0, {}))
+    wait_until(lambda: "door" in samples._days, lambda: "no sample")
+    wanted.clear()
+    wait_until(lambda: not samples._days, lambda: "the day is kept")
+    samples.close(True)

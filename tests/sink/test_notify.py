@@ -224,3 +224,14 @@ def test_a_wrong_rule_is_refused_without_its_secrets(change: dict[str, Any], pro
     text = str(SettingsError(problems_of(caught.value, ServeSettings), ""))
     assert f"sinks.notify.night.{problem}" in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    "cloud",
+    ["slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/", f"twilio://AC{'1' * 32}:{'a' * 32}@15551234567/15551234568"],
+)
+def test_the_check_takes_no_token_for_a_host(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("socket.create_connection", lambda *address: asked.append(address))
+    assert not Rule(cloud).carrier.check()
+    assert asked == []

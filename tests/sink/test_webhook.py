@@ -267,3 +267,26 @@ def test_the_last_records_are_sent_before_the_end(receiver: Receiver, tmp_path: 
     site.give(200)
     site.delivery.close()
     assert numbers(receiver) == list(range(1, 202))
+
+
+@pytest.mark.parametrize("token", ["secret-of-the-token\n", " secret-of-the-token", "secret-of-the-tok\u00e9n"])
+def test_an_invalid_header_is_reported_without_its_value(tmp_path: Path, token: str) -> None:
+    with Receiver() as receiver:
+        site = Site(tmp_path, receiver.port, headers={"X-Api-Key": token})
+        site.give()
+        error = site.wait_error("a header has an invalid value")
+        site.delivery.close(0.1)
+    assert "secret" not in error
+    assert "\u00e9" not in error
+    assert not receiver.requests
+
+
+def test_rows_without_a_spool_are_released_at_the_end(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    site = Site(blocked, free_port())
+    wait_until(lambda: site.delivery.status().error is not None, lambda: "no error")
+    released: list[str] = []
+    assert site.delivery.put("events", "door", lambda: released.append("row") or "{}")  # type: ignore[func-returns-value]
+    site.delivery.close()
+    assert released == ["row"]

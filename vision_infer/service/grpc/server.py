@@ -31,6 +31,8 @@ MAX_RUNNING = 32
 """The maximum number of calls that run at the same time."""
 MAX_CALLS = 40
 """The maximum number of calls that run or wait; further ones get RESOURCE_EXHAUSTED. Their messages are in memory."""
+MESSAGE_S = 60.0
+"""The time limit for the message of a call, seconds: calls without one would occupy all threads."""
 MAX_CONNECTIONS = 256
 """The maximum number of connections; further ones are closed."""
 _CODES = {
@@ -75,8 +77,12 @@ class GrpcServer:
         self._backend = backend
         self._clock = clock
         self._security = SecurityContext(settings, tokens, clock, access)
-        # Guards the rate limits, which are not thread-safe; the threads of calls hold it while they check a token.
+        # Guards the rate limits, which are not thread-safe, and the waiting calls. The threads of calls hold it while they check
+        # a token or note a call, and the thread that ends late calls while it copies them.
         self._lock = threading.Lock()
+        self._waiting: dict[grpc.ServicerContext, int] = {}
+        """The calls without their message, with the monotonic time at which they began."""
+        self._ended = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="grpc"),
             maximum_concurrent_rpcs=MAX_CALLS,
@@ -105,10 +111,20 @@ class GrpcServer:
 
     def __enter__(self) -> GrpcServer:
         self._server.start()
+        threading.Thread(target=self._end_late, name="grpc-late", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._server.stop(1.0).wait(5.0)
+
+    def _end_late(self) -> None:
+        while not self._ended.wait(1.0):
+            with self._lock:
+                waiting = list(self._waiting.items())
+            for context, began_ns in waiting:
+                if self._clock.monotonic_ns() - began_ns > MESSAGE_S * 1e9:
+                    context.cancel()
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         backend = self._backend
@@ -135,7 +151,7 @@ class GrpcServer:
         def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             try:
                 self._admit(context)
-                return response(**method(next(requests), context))
+                return response(**method(self._message(requests, context), context))
             except (StopIteration, grpc.RpcError):
                 problem = Problem("bad-request", "the call ended before its message arrived")
             except Problem as found:
@@ -148,6 +164,15 @@ class GrpcServer:
             return context.abort(_CODES.get(problem.status_code, grpc.StatusCode.INTERNAL), problem.detail)
 
         return handle
+
+    def _message(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        with self._lock:
+            self._waiting[context] = self._clock.monotonic_ns()
+        try:
+            return next(requests)
+        finally:
+            with self._lock:
+                del self._waiting[context]
 
     def _admit(self, context: grpc.ServicerContext) -> None:
         """Check the rate and the token of a call.

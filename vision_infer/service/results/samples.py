@@ -121,7 +121,11 @@ class Samples:
 
     def _run(self) -> None:
         while True:
-            self._wanted = self._present()
+            try:
+                self._wanted = self._present()
+            except Exception:  # noqa: BLE001 - the boundary of a thread: the last settings apply until the next attempt
+                _log.exception("samples: the settings of the streams cannot be read")
+            self._days = {stream: day for stream, day in self._days.items() if stream in self._wanted}
             with self._news:
                 self._news.wait_for(lambda: self._queue or self._ending, _REFRESH_S)
                 if self._ending and not self._queue:

@@ -164,6 +164,8 @@ class Delivery:
     def _fill(self) -> None:
         spool = self._open_spool()
         if spool is None:
+            for _, _, make in self._take_queue():
+                make()  # releases what the record holds, such as a frame
             return
         logged: str | None = None
         synced_ns = self._clock.monotonic_ns()

@@ -134,4 +134,6 @@ def _address(service: Any) -> tuple[str, int]:
     if isinstance(cloud, str):
         parts = urlsplit(cloud)
         return "" if "{" in parts.netloc else parts.hostname or "", 443 if parts.scheme == "https" else 80
+    if not all("{host}" in template for template in service.templates):
+        return "", 0  # in other forms of the URL, its first part can be a token
     return getattr(service, "smtp_host", None) or service.host or "", service.port or (443 if service.secure else 80)

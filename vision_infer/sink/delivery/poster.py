@@ -35,15 +35,18 @@ class Poster:
         """Create a client; it connects with the first request.
 
         Raises:
-            UndeliveredError: The certificates cannot be read.
+            UndeliveredError: The certificates cannot be read, or a header is invalid.
         """
         import httpx
 
         self.close()
         context = tls_context(self._host, self._ca) if self._url.startswith("https:") else False
-        self._client = httpx.Client(
-            verify=context, timeout=self._timeout_s, trust_env=False, follow_redirects=False, headers=self._headers
-        )
+        try:
+            self._client = httpx.Client(
+                verify=context, timeout=self._timeout_s, trust_env=False, follow_redirects=False, headers=self._headers
+            )
+        except UnicodeEncodeError:  # its text contains a part of the value
+            raise self._invalid_header() from None
 
     def post(self, body: bytes, headers: Mapping[str, str], path: str = "") -> tuple[int, str | None]:
         """Post a body; return the status of the answer, and its Retry-After.
@@ -66,8 +69,14 @@ class Poster:
                     for _ in response.iter_raw():
                         pass
                 return response.status_code, response.headers.get("Retry-After")
+        except httpx.LocalProtocolError:  # its text contains the header
+            raise self._invalid_header() from None
         except (httpx.HTTPError, OSError, ValueError) as error:
             raise self._undelivered(error) from error
+
+    def _invalid_header(self) -> UndeliveredError:
+        hint = "Check token and headers for spaces, line breaks and characters that are not ASCII."
+        return UndeliveredError(f"{self._host}: a header has an invalid value", hint, patient=True)
 
     def _undelivered(self, error: Exception) -> UndeliveredError:
         import httpx
