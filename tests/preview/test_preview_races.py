@@ -82,6 +82,23 @@ def test_a_viewer_that_logs_out_while_the_answer_is_made_leaves_nothing_behind(m
     asyncio.run(run())
 
 
+def test_a_viewer_that_logs_out_while_the_stream_has_no_video_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with playing(monkeypatch) as (preview, _):
+            preview.relay("late").opened(VIDEO)
+            offers = [asyncio.create_task(preview.offer("late", OFFERS["chromium"], one)) for one in ("gone", "here")]
+            await asyncio.sleep(0.05)
+            preview.leave("gone")
+            preview.relay("late").packet(PACKETS[0])
+            with pytest.raises(NoPreviewError, match="late: the login has ended"):
+                await offers[0]
+            assert await offers[1]
+            assert not preview._offers
+            assert preview.counts().viewers["late"] == 1
+
+    asyncio.run(run())
+
+
 def test_a_stream_that_changes_while_the_answer_is_made_sends_each_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with playing(monkeypatch) as (preview, names):

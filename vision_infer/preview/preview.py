@@ -75,6 +75,8 @@ class Preview:
         self._sessions: dict[str, Session] = {}
         self._arriving: dict[str, int] = {}
         """The number of offers that are being answered, by stream."""
+        self._offers: dict[object, str] = {}
+        """The principals of offers that wait for video; :meth:`leave` removes them."""
         self._checks = CheckRate(clock)
         self._port: SharedPort | None = None
         self._opened = 0
@@ -164,8 +166,12 @@ class Preview:
         self._begin()
         preview = self._preview(stream)
         self._arriving[stream] = self._arriving.get(stream, 0) + 1
+        waiting = object()
+        self._offers[waiting] = principal
         try:
             await preview.ready()
+            if waiting not in self._offers:
+                raise NoPreviewError(f"{stream}: the login has ended", "Log in again.")
             choice = preview.choose(offer)
             mode = "encoded" if choice.reason else "passthrough"
             sound, audio = preview.choose_sound(offer) or (None, None)
@@ -184,6 +190,7 @@ class Preview:
             if session.id not in self._sessions:
                 raise NoPreviewError(f"{stream}: the session has ended", "Send a new offer.")
         finally:
+            self._offers.pop(waiting, None)
             self._arriving[stream] -= 1
             if not self._arriving[stream]:
                 del self._arriving[stream]
@@ -203,7 +210,8 @@ class Preview:
         return session
 
     def leave(self, principal: str) -> None:
-        """End all sessions of a principal that has logged out."""
+        """End all sessions and offers of a principal that has logged out."""
+        self._offers = {offer: owner for offer, owner in self._offers.items() if owner != principal}
         for session in list(self._sessions.values()):
             if session.principal == principal:
                 session.end("the login has ended")
