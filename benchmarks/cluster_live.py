@@ -2,9 +2,10 @@
 
     python -m benchmarks.cluster_live [--rounds 5] [--seconds 10]
 
-Eight cameras draw the time into each frame, and the model reads it, so that each result has its true age at the client. One
-service without a cluster, and a cluster of two nodes on this machine, read the same cameras at the same time; only frames that
-all clients have seen count. A second gateway uses Ray Client (``ray://``), as on Kubernetes, if ``grpcio`` is installed.
+Eight cameras draw the time into each frame, and the model reads it, so that each result has its true age at the client. In each
+round, one service without a cluster and a cluster of two nodes on this machine run the same cameras in turn: together they would
+compete for the cores. The cluster is measured through a gateway that joins it, and through one that uses Ray Client (``ray://``),
+as on Kubernetes, if ``grpcio`` is installed.
 The memory of a node is that of the processes of ``ray start``, without the service, which one machine has as well.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -32,68 +34,42 @@ NODES, CPUS = 2, 4
 ADDED_P95_MS = 10.0
 MIN_RATE = 0.95
 """The minimum share of the sent frames that give a result."""
-SETTLE_S = 5.0
+SETTLE_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What one client saw in one round; ages of the frames that all clients have seen, milliseconds."""
+class Turn:
+    """What the client of one contender saw in one round; ages in milliseconds."""
 
     rows_per_s: float
     p50: float
     p95: float
     cpu: float
     """The cores that the process used to which the client was connected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The figures of one round by contender."""
-
-    figures: dict[str, Figures]
-    frames: int
-    """The number of frames that all clients have seen."""
-    later: dict[str, float]
-    """The median delay of a frame relative to one machine, milliseconds."""
     foreign_cores: float
 
     def __str__(self) -> str:
-        shown = [
-            f"{name}: {one.rows_per_s:.1f} results/s, age {one.p50:.0f} / {one.p95:.0f} ms, {one.cpu:.2f} cores"
-            + (f", same frame later by {self.later[name]:.0f} ms" if name in self.later else "")
-            for name, one in self.figures.items()
-        ]
-        return "; ".join([*shown, f"{self.frames} frames, other programs {self.foreign_cores:.2f} cores"])
-
-
-def measure(services: dict[str, LiveService], seconds: float) -> Round:
-    """Measure all contenders at the same time; the first one is the reference."""
-    with ExitStack() as stack:
-        foreign = stack.enter_context(ForeignLoad())
-        readers = {name: stack.enter_context(Reader(service.results_url)) for name, service in services.items()}
-        began, cpu = time.monotonic(), {name: service.cpu_s() for name, service in services.items()}
-        time.sleep(seconds)
-        took = time.monotonic() - began
-        cores = {name: (service.cpu_s() - cpu[name]) / took for name, service in services.items()}
-    ages = {
-        name: {(row.stream, row.moment): float(age) for row in reader.rows if (age := row.true_ms) is not None}
-        for name, reader in readers.items()
-    }
-    common = set.intersection(*(set(one) for one in ages.values()))
-    if not common:
-        raise RuntimeError("the clients have no frame in common")
-    figures = {
-        name: Figures(
-            len(readers[name].rows) / took,
-            quantile([one[frame] for frame in common], 0.5),
-            quantile([one[frame] for frame in common], 0.95),
-            cores[name],
+        return (
+            f"{self.rows_per_s:.1f} results/s, age {self.p50:.0f} / {self.p95:.0f} ms, {self.cpu:.2f} cores"
+            f" (other programs {self.foreign_cores:.2f})"
         )
-        for name, one in ages.items()
-    }
-    reference, *others = ages
-    later = {name: statistics.median(ages[name][frame] - ages[reference][frame] for frame in common) for name in others}
-    return Round(figures, len(common), later, foreign.cores)
+
+
+def measure(service: LiveService, streams: Mapping[str, object], seconds: float) -> Turn:
+    """Run the cameras in one service, and remove them afterwards."""
+    for name, stream in streams.items():
+        service.ask(f"/api/v1/streams/{name}", "PUT", stream)
+    service.wait_live(len(streams))
+    time.sleep(SETTLE_S)
+    with ForeignLoad() as foreign, Reader(service.results_url) as reader:
+        began, cpu = time.monotonic(), service.cpu_s()
+        time.sleep(seconds)
+        took, cores = time.monotonic() - began, service.cpu_s() - cpu
+    for name in streams:
+        service.ask(f"/api/v1/streams/{name}", "DELETE")
+    service.wait(lambda: not service.states(), 30.0, "the streams did not end")
+    ages = [float(age) for row in reader.rows if (age := row.true_ms) is not None]
+    return Turn(len(reader.rows) / took, quantile(ages, 0.5), quantile(ages, 0.95), cores / took, foreign.cores)
 
 
 def main() -> int:
@@ -102,37 +78,40 @@ def main() -> int:
     if find_spec("ray") is None:
         sys.exit("Ray is not installed; run: pip install '.[ray]'")
     machine = describe_machine()
-    rounds: list[Round] = []
+    rounds: list[dict[str, Turn]] = []
     mounts = [ClockMount(f"/camera-{number}", WIDTH, HEIGHT, FPS, key_interval=FPS) for number in range(CAMERAS)]
     with RtspServer(*mounts) as server, LocalCluster(NODES, CPUS, client=find_spec("grpc") is not None) as cluster:
         streams = {f"stream-{number}": {"detect": server.url(mount.path)} for number, mount in enumerate(mounts)}
-        settings = {"model": "clock", "streams": streams}
-        alone = LiveService(settings)
-        gateway = LiveService(settings, ("--cluster", cluster.address), cluster.environ)
-        services = {"one machine": alone, "gateway": gateway}
-        if cluster.client_address is not None:
-            options = ("--cluster", cluster.client_address)
-            services["Ray Client"] = LiveService({**settings, "streams": {}}, options, cluster.environ)
+        settings: dict[str, object] = {"model": "clock", "streams": {}}
+        services = {"one machine": LiveService(settings)}
+        addresses = {"gateway": cluster.address, "Ray Client": cluster.client_address}
+        for name, address in addresses.items():
+            if address is not None:
+                services[name] = LiveService(settings, ("--cluster", address), cluster.environ)
         with ExitStack() as stack:
             for service in services.values():
                 stack.enter_context(service)
-                service.wait_live(CAMERAS)
-            time.sleep(SETTLE_S)
             for number in range(1, args.rounds + 1):
-                rounds.append(measure(services, args.seconds))
-                print(f"round {number}: {rounds[-1]}", flush=True)
+                rounds.append({name: measure(service, streams, args.seconds) for name, service in services.items()})
+                print(f"round {number}: " + "; ".join(f"{name}: {turn}" for name, turn in rounds[-1].items()), flush=True)
             memory = cluster.memory()
     for number, node in enumerate(memory, 1):
         print(f"node {number}: Ray {node.ray_mb:.0f} MB, {node.processes} processes; the service {node.service_mb:.0f} MB")
     checks = []
     for name in list(services)[1:]:
-        added = statistics.median(one.figures[name].p95 - one.figures["one machine"].p95 for one in rounds)
-        rate = statistics.median(one.figures[name].rows_per_s for one in rounds) / (CAMERAS * FPS)
+        added = statistics.median(one[name].p95 - one["one machine"].p95 for one in rounds)
+        rate = statistics.median(one[name].rows_per_s for one in rounds) / (CAMERAS * FPS)
         checks += [
             Check(f"{name}: added age p95", added, ADDED_P95_MS, "ms"),
             Check(f"{name}: results / sent frames", rate, MIN_RATE, "", at_most=False),
         ]
-    return conclude("cluster_live", machine, checks, [asdict(one) for one in rounds], [one._asdict() for one in memory])
+    return conclude(
+        "cluster_live",
+        machine,
+        checks,
+        [{name: asdict(turn) for name, turn in one.items()} for one in rounds],
+        [one._asdict() for one in memory],
+    )
 
 
 if __name__ == "__main__":
