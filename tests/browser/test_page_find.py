@@ -214,5 +214,5 @@ def test_a_viewer_cannot_search(browser: Browser, network: Network) -> None:
         page = site.checked.open("find")
         page.get_by_label("Token").fill(VIEW)
         page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_text("This token is read-only.")).to_be_visible()
+        expect(page.get_by_text("Your role does not allow this search.")).to_be_visible()
         site.checked.expect_quiet("401")
