@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,6 +48,13 @@ class Seen:
     size: tuple[int, int]
 
 
+def decoded(packet: av.Packet[av.VideoStream]) -> Sequence[av.VideoFrame]:
+    try:
+        return packet.decode()
+    except av.error.InvalidDataError:
+        return ()  # a cut connection ends with a part of a picture
+
+
 @contextmanager
 def opened(url: str, timeout_s: float = PATIENT_S) -> Iterator[Iterator[Seen]]:
     """Yield the frames of a camera as they arrive."""
@@ -55,7 +62,7 @@ def opened(url: str, timeout_s: float = PATIENT_S) -> Iterator[Iterator[Seen]]:
         container.streams.video[0].thread_type = "NONE"
 
         def frames() -> Iterator[Seen]:
-            for frame in container.decode(video=0):
+            for frame in (frame for packet in container.demux(video=0) for frame in decoded(packet)):
                 moment = read(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
                 age_ms = None if moment is None else since_ms(moment, time.monotonic_ns())
                 yield Seen(age_ms, moment, frame.time if frame.pts is not None else None, (frame.width, frame.height))
