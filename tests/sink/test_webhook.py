@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.broker import Authority
 from tests.support.free_port import free_port
-from tests.support.hook_receiver import Answer, Receiver
+from tests.support.hook_receiver import Receiver
+from tests.support.post_server import Answer
 from tests.support.waiting import wait_until
 from vision_infer.sink.delivery import delivery_sink as deliveries
 from vision_infer.sink.delivery.delivery_sink import Delivery

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-Answer = tuple[int, Mapping[str, str]]
+from tests.support.post_server import Answer, PostServer
 
 
-class Receiver:
+class Receiver(PostServer):
     """Listens on a port until the context ends.
 
     Args:
@@ -25,59 +22,26 @@ class Receiver:
     def __init__(self, port: int = 0, tls: tuple[Path, Path] | None = None) -> None:
         self.answer: Callable[[Any], Answer] = lambda body: (204, {})
         """Returns the status and the headers of the response to a body."""
-        self.hold = threading.Event()
-        """Requests are answered only while this event is set."""
-        self.hold.set()
         self.bodies: list[Any] = []
         """The bodies of the accepted requests, in order."""
         self.requests: list[tuple[str, Mapping[str, str], bytes]] = []
         """The path, headers and body of each request."""
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.requests.append((self.path, dict(self.headers), data))
-                receiver.hold.wait(60)
-                body = json.loads(data)
-                status, headers = receiver.answer(body)
-                if status < 300:
-                    receiver.bodies.append(body)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *args: object) -> None:
-                pass  # clients that disconnect
-
-        self._server = Server(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        context = None
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        super().__init__(port, context)
 
     @property
     def rows(self) -> list[Any]:
         """The rows of the accepted requests, in order."""
         return [row for body in list(self.bodies) for row in body.get("rows", [body])]
 
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.hold.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def _receive(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        self.requests.append((path, headers, body))
+        self.hold.wait(60)
+        content = json.loads(body)
+        status, returned = self.answer(content)
+        if status < 300:
+            self.bodies.append(content)
+        return status, returned
