@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,13 @@ def test_lists_and_metrics_are_those_of_all_nodes(gateway: Gateway) -> None:
 
 def test_the_api_shows_and_drains_nodes(gateway: Gateway, rows: ClusterRows) -> None:
     gateway.wait(lambda: len(rows.nodes()) == len(NAMES), "rows of all cameras")
-    nodes = {node["name"]: node for node in json.loads(gateway.ask("GET", "/api/v1/nodes")[1])}
+
+    def listed() -> dict[str, Any]:
+        return {node["name"]: node for node in json.loads(gateway.ask("GET", "/api/v1/nodes")[1])}
+
+    # The first rows can be faster than the report of their node, which is sent once a second.
+    gateway.wait(lambda: all(node["ready"] for node in listed().values()), "the reports of all nodes")
+    nodes = listed()
     assert sorted(nodes) == ["a", "b", "c"]
     for name, node in nodes.items():
         assert (node["state"], node["ready"], node["capacity_cores"]) == ("alive", True, 1.7)

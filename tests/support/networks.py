@@ -19,6 +19,8 @@ from typing import Self
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 SERVICE = "172.18.0.2"
 ROUTER = "10.0.0.1"
 """The address of the router for the viewer."""
@@ -58,10 +60,18 @@ class Networks:
         except subprocess.CalledProcessError:
             self._remove()
             pytest.skip("network namespaces are not permitted here")
+        # An interface gets an IPv6 address a second after its start. Chromium sees a change of the network and gives up the
+        # requests that it has sent, such as those for the parts of a page.
+        for name in self._names:
+            with inside(name):
+                setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+                if setting.exists():
+                    setting.write_text("1", encoding="ascii")
         for line in _LINKS.format(service=self.service, router=self.router, viewer=self.viewer).strip().splitlines():
             _run("ip", *line.split())
         with inside(self.router):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        wait_until(lambda: all(b"state UP" in _run("ip", "-n", name, "link") for name in self._names), "the interfaces are up")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -115,8 +125,8 @@ def _split(ports: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield port, kind
 
 
-def _run(*command: str, text: str = "") -> None:
-    subprocess.run(command, input=text.encode(), check=True, capture_output=True)
+def _run(*command: str, text: str = "") -> bytes:
+    return subprocess.run(command, input=text.encode(), check=True, capture_output=True).stdout
 
 
 @contextmanager

@@ -61,6 +61,7 @@ class RayCluster:
             "PYTHONPATH": str(ROOT),
             **self._environ,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",  # a loaded machine can need more than 30 s
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
         self._log = (self._folder / "ray.log").open("ab")

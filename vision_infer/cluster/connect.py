@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import count
 
 import ray
 
@@ -12,6 +13,9 @@ from vision_infer.core.errors import UsageError, VisionInferError
 
 START_S = 60.0
 """The time that the head has to start a process, seconds."""
+ATTEMPTS = 3
+"""The number of times that the head is asked for a process for this client."""
+_NO_PROCESS = "Starting Ray client server failed"
 MAX_REASON = 400
 """The maximum length of an error of Ray that is shown, characters."""
 
@@ -29,8 +33,7 @@ def connect(address: str, insecure: bool) -> None:
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.shutdown()  # a lost connection must be closed first
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        _open_connection(address)
         # A process with a token can also use a cluster that does not ask for it. Tasks have the environment of their node.
         task = None if insecure else ray.remote(is_secure).options(num_cpus=0, resources={HEAD: 0.001})
         secure = task is None or ray.get(task.remote(), timeout=START_S)
@@ -45,6 +48,18 @@ def connect(address: str, insecure: bool) -> None:
             "the Ray cluster has no token authentication: everybody who reaches its port can run programs on all nodes",
             f"Set {AUTH}=token on all nodes and here, or accept it in a closed network with --insecure-cluster.",
         )
+
+
+def _open_connection(address: str) -> None:
+    for attempt in count(1):
+        ray.shutdown()  # a lost connection must be closed first
+        try:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+            return
+        except Exception as error:
+            # The head starts a process for each client. On a head that has just started, that process can end at once.
+            if _NO_PROCESS not in str(error) or attempt == ATTEMPTS:
+                raise
 
 
 def _reason_of(error: Exception) -> str:
