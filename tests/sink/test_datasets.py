@@ -231,6 +231,26 @@ def test_images_of_a_folder_keep_their_names(tmp_path: Path) -> None:
     assert sorted(path.stem for path in (folder / "labels/train").iterdir()) == names
 
 
+def test_images_of_several_streams_never_share_a_name(tmp_path: Path) -> None:
+    frames = [frame(5, stream="gate", file="east_000005.png"), frame(5, stream="gate_east"), frame(6, stream="gate_east")]
+    folder = write(tmp_path, "yolo", *((one, found(1)) for one in frames))
+    names = sorted(path.stem for path in (folder / "images/train").iterdir())
+    assert names == ["gate_east_000005", "gate_east_000005_000005", "gate_east_000006"]
+
+
+def test_the_name_of_a_replaced_sample_is_not_used_again(tmp_path: Path) -> None:
+    """Otherwise, its row would describe the new image."""
+    files = zip(("a.jpg", "b.jpg", "a.png"), (0.6, 0.55, 0.5), strict=True)
+    frames = [
+        (frame(at, None, stream="val", file=name), replace(found(1), scores=np.array([score], np.float32)))
+        for at, (name, score) in enumerate(files)
+    ]
+    folder = write(tmp_path, "coco", *frames, sample="uncertain", samples=1)
+    read = json.loads((folder / "annotations/instances_train.json").read_text())
+    assert [one["file_name"] for one in read["images"]] == ["val_a_000002.jpg"]
+    assert len(read["annotations"]) == 1
+
+
 def test_replaced_samples_leave_nothing(tmp_path: Path) -> None:
     scores = (0.9, 0.5, 0.8, 0.55)
     frames = [(frame(at, float(at)), replace(found(1), scores=np.array([s], np.float32))) for at, s in enumerate(scores)]

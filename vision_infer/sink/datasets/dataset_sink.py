@@ -66,6 +66,8 @@ class DatasetSink:
         self._partial = partial_path(self._path)
         self._images = self._partial / self._writer.IMAGES
         self._sampler = None if spec.sample is None else sampler_of(spec.sample, spec.samples)
+        self._taken: set[str] = set()
+        """The names of images that are being written, and of samples that better ones have replaced."""
         self._names: dict[int, str] = {}
         self._layout: KeypointLayout | None = None
         self._rows = self._reserved = 0
@@ -84,24 +86,31 @@ class DatasetSink:
         """Add an image, unless the samples are better without it."""
         if result is None or result.gated:
             return
-        name = f"{safe_name(frame.stream)}_{frame.index:06d}.jpg"
-        if frame.file is not None:
-            name = f"{safe_name(frame.stream)}_{safe_name(Path(frame.file).stem)}.jpg"
-            if (self._images / name).exists():  # a.png next to a.jpg
-                name = f"{Path(name).stem}_{frame.index:06d}.jpg"
-        if self._sampler is None:
-            with self._lock:
-                self._add(name, result)
-            write_jpeg(self._images / name, frame.image.to_rgb(), False)
-            return
         with self._lock:
-            replaced = self._sampler.offer(name, result, frame.image)
-            if replaced is None:
+            name = self._name_of(frame)
+            if self._sampler is not None:
+                replaced = self._sampler.offer(name, result, frame.image)
+                if replaced is None:
+                    return
+                for other in replaced:
+                    (self._images / other).unlink(missing_ok=True)
+                self._taken.update(replaced)  # each has a row already
+                self._add(name, result)
+                write_jpeg(self._images / name, frame.image.to_rgb(), False)
                 return
-            for other in replaced:
-                (self._images / other).unlink(missing_ok=True)
+            self._taken.add(name)
             self._add(name, result)
-            write_jpeg(self._images / name, frame.image.to_rgb(), False)
+        write_jpeg(self._images / name, frame.image.to_rgb(), False)
+        with self._lock:
+            self._taken.discard(name)
+
+    def _name_of(self, frame: Frame) -> str:
+        """Return a name that no other image has or had. The caller holds the lock."""
+        number = f"_{frame.index:06d}"
+        name = safe_name(frame.stream) + (number if frame.file is None else f"_{safe_name(Path(frame.file).stem)}")
+        while f"{name}.jpg" in self._taken or (self._images / f"{name}.jpg").exists():  # a.png next to a.jpg
+            name += number
+        return f"{name}.jpg"
 
     def _add(self, name: str, result: Result) -> None:
         """Add a row, before its image: without the image, it is left out."""
