@@ -246,6 +246,21 @@ def test_adding_a_record_never_waits_and_overflow_is_counted(tmp_path: Path, mon
     site.delivery.close(0.1)
 
 
+def test_a_record_that_cannot_be_made_is_counted_and_does_not_stop_the_others(
+    receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_path / "spool", receiver.port)
+    site.give(2)
+    for _ in range(3):
+        site.delivery.put("events", "door", lambda: str(1 // 0))
+    site.give(2)
+    site.wait_sent()
+    assert numbers(receiver) == [1, 2, 3, 4]
+    assert site.delivery.status().dropped == {"failed": 3}
+    assert caplog.text.count("alarm: a record cannot be made") == 1
+    site.delivery.close()
+
+
 def test_closing_does_not_wait_for_a_receiver_that_hangs(receiver: Receiver, tmp_path: Path) -> None:
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)

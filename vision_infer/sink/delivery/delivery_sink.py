@@ -165,12 +165,12 @@ class Delivery:
         spool = self._open_spool()
         if spool is None:
             for _, _, make in self._take_queue():
-                make()  # releases what the record holds, such as a frame
+                self._made(make)  # releases what the record holds, such as a frame
             return
         logged: str | None = None
         synced_ns = self._clock.monotonic_ns()
         while True:
-            items = [(kind, stream, make()) for kind, stream, make in self._take_queue()]
+            items = [(kind, stream, text) for kind, stream, make in self._take_queue() if (text := self._made(make)) is not None]
             if items:
                 spool.append(items)
             # Log each problem once, when it begins and when it ends.
@@ -191,6 +191,18 @@ class Delivery:
                     )
             if self._ending.is_set() and not self._queue:
                 return
+
+    def _made(self, make: Callable[[], str]) -> str | None:
+        """Return the text of a record; one that cannot be made is counted."""
+        try:
+            return make()
+        except Exception:  # noqa: BLE001 - the boundary of a thread: one record must not stop the sink
+            with self._lock:
+                known = self._unwanted.get("failed", 0)
+                self._unwanted["failed"] = known + 1
+            if not known:  # what follows is only counted
+                _log.exception("%s: a record cannot be made", self.name)
+            return None
 
     def _take_queue(self) -> Sequence[Item]:
         with self._news:
