@@ -317,7 +317,7 @@ def test_a_full_queue_drops_and_counts(receiver: OtlpReceiver, monkeypatch: pyte
     for index in range(5):
         sender.frames.write(*frame_of("front", index, trace_at(clock.now + index)))
     sender.flush(everything=True)
-    assert sender.counts() == {"sent": 3, "queue_full": 2, "unreachable": 0, "rejected": 0}
+    assert sender.counts() == {"sent": 3, "queue_full": 2, "unreachable": 0, "rejected": 0, "failed": 0}
 
 
 def test_traces_wait_for_the_receiver_in_bounded_memory(
@@ -332,7 +332,7 @@ def test_traces_wait_for_the_receiver_in_bounded_memory(
         sender.frames.write(*frame_of("front", index, trace_at(clock.now)))
         sender.flush(everything=True)
         clock.move(1)
-    assert sender.counts() == {"sent": 0, "queue_full": 0, "unreachable": 6, "rejected": 0}
+    assert sender.counts() == {"sent": 0, "queue_full": 0, "unreachable": 6, "rejected": 0, "failed": 0}
     assert [record.getMessage() for record in caplog.records] == [f"OpenTelemetry: {receiver.url} answered with status 503"]
     receiver.answer = lambda path: 200
     sender.flush(everything=True)
@@ -349,10 +349,23 @@ def test_rejected_traces_are_not_repeated(receiver: OtlpReceiver, caplog: pytest
     for index in range(3):
         sender.frames.write(*frame_of("front", index, trace_at(clock.now)))
         sender.flush(everything=True)
-    assert sender.counts() == {"sent": 0, "queue_full": 0, "unreachable": 0, "rejected": 3}
+    assert sender.counts() == {"sent": 0, "queue_full": 0, "unreachable": 0, "rejected": 3, "failed": 0}
     (record,) = caplog.records
     assert record.getMessage() == f"OpenTelemetry: {receiver.url} answered with status 401. Check telemetry.headers."
     assert "s3cret" not in caplog.text
+
+
+def test_a_trace_that_cannot_be_written_is_counted_and_loses_no_other(
+    receiver: OtlpReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = telemetry(receiver, clock := HandClock())
+    for index in range(4):
+        at, broken = trace_at(clock.now + index), index in (1, 2)
+        sender.frames.write(*frame_of("front", index, replace(at, clock=object()) if broken else at))  # type: ignore[arg-type]
+    sender.flush(everything=True)
+    assert sender.counts() == {"sent": 2, "queue_full": 0, "unreachable": 0, "rejected": 0, "failed": 2}
+    assert [one.name for one in receiver.spans].count("frame") == 2
+    assert caplog.text.count("a trace cannot be written") == 1
 
 
 def test_stopping_sends_what_waits(receiver: OtlpReceiver) -> None:

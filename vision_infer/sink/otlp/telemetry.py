@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -111,7 +112,7 @@ class Telemetry:
         # replace the list.
         self._lock = threading.Lock()
         self._waiting: list[TracedFrame | TracedRequest] = []
-        self._counts = dict.fromkeys(("sent", "queue_full", "unreachable", "rejected"), 0)
+        self._counts = dict.fromkeys(("sent", "queue_full", "unreachable", "rejected", "failed"), 0)
         self._held: defaultdict[tuple[int, int], list[TracedFrame]] = defaultdict(list)
         """The frames that wait for the others of their batch, by the time of its inference."""
         self._unsent: deque[tuple[int, bytes]] = deque()
@@ -195,7 +196,7 @@ class Telemetry:
             self._sent("metrics", body, 0)
 
     def _write_due(self, everything: bool) -> None:
-        """Write the due traces as messages."""
+        """Write the due traces as messages. One that cannot be written is counted, and does not prevent others."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         now = self._clock.monotonic_ns()
@@ -206,13 +207,24 @@ class Telemetry:
             key = (trace.inference_start_ns, trace.inference_end_ns) if trace.batch else (frame.span_id, frame.trace_id)
             self._held[key].append(frame)
         due = [key for key, batch in self._held.items() if everything or batch[0].written_ns + HOLD_NS <= now]
-        traces = [([request_span(request, wall_ns)], 1) for request in requests]
-        traces += [([*batch_spans(batch, wall_ns)], len(batch)) for batch in map(self._held.pop, due)]
+        traces = [(self._spans_of(request, 1, wall_ns), 1) for request in requests]
+        traces += [(self._spans_of(batch, len(batch), wall_ns), len(batch)) for batch in map(self._held.pop, due)]
+        traces = [(spans, count) for spans, count in traces if spans]
         for part in (traces[at : at + MAX_TRACES] for at in range(0, len(traces), MAX_TRACES)):
             spans = itertools.chain.from_iterable(spans for spans, _ in part)
             self._unsent.append((sum(count for _, count in part), trace_body(self._resource, spans)))
             if len(self._unsent) > MAX_UNSENT:
                 self._count("unreachable", self._unsent.popleft()[0])
+
+    def _spans_of(self, one: TracedRequest | list[TracedFrame], traces: int, wall_ns: int) -> list[Span]:
+        """Return the spans of a request or batch; without any, its traces are counted as failed."""
+        try:
+            return [request_span(one, wall_ns)] if isinstance(one, TracedRequest) else [*batch_spans(one, wall_ns)]
+        except Exception:  # noqa: BLE001 - the boundary of a thread: one bad value must not lose other traces
+            if not self.counts()["failed"]:  # what follows is only counted
+                _log.exception("OpenTelemetry: a trace cannot be written")
+            self._count("failed", traces)
+            return []
 
     def _sent(self, signal: str, body: bytes, traces: int) -> bool:
         """Post a message; return whether it is settled: sent, or rejected."""
