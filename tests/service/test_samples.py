@@ -132,6 +132,12 @@ def test_the_oldest_are_deleted_when_the_folder_is_full(site: Callable[..., Site
     assert (tmp_path / "door" / "mine.jpg").exists(), "other files are not touched"
 
 
+def test_an_image_that_vanishes_while_the_folder_is_read_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "door").mkdir()
+    (tmp_path / "door" / "20260101T000000.000Z.jpg").symlink_to("gone")  # listed, but without a size
+    assert Samples(tmp_path, 10**9, 0, dict, HandClock())._files == {tmp_path / "door" / "20260101T000000.000Z.jpg": 0}
+
+
 def test_a_full_disk_is_reported(site: Callable[..., Site]) -> None:
     one = site(keep_free_bytes=10**18)
     one.give(0.5)

@@ -9,6 +9,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from glob import iglob
 from pathlib import Path
 
 from vision_infer.config.actions.sample import SampleSettings
@@ -77,8 +78,10 @@ class Samples:
         self._seen: dict[str, int] = {}
         """For ``every:N`` the number of results, otherwise the time of the last frame; only the thread of results uses it."""
         self._days: dict[str, _Day] = {}
-        found = sorted((path for path in folder.glob("*/*.jpg") if _OWN.fullmatch(path.name)), key=lambda path: path.name)
-        self._files = OrderedDict((path, path.stat().st_size) for path in found)
+        # Unlike Path.glob, it accepts that a folder vanishes meanwhile.
+        there = [folder / name for name in iglob("*/*.jpg", root_dir=folder)]
+        found = sorted((path for path in there if _OWN.fullmatch(path.name)), key=lambda path: path.name)
+        self._files = OrderedDict((path, _size_of(path)) for path in found)
         # Guards the queue and the end; the threads hold it to add or take frames.
         self._news = threading.Condition()
         self._queue: deque[tuple[Frame, Result, SampleSettings]] = deque()
@@ -162,7 +165,7 @@ class Samples:
             raise OutputError("the disk has too little free space", "Free disk space, or lower samples.keep_free_mb.")
         write_jpeg(path, frame.image.to_rgb(), False)
         self.written += 1
-        self._files[path] = path.stat().st_size
+        self._files[path] = _size_of(path)
         for name in replaced:
             self._remove(path.with_name(name), "replaced")
         while sum(self._files.values()) > self._max_bytes:
@@ -178,3 +181,10 @@ class Samples:
         if self._files.pop(path, None) is not None:
             self.drops[why] += 1
             path.unlink(missing_ok=True)  # the user may have taken it
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the user has just taken it
+        return 0
