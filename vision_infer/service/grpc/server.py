@@ -150,7 +150,7 @@ class GrpcServer:
 
         def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             try:
-                self._admit(context)
+                self._admit(name, context)
                 return response(**method(self._message(requests, context), context))
             except (StopIteration, grpc.RpcError):
                 problem = Problem("bad-request", "the call ended before its message arrived")
@@ -174,8 +174,8 @@ class GrpcServer:
             with self._lock:
                 del self._waiting[context]
 
-    def _admit(self, context: grpc.ServicerContext) -> None:
-        """Check the rate and the token of a call.
+    def _admit(self, name: str, context: grpc.ServicerContext) -> None:
+        """Check the rate and the token of a call; an invalid token is recorded in the audit log.
 
         Raises:
             Problem: 429 or 401.
@@ -187,12 +187,14 @@ class GrpcServer:
         with self._lock:
             if security.requests.take(address_of(scope)):
                 raise Problem("too-many-requests", f"more than {security.settings.requests_per_second:g} requests per second")
-            if security.tokens.needed:
-                if kind.lower() != "bearer":
-                    raise Problem("unauthorized", "send the metadata 'authorization: Bearer TOKEN'")
-                if security.known(token.strip()) is None:
-                    security.refuse(scope)
-                    raise Problem("unauthorized", "the token is invalid")
+            if security.tokens.needed and kind.lower() != "bearer":
+                raise Problem("unauthorized", "send the metadata 'authorization: Bearer TOKEN'")
+            if not security.tokens.needed or security.known(token.strip()) is not None:
+                return
+            security.refuse(scope)
+        if security.access is not None:
+            security.access.audit.write("refused", None, "POST", (f"/{SERVICE}/{name}", ""), 401, scope["client"][0])
+        raise Problem("unauthorized", "the token is invalid")
 
     def _infer(self, request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
         """Run inference. The outputs are always binary data."""

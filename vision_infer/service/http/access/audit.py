@@ -53,7 +53,13 @@ class Audit(Collector):
     async def record(
         self, event: Event, principal: Principal | None, method: str, route: tuple[str, str], status: int, address: str
     ) -> None:
-        """Write a record; call it on the event loop.
+        """Write a record; call it on the event loop. See :meth:`write`."""
+        await to_thread.run_sync(self.write, event, principal, method, route, status, address, limiter=self._threads)
+
+    def write(
+        self, event: Event, principal: Principal | None, method: str, route: tuple[str, str], status: int, address: str
+    ) -> None:
+        """Write a record; any other thread may call it.
 
         Args:
             event: The kind of the record.
@@ -75,14 +81,13 @@ class Audit(Collector):
         }
         values |= {"status": status, "address": address}
         cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
-        row = json.dumps(cut).encode() + b"\n"  # ASCII: no text of a client can break a line or a terminal
-        await to_thread.run_sync(self._write, row, limiter=self._threads)
+        self._append(json.dumps(cut).encode() + b"\n")  # ASCII: no text of a client can break a line or a terminal
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric of lost records."""
         yield CounterMetricFamily("vision_infer_audit_lost_records", "Number of audit records that were not written.", self.lost)
 
-    def _write(self, row: bytes) -> None:
+    def _append(self, row: bytes) -> None:
         with self._lock:
             try:
                 with closing(AppendFile(self.path, self._clock)) as file:
