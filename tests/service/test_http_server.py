@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
+import json
 import socket
 import ssl
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,10 +19,16 @@ from websockets.sync.client import connect
 
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from tests.support.waiting import wait_until
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
-from vision_infer.service.http.app import make_app
+from vision_infer.service.backend import Backend
+from vision_infer.service.http.app import make_app, make_routes
 from vision_infer.service.http.listener import Listener
 from vision_infer.service.http.server import MAX_HEADER_BYTES, WebServer
+from vision_infer.service.processes.merged_results import MergedHub
+from vision_infer.service.processes.worker_client import WorkerClient
+from vision_infer.service.results.row import ResultFilter
+from vision_infer.service.worker import WorkerGate
 
 
 def server(**service: Any) -> tuple[WebServer, FakeBackend]:
@@ -121,6 +129,37 @@ def test_an_endless_header_is_rejected() -> None:
             client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             assert client.recv(65_536).startswith(b"HTTP/1.1 400")
         assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
+
+
+def test_a_private_socket_takes_the_names_of_many_cameras(tmp_path: Path) -> None:
+    """The streams of a role and of a reader are in the headers of requests to a worker."""
+    backend = FakeBackend(max_streams=10_000)
+    names = [f"a-camera-with-a-long-name-{number:04d}" for number in range(3000)]
+    web = WebServer(backend.settings.service, backend.hub, tmp_path / "socket")
+    app = make_routes(cast(Backend, backend), OPEN, SYSTEM_CLOCK)
+    app.add_middleware(WorkerGate, security=app.state.context.security, token="t" * 32)
+
+    client = WorkerClient(tmp_path / "socket", "t" * 32)
+
+    async def read() -> list[str]:
+        hub = MergedHub(1, {"a": lambda: client}, SYSTEM_CLOCK)
+        with hub.subscribe(ResultFilter(streams=frozenset(names))) as reader:
+            while not backend.hub.readers:
+                await asyncio.sleep(0.01)
+            for name in ("door", names[7]):
+                backend.hub.write(frame(name), result(name))
+            message = await reader.next(LONG_S)
+        streams = await client.send("GET", "/api/v1/streams", client={"cameras": names})
+        await streams.aread()
+        assert streams.json() == []  # the only stream is another one
+        assert message is not None
+        assert client._client is not None
+        await client._client.aclose()
+        return [json.loads(message.text)["stream"]]
+
+    with web:
+        web.start(app)
+        assert asyncio.run(asyncio.wait_for(read(), LONG_S)) == [names[7]]
 
 
 def until_it_is_cut(client: socket.socket) -> bytes:

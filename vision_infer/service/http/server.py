@@ -28,6 +28,8 @@ SEND_BUFFER_BYTES = 128 * 1024
 STUCK_MS = 30_000
 """The time after which the kernel closes a connection that does not acknowledge data, in milliseconds."""
 MAX_HEADER_BYTES = 16 * 1024
+PRIVATE_HEADER_BYTES = 1024 * 1024
+"""The maximum size of headers on a Unix socket: they contain the names of all streams of a role."""
 MAX_MESSAGE_BYTES = 4096
 """The maximum size of a message that a WebSocket client sends."""
 IDLE_S = 30
@@ -109,7 +111,7 @@ class WebServer:
             ws_per_message_deflate=False,  # a row is encoded once for all clients, but would be compressed for each
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES if isinstance(self._socket, Listener) else PRIVATE_HEADER_BYTES,
             backlog=_BACKLOG,
             ssl_certfile=None if tls is None else str(tls.certificate),
             ssl_keyfile=None if tls is None else str(tls.key),

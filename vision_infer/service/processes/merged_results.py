@@ -98,7 +98,8 @@ class MergedSubscription:
             await asyncio.sleep(RETRY_S)
 
     async def _read_once(self, client: FleetClient, target: str) -> None:
-        response = await client.send("GET", target)
+        streams = self.wanted.streams  # not in the URL, whose length is limited
+        response = await client.send("GET", target, client={} if streams is None else {"cameras": sorted(streams)})
         try:
             if response.status_code == httpx.codes.OK:
                 async for message in messages_of(response.aiter_bytes()):
@@ -198,8 +199,6 @@ class MergedHub:
 
 def _query(wanted: ResultFilter, states: bool) -> dict[str, str]:
     query = {"min_score": str(wanted.min_score), "only_with_detections": str(wanted.only_with_detections).lower()}
-    if wanted.streams is not None:
-        query["streams"] = ",".join(sorted(wanted.streams))
     if wanted.classes is not None:
         query["classes"] = ",".join(sorted(wanted.classes))
     if wanted.mask_height is not None:
