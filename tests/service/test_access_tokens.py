@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +197,51 @@ def test_the_command_revokes_a_token_and_its_connections_end_at_once(running: tu
         assert all("data" not in line for line in events.iter_lines())  # it ends
         wait_until(lambda: backend.hub.readers == 1, "the other reader to be left")
     assert httpx.get(f"{url}/api/v1/streams", headers=headers).status_code == 401
+
+
+def test_an_offer_that_waits_for_video_ends_when_its_token_is_revoked(
+    running: tuple[str, FakeBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, backend = running
+    secret = invoke(url, tmp_path, "create", "--person", "ada", "--role", "viewer", "--days", "1").strip()
+    (shown,) = json.loads(invoke(url, tmp_path, "list", "--json"))
+    waits = threading.Event()
+
+    async def offer(*_: object) -> None:
+        waits.set()
+        await asyncio.Event().wait()  # no key frame comes
+
+    monkeypatch.setattr(backend.preview, "offer", offer)
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/sdp"}
+    with ThreadPoolExecutor(1) as pool:
+        path = f"{url}/api/v1/streams/door/whep"
+        answer = pool.submit(httpx.post, path, content="v=0", headers=headers, timeout=LONG_S)
+        assert waits.wait(LONG_S)
+        invoke(url, tmp_path, "revoke", shown["id"])
+        detail = problem(answer.result(LONG_S), 401, "unauthorized")["detail"]
+    assert detail == "the session has ended"
+
+
+def test_a_logout_with_a_token_and_a_cookie_ends_the_session(running: tuple[str, FakeBackend]) -> None:
+    url, backend = running
+    login = httpx.post(f"{url}/api/v1/session", json={"token": VIEW})
+    cookie = {"Cookie": login.headers["set-cookie"].split(";")[0], "Origin": url}
+    token = {"Authorization": f"Bearer {ADMIN}"}
+    rows = f"ws{url[4:]}/api/v1/results"
+    with (
+        connect(rows, additional_headers=cookie, proxy=None) as page,
+        connect(rows, additional_headers=token, proxy=None),
+    ):
+        wait_until(lambda: backend.hub.readers == 2, "the readers")
+        assert httpx.delete(f"{url}/api/v1/session", headers=cookie | token).status_code == 204
+        with pytest.raises(ConnectionClosed) as closed:
+            page.recv(LONG_S)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        wait_until(lambda: backend.hub.readers == 1, "the reader with the token to be left")
+        assert httpx.delete(f"{url}/api/v1/session", headers=cookie | token).status_code == 204
+        assert backend.hub.readers == 1
+    assert httpx.get(f"{url}/api/v1/streams", headers=cookie).status_code == 401
 
 
 def test_a_websocket_ends_when_its_token_expires(tmp_path: Path) -> None:

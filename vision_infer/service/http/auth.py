@@ -165,9 +165,10 @@ class Sessions:
             return None
         return session.principal
 
-    def close(self, name: str) -> None:
-        """End a session."""
-        self._sessions.pop(digest_of(name[:MAX_TOKEN_CHARS]), None)
+    def close(self, name: str) -> str | None:
+        """End a session; return its key, or None if it is unknown."""
+        session = self._sessions.pop(digest_of(name[:MAX_TOKEN_CHARS]), None)
+        return None if session is None else session.principal.key
 
     def close_of(self, owner: bytes) -> list[str]:
         """End all sessions that a token opened, by its hash; return their keys."""

@@ -141,13 +141,14 @@ class SecurityContext:
 
     @asynccontextmanager
     async def connection(self, scope: Scope) -> AsyncIterator[None]:
-        """Run a request until its principal is no longer valid.
+        """Run a request until its principal is no longer valid. Changes are short, and are not interrupted.
 
         Raises:
             ConnectionEndedError: The principal is no longer valid.
         """
         principal = scope.get("state", {}).get("principal")
-        if not isinstance(principal, Principal) or not principal.key or scope.get("method", "GET") != "GET":
+        lasts = scope.get("method", "GET") == "GET" or _is_offer(scope)
+        if not isinstance(principal, Principal) or not principal.key or not lasts:
             yield
             return
         deadline = None
@@ -184,8 +185,8 @@ class SecurityContext:
         """Write the audit record of a request, and note when a preview must end."""
         state, method, path = scope.get("state", {}), scope.get("method", "GET"), scope["path"]
         principal: Principal | None = state.get("principal")
-        previews = method == "POST" and status == 201 and WHEP_PATH.fullmatch(path) is not None
-        if previews and principal is not None and principal.ends_ns is not None and principal.key not in self._ends:
+        has_preview = status == 201 and _is_offer(scope)
+        if has_preview and principal is not None and principal.ends_ns is not None and principal.key not in self._ends:
             self._end_at(principal.key, (principal.ends_ns - self.clock.monotonic_ns()) / 1e9)
         event: Event | None = state.get("event")
         if event is None and principal is not None and scope["type"] == "http":
@@ -206,6 +207,11 @@ class SecurityContext:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         self._ends[key] = loop.call_later(left_s, end)
+
+
+def _is_offer(scope: Scope) -> bool:
+    """Return whether a request is an offer for video, which waits for a key frame."""
+    return scope.get("method") == "POST" and WHEP_PATH.fullmatch(scope["path"]) is not None
 
 
 async def identify(security: SecurityContext, scope: Scope, headers: Headers, safe: bool) -> tuple[Principal | None, bool]:

@@ -95,8 +95,10 @@ async def close_session(request: Request, client: Client, context: Shared) -> Re
     """Log out; this ends the connections of the session."""
     session = session_of(request.headers)
     if session is not None:
-        context.security.sessions.close(session)
-        await context.security.end(client.key)
+        # A token in the same request stays valid. Only the process in front of workers knows sessions; it sends their key.
+        key = context.security.sessions.close(session) or ("" if bearer_of(request.headers) else client.key)
+        if key:
+            await context.security.end(key)
         request.scope["state"]["event"] = "logout"
     response = Response(status_code=204)
     settings = context.security.settings
