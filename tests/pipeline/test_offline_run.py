@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import media
+from tests.support.otlp_receiver import OtlpReceiver, values
 from tests.support.result_schema import validate_row
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import EngineError, ModelError, OutputError, StreamError, UsageError
@@ -218,3 +219,23 @@ def test_threads_have_ended_after_a_run(clips: list[Path]) -> None:
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_traces_of_frames_are_sent_as_the_telemetry_block_of_a_file_says(clips: list[Path], tmp_path: Path) -> None:
+    file, secret = tmp_path / "cameras.yaml", tmp_path / "secret"
+    secret.write_text("Bearer 7\n", encoding="utf-8")
+    with OtlpReceiver() as receiver:
+        headers = "headers: {Authorization: 'file:secret'}"
+        text = (
+            f"telemetry: {{endpoint: '{receiver.url}', sample_ratio: 1, {headers}}}\nstreams: {{door: {{detect: 'test://'}}}}\n"
+        )
+        file.write_text(text, encoding="utf-8")
+        summary = run(settings(clips[:2], out=(str(tmp_path / "rows.jsonl"),), telemetry=file), threading.Event())
+        assert summary.frames == 2 * FRAMES
+        frames = [values(span.attributes) for span in receiver.spans if span.name == "frame"]
+        sent = {(one["vision_infer.stream"], one["vision_infer.frame"]) for one in frames}
+        assert sent == {(stream, number) for stream in ("a", "b") for number in range(FRAMES)}
+        assert {headers["authorization"] for headers in receiver.headers} == {"Bearer 7"}
+    file.write_text("telemetry: {sample_ratio: 1}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"has no telemetry\.endpoint"):
+        run(settings(clips[:1], telemetry=file), threading.Event())

@@ -12,18 +12,25 @@ from typing import cast
 import cv2
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.grpc import InferenceServerClient as Client
+from tritonclient.utils import InferenceServerException
 
+from tests.pipeline.fakes import SIDE
 from tests.pipeline.live_fakes import Camera
 from tests.service.fakes import OPEN, Api, FakeBackend
 from tests.service.site import Engines, Site, engines, settings, wanted  # noqa: F401 - the fixture
 from tests.support.hand_clock import HandClock
 from tests.support.otlp_receiver import OtlpReceiver, values
+from vision_infer.config.serve import ServiceSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.validation_errors import SettingsError
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
+from vision_infer.service.grpc.server import GrpcServer
 from vision_infer.service.http.app import make_app
 from vision_infer.service.operations.logs import configure
 from vision_infer.service.results.sinks import SinkSet
@@ -65,6 +72,36 @@ def test_a_request_continues_the_trace_of_its_client(receiver: OtlpReceiver, sen
         "url.path": "/api/v1/streams/door",
         "url.scheme": "http",
     }
+
+
+def test_a_grpc_call_continues_the_trace_of_its_client(
+    receiver: OtlpReceiver,
+    sender: Telemetry,
+    engines: Engines,  # noqa: F811
+) -> None:
+    on = ServiceSettings.model_validate({"port": 0, "inference_protocol": {"grpc_port": 0}})
+    with Site(of=settings(service=on.model_dump())) as site:
+        with GrpcServer(on, 0, site.service, OPEN, SYSTEM_CLOCK, telemetry=sender) as server, Client(server.address) as client:
+            given = triton.InferInput("images", [1, SIDE, SIDE, 3], "UINT8")
+            given.set_data_from_numpy(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+            client.infer("one", [given], headers={"traceparent": CLIENT})
+            client.is_server_live()
+            with pytest.raises(InferenceServerException):
+                client.get_model_metadata("none", headers={"traceparent": CLIENT})
+        sender.flush(everything=True)
+    spans = {span.name: span for span in receiver.spans}
+    call, missing = spans["inference.GRPCInferenceService/ModelInfer"], spans["inference.GRPCInferenceService/ModelMetadata"]
+    assert (call.trace_id.hex(), call.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    assert values(call.attributes) == {
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
+        "rpc.grpc.status_code": 0,
+    }
+    assert values(missing.attributes)["rpc.grpc.status_code"] == 5
+    assert missing.status.code == missing.status.STATUS_CODE_UNSET
+    assert spans["frame"].parent_span_id == call.span_id
+    assert not any("ServerLive" in name for name in spans), "of calls without a trace, no one is sampled"
 
 
 def test_failures_of_the_service_are_errors_and_those_of_the_client_are_not(receiver: OtlpReceiver, sender: Telemetry) -> None:

@@ -40,6 +40,7 @@ _METAVARS = {
     "out": "FILE|DIR/|-",
     "formats": "jsonl,mp4,…",
     "crops": "DIR",
+    "telemetry": "FILE",
     "sample": "uncertain|diverse|every:N",
     "preview_size": "HEIGHT",
 }
@@ -77,7 +78,7 @@ def _run(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.runs.offline import run
 
-    if settings.hook is not None:
+    if settings.hook is not None or settings.telemetry is not None:
         _show_warnings()
     with StopSignals() as signals, open_progress(quiet) as progress:
         result = run(settings, signals.stopping, progress)

@@ -31,7 +31,7 @@ from vision_infer.stream.source import SourceSpec
 
 STATE = ".archive.resume"
 """The file with the settings and files of a run, in the folder of the outputs."""
-_NOT_ON_A_CLUSTER = ("crops", "counts", "rotate_mb", "duration")
+_NOT_ON_A_CLUSTER = ("crops", "counts", "rotate_mb", "duration", "telemetry")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,10 @@ class RunSettings(StreamPolicy, InferenceSettings):
         description="With `sample`, the maximum number of frames. Defaults to 100, and for `every:N` to no maximum.",
     )
     rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
+    telemetry: Path | None = Field(
+        default=None,
+        description="Send traces of frames by OTLP, as the block `telemetry` of this YAML file says. It can be that of `serve`.",
+    )
     overwrite: bool = Field(default=False, description="Overwrite existing files.")
     resume: bool = Field(default=False, description="Resume an interrupted run that had the same options.")
 

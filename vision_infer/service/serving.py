@@ -84,12 +84,12 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
     access = None if settings.access is None else Access(settings.access, state_dir, clock)
     tokens = tokens_for(settings.service, state_dir, clock, required=access is not None)
     notifier = ServiceNotifier(start.environ)
-    service, make, close = _opened(start, state_dir, tokens.tokens, access, clock)
+    service, make, close, telemetry = _opened(start, state_dir, tokens.tokens, access, clock)
     with ExitStack() as stack:
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
             sockets = stack.enter_context(bind(settings.preview, settings.service.host))
-            grpc_address = _serve_grpc(service, tokens.tokens, access, clock, stack)
+            grpc_address = _serve_grpc(service, tokens.tokens, access, clock, stack, telemetry)
         except VisionInferError:
             service.close()
             raise
@@ -114,7 +114,14 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         raise service.error
 
 
-def _serve_grpc(service: Service | Fleet, tokens: Tokens, access: Access | None, clock: Clock, stack: ExitStack) -> str | None:
+def _serve_grpc(
+    service: Service | Fleet,
+    tokens: Tokens,
+    access: Access | None,
+    clock: Clock,
+    stack: ExitStack,
+    telemetry: Telemetry | None,
+) -> str | None:
     """Start the gRPC server of the Open Inference Protocol; return its address, or None if it is off."""
     settings = service.settings.service
     protocol = settings.inference_protocol
@@ -126,19 +133,19 @@ def _serve_grpc(service: Service | Fleet, tokens: Tokens, access: Access | None,
     require("service.inference_protocol.grpc_port", "grpc")
     from vision_infer.service.grpc.server import GrpcServer  # an optional package
 
-    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock, access)).address
+    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock, access, telemetry)).address
 
 
 def _opened(
     start: Start, state_dir: Path, tokens: Tokens, access: Access | None, clock: Clock
-) -> tuple[Service | Fleet, Callable[[], FastAPI], Callable[[], None]]:
-    """Return the service, a function that creates its application, and one that closes it."""
+) -> tuple[Service | Fleet, Callable[[], FastAPI], Callable[[], None], Telemetry | None]:
+    """Return the service, a function that creates its application, one that closes it, and the traces of this process."""
     settings = start.settings
     places = [] if start.cluster is not None else worker_places(settings)
     if not places and start.cluster is None:
         telemetry = open_telemetry(settings, clock)
         service = open_service(settings, StreamFiles(state_dir, settings.service), state_dir, clock, telemetry=telemetry)
-        return service, lambda: make_app(service, tokens, clock, access, telemetry), lambda: drain(service)
+        return service, lambda: make_app(service, tokens, clock, access, telemetry), lambda: drain(service), telemetry
     from vision_infer.service.processes.front import make_front  # imports an HTTP client, which one process does not need
     from vision_infer.service.processes.workers import Workers
 
@@ -149,7 +156,8 @@ def _opened(
         workers = start.cluster(settings, StreamFiles(state_dir, settings.service), clock)
     else:
         workers = Workers(settings, places, state_dir, clock)
-    return workers, lambda: make_front(workers, tokens, clock, access), workers.close  # each worker limits the time itself
+    # Each worker limits the time itself.
+    return workers, lambda: make_front(workers, tokens, clock, access), workers.close, None
 
 
 def open_telemetry(settings: ServeSettings, clock: Clock, worker: str = "", kind: str = "worker") -> Telemetry | None:

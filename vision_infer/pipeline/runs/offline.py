@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+from vision_infer import __version__
 from vision_infer.config.run import RunSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
-from vision_infer.core.errors import StreamError
+from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
@@ -62,7 +65,10 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     def check(engine: Engine) -> None:
         check_task(job.outputs, engine.card, job.models.secondary is not None)
 
-    with open_lanes(settings, job.models, job.specs, reasons.append, check) as lanes:
+    with (
+        _frame_traces(settings.telemetry) as traces,
+        open_lanes(settings, job.models, job.specs, reasons.append, check) as lanes,
+    ):
         commands = [
             replace(
                 source_command(spec, lanes.lanes[0], settings, shapes, job.outputs.by_stream[spec.name]),
@@ -71,7 +77,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             for spec in job.specs
         ]
         libraries.join()
-        summary, records = _run(job, lanes, commands, hook, stopping, progress, settings.duration)
+        summary, records = _run(job, lanes, commands, hook, stopping, progress, settings.duration, traces)
         if settings.counts is not None:
             write_counts(settings.counts, settings.overwrite, records)
             summary = replace(summary, outputs=(*summary.outputs, str(settings.counts)))
@@ -86,9 +92,10 @@ def _run(
     stopping: threading.Event,
     progress: Progress | None,
     duration_s: float | None,
+    traces: Sequence[Sink],
 ) -> tuple[RunSummary, list[StreamRecord]]:
     with ExitStack() as stack:
-        shared = job.begin()
+        shared = [*job.begin(), *traces]
         for sink in shared:
             stack.callback(sink.close, False)
         startup_s = process_age_s()
@@ -106,6 +113,27 @@ def _run(
     if job.journal is not None and not job.keep_journal and complete:
         job.journal.remove()
     return summarize(job, supervisor, lanes.lanes, shared, spent, interrupted), supervisor.records()
+
+
+@contextmanager
+def _frame_traces(file: Path | None) -> Iterator[Sequence[Sink]]:
+    """Send traces of frames with the settings of a file; yield the sink that takes the frames, or nothing without a file."""
+    if file is None:
+        yield ()
+        return
+    from vision_infer.config.serve_file import load_settings
+
+    settings = load_settings(file, (), os.environ, {}).telemetry
+    if settings.endpoint is None:
+        raise UsageError(f"--telemetry {file}: has no telemetry.endpoint", "Write telemetry: {endpoint: 'http://HOST:4318'}.")
+    from vision_infer.sink.otlp.telemetry import Telemetry  # its package is optional
+
+    telemetry = Telemetry(settings, {"service.version": __version__})
+    telemetry.start()
+    try:
+        yield (telemetry.frames,)
+    finally:
+        telemetry.close()
 
 
 def _note_finished(job: Job, supervisor: Supervisor, shared: Sequence[Sink]) -> None:

@@ -34,7 +34,7 @@ RESUMABLE = ("jsonl", "csv")
 """The kinds of output that can continue in the middle of a source."""
 
 _WITHOUT_EFFECT = frozenset(
-    {"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "engine_dir", "device"}
+    {"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "engine_dir", "device", "telemetry"}
 )
 """The settings that may differ: they change neither the results nor their location."""
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import grpc
@@ -25,7 +25,11 @@ from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.inference_protocol import protocol_problem
 from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, after_timeout, infer, model_of
 from vision_infer.service.inference_protocol.tensors import InputTensor
+from vision_infer.sink.otlp.traced import TRACED_REQUEST, TracedRequest
 from vision_infer.stream.redact import redact
+
+if TYPE_CHECKING:
+    from vision_infer.sink.otlp.telemetry import Telemetry
 
 MAX_RUNNING = 32
 """The maximum number of calls that run at the same time."""
@@ -44,6 +48,8 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_FAILED = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""The statuses that are errors of the server, as OpenTelemetry's conventions for gRPC say."""
 _Method = Callable[[Any, grpc.ServicerContext], Mapping[str, Any]]
 """Returns the fields of the response to a request."""
 
@@ -60,6 +66,7 @@ class GrpcServer:
         tokens: The tokens of the configuration. All roles may run inference.
         clock: The source of time.
         access: Access for teams, whose API tokens are valid as well; None if it is not configured.
+        telemetry: Takes the spans of admitted calls; None: none.
 
     Raises:
         UsageError: The address is not available.
@@ -73,8 +80,10 @@ class GrpcServer:
         tokens: Tokens,
         clock: Clock,
         access: Access | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._backend = backend
+        self._telemetry = telemetry
         self._clock = clock
         self._security = SecurityContext(settings, tokens, clock, access)
         # Guards the rate limits, which are not thread-safe, and the waiting calls. The threads of calls hold it while they check
@@ -149,9 +158,12 @@ class GrpcServer:
         response = MESSAGES[f"{name}Response"]
 
         def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            answer, problem, traced = None, None, None
+            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             try:
-                self._admit(name, context)
-                return response(**method(self._message(requests, context), context))
+                self._admit(name, context, metadata)
+                traced = self._begin_trace(metadata)
+                answer = response(**method(self._message(requests, context), context))
             except (StopIteration, grpc.RpcError):
                 problem = Problem("bad-request", "the call ended before its message arrived")
             except Problem as found:
@@ -161,9 +173,27 @@ class GrpcServer:
             except Exception as error:  # noqa: BLE001 - unexpected: only the log gets the details
                 logger.error("%s: %s: %s", name, type(error).__name__, redact(str(error)))
                 problem = Problem("internal", "see the service's log for details")
-            return context.abort(_CODES.get(problem.status_code, grpc.StatusCode.INTERNAL), problem.detail)
+            code = grpc.StatusCode.OK if problem is None else _CODES.get(problem.status_code, grpc.StatusCode.INTERNAL)
+            self._end_trace(traced, name, code)
+            return answer if problem is None else context.abort(code, problem.detail)
 
         return handle
+
+    def _begin_trace(self, metadata: Mapping[str, str]) -> TracedRequest | None:
+        """Continue the trace of the client, or begin one; the thread of the call has it, and had that of an earlier call."""
+        traced = None
+        if self._telemetry is not None:
+            traced = self._telemetry.begin_request(metadata.get("traceparent", ""), metadata.get("tracestate", ""))
+        TRACED_REQUEST.set(traced)
+        return traced
+
+    def _end_trace(self, traced: TracedRequest | None, method: str, code: grpc.StatusCode) -> None:
+        if traced is not None and self._telemetry is not None:
+            traced.name = f"{SERVICE}/{method}"
+            traced.failed = code in _FAILED
+            traced.attributes |= {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+            traced.attributes["rpc.grpc.status_code"] = int(code.value[0])
+            self._telemetry.end_request(traced)
 
     def _message(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         with self._lock:
@@ -174,13 +204,12 @@ class GrpcServer:
             with self._lock:
                 del self._waiting[context]
 
-    def _admit(self, name: str, context: grpc.ServicerContext) -> None:
+    def _admit(self, name: str, context: grpc.ServicerContext, metadata: Mapping[str, str]) -> None:
         """Check the rate and the token of a call; an invalid token is recorded in the audit log.
 
         Raises:
             Problem: 429 or 401.
         """
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         kind, _, token = metadata.get("authorization", "").partition(" ")
         scope = {"client": (unquote(context.peer().partition(":")[2].rpartition(":")[0]).strip("[]"), 0)}
         security = self._security
