@@ -36,7 +36,7 @@ async def shown(hass: Any) -> dict[str, Any]:
 
 
 async def main(port: int) -> None:
-    """Connect to the broker on a port as a user does, and print what is shown until standard input ends."""
+    """Connect to the broker on a port as a user does, and print the entities when a line of standard input asks for them."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "configuration.yaml").touch()
         hass = module("core").HomeAssistant(folder)

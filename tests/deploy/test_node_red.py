@@ -77,7 +77,7 @@ def test_node_red_runs_the_flow_with_messages_of_the_service(tmp_path: Path) -> 
     (folder / "settings.js").write_text(settings, encoding="utf-8")
     with Broker(tmp_path / "broker") as broker, Listener(broker) as listener, log_file.open("wb") as log:
         (folder / "flows.json").write_text(json.dumps(flow_with_output(broker.port)), encoding="utf-8")
-        arguments = [command, "--userDir", folder, "--settings", folder / "settings.js", "flows.json"]
+        arguments = [str(command), "--userDir", str(folder), "--settings", str(folder / "settings.js"), "flows.json"]
         process = subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log)
         try:
             wait_until(lambda: "Connected to broker" in log_file.read_text(), log_file.read_text, 120)

@@ -1,6 +1,6 @@
 """Other programs for tests: Python packages and npm packages that need other versions than this project.
 
-Each is installed in a folder of its own in ``tests/.media`` (ignored by git), under a hash of its requirements, and kept.
+Each is installed in a separate folder in ``tests/.media`` (ignored by git), under a hash of its requirements, and kept.
 """
 
 from __future__ import annotations
