@@ -189,10 +189,10 @@ def select(outputs: Outputs, letterboxes: Sequence[Letterbox], selector: Selecto
     detailed = len(outputs) > 3
     if detailed:
         scores = without_gaps(outputs)
-    count = len(letterboxes)
-    if scores.shape[0] < count:
-        raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} images")
-    if scores.shape[0] > count:
+    count, size = len(letterboxes), scores.shape[0]
+    if size < count:
+        raise ValueError(f"a batch of {size} cannot hold {count} images")
+    if size > count:
         boxes, scores, class_ids = boxes[:count], scores[:count], class_ids[:count]
     if not detailed:
         chosen = selector.choose(boxes, scores, class_ids)

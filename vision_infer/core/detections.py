@@ -89,7 +89,7 @@ class Detections:
             raise ValueError(f"details must be {count}, got {len(self.details)}")
 
     def __len__(self) -> int:
-        return int(self.scores.shape[0])
+        return self.scores.size
 
     def __repr__(self) -> str:
         shown = [str(one) for one in self[:SHOWN]]
@@ -130,7 +130,9 @@ class Detections:
     @property
     def labels(self) -> list[str]:
         """The label of each detection."""
-        return [self.label_of(class_id) for class_id in self.class_ids.tolist()]
+        names = self.label_names or ()
+        count = len(names)
+        return [names[class_id] if 0 <= class_id < count else str(class_id) for class_id in self.class_ids.tolist()]
 
     def label_of(self, class_id: int) -> str:
         """Return the label of a class; its number if it has none."""

@@ -62,24 +62,13 @@ class Result:
     def to_json(self) -> str:
         """Return one line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
         found = self.detections
-        parts: list[str] = []
-        tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
-        descriptions = [None] * len(found) if found.descriptions is None else found.descriptions
-        details = (
-            [""] * len(found)
-            if found.details is None
-            else [", " + json.dumps(found.details.row(at))[1:-1] for at in range(len(found))]
-        )
-        for (x1, y1, x2, y2), score, class_id, track, description, detail in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions, details, strict=True
-        ):
-            tail = f', "track_id": {track}{detail}' if track else detail
-            if description is not None:
-                tail += ", " + description.to_json()
-            parts.append(
-                '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
-                % (class_id, quoted(found.label_of(class_id)), score, x1, y1, x2, y2, tail)
-            )
+        labels = map(quoted, found.labels)
+        rows = zip(found.class_ids.tolist(), labels, found.scores.tolist(), found.boxes.tolist(), _tails(found), strict=True)
+        parts = [
+            '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
+            % (class_id, label, score, x1, y1, x2, y2, tail)
+            for class_id, label, score, (x1, y1, x2, y2), tail in rows
+        ]
         spent = self.latency
         pts = "null" if self.pts_s is None else repr(round(self.pts_s, 6))
         file = "" if self.file is None else f'"file": {quoted(self.file)}, '
@@ -117,6 +106,21 @@ class Result:
                 tail,
             )
         )
+
+
+def _tails(found: Detections) -> list[str]:
+    """Return the fields of each detection after its box."""
+    tails = [""] * len(found)
+    if found.track_ids is not None:
+        tails = [f', "track_id": {track}' if track else "" for track in found.track_ids.tolist()]
+    if found.details is not None:
+        tails = [tail + ", " + json.dumps(found.details.row(at))[1:-1] for at, tail in enumerate(tails)]
+    if found.descriptions is not None:
+        tails = [
+            tail if description is None else tail + ", " + description.to_json()
+            for tail, description in zip(tails, found.descriptions, strict=True)
+        ]
+    return tails
 
 
 def _live_fields(live: LiveAccount) -> str:

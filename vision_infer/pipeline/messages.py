@@ -23,6 +23,8 @@ class Inferred:
     raw: RawResults
     unreadable: dict[int, str] = field(default_factory=dict)
     """The slots of the batch into which the image could not be written, each with the reason."""
+    tiled: bool = False
+    """Whether a frame of the batch has tiles."""
 
 
 @dataclass(frozen=True, slots=True)

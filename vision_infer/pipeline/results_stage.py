@@ -159,9 +159,9 @@ class ResultsStage:
         begin = now()
         results = self._detections(lane, message) if lane.describer is None else self._descriptions(lane, lane.describer, message)
         end = now()
-        next_slot = 0
-        for number, entry in enumerate(message.batch.entries):
-            slot, next_slot = next_slot, next_slot + entry.queued.slots
+        entries = message.batch.entries
+        count = len(entries)
+        for number, entry in enumerate(entries):
             if number in message.unreadable:
                 self._streams[entry.stream].record.unreadable += 1
                 self._lost(entry, lane.name)
@@ -174,19 +174,20 @@ class ResultsStage:
                 continue
             trace, image = pending.frame.trace, pending.frame.image
             if isinstance(image, TensorImage):
+                slot = sum(before.queued.slots for before in entries[:number])
                 image.outputs = {name: output[slot] for name, output in message.raw.outputs.items()}
             trace.select_start_ns = begin
             trace.select_end_ns = end
-            trace.batch = len(message.batch.entries)
+            trace.batch = count
             live = stream.record.live
             if live is not None:
                 live.convert_ns += trace.preprocess_end_ns - trace.preprocess_start_ns
             self._put_in_order(stream, sequence, pending)
 
     def _detections(self, lane: Lane, message: Inferred) -> list[PendingResult]:
-        entries, outputs = message.batch.entries, message.raw.outputs
-        if any(entry.queued.item.tiles for entry in entries):
+        if message.tiled:
             return self._joined(lane, message)
+        entries, outputs = message.batch.entries, message.raw.outputs
         letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
         selectors = [self._selector(entry, lane) for entry in entries]
         if selectors.count(selectors[0]) == len(selectors):
@@ -206,7 +207,8 @@ class ResultsStage:
             return _NO_DETECTIONS
         # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
         steps = self._streams[entry.stream].steps
-        return steps.selector if steps.selector and steps.lane == lane.group else lane.selector
+        own = steps.selector
+        return lane.selector if own is None or steps.lane != lane.group else own
 
     def _joined(self, lane: Lane, message: Inferred) -> list[PendingResult]:
         """Return the detections of a batch in which frames have tiles."""

@@ -41,6 +41,9 @@ class Reorder(Generic[T]):
             ValueError: This number was put or skipped before.
             OverflowError: Too many results are held back.
         """
+        if sequence == self._next and not self._held and not self._run_stop:  # the usual case: nothing is held back
+            self._next = sequence + 1
+            return [item]
         self._check(sequence)
         self._held[sequence] = item
         return self._ready()

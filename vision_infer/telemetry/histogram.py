@@ -48,11 +48,12 @@ class Histogram:
         else:
             place = _BUCKETS - 1
         self._buckets[place] += 1
-        if self.count == 0 or duration_ns < self.min_ns:
+        count = self.count
+        if duration_ns < self.min_ns or not count:
             self.min_ns = duration_ns
         if duration_ns > self.max_ns:
             self.max_ns = duration_ns
-        self.count += 1
+        self.count = count + 1
         self.sum_ns += duration_ns
 
     def mean_ns(self) -> float:

@@ -56,11 +56,15 @@ class InferenceWorker:
         lane = self._lanes[batch.lane]
         unreadable: dict[int, str] = {}
         try:
-            frames = [entry.queued.item for entry in batch.entries]
-            if any(frame.tiles for frame in frames):
-                raw = self._run_tiles(frames, batch.size, lane, engine, unreadable)
+            images, tiled = [], False
+            for number, entry in enumerate(batch.entries):
+                frame = entry.queued.item
+                images.append((number, frame, frame.image))
+                if frame.tiles:
+                    tiled = True
+            if tiled:
+                raw = self._run_tiles(images, batch.size, lane, engine, unreadable)
             else:
-                images = [(number, frame, frame.image) for number, frame in enumerate(frames)]
                 raw = self._run_batch(images, batch.size, lane, engine, unreadable)
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             failure = error
@@ -75,7 +79,7 @@ class InferenceWorker:
             trace = entry.queued.item.trace
             trace.inference_start_ns = raw.started_ns
             trace.inference_end_ns = raw.ended_ns
-        return Inferred(batch, lane, engine, raw, unreadable)
+        return Inferred(batch, lane, engine, raw, unreadable, tiled)
 
     def _run_batch(
         self, images: Sequence[FrameImage], size: int, lane: Lane, engine: Engine, unreadable: dict[int, str]
@@ -86,13 +90,13 @@ class InferenceWorker:
         return engine.collect(engine.submit(loan))
 
     def _run_tiles(
-        self, frames: Sequence[Frame], last: int, lane: Lane, engine: Engine, unreadable: dict[int, str]
+        self, whole: Sequence[FrameImage], last: int, lane: Lane, engine: Engine, unreadable: dict[int, str]
     ) -> RawResults:
         """Run frames of which some have tiles; several batches, the last of size ``last``, if the largest one is too small."""
         images: list[FrameImage] = []
-        for number, frame in enumerate(frames):
+        for number, frame, own in whole:
             frame.trace.preprocess_start_ns = frame.trace.preprocess_end_ns = self._clock.monotonic_ns()
-            parts = cut(frame.image, frame.tiles) if frame.tiles else (frame.image,)
+            parts = cut(own, frame.tiles) if frame.tiles else (own,)
             images += [(number, frame, image) for image in parts]
         largest = engine.batch_sizes[-1]
         starts = range(0, len(images), largest)
