@@ -53,7 +53,7 @@ class RoleSettings(SettingsBase):
     level: Level = Field(
         default="view",
         description="What the role may do. view: read and watch. operator: also switch models and reset counts. admin: also "
-        "change and remove cameras; without `cameras`, everything.",
+        "change and remove cameras, but not their URLs; without `cameras`, everything.",
     )
     cameras: tuple[Name, ...] | None = Field(
         default=None,

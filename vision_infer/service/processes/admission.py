@@ -13,7 +13,9 @@ from starlette.responses import JSONResponse, Response
 from vision_infer.config.cluster import label_text
 from vision_infer.core.clock import Clock
 from vision_infer.service.errors import ConflictError, UnavailableError
+from vision_infer.service.http.access.visible import check_urls
 from vision_infer.service.http.api_models import stream_answer
+from vision_infer.service.http.context import principal_of
 from vision_infer.service.http.routes.streams import settings_of
 from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import settled
@@ -59,12 +61,13 @@ async def accept(workers: Fleet, request: Request, name: str, body: bytes, clock
     """Store a stream that waits for a worker. The worker reports what it cannot run, for example a model that does not exist.
 
     Raises:
-        Problem: The body is not a JSON object.
+        Problem: The body is not a JSON object, or the role must not choose URLs.
         VisionInferError: The settings are invalid, or the stream cannot be stored.
     """
     known = workers.placement.get(name)
     data = settings_of(request.headers.get("content-type", ""), body)
     settings = from_api(data, None if known is None else known.settings, workers.settings.service)
+    check_urls(principal_of(request), None if known is None else known.settings, settings)
     await asyncio.to_thread(workers.placement.put, name, settings, "api")
     answer = stream_answer(workers.stream(name), clock).model_dump(mode="json", by_alias=True)
     return JSONResponse(answer, 201 if known is None else 200)

@@ -6,18 +6,36 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from vision_infer.config.serve import StreamSettings, StreamUrls
 from vision_infer.core.errors import VisionInferError
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips.event_log import EventRecord
 from vision_infer.service.errors import ConflictError, UnknownStreamError
 from vision_infer.service.events import EngineEvent, ServiceEvent
 from vision_infer.service.http.access.principal import Principal
+from vision_infer.service.http.problem import Problem
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import Subscription
 from vision_infer.service.views import StreamView
 
 _BY_NAME = frozenset({"stream", "create", "replace", "delete", "flight", "zones", "snapshot"})
 """The methods whose first argument is the name of a stream."""
+
+
+def check_urls(principal: Principal, known: StreamSettings | None, wanted: StreamSettings) -> None:
+    """Check that a role with some cameras does not show another camera under the name of a visible one.
+
+    Args:
+        principal: Who changes the stream.
+        known: Its settings; None if it is new.
+        wanted: Its new settings.
+
+    Raises:
+        Problem: 403 if the role would choose a URL.
+    """
+    changes = known is None or any(getattr(known, field) != getattr(wanted, field) for field in StreamUrls.model_fields)
+    if principal.cameras is not None and changes:
+        raise Problem("forbidden", "only an admin of all cameras can add a camera or change its URLs")
 
 
 class VisibleBackend:
@@ -34,12 +52,14 @@ class VisibleBackend:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._backend, name)
-        return self._checked(found) if name in _BY_NAME else found
+        return self._checked(name, found) if name in _BY_NAME else found
 
-    def _checked(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _checked(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(stream: str, *arguments: Any) -> Any:
             if not self._principal.sees(stream):
                 raise UnknownStreamError(f"stream {stream} does not exist")
+            if name in ("create", "replace"):
+                check_urls(self._principal, None if name == "create" else self._backend.stream(stream).settings, *arguments)
             try:
                 return method(stream, *arguments)
             except UnknownStreamError:  # its message suggests similar names
