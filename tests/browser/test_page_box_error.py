@@ -44,7 +44,7 @@ def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: 
 SLOW_HOOK = """
 import time
 
-def hook(result):
+def hook(frame, result):
     time.sleep(0.06)
     return result
 """

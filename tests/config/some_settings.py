@@ -39,6 +39,10 @@ _ZONES = st.dictionaries(
 _LINES = st.dictionaries(
     NAMES, st.fixed_dictionaries({"from": st.just((1, 2)), "to": st.tuples(st.integers(3, 900), st.floats(3, 900))})
 )
+HOOKS = st.fixed_dictionaries(  # without a folder, they would get that of the file
+    {"call": LABELS, "folder": st.just("/a b")},
+    optional={"timeout_s": POSITIVE, "process": st.booleans(), "on_error": st.sampled_from(["pass", "drop"])},
+)
 _REGIONS = st.none() | st.fixed_dictionaries({"units": st.just("relative"), "look": st.tuples(_TRIANGLES)})
 STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "view": st.none() | URLS,
@@ -62,7 +66,7 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "track": st.booleans(),
     "zones": _ZONES,
     "lines": _LINES,
-    "hook": st.none() | LABELS,
+    "hook": st.none() | HOOKS | st.lists(HOOKS, max_size=2),
     "transport": st.sampled_from(["tcp", "udp"]),
     "audio": st.booleans(),
     "open_timeout_s": POSITIVE,

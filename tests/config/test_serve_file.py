@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from vision_infer.config.run import run_settings
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.serve_file import load_settings
+from vision_infer.config.stream_policy import HookSettings
 from vision_infer.config.validation_errors import SettingsError
 from vision_infer.config.warnings import warnings_of
 from vision_infer.core.errors import UsageError
@@ -249,6 +251,31 @@ def test_a_stream_with_zones_or_lines_is_tracked() -> None:
     assert not StreamSettings(detect="test://").tracked
     assert StreamSettings(detect="test://", track=True).tracked
     assert StreamSettings.model_validate({"url": "test://", "lines": {"a": {"from": [0, 0], "to": [9, 9]}}}).tracked
+
+
+def test_hooks_have_a_short_and_a_long_form_and_the_folder_of_the_file(load: Load, tmp_path: Path) -> None:
+    streams = load(
+        "defaults: {hook: 'mine:count'}\n"
+        "streams:\n"
+        "  a: {url: 'test://'}\n"
+        "  b: {url: 'test://', hook: 'mine:blur,process=true, timeout_s=2.5,on_error=drop'}\n"
+        "  c: {url: 'test://', hook: ['mine:count', {call: plate-reader, folder: /opt/hooks}]}\n"
+        "  d: {url: 'test://', hook: null}\n"
+    ).streams
+    count = HookSettings(call="mine:count", folder=tmp_path)
+    blur = HookSettings(call="mine:blur", process=True, timeout_s=2.5, on_error="drop", folder=tmp_path)
+    plates = HookSettings(call="plate-reader", folder=Path("/opt/hooks"))
+    assert [streams[name].hook for name in "abcd"] == [(count,), (blur,), (count, plates), ()]
+    for text, expected in (
+        ("'mine:blur,process'", "hook.0: is not MODULE:FUNCTION; options follow as ,process=true"),
+        ("'mine:blur,timeout_s=0'", "hook.0.timeout_s: must be greater than 0"),
+        ("{call: 'mine:blur', on_error: stop}", "hook.0.on_error: must be pass or drop"),
+        ("{process: true}", "hook.0.call: is missing"),
+    ):
+        with pytest.raises(SettingsError) as raised:
+            load(f"streams: {{a: {{url: 'test://', hook: {text}}}}}")
+        assert expected in str(raised.value)
+    assert run_settings(sources=("a.mp4",), hook=("mine:count",)).hook == (HookSettings(call="mine:count"),)
 
 
 def test_missing_files_are_warnings(tmp_path: Path) -> None:

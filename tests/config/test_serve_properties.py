@@ -54,7 +54,7 @@ def test_settings_survive_a_round_trip_through_the_file(before: ServeSettings, s
 @settings(deadline=None)
 def test_a_stream_is_the_same_over_the_api(data: dict[str, Any]) -> None:
     service = ServiceSettings(allow_schemes=("rtsp", "https", "rtmp", "srt", "test", "file", "dev"))
-    if data.get("hook") is not None:
+    if data.get("hook"):
         with pytest.raises(UsageError, match="hook"):
             stream_from_api(data, service)
         data["hook"] = None

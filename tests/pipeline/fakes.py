@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze.select import Selector
+from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
@@ -271,7 +272,8 @@ POLICY_OPTIONS = ("fps", "min_size", "tiles", "crop_region", "gate", "gate_heart
 def with_options(command: AddStream, **options: Any) -> AddStream:
     """Return a command with other options; those of its policy are given by their own names."""
     policy = {name: options.pop(name) for name in POLICY_OPTIONS if name in options}
-    changed: AddStream = replace(command, **options, policy=command.policy.model_copy(update=policy))
+    given = {name: value for name, value in command.policy if name in command.policy.model_fields_set} | policy
+    changed: AddStream = replace(command, **options, policy=StreamPolicy.model_validate(given))
     return changed
 
 

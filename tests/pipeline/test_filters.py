@@ -12,6 +12,7 @@ from tests.pipeline.fakes import CARD, EchoEngine, FakeSource
 from vision_infer.config.region import read_region
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.card import ModelCard
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
 from vision_infer.pipeline.lanes.lane import GROUP_IOU, scores_by_class
 from vision_infer.pipeline.runs.resume import results_depend_on
@@ -88,7 +89,7 @@ def test_a_tracker_sees_all_classes_and_filters_by_the_vote() -> None:
     command = source_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
     assert command.selector is not None
     assert (command.selector.classes, command.selector.confidence, command.selector.iou) == (None, 0.2, GROUP_IOU)
-    steps = make_steps(command, CARD, None)
+    steps = make_steps(command, CARD, None, SYSTEM_CLOCK)
     assert steps.tracker is not None
     assert (steps.tracker.classes, steps.tracker.floor, steps.tracker.agnostic) == (frozenset({1, 2}), 0.2, True)
     apart = source_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted.model_copy(update={"nms": "per_class"}))

@@ -28,6 +28,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.core.trace import Trace
+from vision_infer.pipeline.hooks.frame import HookFrame
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.workers.gating import StreamGate, counted_blocks
 
@@ -172,7 +173,7 @@ def test_a_hook_can_drop_a_repeated_result() -> None:
     assert "gated" not in status.dropped
 
 
-def only_inferred(result: Result) -> Result | None:
+def only_inferred(frame: HookFrame, result: Result) -> Result | None:
     return None if result.gated else result
 
 

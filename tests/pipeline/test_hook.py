@@ -24,13 +24,14 @@ from vision_infer.core.details import Keypoints
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
-from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.hooks.frame import HookFrame
+from vision_infer.pipeline.hooks.loading import load_hook
 from vision_infer.pipeline.runs.summary import source_summary
 
 
 def run_with(hook: Any, sink: FakeSink, count: int = 12, **stream_options: Any) -> dict[str, Any]:
     """Run one source with the hook; return its part of the summary."""
-    supervisor = run_all(EchoEngine(), [FakeSource(0, count)], sink, stream_options, hook=GuardedHook(hook, "mine:hook"))
+    supervisor = run_all(EchoEngine(), [FakeSource(0, count)], sink, stream_options, hook=hook)
     assert supervisor.error is None
     return source_summary(supervisor.records()[0])
 
@@ -38,7 +39,7 @@ def run_with(hook: Any, sink: FakeSink, count: int = 12, **stream_options: Any) 
 def test_the_returned_result_is_emitted() -> None:
     sink = FakeSink()
 
-    def relabel(result: Result) -> Result:
+    def relabel(frame: HookFrame, result: Result) -> Result:
         found = replace(result.detections, scores=result.detections.scores * np.float32(0.5))
         return replace(result, detections=found)
 
@@ -52,8 +53,11 @@ def test_none_drops_only_the_row(sinks: Sinks) -> None:
     rows = sinks["rows"] = FakeSink()
     drawn = sinks["drawn"] = FakeSink(needs_images=True)
     source = FakeSource(0)
-    hook = GuardedHook(lambda result: result if result.frame % 3 == 0 else None, "thirds")
-    supervisor = make_supervisor(EchoEngine(), [source], hook=hook)
+
+    def by_threes(frame: HookFrame, result: Result) -> Result | None:
+        return result if frame.index % 3 == 0 else None
+
+    supervisor = make_supervisor(EchoEngine(), [source], hook=by_threes)
     supervisor.add(add(source, "rows", "drawn"))
     finish(supervisor)
     thirds = list(range(0, 20, 3))
@@ -67,7 +71,7 @@ def test_none_drops_only_the_row(sinks: Sinks) -> None:
 class Quits:
     """A hook that is an object, and fails in a different way at each frame."""
 
-    def __call__(self, result: Result) -> Any:
+    def __call__(self, frame: HookFrame, result: Result) -> Any:
         if result.frame == 0:
             sys.exit("enough")
         if result.frame < 4:
@@ -88,7 +92,7 @@ def test_an_error_stops_nothing_and_is_logged_once_per_kind(caplog: pytest.LogCa
     reported = [record.getMessage() for record in caplog.records]
     assert len(reported) == 4
     for text, words in zip(reported, ("SystemExit: enough", "TypeError", "ValueError", "KeyError"), strict=True):
-        assert text.startswith("hook mine:hook: ")
+        assert text.startswith("s0: hook Quits: ")
         assert words in text
         assert "\n" not in text
     assert "(the returned value)" in reported[1]
@@ -115,7 +119,7 @@ def test_an_error_stops_nothing_and_is_logged_once_per_kind(caplog: pytest.LogCa
 def test_results_that_no_sink_can_write_are_discarded(
     change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def nonsense(result: Result) -> Result:
+    def nonsense(frame: HookFrame, result: Result) -> Result:
         parts = change.get("detections")
         return replace(result, **(change if parts is None else {"detections": replace(result.detections, **parts)}))
 
@@ -128,7 +132,7 @@ def test_results_that_no_sink_can_write_are_discarded(
 
 
 def test_a_hook_can_return_wider_number_types() -> None:
-    def wide(result: Result) -> Result:
+    def wide(frame: HookFrame, result: Result) -> Result:
         found = result.detections
         return replace(
             result, detections=replace(found, boxes=found.boxes.astype(np.float64), class_ids=found.class_ids.astype(np.uint8))
@@ -142,7 +146,7 @@ def test_a_hook_can_return_wider_number_types() -> None:
 
 
 def test_the_number_of_logged_errors_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    def fails(result: Result) -> Result:
+    def fails(frame: HookFrame, result: Result) -> Result:
         raise type(f"Error{result.frame}", (Exception,), {})
 
     with caplog.at_level(logging.WARNING):
@@ -152,7 +156,7 @@ def test_the_number_of_logged_errors_is_bounded(caplog: pytest.LogCaptureFixture
 
 
 def test_the_place_of_an_error_is_in_the_hooks_own_file(caplog: pytest.LogCaptureFixture) -> None:
-    def fails(result: Result) -> Result:
+    def fails(frame: HookFrame, result: Result) -> Result:
         np.stack([])  # raised deep inside numpy
         return result
 
@@ -163,7 +167,7 @@ def test_the_place_of_an_error_is_in_the_hooks_own_file(caplog: pytest.LogCaptur
 
 
 def test_the_time_of_the_hook_is_in_the_account() -> None:
-    def slow(result: Result) -> Result | None:
+    def slow(frame: HookFrame, result: Result) -> Result | None:
         assert result.latency.total_ns > 0  # the part of the latency that is known until then
         until = time.monotonic_ns() + 20_000_000
         while time.monotonic_ns() < until:  # works for 20 ms
@@ -171,7 +175,7 @@ def test_the_time_of_the_hook_is_in_the_account() -> None:
         return result
 
     sink = FakeSink()
-    supervisor = run_all(EchoEngine(), [FakeSource(0, 4)], sink, hook=GuardedHook(slow, "slow"))
+    supervisor = run_all(EchoEngine(), [FakeSource(0, 4)], sink, hook=slow)
     for _, _, result in sink.written:
         assert result is not None
         spent = result.latency
@@ -184,7 +188,7 @@ def test_the_time_of_the_hook_is_in_the_account() -> None:
 def test_the_hook_is_called_after_filters_and_tracking() -> None:
     seen: list[tuple[int, list[int] | None]] = []
 
-    def look(result: Result) -> Result:
+    def look(frame: HookFrame, result: Result) -> Result:
         tracks = result.detections.track_ids
         seen.append((result.frame, None if tracks is None else tracks.tolist()))
         return result
@@ -203,9 +207,9 @@ def test_the_hook_is_called_after_filters_and_tracking() -> None:
 @pytest.fixture
 def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with modules for hooks."""
-    (tmp_path / "mine_good.py").write_text("class Box:\n    def keep(self, result): return result\nbox = Box()\nnumber = 5\n")
-    (tmp_path / "mine_async.py").write_text("async def hook(result): return result\n")
-    (tmp_path / "mine_syntax.py").write_text("x = 1\ndef hook(result) return result\n")
+    (tmp_path / "mine_good.py").write_text("class Box:\n    def keep(self, _, result): return result\nbox = Box()\nnumber = 5\n")
+    (tmp_path / "mine_async.py").write_text("async def hook(frame, result): return result\n")
+    (tmp_path / "mine_syntax.py").write_text("x = 1\ndef hook(frame, result) return result\n")
     (tmp_path / "mine_needs.py").write_text("import surely_not_installed\n")
     (tmp_path / "mine_exits.py").write_text("raise SystemExit('bye')\n")
     before = list(sys.path)
@@ -217,7 +221,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_hook_is_imported_from_the_current_folder_which_then_comes_last(hooks: Path) -> None:
-    assert load_hook("mine_good:box.keep")(None) is None  # type: ignore[arg-type]
+    assert load_hook("mine_good:box.keep")(None, None) is None  # type: ignore[arg-type]
     assert load_hook("os.path:join") is not None
     assert sys.path[-1] == str(hooks)
 
@@ -242,10 +246,13 @@ def test_a_hook_is_imported_from_the_current_folder_which_then_comes_last(hooks:
 def test_a_hook_that_cannot_be_imported_is_refused_before_the_run(hooks: Path, name: str, words: str) -> None:
     with pytest.raises(UsageError) as raised:
         load_hook(name)
-    assert str(raised.value).startswith(f"--hook {name}: ")
+    assert str(raised.value).startswith(f"hook {name}: ")
     assert words in str(raised.value)
 
 
 def test_a_pipeline_in_python_takes_a_function() -> None:
-    pipeline = Pipeline(Detector(), every=50, hook=lambda result: result if result.frame else None)
+    def not_the_first(frame: HookFrame, result: Result) -> Result | None:
+        return result if frame.index else None
+
+    pipeline = Pipeline(Detector(), every=50, hook=not_the_first)
     assert [result.frame for result in pipeline.run(bikes())] == [50, 100, 150, 200]

@@ -73,7 +73,7 @@ def test_a_blocked_or_refused_camera_costs_the_others_no_frame() -> None:
         {"track": 0.4},
         {"track": 0.4, "zones": {"yard": YARD}},
         {"min_size": 3.0},
-        {"hook": "json:loads"},
+        {"hook": "operator:add"},
     ],
     ids=lambda changes: "+".join(changes),
 )

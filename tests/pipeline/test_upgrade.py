@@ -283,7 +283,7 @@ def test_a_run_continues_with_the_engine_that_was_built_meanwhile(
         swapped.set()
         return old
 
-    def hold(result: Result) -> Result:
+    def hold(frame: object, result: Result) -> Result:
         if result.frame == 20:  # the run is not near its end before that
             wait_for(swapped)
         return result

@@ -120,7 +120,7 @@ def settings(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -
 def held(monkeypatch: pytest.MonkeyPatch, until: threading.Event) -> None:
     """Hold the results of frame 60 until an event."""
 
-    def hold(result: Result) -> Result:
+    def hold(frame: object, result: Result) -> Result:
         if result.frame == 60:
             until.wait(LONG_S / CLIPS)  # every clip waits, one after the other
         return result
@@ -161,7 +161,7 @@ def test_a_run_continues_with_the_plan_that_was_built_and_compared_meanwhile(
     assert loss is not None
     assert (loss.frames, loss.data) == (samples.MAX_SAMPLES, "the first frames of the streams")
     # The next run takes it at once.
-    again = run(settings.model_copy(update={"out": ("again.jsonl",), "hook": None}), threading.Event())
+    again = run(settings.model_copy(update={"out": ("again.jsonl",), "hook": ()}), threading.Event())
     assert again.engine == "tensorrt-cuda-fp16"
     assert (child.count, len(stand_in_gpu.built)) == (1, 2)
 
@@ -256,7 +256,7 @@ def test_a_run_on_a_short_clip_builds_no_plan(
     stand_in_gpu: StandInGpu, child: ChildHere, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lookup, "ASSUMED_BUILD_S", 60.0)
-    settings = settings.model_copy(update={"hook": None})
+    settings = settings.model_copy(update={"hook": ()})
     written: list[int] = []
 
     def pwrite(_: int, content: bytes, place: int) -> int:
@@ -273,7 +273,7 @@ def test_a_run_on_a_short_clip_builds_no_plan(
 
 def test_a_run_takes_a_cached_plan(stand_in_gpu: StandInGpu, settings: RunSettings, tmp_path: Path) -> None:
     stand_in_gpu.keep(tmp_path / "model.onnx", tmp_path / "engines")
-    summary = run(settings.model_copy(update={"hook": None}), threading.Event())
+    summary = run(settings.model_copy(update={"hook": ()}), threading.Event())
     assert (summary.frames, summary.engine) == (150 * CLIPS, "tensorrt-cuda-fp32")
     assert {row["engine"] for row in rows(tmp_path)} == {"tensorrt-cuda-fp32"}
 

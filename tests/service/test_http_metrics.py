@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from tests.service.fakes import Api, FakeBackend
 from vision_infer.engine.gpu.ledger import GpuMemory
-from vision_infer.pipeline.status import ReplicaStatus, StreamState
+from vision_infer.pipeline.status import HookStatus, ReplicaStatus, StreamState
 from vision_infer.telemetry.histogram import Histogram
 
 
@@ -69,6 +69,24 @@ def test_a_removed_stream_has_no_metrics() -> None:
     assert any(one.labels.get("stream") == "gate" for one in scrape(api))
     assert api.ask("DELETE", "/api/v1/streams/gate").status_code == 204
     assert not any(one.labels.get("stream") == "gate" for one in scrape(api))
+
+
+def test_hooks_have_a_time_and_count_their_failures() -> None:
+    api = Api()
+    times = Histogram()
+    times.record(30_000_000)
+    hook = HookStatus(5, 2, "mine:blur: KeyError: 'label' (rtsp://a:secret@b/)", {"p50": 30.0}, times)
+    api.backend.put("gate", "rtsp://10.0.0.6/gate", hook=hook)
+    samples = scrape(api)
+    failures = "vision_infer_stream_hook_failures_total"
+    assert value(samples, failures, stream="gate", outcome="timeout") == 2
+    assert value(samples, failures, stream="gate", outcome="error") == 3
+    assert value(samples, "vision_infer_stream_hook_seconds_count", stream="gate") == 1
+    assert value(samples, "vision_infer_stream_hook_seconds_sum", stream="gate") == pytest.approx(0.03)
+    assert not [one for one in samples if "_hook_" in one.name and one.labels["stream"] == "door"], "it has no hook"
+    answer = api.get("/api/v1/streams/gate").json()["status"]["hook"]
+    assert answer == {"errors": 5, "timeouts": 2, "error": "mine:blur: KeyError: 'label' (rtsp://a:***@b/)", "ms": {"p50": 30.0}}
+    assert api.get("/api/v1/streams/door").json()["status"]["hook"] is None
 
 
 def test_metrics_of_engines_clients_and_the_process() -> None:

@@ -169,3 +169,16 @@ def test_a_continued_file_with_details_keeps_its_columns(tmp_path: Path) -> None
         sink.write(frame(index), result_of(frame(index), with_details(details(kind, 1))))
     sink.close(True)
     assert [bool(row["mask"]) for row in rows(path)] == [True, False]
+
+
+def test_extra_fields_of_hooks_are_json_in_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    extra = {"plate": 'B "X" 1', "open": True}
+    for index, given in enumerate((extra, None)):
+        one = frame(index)
+        sink.write(one, replace(result_of(one, found(2)), extra=given))
+    sink.close(True)
+    written = rows(path)
+    assert list(written[0]) == [*COLUMNS, "extra"]
+    assert [row["extra"] for row in written] == [json.dumps(extra)] * 2 + [""] * 2

@@ -242,3 +242,15 @@ def test_large_masks_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.Mon
     assert written(path, results(given, given)).num_rows == 6
     with pq.ParquetFile(path) as file:
         assert file.num_row_groups == 3
+
+
+def test_extra_fields_of_hooks_are_json_in_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    sink = ParquetSink(OutputSpec("parquet", str(path)))
+    for index, given in enumerate(({"plate": "BX 1"}, None)):
+        one = frame(index)
+        sink.write(one, replace(result_of(one, found(2)), extra=given))
+    sink.close(True)
+    table = pq.read_table(path)
+    assert table.column_names == [*PARQUET_COLUMNS, "extra"]
+    assert table.column("extra").to_pylist() == ['{"plate": "BX 1"}'] * 2 + [None] * 2

@@ -266,7 +266,7 @@ def watch(scene: Scene, fps: float, classes: tuple[str, ...] | None = None, seed
     lane = Lane("main", NullEngine(card), make_selector(card, None, None, None))
     policy = StreamPolicy(track=True, confidence=CONFIDENCE, classes=classes)
     command = add_stream(SourceSpec("s", "video", ("s.mp4",)), lane, policy, zones=ZONES, lines=LINES)
-    steps = make_steps(command, card, None)
+    steps = make_steps(command, card, None, SYSTEM_CLOCK)
     assert command.selector is not None
     assert steps.zones is not None
     completion = Completion(StreamRecord("s", "s.mp4"), SYSTEM_CLOCK, StageAccount())

@@ -36,7 +36,7 @@ _METAVARS = {
     "zones": "FILE",
     "counts": "FILE.csv",
     "secondary": "MODEL",
-    "hook": "MODULE:FUNCTION",
+    "hook": "MODULE:FUNCTION[,process=true]",
     "out": "FILE|DIR/|-",
     "formats": "jsonl,mp4,…",
     "crops": "DIR",
@@ -78,7 +78,7 @@ def _run(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.runs.offline import run
 
-    if settings.hook is not None or settings.telemetry is not None:
+    if settings.hook or settings.telemetry is not None:
         _show_warnings()
     with StopSignals() as signals, open_progress(quiet) as progress:
         result = run(settings, signals.stopping, progress)
@@ -86,7 +86,7 @@ def _run(
     return signals.exit_status or result.exit_status
 
 
-run_command = command_with_settings(RunSettings, _run, metavars=_METAVARS)
+run_command = command_with_settings(RunSettings, _run, metavars=_METAVARS, repeatable=("out", "hook"))
 
 
 def _run_on_cluster(settings: RunSettings, address: str, insecure: bool, report: tuple[Path | None, bool, bool]) -> int:
@@ -132,7 +132,7 @@ def _report_problems(sources: Iterable[Mapping[str, Any]]) -> None:
         if source["error"]:
             typer.echo(f"error: {source['error']}", err=True)
         if source["hook_errors"]:
-            failed = f"the hook failed on {source['hook_errors']} results; they were kept unchanged"
+            failed = f"a hook failed on {source['hook_errors']} results"
             typer.echo(f"warning: {source['source']}: {failed}", err=True)
         if source["gaps"] and not source["error"]:
             typer.echo(f"warning: {source['source']}: {source['gaps']} gaps could not be decoded", err=True)

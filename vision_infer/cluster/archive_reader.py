@@ -15,8 +15,9 @@ from vision_infer.cluster.archive_files import ArchiveFile, OutputFolder, is_sto
 from vision_infer.cluster.archive_plan import failed_mark
 from vision_infer.cluster.archive_segments import SEGMENT_S, Copies, can_split, output_of, part_name
 from vision_infer.config.run import RunSettings
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import OutputError, VisionInferError
-from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.hooks.stage import check_hooks
 from vision_infer.pipeline.runs.outputs import OutputPlan, check_task, plan_outputs
 from vision_infer.pipeline.runs.run_factories import Shapes, files_at_once, output_options, read_options, source_command
 from vision_infer.pipeline.runs.summary import source_summary, unread
@@ -99,7 +100,7 @@ class ArchiveReader:
         limit_opencv(self._settings.max_pixels)  # before cv2 is imported
         _remove_left_folders(Path(tempfile.gettempdir()))
         settings = self._settings
-        hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
+        check_hooks(settings.hook, SYSTEM_CLOCK)
         self._folder = OutputFolder(self._out)
         copies = self._parts.enter_context(tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-"))
         self._copies = Copies(Path(copies))
@@ -111,7 +112,7 @@ class ArchiveReader:
             self._splits = can_split(settings, outputs)
             check_task(outputs, self._lanes.lanes[0].engine.card, models.secondary is not None)
             source_command(spec, self._lanes.lanes[0], settings, self._shapes)
-        supervise = self._lanes.supervise(files_at_once(), (), hook, threading.Event(), self._on_event)
+        supervise = self._lanes.supervise(files_at_once(), (), None, threading.Event(), self._on_event)
         self._supervisor = self._parts.enter_context(supervise)
 
     def read(self, file: ArchiveFile) -> FileOutcome:

@@ -60,7 +60,7 @@ def api_problems(
         message = "" if url is None or url == known else url_problem(url, service)
         if message:
             found.append(ValidationProblem((field,), message))
-    if settings.hook is not None and (given is None or settings.hook != given.hook):
+    if settings.hook and (given is None or settings.hook != given.hook):
         found.append(ValidationProblem(("hook",), f"runs code, and {_FILE_ONLY}"))
     return found
 

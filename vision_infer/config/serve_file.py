@@ -158,7 +158,8 @@ class _Draft:
                 self._report(("defaults", *problem.location), problem.message, unread)
         inherited = self._inherit(defaults if isinstance(defaults, dict) else {})
         try:
-            settings = ServeSettings.model_validate(self.data)
+            folder = None if self.path is None else self.path.parent.absolute()
+            settings = ServeSettings.model_validate(self.data, context={"folder": folder})
         except ValidationError as error:
             for problem in problems_of(error, ServeFile, self.replaced):
                 location = problem.location

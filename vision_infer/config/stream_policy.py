@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from vision_infer.config.settings_base import SettingsBase
 
@@ -58,6 +59,57 @@ class TileSettings(SettingsBase):
         if rows is not None and columns is not None and not 2 <= rows * columns + self.whole <= MAX_TILES:
             raise ValueError(f"rows x columns must be 2 to {MAX_TILES} tiles, got {rows} x {columns}")
         return self
+
+
+class HookSettings(SettingsBase):
+    """A function that is called with each frame and its result. Written as MODULE:FUNCTION, or with these fields; on the command
+    line: MODULE:FUNCTION, then optionally ,timeout_s=5 and ,process=true and ,on_error=drop."""
+
+    call: str = Field(
+        min_length=1,
+        description="MODULE:FUNCTION, or the name of a hook that an installed package adds.",
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=3600, description="The maximum time of a call, in seconds. Then it counts as failed."
+    )
+    process: bool = Field(
+        default=False,
+        description="Call it in a process of the stream, which is killed and started again after the time limit or a crash.",
+    )
+    on_error: Literal["pass", "drop"] = Field(
+        default="pass",
+        description="What happens to a frame when the call fails. `pass`: the result is unchanged. `drop`: no output gets the "
+        "result or the image.",
+    )
+    folder: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="The folder that is searched for the module before the installed packages. Defaults to the folder of the "
+        "configuration file, or the current folder.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        call, *options = value.split(",")
+        pairs = [option.partition("=") for option in options]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("is not MODULE:FUNCTION; options follow as ,process=true")
+        return {"call": call, **{name.strip(): text.strip() for name, _, text in pairs}}
+
+    @field_validator("folder")
+    @classmethod
+    def _of_the_file(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        return folder or (info.context or {}).get("folder")
+
+
+def _several(value: Any) -> Any:
+    """Return the hooks of a stream as a list: one may be written alone."""
+    if value is None:
+        return ()
+    return [value] if isinstance(value, (str, dict, HookSettings)) else value
 
 
 class StreamPolicy(SettingsBase):
@@ -122,8 +174,13 @@ class StreamPolicy(SettingsBase):
     secondary: str | None = Field(
         default=None, min_length=1, description="A model that runs on each detection, for classification or embeddings."
     )
-    hook: str | None = Field(
-        default=None, min_length=1, description="MODULE:FUNCTION that is called with each result, and may change or drop it."
+    hook: Annotated[
+        tuple[HookSettings, ...],
+        BeforeValidator(_several, json_schema_input_type=str | HookSettings | list[str | HookSettings] | None),
+    ] = Field(
+        default=(),
+        max_length=16,
+        description="Functions that are called with each frame and its result, in this order, and may change or drop the result.",
     )
 
     @property

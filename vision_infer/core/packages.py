@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
 from vision_infer.core.errors import MissingPackageError
@@ -50,3 +51,13 @@ def require(purpose: str, *modules: str, extra: str | None = None) -> None:
         if find_spec(module) is None:
             hint = install(extra or EXTRA_OF[module])
             raise MissingPackageError(f"{purpose} needs the package {module}, which is not installed", hint)
+
+
+def entry_point(group: str, name: str) -> EntryPoint | None:
+    """Return what an installed package adds under a name; None if no package does.
+
+    Args:
+        group: ``vision_infer.sinks``, ``vision_infer.heads`` or ``vision_infer.hooks``.
+        name: The name of the entry point.
+    """
+    return next(iter(entry_points(group=group, name=name)), None)

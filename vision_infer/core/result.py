@@ -58,6 +58,8 @@ class Result:
     """The description of the whole image, of a model for classification or embeddings; then there are no detections."""
     gated: bool = False
     """Whether the motion gate skipped inference: the result repeats the detections of the last frame with inference."""
+    extra: Mapping[str, Any] | None = None
+    """Fields that a hook has added: JSON values; None if there are none."""
 
     def to_json(self) -> str:
         """Return one line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
@@ -82,6 +84,8 @@ class Result:
             tail += _live_fields(self.live)
         if self.events:
             tail += ', "events": ' + json.dumps([event.to_dict() for event in self.events])
+        if self.extra is not None:
+            tail += ', "extra": ' + json.dumps(self.extra)
         return (
             '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
@@ -271,6 +275,7 @@ RESULT_SCHEMA: dict[str, Any] = {
             "items": SCENE_EVENT_SCHEMA,
             "description": "Only with skipped: the events in the skipped results, at most the last 64.",
         },
+        "extra": {"type": "object", "description": "Fields that a hook has added. Only if there are any."},
         "events": {
             "type": "array",
             "items": SCENE_EVENT_SCHEMA,

@@ -1,4 +1,4 @@
-"""From the detections of a frame to its result: filter, track, zones; then the hook and the account."""
+"""From the detections of a frame to its result: filter, track, zones; then the hooks and the account."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.image import Image, Slot
 from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent, with_id
-from vision_infer.core.trace import Trace
+from vision_infer.core.trace import Latency, Trace
 from vision_infer.engine.engine import Engine
+from vision_infer.pipeline.hooks.frame import NoPixelsError
+from vision_infer.pipeline.hooks.stage import Hooked
 from vision_infer.pipeline.steps import Steps
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.telemetry.account import StageAccount
@@ -45,11 +47,11 @@ class NoImage:
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> NoReturn:  # noqa: ARG002
         """Raise an error."""
-        raise ValueError("the frame has no pixels")
+        raise NoPixelsError("the frame has no pixels")
 
     def to_rgb(self) -> NoReturn:
         """Raise an error."""
-        raise ValueError("the frame has no pixels")
+        raise NoPixelsError("the frame has no pixels")
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Completion:
     _followed: Detections | None = None
     """The detections of the last inferred frame as they were tracked; None: there is no result to repeat."""
     _last: Result | None = None
-    """The last result before its hook; a frame in which nothing moves repeats it."""
+    """The last result before its hooks; a frame in which nothing moves repeats it."""
     _trace: Trace = field(default_factory=Trace)
     """The trace of that result."""
 
@@ -111,11 +113,11 @@ class Completion:
             zones.history.add(self._captured_wall_ns(frame.trace) / 1e9 if frame.trace.captured_ns else time_s, pending.events)
 
     def finish(self, pending: PendingResult, engine: Engine, steps: Steps) -> Result | None:
-        """Return the result; None when the hook drops it."""
+        """Return the result. It is not counted yet if the stream has hooks: :meth:`hooked` counts it."""
         return self._finish(pending, engine.card.name, engine.name, steps)
 
     def repeat(self, pending: PendingResult, steps: Steps) -> Result | None:
-        """Return the result of a frame in which nothing moves; None when there is none to repeat, or the hook drops it."""
+        """Return the result of a frame in which nothing moves; None when there is none to repeat. See :meth:`finish`."""
         last = self._last
         if last is None or self._followed is None or last.size != pending.frame.image.size:
             self.record.drop(DropReason.GATED, pending.frame)
@@ -129,38 +131,48 @@ class Completion:
         It has the number and the time of the last frame, but no detections. It is not counted as a result.
 
         Returns:
-            The frame, which has no image, and its result; None when no object is in a zone, or the hook drops the result.
+            The frame, which has no image, and its result; None when no object is in a zone.
         """
         last = self._last
         events = () if steps.zones is None else steps.zones.leave_all()
         if not events or last is None or steps.zones is None:
             return None
         steps.zones.history.add(steps.zones.history.end_s, events)
-        result: Result | None = replace(
+        result = replace(
             last,
             detections=Detections.empty(),
             description=None,
             gated=False,
             events=self._with_ids(events, last.stream, last.frame, self._trace),
         )
-        if steps.hook is not None and result is not None:
-            result = steps.hook(result, self.record)
-        if result is None:
-            return None
         if self._trace.captured_ns:
             result = replace(result, live=self._live_account(self._trace))
         return Frame(last.stream, last.frame, last.pts_s, NoImage(last.size), self._trace, last.file), result
 
-    def _finish(self, pending: PendingResult, model: str, engine: str, steps: Steps) -> Result | None:
-        frame, record, now = pending.frame, self.record, self.clock.monotonic_ns
-        trace = frame.trace
-        trace.emitted_ns = now()
+    def captured_s(self, frame: Frame) -> float | None:
+        """Return the capture time of a live stream's frame, seconds since 1970 (UTC)."""
+        return self._captured_wall_ns(frame.trace) / 1e9 if frame.trace.captured_ns else None
+
+    def hooked(self, done: Hooked) -> Result | None:
+        """Count a result that has passed the hooks, and return it; None when they drop it."""
+        if not done.called or done.last:
+            return done.result
+        trace, now_ns = done.frame.trace, self.clock.monotonic_ns()
+        trace.track_start_ns += now_ns - trace.emitted_ns - done.spent_ns  # waiting for the hooks counts as waiting, not as work
+        trace.emitted_ns = now_ns
         latency = trace.latency()
-        live = record.live if trace.captured_ns else None
+        result = None if done.result is None else replace(done.result, latency=latency)
+        return self._count(done.frame, result, latency, done.gated)
+
+    def _finish(self, pending: PendingResult, model: str, engine: str, steps: Steps) -> Result | None:
+        frame, record = pending.frame, self.record
+        trace = frame.trace
+        trace.emitted_ns = self.clock.monotonic_ns()
+        latency = trace.latency()
         events = pending.events
         if events:
             events = self._with_ids(events, frame.stream, frame.index, trace)
-        result: Result | None = Result(
+        result = Result(
             record.row_stream or frame.stream,
             frame.index,
             frame.pts_s,
@@ -176,21 +188,22 @@ class Completion:
             gated=pending.gated,
         )
         self._last, self._trace = result, trace
-        if steps.hook is not None and result is not None:
-            result = steps.hook(result, record)
-            trace.emitted_ns = now()  # the time of the hook is part of the account, even if it drops the result
-            latency = trace.latency()
-            result = None if result is None else replace(result, latency=latency)
-        if not pending.gated:  # a frame that was not inferred has no latency of an inference
+        return result if steps.hooks is not None else self._count(frame, result, latency, pending.gated)
+
+    def _count(self, frame: Frame, result: Result | None, latency: Latency, gated: bool) -> Result | None:
+        record, trace = self.record, frame.trace
+        live = record.live if trace.captured_ns else None
+        if not gated:  # a frame that was not inferred has no latency of an inference
             self.account.latency(latency)
         if result is None:
             record.drop(DropReason.HOOK, frame)
             return None
         if live is not None:
             result = replace(result, live=self._live_account(trace))
-        if pending.gated:
+        if gated:
             record.drop(DropReason.GATED, frame)
             return result
+        engine = result.engine
         record.results += 1
         record.by_engine[engine] = record.by_engine.get(engine, 0) + 1
         record.detections += len(result.detections)

@@ -14,7 +14,7 @@ from vision_infer.core.packet import Tappable
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
@@ -48,7 +48,7 @@ class Launcher:
     stage: ResultsStage
     messages: Channel[Message]
     shared: tuple[Sink, ...]
-    hook: GuardedHook | None
+    hook: Hook | None
     open_stream: OpenStream
     decode_threads: int
     max_active: int
@@ -64,7 +64,7 @@ class Launcher:
         Raises:
             UsageError: The command cannot be carried out.
         """
-        return make_steps(command, self.lanes.of_group(command.lane)[0].engine.card, self.hook, before)
+        return make_steps(command, self.lanes.of_group(command.lane)[0].engine.card, self.hook, self.clock, before)
 
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
         """Make the worker of a recorded stream, which joins when its source is open."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine, RawResults
+from vision_infer.pipeline.hooks.stage import Hooked
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import ReplicaRemoval
 from vision_infer.schedule.batcher import Batch
@@ -95,4 +96,4 @@ class Finish:
     """Every stream has ended: the results stage can stop."""
 
 
-Message = Inferred | Failed | Broken | Passed | Gated | Superseded | Outdated | Ended | Finish
+Message = Inferred | Failed | Broken | Passed | Gated | Superseded | Outdated | Hooked | Ended | Finish

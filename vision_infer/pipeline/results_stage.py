@@ -1,10 +1,10 @@
-"""The thread between engines and sinks: select, put in order, filter, track, call the hook, emit."""
+"""The thread between engines and sinks: select, put in order, filter, track, emit. Hooks run on other threads."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vision_infer.analyze.describe import Describer
 from vision_infer.analyze.select import Selector, select
@@ -15,7 +15,8 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
-from vision_infer.pipeline.completion import Completion, PendingResult
+from vision_infer.pipeline.completion import Completion, NoImage, PendingResult
+from vision_infer.pipeline.hooks.stage import Hooked
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
@@ -24,7 +25,7 @@ from vision_infer.pipeline.steps import Steps
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.schedule.batcher import Entry
 from vision_infer.schedule.reorder import Reorder
-from vision_infer.stream.image import TensorImage
+from vision_infer.stream.image import ArrayImage, TensorImage
 from vision_infer.telemetry.account import StageAccount
 
 _NO_DETECTIONS = Selector(confidence=1.0, iou=None, classes=frozenset())
@@ -85,6 +86,8 @@ class ResultsStage:
         """Let a stream in, before its first frame is offered."""
         record.zones = steps.zones
         completion = Completion(record, self._clock, self.account)
+        if steps.hooks is not None:
+            steps.hooks.join(record, self._messages.put)
         self._streams[record.name] = _JoinedStream(record, outlet, steps, window, completion, secondary)
 
     @property
@@ -100,6 +103,8 @@ class ResultsStage:
     def change(self, name: str, steps: Steps) -> None:
         """Replace the steps of a stream, from the next result on."""
         stream = self._streams[name]
+        if steps.hooks is not None and stream.steps.hooks is None:
+            steps.hooks.join(stream.record, self._messages.put)
         stream.steps, stream.record.zones = steps, steps.zones
         stream.completion.forget()
 
@@ -139,6 +144,8 @@ class ResultsStage:
                 for entry in message.batch.entries:
                     self._lost(entry, message.batch.lane)
                 self._engine_failed(message)
+            case Hooked():
+                self._hooked(message)
             case Ended():
                 self._end(message)
             case Broken(cause):
@@ -283,12 +290,28 @@ class ResultsStage:
             self._finish_if_last(stream, 0)
 
     def _emit(self, stream: _JoinedStream, pending: PendingResult) -> None:
-        completion, engine = stream.completion, pending.engine
+        completion, engine, steps = stream.completion, pending.engine, stream.steps
         if pending.gated:
-            result = completion.repeat(pending, stream.steps)
+            result = completion.repeat(pending, steps)
         else:
-            result = None if engine is None else completion.finish(pending, engine, stream.steps)
-        stream.outlet.put(pending.frame, result)
+            result = None if engine is None else completion.finish(pending, engine, steps)
+        if steps.hooks is None:
+            stream.outlet.put(pending.frame, result)
+        else:  # every frame: they stay in order
+            steps.hooks.put(Hooked(pending.frame, result, completion.captured_s(pending.frame), pending.gated))
+
+    def _hooked(self, done: Hooked) -> None:
+        stream, frame = self._streams[done.frame.stream], done.frame
+        hooks = stream.steps.hooks
+        assert hooks is not None, "a stream keeps the thread of its hooks"
+        hooks.left()
+        result = stream.completion.hooked(done)
+        if done.withheld:
+            frame = replace(frame, image=NoImage(frame.image.size))
+        elif done.shown is not None:
+            frame = replace(frame, image=ArrayImage(done.shown))
+        stream.outlet.put(frame, result)
+        self._finish_if_last(stream, 0)
 
     def _end(self, message: Ended) -> None:
         stream = self._streams.get(message.stream)
@@ -302,11 +325,16 @@ class ResultsStage:
         """Count frames that have left the order, and close the outlet after the last one."""
         stream.left += left
         end = stream.end
-        if end is not None and ((stream.left == end.sequences and not stream.secondary) or self._broken):
+        if end is not None and ((stream.left == end.sequences and not (stream.secondary or stream.steps.hooks)) or self._broken):
+            last = None if self._broken else stream.completion.leave_zones(stream.steps)
+            hooks = stream.steps.hooks
+            if last is not None and hooks is not None:
+                hooks.put(Hooked(*last, stream.completion.captured_s(last[0]), last=True))
+                return  # it comes back
             del self._streams[end.stream]
-            if not self._broken:
-                last = stream.completion.leave_zones(stream.steps)
-                if last is not None:
-                    stream.outlet.put(*last)
+            if last is not None:
+                stream.outlet.put(*last)
+            if hooks is not None:
+                hooks.close()
             self._ended(end, True)
             stream.outlet.close(end.complete and not self._broken)

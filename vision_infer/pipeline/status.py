@@ -84,6 +84,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class HookStatus:
+    """The status of a stream's hooks."""
+
+    errors: int
+    timeouts: int
+    error: str
+    """The last failure, one line; empty if there was none."""
+    ms: Mapping[str, float]
+    """``p50``, ``p95``, ``p99``, ``max`` of the time for a result in the last minute or so; empty without calls."""
+    times: Histogram = field(compare=False)
+    """The times for all results so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStatus:
     """The status of a stream at one moment."""
 
@@ -167,6 +181,8 @@ class StreamStatus:
     """The number of objects in each zone now."""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """The number of crossings of each line so far, in and out."""
+    hook: HookStatus | None = None
+    """The user's hooks; None if the stream has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from vision_infer.analyze.select import Selector
 from vision_infer.analyze.track import Tracker
 from vision_infer.analyze.zones import Zones
 from vision_infer.core.card import ModelCard
+from vision_infer.core.clock import Clock
 from vision_infer.core.packages import require
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.hooks.loading import Hook
+from vision_infer.pipeline.hooks.stage import HookStage, open_hooks
 from vision_infer.pipeline.lanes.lane import class_groups, class_id
 
 
@@ -27,20 +29,21 @@ class Steps:
     keep: Filter | None
     tracker: Tracker | None
     zones: Zones | None
-    hook: GuardedHook | None
+    hooks: HookStage | None
     camera: CameraMotion | None = None
     """Compensates the motion of the camera; None: the camera stands still."""
 
 
 def make_steps(
-    command: AddStream, card: ModelCard, hook: GuardedHook | None, before: tuple[AddStream, Steps] | None = None
+    command: AddStream, card: ModelCard, hook: Hook | None, clock: Clock, before: tuple[AddStream, Steps] | None = None
 ) -> Steps:
     """Make the steps of a command.
 
     Args:
         command: What to do with the stream.
         card: The card of the model, for the labels of zones.
-        hook: The hook of all streams; the command's own hook replaces it.
+        hook: The hook of all streams; the command's own hooks replace it.
+        clock: The monotonic clock.
         before: The previous command and steps. Steps that have not changed keep their state: tracks and counts.
 
     Raises:
@@ -71,10 +74,14 @@ def make_steps(
         require("tracker bytetrack-cmc", "cv2")
         camera = (kept.camera if kept is not None else None) or CameraMotion()
     keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
-    own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
+    hooks = None if before is None else before[1].hooks
+    if before is None or hooks is None:
+        hooks = open_hooks(command.source.name, policy.hook, hook, clock)
+    elif policy.hook != before[0].policy.hook:
+        hooks.change(policy.hook)
     if tracker is not None and command.track is not None:  # last: a failure above must change nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
         tracker.agnostic, tracker.groups = policy.compared != "per_class", class_groups(card, policy.compared)
         tracker.floor = policy.track_floor
         tracker.classes = command.track_classes
-    return Steps(command.lane, command.selector, keep, tracker, zones, own or hook, camera)
+    return Steps(command.lane, command.selector, keep, tracker, zones, hooks, camera)

@@ -11,7 +11,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus, Usage
+from vision_infer.pipeline.status import HookStatus, StreamEvent, StreamState, StreamStatus, Usage
 from vision_infer.sink.sink import Written
 from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 from vision_infer.stream.source import ReadReport, StreamInfo
@@ -59,6 +59,24 @@ class LiveRecord:
 
 
 @dataclass(slots=True)
+class HookCounts:
+    """The counters of a stream's hooks; the thread of the hooks writes them."""
+
+    errors: int = 0
+    """The number of calls that failed."""
+    timeouts: int = 0
+    """The number of these that did not return in time, or were not made because an earlier one had not returned."""
+    error: str = ""
+    """The last failure, one line."""
+    times: RollingHistogram = field(default_factory=RollingHistogram)
+    """The time in all hooks of the stream for each result."""
+
+    def status(self, now_ns: int) -> HookStatus:
+        """Return the counters as plain values; ``now_ns`` is the time now, monotonic."""
+        return HookStatus(self.errors, self.timeouts, self.error, self.times.quantiles_ms(now_ns), self.times.total())
+
+
+@dataclass(slots=True)
 class StreamRecord:
     """The counters of a stream. One thread writes each of them; other threads may read a value that is a moment old."""
 
@@ -80,8 +98,8 @@ class StreamRecord:
     """The number of decoded frames whose image could not be written into the engine's slot."""
     tiles: int = 1
     """The number of slots of a batch that each of its frames needs: its tiles, or one."""
-    hook_errors: int = 0
-    """The number of results that were emitted unchanged because the hook failed."""
+    hooks: HookCounts | None = None
+    """The counters of its hooks; None if it has none."""
     dropped: dict[DropReason, int] = field(default_factory=dict)
     """The number of decoded frames without a result, by reason."""
     error: VisionInferError | None = None
@@ -200,4 +218,5 @@ def live_status_of(record: StreamRecord, live: LiveRecord, lane: Lane, engine_ns
         usage=Usage(thread / 1e9, convert / 1e9, engine / 1e9),
         occupancy={} if record.zones is None else record.zones.occupancy(),
         counts={} if record.zones is None else record.zones.counts(),
+        hook=None if record.hooks is None else record.hooks.status(now_ns),
     )

@@ -39,7 +39,7 @@ class Supervisor(SupervisorStatistics):
         decode_threads: The number of threads of each decoder.
         clock: The monotonic and the wall clock.
         open_stream: Opens a source; a live source stops when the given event is set. Tests pass their own.
-        hook: Called with every result on the thread of the results stage, if the stream has no hook.
+        hook: Called with every frame and its result, if the stream has no hook.
         in_flight: The number of batches that a device runs at the same time. None: the maximum of the lanes' engines.
         keep_going: Whether a failure of an engine costs only its batch. Otherwise it ends all streams, unless the engine is
             removed from its lane and the lane has others.
@@ -91,8 +91,12 @@ class Supervisor(SupervisorStatistics):
             self._fail(error)
         self._lanes.give_up(name, error if isinstance(error, EngineError) else EngineError(error.message, error.hint))
 
-    def add(self, command: AddStream) -> None:
+    def add(self, command: AddStream, steps: Steps | None = None) -> None:
         """Run a stream: at once, or when an earlier one has ended. After :meth:`stop`, or a failure of all streams, never.
+
+        Args:
+            command: What to do with the stream.
+            steps: Its steps, if they are made already, of a live stream only.
 
         Raises:
             ValueError: A stream with this name exists, or the lane does not.
@@ -102,7 +106,17 @@ class Supervisor(SupervisorStatistics):
         name = command.source.name
         if name in self._streams.by_name or not self._lanes.of_group(command.lane):
             raise ValueError(f"stream {name!r} exists already, or lane {command.lane!r} does not exist")
-        steps = self._launcher.steps(command) if command.source.kind == "live" else None
+        if command.source.kind == "live" and steps is None:
+            steps = self._launcher.steps(command)
+        try:
+            self._add(command, steps)
+        except VisionInferError:
+            if steps is not None and steps.hooks is not None:
+                steps.hooks.close()
+            raise
+
+    def _add(self, command: AddStream, steps: Steps | None) -> None:
+        name = command.source.name
         with self._changed:
             shown, private = redact(command.source.paths[0]), command.private_sink is not None
             record = StreamRecord(name, shown, private=private, row_stream=command.row_stream)
@@ -110,6 +124,8 @@ class Supervisor(SupervisorStatistics):
             self._streams.by_name[name] = record
             if self._stopped:
                 self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")
+                if steps is not None and steps.hooks is not None:
+                    steps.hooks.close()
                 return
             if worker is not None:
                 self._active[name] = worker
@@ -132,9 +148,9 @@ class Supervisor(SupervisorStatistics):
             raise KeyError(name)
         old = worker.command
         if (old.source, old.secondary, old.reconnect) != (command.source, command.secondary, command.reconnect):
-            self._launcher.steps(command)  # a command that cannot be carried out must not end the stream
+            steps = self._launcher.steps(command)  # a command that cannot be carried out must not end the stream
             self.remove(name)
-            self.add(command)
+            self.add(command, steps)
             return
         before = self._stage.steps(name)
         if before is None:

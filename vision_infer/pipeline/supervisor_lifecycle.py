@@ -15,7 +15,7 @@ from vision_infer.engine.gpu.surface_reader import surface_reader
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.launcher import Launcher, OpenStream
@@ -54,7 +54,7 @@ class SupervisorLifecycle:
         decode_threads: int = 1,
         clock: Clock = SYSTEM_CLOCK,
         open_stream: OpenStream = open_source,
-        hook: GuardedHook | None = None,
+        hook: Hook | None = None,
         in_flight: int | None = None,
         keep_going: bool = False,
         on_event: Callable[[StreamEvent], None] | None = None,

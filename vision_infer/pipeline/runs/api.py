@@ -30,7 +30,7 @@ from vision_infer.engine.registry import parse_engine_name
 from vision_infer.model.catalog import model_card, resolve_model
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.pipeline.channel import ResultChannel
-from vision_infer.pipeline.hook import GuardedHook, Hook
+from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.runs.detect import detect, detect_tiles
 from vision_infer.pipeline.runs.image_input import ImageInput, image_of
@@ -214,8 +214,8 @@ class Pipeline:
         top: The number of classes to report, for classifiers.
         workers: The number of batches in flight. Defaults to what suits the machine.
         batch: The maximum batch size.
-        hook: Called with each result, on another thread but one call at a time. It returns the result, one with other
-            detections, or None to drop it. Its exceptions are logged, and the result is unchanged.
+        hook: Called with each frame and its result, on another thread for each source. It returns the result, changed or not,
+            or None to drop it. Its exceptions are logged, and the result is unchanged.
 
     Raises:
         VisionInferError: A setting is invalid, or the secondary model does not exist or is a detector.
@@ -235,7 +235,7 @@ class Pipeline:
         batch: int | None = None,
         hook: Hook | None = None,
     ) -> None:
-        self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
+        self._hook = hook
         self.detector = detector
         model = None if secondary is None else str(secondary)
         own = {

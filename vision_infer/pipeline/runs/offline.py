@@ -16,7 +16,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.hooks.stage import check_hooks
 from vision_infer.pipeline.runs.counts import write_counts
 from vision_infer.pipeline.runs.job import Job, import_libraries, plan_job
 from vision_infer.pipeline.runs.outputs import check_task
@@ -56,7 +56,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     shapes = read_shape_files(settings, found.specs)
     if settings.counts is not None:
         check_output(settings.counts, settings.overwrite)
-    hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
+    check_hooks(settings.hook, SYSTEM_CLOCK)
     job = plan_job(settings, found)
     libraries = threading.Thread(target=import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # loading an engine releases the GIL: the imports run meanwhile
@@ -77,7 +77,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             for spec in job.specs
         ]
         libraries.join()
-        summary, records = _run(job, lanes, commands, hook, stopping, progress, settings.duration, traces)
+        summary, records = _run(job, lanes, commands, stopping, progress, settings.duration, traces)
         if settings.counts is not None:
             write_counts(settings.counts, settings.overwrite, records)
             summary = replace(summary, outputs=(*summary.outputs, str(settings.counts)))
@@ -88,7 +88,6 @@ def _run(
     job: Job,
     lanes: RunLanes,
     commands: Sequence[AddStream],
-    hook: GuardedHook | None,
     stopping: threading.Event,
     progress: Progress | None,
     duration_s: float | None,
@@ -100,7 +99,7 @@ def _run(
             stack.callback(sink.close, False)
         startup_s = process_age_s()
         cpu_before = cpu_ns()
-        with lanes.supervise(len(job.specs), shared, hook, stopping) as supervisor:
+        with lanes.supervise(len(job.specs), shared, None, stopping) as supervisor:
             for command in commands:
                 supervisor.add(command)
             noted = partial(_note_finished, job, supervisor, shared)

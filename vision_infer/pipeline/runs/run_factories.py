@@ -24,7 +24,7 @@ from vision_infer.engine.store.cache import engine_dir
 from vision_infer.model.catalog import model_inputs, resolve_model
 from vision_infer.pipeline.add_stream import add_stream, check_secondary
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane, class_groups, classes_by_number, make_selector, scores_by_class
 from vision_infer.pipeline.runs.outputs import OutputOptions
 from vision_infer.pipeline.status import StreamEvent
@@ -209,7 +209,7 @@ def make_supervisor(
     lanes: Sequence[Lane],
     sources: int,
     shared: Sequence[Sink],
-    hook: GuardedHook | None = None,
+    hook: Hook | None = None,
     on_event: Callable[[StreamEvent], None] | None = None,
 ) -> Supervisor:
     """Make a supervisor for a run, with enough recorded sources open at the same time to keep the machine busy."""

@@ -190,7 +190,7 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "warnings": list(record.report.warnings),
         "decoder": status.decoder,
         "dropped": status.dropped,
-        "hook_errors": record.hook_errors,
+        "hook_errors": 0 if record.hooks is None else record.hooks.errors,
         "counts": counts_of(record),
         **({} if record.live is None else _live_summary(record.live, status)),
         "error": status.error if status.state is StreamState.FAILED else None,

@@ -16,7 +16,7 @@ from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.model.catalog import resolve_model
 from vision_infer.pipeline.add_stream import check_secondary
-from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.opening import LaneOpening
 from vision_infer.pipeline.runs.run_factories import (
@@ -69,7 +69,7 @@ class RunLanes:
         self,
         sources: int,
         shared: Sequence[Sink],
-        hook: GuardedHook | None,
+        hook: Hook | None,
         stopping: threading.Event,
         on_event: Callable[[StreamEvent], None] | None = None,
     ) -> Iterator[Supervisor]:

@@ -39,6 +39,15 @@ class Crossings(ApiModel):
     out: int
 
 
+class HookAnswer(ApiModel):
+    """The status of a stream's hooks."""
+
+    errors: int = Field(description="The number of calls that failed.")
+    timeouts: int = Field(description="The number of these that took too long, or had to wait for such a call.")
+    error: str = Field(description="The last failure; empty if there was none.")
+    ms: dict[str, float] = Field(description="The p50, p95, p99 and max time of a result in the hooks over about one minute.")
+
+
 class StreamStatusAnswer(ApiModel):
     """The current status of a stream."""
 
@@ -106,6 +115,7 @@ class StreamStatusAnswer(ApiModel):
     engine_s: float = Field(description="The engine time used so far, seconds.")
     occupancy: dict[str, int] = Field(description="The current number of objects in each zone.")
     counts: dict[str, Crossings] = Field(description="The number of crossings of each line so far.")
+    hook: HookAnswer | None = Field(description="The hooks; null if the stream has none.")
 
 
 class StreamAnswer(ApiModel):
@@ -281,6 +291,7 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
             "result_fps": round(status.result_fps, 3),
             "age_ms": {name: round(value, 3) for name, value in status.age_ms.items()},
             "degraded_since": utc(status.degraded_wall_ns) if status.degraded_wall_ns else None,
+            "hook": None if status.hook is None else HookAnswer.model_validate(shared_fields(HookAnswer, status.hook)),
             "engine_s": round(status.engine_ns / 1e9, 6),
             "counts": {name: Crossings(in_=entered, out=left) for name, (entered, left) in status.counts.items()},
         }

@@ -196,6 +196,13 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
     last = [(status.name, status.last_frame_ns) for status in statuses if status.last_frame_ns is not None]
     yield _filled(quiet, [((name,), max(0, now_ns - last_ns) / 1e9) for name, last_ns in last])
     yield from _stream_counters(statuses)
+    hooks = {status.name: status.hook for status in statuses if status.hook is not None}
+    text = "Time of a result in the stream's hooks."
+    times = {name: hook.times for name, hook in hooks.items()}
+    yield _durations("vision_infer_stream_hook_seconds", text, "stream", times, STAGE_BOUNDS_MS)
+    text = "Number of failed calls of hooks by kind: timeout, or an error."
+    failed = {name: {"timeout": hook.timeouts, "error": hook.errors - hook.timeouts} for name, hook in hooks.items()}
+    yield _by_outcome("hook_failures", text, failed)
     text = "Number of RTP packets by outcome: received, lost, late (lost, but arrived later), reordered, duplicates, and others."
     yield _by_outcome("rtp_packets", text, {status.name: status.rtp_packets for status in statuses})
     text = "Number of frames received over RTP by outcome: whole, damaged, cut (given out before their end), oversize."

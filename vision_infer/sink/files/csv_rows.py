@@ -31,9 +31,10 @@ class CsvSink:
     """Writes a CSV file of one stream or of all: UTF-8, commas, a header, quotes only if needed (RFC 4180, lines end in LF).
 
     Missing values are empty: the time of a still image, the file of a video frame, the track of a detection without one. The
-    results up to the first row determine whether there are columns of a secondary model, and one for the model's details:
-    ``keypoints``, ``mask`` or ``box_rotated`` in the JSON form of rows. A continued file keeps its columns. A model for
-    classification alone gives a row for each frame, without a box. Embeddings are left out.
+    results up to the first row determine whether there are columns of a secondary model, one for the model's details
+    (``keypoints``, ``mask`` or ``box_rotated``) and one for the ``extra`` fields of hooks, both in the JSON form of rows. A
+    continued file keeps its columns. A model for classification alone gives a row for each frame, without a box. Embeddings are
+    left out.
     """
 
     needs_images = False
@@ -70,7 +71,8 @@ class CsvSink:
             found = result.detections
             self._secondary |= found.descriptions is not None
             if len(found) or result.description is not None:
-                self._file.write(_lines(result, self._begun(() if found.details is None else tuple(found.details.row(0)))))
+                details = () if found.details is None else tuple(found.details.row(0))
+                self._file.write(_lines(result, self._begun((*details, *(["extra"] if result.extra is not None else [])))))
 
     def flush(self) -> None:
         """Write all rows so far to the system, so that they survive a kill of the process.
@@ -120,14 +122,15 @@ def _lines(result: Result, more: tuple[str, ...]) -> bytes:
 def _cells(result: Result, more: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     """Yield the cells of each row of a result, after those of the frame."""
     found = result.detections
+    extra = {} if result.extra is None else {"extra": json.dumps(result.extra)}
     if result.description is not None:
-        yield (*_best(result.description), "", "", "", "", "", *([""] * len(more)))
+        yield (*_best(result.description), "", "", "", "", "", *(extra.get(name, "") for name in more))
     tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
     descriptions = found.descriptions or (None,) * len(found)
     columns = (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions)
     for index, (box, score, class_id, track, description) in enumerate(zip(*columns, strict=True)):
         edges = ["%.2f" % edge for edge in box]
-        cells = dict(zip(SECONDARY_COLUMNS, _best(description), strict=True))
+        cells: dict[str, object] = dict(zip(SECONDARY_COLUMNS, _best(description), strict=True)) | extra
         if found.details is not None:
             cells |= {name: json.dumps(value) for name, value in found.details.row(index).items()}
         yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *(cells.get(name, "") for name in more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class ParquetColumns:
     live: bool = False
     """Whether there is a column for the capture time."""
     details: frozenset[str] = frozenset()
-    """The columns for details of detections: fields of rows."""
+    """The columns for details of detections, and the extra fields of hooks: fields of rows."""
 
     def schema(self) -> Any:
         """Return the Arrow schema."""
@@ -54,6 +55,7 @@ class ParquetColumns:
             "keypoints": pa.list_(pa.list_(pa.float32(), 3)),
             "mask": pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())]),
             "box_rotated": pa.list_(pa.float32(), 5),
+            "extra": pa.string(),
         }
         return pa.schema(
             [
@@ -98,7 +100,7 @@ class ParquetRows:
         self._embeddings: dict[int, NDArray[np.float32]] = {}
         """The embeddings by row."""
         self._details: dict[str, dict[int, Any]] = {}
-        """The details by row, of each column: text for masks, arrays for others."""
+        """The details by row, of each column: text for masks and extra fields, arrays for others."""
         self._nested_bytes = 0
         self._whole = self._described = self._classes = self._live = False
 
@@ -172,6 +174,10 @@ class ParquetRows:
         self._pts[rows] = np.nan if result.pts_s is None else result.pts_s
         self._texts["stream"][rows] = self._number("stream", result.stream)
         self._texts["file"][rows] = -1 if result.file is None else self._number("file", result.file)
+        if result.extra is not None:
+            text = json.dumps(result.extra)
+            self._details.setdefault("extra", {}).update(dict.fromkeys(range(rows.start, rows.stop), text))
+            self._nested_bytes += len(text)
 
     def _add_secondary(self, row: int, description: Description) -> None:
         best = description.best
