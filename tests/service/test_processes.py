@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.utils import InferenceServerException
 
 from tests.support.media import ROOT
 from tests.support.serve_process import LIMIT_S, ServeProcess, whole_rows
@@ -30,7 +33,7 @@ class Site(ServeProcess):
 
     def __init__(self, folder: Path, streams: int, more: str = "") -> None:
         names = "".join(f"  s{number}: {{url: '{TEST}'}}\n" for number in range(streams))
-        service = "service: {token: the-token-of-the-test, inference_protocol: {}}"
+        service = "service: {token: the-token-of-the-test, inference_protocol: {grpc_port: 0}}"
         super().__init__(folder, f"processes: 2\n{service}\n{more}streams:\n{names}")
         self.token = "the-token-of-the-test"
 
@@ -192,14 +195,18 @@ def test_a_tensor_of_the_inference_protocol_is_inferred_by_a_worker(site: Site) 
     assert "unknown model" in json.loads(site.ask("GET", "/v2/models/none")[1])["error"]
 
 
-def test_grpc_is_refused_with_several_processes(tmp_path: Path) -> None:
-    file = tmp_path / "cameras.yaml"
-    file.write_text("processes: 2\nservice: {port: 0, inference_protocol: {grpc_port: 0}}\nstreams: {}\n")
-    words = [sys.executable, "-m", "vision_infer", "serve", str(file), "--engine", "onnxruntime-cpu-fp32"]
-    environ = {**os.environ, "VISION_INFER_HOME": str(tmp_path)}
-    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "gRPC is not available with several processes" in done.stderr
+def test_a_client_of_grpc_gets_the_answers_of_a_worker(site: Site) -> None:
+    address = re.search(r"over gRPC on (\S+)", site.log)
+    assert address, site.log
+    image = triton.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([(ROOT / "docs" / "images" / "bikes.jpg").read_bytes()], object))
+    headers = {"authorization": f"Bearer {site.token}"}
+    with triton.InferenceServerClient(address[1]) as client:
+        assert client.is_server_ready(headers)
+        answer = client.infer("nanodet-416@image", [image], headers=headers, client_timeout=LIMIT_S)
+        assert b"car" in answer.as_numpy("labels").tolist()
+        with pytest.raises(InferenceServerException, match="unknown model"):
+            client.get_model_metadata("none", headers=headers)
 
 
 def test_a_stream_of_the_api_is_created_changed_and_removed(site: Site) -> None:

@@ -32,6 +32,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
 from vision_infer.service.grpc.server import GrpcServer
 from vision_infer.service.http.app import make_app
+from vision_infer.service.inference_protocol.models import LocalModels
 from vision_infer.service.operations.logs import configure
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.sink.otlp.telemetry import Telemetry
@@ -81,7 +82,10 @@ def test_a_grpc_call_continues_the_trace_of_its_client(
 ) -> None:
     on = ServiceSettings.model_validate({"port": 0, "inference_protocol": {"grpc_port": 0}})
     with Site(of=settings(service=on.model_dump())) as site:
-        with GrpcServer(on, 0, site.service, OPEN, SYSTEM_CLOCK, telemetry=sender) as server, Client(server.address) as client:
+        with (
+            GrpcServer(on, 0, LocalModels(site.service), OPEN, SYSTEM_CLOCK, telemetry=sender) as server,
+            Client(server.address) as client,
+        ):
             given = triton.InferInput("images", [1, SIDE, SIDE, 3], "UINT8")
             given.set_data_from_numpy(np.zeros((1, SIDE, SIDE, 3), np.uint8))
             client.infer("one", [given], headers={"traceparent": CLIENT})

@@ -24,7 +24,8 @@ from vision_infer.service.http.access.access import Access
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens, tokens_for
 from vision_infer.service.http.listener import raise_descriptor_limit
-from vision_infer.service.http.server import WebServer
+from vision_infer.service.http.server import START_S, WebServer
+from vision_infer.service.inference_protocol.models import LocalModels, Models
 from vision_infer.service.operations.file_watch import CONFIRM_NS, FileWatch, removes_most, restart_fields
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import StateLog, configure
@@ -89,7 +90,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
         try:
             web = stack.enter_context(WebServer(settings.service, service.hub))
             sockets = stack.enter_context(bind(settings.preview, settings.service.host))
-            grpc_address = _serve_grpc(service, tokens.tokens, access, clock, stack, telemetry)
+            grpc_address = _serve_grpc(service, web, tokens.tokens, access, clock, stack, telemetry)
         except VisionInferError:
             service.close()
             raise
@@ -102,7 +103,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             if grpc_address is not None:
                 on_message(f"Open Inference Protocol over gRPC on {grpc_address}")
             if sockets is not None and open_port is not None:
-                web.run(open_port())
+                web.run(open_port(), START_S)
                 on_message(f"live video on {sockets.shown}")
             if tokens.made is not None:
                 on_message(f"token (shown only once; store it safely): {tokens.made}")
@@ -116,6 +117,7 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
 
 def _serve_grpc(
     service: Service | Fleet,
+    web: WebServer,
     tokens: Tokens,
     access: Access | None,
     clock: Clock,
@@ -127,13 +129,17 @@ def _serve_grpc(
     protocol = settings.inference_protocol
     if protocol is None or protocol.grpc_port is None:
         return None
-    if not isinstance(service, Service):
-        message = "service.inference_protocol.grpc_port: gRPC is not available with several processes or in a cluster"
-        raise UsageError(message, "Leave out grpc_port: HTTP is available. Or set processes: 1.")
     require("service.inference_protocol.grpc_port", "grpc")
     from vision_infer.service.grpc.server import GrpcServer  # an optional package
 
-    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, service, tokens, clock, access, telemetry)).address
+    models: Models
+    if isinstance(service, Service):
+        models = LocalModels(service)
+    else:
+        from vision_infer.service.processes.fleet_models import FleetModels  # imports an HTTP client
+
+        models = FleetModels(service, web.run, clock)
+    return stack.enter_context(GrpcServer(settings, protocol.grpc_port, models, tokens, clock, access, telemetry)).address
 
 
 def _opened(

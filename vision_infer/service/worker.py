@@ -35,7 +35,7 @@ from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.listener import raise_descriptor_limit
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.security import SecurityMiddleware
-from vision_infer.service.http.server import WebServer
+from vision_infer.service.http.server import START_S, WebServer
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import configure
 from vision_infer.service.processes.worker_settings import (
@@ -147,7 +147,7 @@ def run_worker(start: WorkerStart, orders: IO[bytes], reports: IO[bytes], stoppi
             web.start(app)
             if settings.preview.enabled and settings.preview.port:
                 link = PortLink(front_socket(start.socket.parent))
-                web.run(service.preview.open(link.sockets, link))
+                web.run(service.preview.open(link.sockets, link), START_S)
             lease, waiting = Lease(), Orders()
             threading.Thread(target=_read, args=(orders, lease, waiting), name="lease", daemon=True).start()
             threading.Thread(target=_obey, args=(service, waiting, stopping), name="orders", daemon=True).start()

@@ -14,7 +14,6 @@ import grpc
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError, VisionInferError
-from vision_infer.service.backend import Backend
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.grpc.messages import MESSAGES, SERVICE
 from vision_infer.service.http.access.access import Access
@@ -23,7 +22,7 @@ from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.limits import address_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.inference_protocol import protocol_problem
-from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, after_timeout, infer, model_of
+from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, Models, after_timeout
 from vision_infer.service.inference_protocol.tensors import InputTensor
 from vision_infer.sink.otlp.traced import TRACED_REQUEST, TracedRequest
 from vision_infer.stream.redact import redact
@@ -62,7 +61,7 @@ class GrpcServer:
     Args:
         settings: The address, the certificate and the limits, which are those of the HTTP server.
         port: The port; 0: any free one.
-        backend: The service.
+        models: The models of the service.
         tokens: The tokens of the configuration. All roles may run inference.
         clock: The source of time.
         access: Access for teams, whose API tokens are valid as well; None if it is not configured.
@@ -76,13 +75,13 @@ class GrpcServer:
         self,
         settings: ServiceSettings,
         port: int,
-        backend: Backend,
+        models: Models,
         tokens: Tokens,
         clock: Clock,
         access: Access | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self._backend = backend
+        self._models = models
         self._telemetry = telemetry
         self._clock = clock
         self._security = SecurityContext(settings, tokens, clock, access)
@@ -136,13 +135,13 @@ class GrpcServer:
                     context.cancel()
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
-        backend = self._backend
+        models = self._models
         methods: dict[str, _Method] = {
             "ServerLive": lambda *_: {"live": True},
-            "ServerReady": lambda *_: {"ready": backend.ready()[0]},
-            "ModelReady": lambda request, _: {"ready": _is_ready(backend, request.name, request.version)},
+            "ServerReady": lambda *_: {"ready": models.ready()},
+            "ModelReady": lambda request, _: {"ready": _is_ready(models, request.name, request.version)},
             "ServerMetadata": lambda *_: SERVER,
-            "ModelMetadata": lambda request, _: model_of(backend, request.name, request.version).metadata,
+            "ModelMetadata": lambda request, _: models.metadata(request.name, request.version),
             "ModelInfer": self._infer,
         }
         return {
@@ -229,25 +228,25 @@ class GrpcServer:
         """Run inference. The outputs are always binary data."""
         now_ns, remaining_s = self._clock.monotonic_ns(), context.time_remaining()
         given_us = next((one.value.int64_param for one in request.parameters if one.key == "timeout"), None)
-        model = model_of(self._backend, request.model_name, request.model_version)
         names = [output.name for output in request.outputs]
         deadline_ns = after_timeout(now_ns, given_us)
         if remaining_s is not None:
             of_call_ns = now_ns + int(max(0.0, remaining_s) * 1e9)
             deadline_ns = of_call_ns if deadline_ns is None else min(deadline_ns, of_call_ns)
-        outputs = infer(self._backend, model, InferRequest(_inputs(request), names, deadline_ns))
+        wanted = InferRequest(_inputs(request), names, deadline_ns)
+        outputs, raw = self._models.infer(request.model_name, request.model_version, wanted)
         return {
-            "model_name": model.name,
+            "model_name": request.model_name,
             "model_version": VERSION,
             "id": request.id,
-            "outputs": [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in outputs],
-            "raw_output_contents": [one.to_bytes() for one in outputs],
+            "outputs": outputs,
+            "raw_output_contents": raw,
         }
 
 
-def _is_ready(backend: Backend, name: str, version: str) -> bool:
+def _is_ready(models: Models, name: str, version: str) -> bool:
     try:
-        model_of(backend, name, version)
+        models.metadata(name, version)
     except UnavailableError:
         return False
     return True

@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -34,6 +34,7 @@ MAX_MESSAGE_BYTES = 4096
 """The maximum size of a message that a WebSocket client sends."""
 IDLE_S = 30
 START_S = 30.0
+T = TypeVar("T")
 _BACKLOG = 128
 _SPARE_CONNECTIONS = 256
 
@@ -125,10 +126,10 @@ class WebServer:
                 raise VisionInferError("the web server did not start", str(self._error or ""))
             time.sleep(0.002)
 
-    def run(self, coroutine: Coroutine[object, object, None]) -> None:
-        """Run a coroutine on the event loop of the started server, and wait for it."""
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run a coroutine on the event loop of the started server, and return its result."""
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START_S)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
     def _run(self) -> None:
         async def serve(server: uvicorn.Server) -> None:

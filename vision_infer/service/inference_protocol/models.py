@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -140,6 +140,44 @@ def _of_image(backend: Backend, model: ProtocolModel, tensor: InputTensor, deadl
         OutputTensor("result", [result.to_json().encode()]),
     )
     return {output.name: output for output in outputs}
+
+
+Outputs: TypeAlias = tuple[list[dict[str, Any]], list[bytes]]
+"""The name, datatype and shape of each output, and their binary data."""
+
+
+class Models(Protocol):
+    """The models of a service, in this process or in workers. Methods block; any thread may call them."""
+
+    def ready(self) -> bool:
+        """Return whether inference is possible."""
+
+    def metadata(self, name: str, version: str) -> dict[str, Any]:
+        """Return the inputs and outputs of a model; see :func:`model_of`."""
+
+    def infer(self, name: str, version: str, request: InferRequest) -> Outputs:
+        """Run inference; see :func:`infer`."""
+
+
+class LocalModels:
+    """The models of this process; see :class:`Models`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def ready(self) -> bool:
+        """Return whether inference is possible."""
+        return self._backend.ready()[0]
+
+    def metadata(self, name: str, version: str) -> dict[str, Any]:
+        """Return the inputs and outputs of a model."""
+        return model_of(self._backend, name, version).metadata
+
+    def infer(self, name: str, version: str, request: InferRequest) -> Outputs:
+        """Run inference."""
+        outputs = infer(self._backend, model_of(self._backend, name, version), request)
+        shown = [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in outputs]
+        return shown, [one.to_bytes() for one in outputs]
 
 
 def after_timeout(arrived_ns: int, timeout_us: object) -> int | None:

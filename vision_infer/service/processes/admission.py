@@ -1,4 +1,4 @@
-"""The worker of a new stream, or of one that has none: chosen, or waited for."""
+"""The worker of a new stream, of one that has none, and of a client's image: chosen, or waited for."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def labels_of(body: bytes) -> Mapping[str, str]:
     with suppress(ValueError, AttributeError):
         return {name: str(label_text(value)) for name, value in json.loads(body).get("node_labels", {}).items()}
     return {}
+
+
+def least_loaded(workers: Fleet) -> str:
+    """Return the worker that infers images of clients: of those that are ready, the one with the fewest streams.
+
+    Raises:
+        UnavailableError: None is ready.
+    """
+    ready = [name for name, process in workers.processes.items() if process.ready]
+    if not ready:
+        raise UnavailableError(workers.ready()[1], "Try again in a moment.")
+    return min(ready, key=lambda name: len(workers.placement.of_worker(name)))
 
 
 async def worker_for(workers: Fleet, name: str, labels: Mapping[str, str]) -> str:

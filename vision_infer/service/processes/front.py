@@ -37,7 +37,7 @@ from vision_infer.service.http.problem import Problem, problem_of
 from vision_infer.service.http.routes.cost import cost_answer
 from vision_infer.service.http.security import PROTOCOL_PATH
 from vision_infer.service.processes import merge
-from vision_infer.service.processes.admission import accept, labels_of, worker_for
+from vision_infer.service.processes.admission import accept, labels_of, least_loaded, worker_for
 from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.forwarding import RelayedResponse, ask, end_previews, headers_of, no_answer, settled
 from vision_infer.service.processes.front_backend import FrontBackend
@@ -172,12 +172,9 @@ class Front:
         return Response(content, response.status_code, headers)
 
     async def _infer(self, request: Request) -> Response:
-        ready = [name for name, process in self._workers.processes.items() if process.ready]
-        if not ready:
-            raise UnavailableError(self._workers.ready()[1], "Try again in a moment.")
-        loads = {name: len(self._workers.placement.of_worker(name)) for name in ready}
+        worker = least_loaded(self._workers)
         async with context_of(request).bodies.body(request) as body:
-            return await self._send(min(ready, key=lambda name: loads[name]), request, body)
+            return await self._send(worker, request, body)
 
     async def _find(self, request: Request) -> Response:
         answer: Response | None = None
