@@ -236,7 +236,7 @@ def test_a_hook_is_imported_from_the_current_folder_which_then_comes_last(hooks:
         ("mine_gone:hook", "module mine_gone not found"),
         ("mine_good.sub:hook", "module mine_good.sub not found"),
         ("mine_good:gone", "mine_good has no function gone"),
-        ("mine_good:number", "mine_good has no function number"),
+        ("mine_good:number", "is not a function"),
         ("mine_async:hook", "async"),
         ("mine_syntax:hook", "SyntaxError"),
         ("mine_needs:hook", "surely_not_installed"),

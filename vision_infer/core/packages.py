@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from typing import Any
 
-from vision_infer.core.errors import MissingPackageError
+from vision_infer.core.errors import MissingPackageError, UsageError
 
 SERVICE = ("cv2", "fastapi", "uvicorn", "websockets", "prometheus_client", "aiortc", "httpx", "paho")
 """The modules of the service."""
@@ -53,11 +53,29 @@ def require(purpose: str, *modules: str, extra: str | None = None) -> None:
             raise MissingPackageError(f"{purpose} needs the package {module}, which is not installed", hint)
 
 
-def entry_point(group: str, name: str) -> EntryPoint | None:
-    """Return what an installed package adds under a name; None if no package does.
+def plugin(group: str, name: str) -> Any | None:
+    """Load what an installed package adds under a name; None if no package adds it.
 
     Args:
         group: ``vision_infer.sinks``, ``vision_infer.heads`` or ``vision_infer.hooks``.
         name: The name of the entry point.
+
+    Raises:
+        UsageError: It cannot be imported.
     """
-    return next(iter(entry_points(group=group, name=name)), None)
+    from importlib.metadata import entry_points  # imported late, because it takes time
+
+    found = next(iter(entry_points(group=group, name=name)), None)
+    try:
+        return None if found is None else found.load()
+    except (Exception, SystemExit) as error:
+        of = "" if found is None or found.dist is None else f" of the package {found.dist.name}"
+        failure = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{group} {name}{of}: importing failed: {failure}", "Update or uninstall the package.") from error
+
+
+def plugin_names(group: str) -> tuple[str, ...]:
+    """Return the names that installed packages add, without importing them."""
+    from importlib.metadata import entry_points
+
+    return tuple(found.name for found in entry_points(group=group))

@@ -1,12 +1,18 @@
-"""The kinds of output of a run. To add one, write its module in ``sink/files`` and add an entry to :data:`FORMATS`."""
+"""The kinds of output of a run. To add one, write its module in ``sink/files`` and add an entry to :data:`FORMATS`.
+
+Installed packages add kinds as entry points of the group ``vision_infer.sinks``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal, get_args
 
 from vision_infer.core.card import Task
+from vision_infer.core.errors import UsageError
+from vision_infer.core.packages import plugin, plugin_names
 from vision_infer.sink.sink import OutputSpec, Sink, SinkStream
 
 DETECT = frozenset(("detect",))
@@ -108,11 +114,35 @@ FORMATS: list[OutputFormat] = [
 """All kinds, in the order in which they are listed to users."""
 
 
+GROUP = "vision_infer.sinks"
+"""The entry points with which packages add kinds of output: objects of :class:`OutputFormat`, named by their suffix."""
+
+
 def format_of(kind: str) -> OutputFormat:
-    """Return the format of a kind."""
-    return next(entry for entry in FORMATS if entry.kind == kind)
+    """Return the format of a kind that exists."""
+    return next((entry for entry in FORMATS if entry.kind == kind), None) or _added()[kind]
 
 
 def format_by_suffix(suffix: str) -> OutputFormat | None:
-    """Return the format of files with this suffix; None if there is none."""
-    return next((entry for entry in FORMATS if entry.suffix == suffix), None)
+    """Return the format of files with this suffix; None if there is none.
+
+    Raises:
+        UsageError: A package adds it, but not as an :class:`OutputFormat`.
+    """
+    return next((entry for entry in FORMATS if entry.suffix == suffix), None) or (_added().get(suffix) if suffix else None)
+
+
+def known_suffixes() -> list[str]:
+    """Return the suffixes of all formats."""
+    return [entry.suffix for entry in (*FORMATS, *_added().values()) if entry.suffix]
+
+
+@cache
+def _added() -> dict[str, OutputFormat]:
+    found: dict[str, OutputFormat] = {}
+    for name in plugin_names(GROUP):
+        entry = plugin(GROUP, name)
+        if not isinstance(entry, OutputFormat):
+            raise UsageError(f"{GROUP} {name}: is not an OutputFormat", "See vision_infer/sink/formats.py.")
+        found[name] = replace(entry, kind=name, suffix=name)
+    return found

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vision_infer.core.errors import UsageError, VisionInferError
-from vision_infer.core.packages import entry_point
+from vision_infer.core.errors import UsageError
+from vision_infer.core.packages import plugin
 from vision_infer.core.result import Result
 from vision_infer.pipeline.hooks.frame import HookFrame
 
@@ -32,8 +32,8 @@ def load_hook(name: str, folder: Path | None = None) -> Hook:
     """
     where = f"hook {name}"
     module_name, colon, path = name.partition(":")
-    if not colon and (plugin := entry_point(GROUP, name)) is not None:
-        return _function(_loaded(plugin.load, where, plugin.value), where)
+    if not colon and (added := plugin(GROUP, name)) is not None:
+        return _function(added, where)
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
         raise UsageError(
             f"{where}: not in the form MODULE:FUNCTION, and no installed package has a hook of this name",
@@ -42,12 +42,14 @@ def load_hook(name: str, folder: Path | None = None) -> Hook:
     found = _import(module_name, where, str((folder or Path()).absolute()))
     for part in path.split("."):
         found = getattr(found, part, None)
-    if not callable(found):
+    if found is None:
         raise UsageError(f"{where}: module {module_name} has no function {path}", "Check the name.")
     return _function(found, where)
 
 
 def _function(found: Any, where: str) -> Hook:
+    if not callable(found):
+        raise UsageError(f"{where}: is not a function", "Check the name.")
     if inspect.iscoroutinefunction(found):
         raise UsageError(f"{where}: the function is async", "Write it with def; it is called on another thread.")
     try:
@@ -65,21 +67,14 @@ def _import(module_name: str, where: str, folder: str) -> Any:
     # libraries must not replace it when the library is imported later.
     sys.path.insert(0, folder)
     try:
-        return _loaded(lambda: importlib.import_module(module_name), where, module_name, folder)
-    finally:
-        sys.path.remove(folder)
-        if folder not in sys.path:  # a service loads hooks many times
-            sys.path.append(folder)
-
-
-def _loaded(load: Callable[[], Any], where: str, module_name: str, folder: str = "") -> Any:
-    try:
-        return load()
-    except VisionInferError:
-        raise
+        return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        if folder and isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
             hint = f"Put it in {folder}, or install its package."
             raise UsageError(f"{where}: module {error.name} not found", hint) from error
         failure = f"{type(error).__name__}: {error}"
         raise UsageError(f"{where}: importing {module_name} failed: {failure}", "Add --debug to see where.") from error
+    finally:
+        sys.path.remove(folder)
+        if folder not in sys.path:  # a service loads hooks many times
+            sys.path.append(folder)

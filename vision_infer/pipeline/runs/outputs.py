@@ -14,7 +14,7 @@ from vision_infer.core.detections import LabelText
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.add_stream import check_secondary
 from vision_infer.sink.files.output_file import check_new_folder, check_output
-from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of
+from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of, known_suffixes
 from vision_infer.sink.live_sound import LiveSound
 from vision_infer.sink.sink import Draw, OutputSpec, Sink, SinkStream
 from vision_infer.stream.source import Source, SourceSpec
@@ -223,7 +223,7 @@ def _formats(given: tuple[str, ...] | None) -> list[OutputFormat]:
     for name in _DEFAULT if given is None else dict.fromkeys(name.lower().lstrip(".") for name in given):
         entry = format_by_suffix(name)
         if entry is None:
-            known = ", ".join(entry.suffix for entry in FORMATS if entry.suffix)
+            known = ", ".join(known_suffixes())
             raise UsageError(f"--formats {name}: unknown format", f"the formats are {known}")
         found.append(entry)
     return found
