@@ -33,6 +33,7 @@ MODELS: list[Callable[[Path], Path]] = [
     raw.rtmo,
     partial(raw.rtmo, dynamic=True),
     raw.movenet,
+    raw.dbnet,
     lambda path: raw.integers(raw.movenet(path)),
     lambda path: raw.integers(raw.channels_last(raw.movenet(path)), TensorProto.UINT8),
 ]
@@ -138,3 +139,31 @@ def test_labels_must_name_all_classes(tmp_path: Path) -> None:
         import_model(
             ImportRequest(raw.semantic(tmp_path / "raw.onnx"), "mine", labels=tmp_path / "labels.txt", model_dir=tmp_path / "m")
         )
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32"])
+def test_an_engine_returns_the_probability_of_text(name: str, tmp_path: Path) -> None:
+    if name.startswith("openvino"):
+        pytest.importorskip("openvino")
+    path = raw.dbnet(tmp_path / "raw.onnx")
+    graph = import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
+    card = read_deployment_card(graph)
+    assert (card.head, card.detail, card.labels, card.outputs) == ("dbnet", "rotated_boxes", ("text",), ("probabilities",))
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    with open_engine(graph, EngineRequest(name, "cpu")) as engine:
+        loan = engine.lend(1)
+        loan.slots[0].pixels[:] = pixels
+        found = engine.collect(engine.submit(loan)).outputs["probabilities"]
+    expected = RawSession(path).run({"images": normalize(pixels, card)[None]})["out"][:, 0]
+    assert found.dtype == np.uint8
+    assert found.max() > found.min()
+    np.testing.assert_allclose(found / 255, expected, atol=0.01 if name.startswith("openvino") else 0.5 / 255 + 1e-6)
+
+
+def test_a_map_of_one_class_is_not_text_without_the_end_of_dbnet(tmp_path: Path) -> None:
+    path = raw.dbnet(tmp_path / "raw.onnx", deconvolutions=0)
+    with pytest.raises(ModelError, match="is not one of a class score for each pixel"):
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "m"))
+    stretched = ImportRequest(raw.dbnet(tmp_path / "text.onnx"), "mine", model_dir=tmp_path / "m", fit="stretch")
+    with pytest.raises(ModelError, match="rotated boxes are not rectangles in a stretched image"):
+        import_model(stretched)

@@ -313,6 +313,19 @@ def semantic(path: Path, classes: int = 7, last: bool = False, aux: bool = False
     return net.save(path, outputs | ({"aux": net.conv(maps[0], 16, classes)} if aux else {}))
 
 
+def dbnet(path: Path, deconvolutions: int = 2, **options: Any) -> Path:
+    """A probability for each pixel of a map of half of the input: the end of DBNet with ``deconvolutions`` = 2."""
+    net = Network(**options)
+    tensor = net.features()[0]
+    for inputs, outputs in ((16, 8), (8, 1))[-deconvolutions:] if deconvolutions else ():
+        tensor = tensor if inputs == 16 or deconvolutions == 2 else net.conv(tensor, 16, 8)
+        weight = net.floats(np.random.default_rng(inputs).normal(0, 0.5, (inputs, outputs, 2, 2)))
+        tensor = net.op("ConvTranspose", tensor, weight, strides=[2, 2])
+    if not deconvolutions:
+        tensor = net.conv(tensor, 16, 1)
+    return net.save(path, {"out": net.op("Sigmoid", tensor)})
+
+
 def rtmo(path: Path, points: int = 17, dynamic: bool = False, **options: Any) -> Path:
     """Boxes with a score, and keypoints; ``dynamic``: only those with a score above 0.5, as NMS inside the model leaves them."""
     net = Network(**options)

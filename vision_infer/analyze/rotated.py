@@ -1,14 +1,85 @@
-"""Overlap and NMS of rotated boxes."""
+"""Overlap and NMS of rotated boxes, and rotated boxes of regions in maps of probabilities."""
 
 from __future__ import annotations
+
+from math import pi, radians
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.details.rotated_boxes import corners_of_rotated
+from vision_infer.core.geometry import Size
 
 _NEAR = 1e-7
 """The tolerance of a corner on an edge, as a share of the greater box's size."""
+_REGION = 0.3
+"""The probability above which an element of a map belongs to a region, as in the paper of DBNet."""
+_MIN_SIDE = 4
+"""The minimum side of a region, elements of the map."""
+_MAX_REGIONS = 1000
+"""The maximum number of regions of an image."""
+
+
+def boxes_of_maps(probabilities: NDArray[np.uint8], size: Size, unclip: float) -> dict[str, NDArray[Any]]:
+    """Make rotated boxes of the regions in maps of probabilities, as DBNet does.
+
+    A box is the smallest rectangle around a region, and its score the mean probability of the region. Each side then moves
+    outwards by ``unclip`` · area / outline of the rectangle. The longer side is the width.
+
+    Args:
+        probabilities: The maps, uint8 [B, h, w]; 255 is 1.
+        size: The size of the model's input, which the maps cover.
+        unclip: The factor.
+
+    Returns:
+        The outputs of a detector with rotated boxes, see :class:`vision_infer.engine.engine.RawResults`; missing ones of an image
+        with fewer boxes have a score of NaN.
+    """
+    found = [_regions(plane, size.width / plane.shape[1], unclip) for plane in probabilities]
+    count = max([1, *map(len, found)])
+    rows = np.zeros((len(found), count, 6), np.float32)
+    rows[..., 0] = np.nan
+    for row, regions in zip(rows, found, strict=True):
+        row[: len(regions)] = np.array(regions, np.float32).reshape(-1, 6)
+    rotated = rows[..., 1:]
+    corners = corners_of_rotated(rotated.reshape(-1, 5)).reshape(*rows.shape[:2], 4, 2)
+    boxes = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=2).astype(np.float32)
+    return {
+        "boxes": boxes,
+        "scores": rows[..., 0],
+        "class_ids": np.zeros(rows.shape[:2], np.int32),
+        "rotated_boxes": rotated,
+    }
+
+
+def _regions(plane: NDArray[np.uint8], stride: float, unclip: float) -> list[tuple[float, ...]]:
+    """Return the score, center x and y, width, height, and angle of each region of a map [h, w], in input pixels."""
+    from vision_infer.core.opencv import cv2
+
+    above = (plane > _REGION * 255).astype(np.uint8)
+    contours, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    found: list[tuple[float, ...]] = []
+    for contour in contours:
+        if len(contour) < 3:  # a line or a point
+            continue
+        # Points are the centers of elements: their outermost edges are half an element further out.
+        (x, y), (width, height), angle = cv2.minAreaRect(contour)
+        x, y, width, height, angle = x + 0.5, y + 0.5, width + 1, height + 1, radians(angle)
+        if min(width, height) < _MIN_SIDE:
+            continue
+        if width < height:
+            width, height, angle = height, width, angle + pi / 2
+        left, top, columns, rows = cv2.boundingRect(contour)
+        inside = np.zeros((rows, columns), np.uint8)
+        cv2.drawContours(inside, [contour], 0, 1, cv2.FILLED, offset=(-left, -top))
+        score = cv2.mean(plane[top : top + rows, left : left + columns], inside)[0] / 255
+        further = 2 * unclip * width * height / (2 * (width + height))
+        pixels = ((value * stride) for value in (x, y, width + further, height + further))
+        found.append((score, *pixels, (angle + pi / 2) % pi - pi / 2))
+        if len(found) == _MAX_REGIONS:
+            break
+    return found
 
 
 def suppress_rotated(rotated: NDArray[np.float32], boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float) -> list[int]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze.details import Outputs, details_of, without_gaps
-from vision_infer.analyze.rotated import suppress_rotated
+from vision_infer.analyze.rotated import boxes_of_maps, suppress_rotated
 from vision_infer.analyze.similar import Groups, group_numbers
 from vision_infer.core.card import KeypointLayout
 from vision_infer.core.detections import Detections
@@ -61,6 +61,8 @@ class Selector:
     """The groups of classes; NMS compares the boxes of a group."""
     keypoints: KeypointLayout | None = None
     """The names and the skeleton of the keypoints, passed on to the detections."""
+    unclip: float = 0.0
+    """How far regions of a map of probabilities grow, see the card."""
     _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
     """The lowest of all these scores."""
 
@@ -177,14 +179,16 @@ def select(outputs: Outputs, letterboxes: Sequence[Letterbox], selector: Selecto
 
     Args:
         outputs: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K], by name; and those
-            of the model's details. B may be greater than the number of letterboxes: an engine with fixed batch sizes pads, and
-            what lies past them is not looked at.
+            of the model's details; or only probabilities uint8 [B, h, w]. B may be greater than the number of letterboxes: an
+            engine with fixed batch sizes pads, and what lies past them is not looked at.
         letterboxes: The position of each image in its slot.
         selector: The selector.
 
     Returns:
         One for each letterbox, best score first, clipped to the image; boxes that are then empty are dropped.
     """
+    if "probabilities" in outputs:
+        outputs = boxes_of_maps(outputs["probabilities"][: len(letterboxes)], letterboxes[0].input, selector.unclip)
     boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
     detailed = len(outputs) > 3
     if detailed:

@@ -94,6 +94,13 @@ class ModelCard(_CardPart):
     max_batch: Literal[1] | None = Field(
         default=None, description="1: the graph runs one image at a time, because its batch is fixed; null: any batch."
     )
+    unclip: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="How far regions of a map of probabilities grow until they are boxes: this times area / outline; null: the "
+        "graph returns boxes. Only with the detail rotated_boxes.",
+    )
     iou: float | None = Field(default=0.6, gt=0, le=1, description="The default IoU threshold of NMS; null: no NMS is needed.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     license: str = ""
@@ -113,11 +120,15 @@ class ModelCard(_CardPart):
             raise ValueError(f"the detail '{self.detail}' needs the task 'detect', not '{self.task}'")
         if (self.keypoints is None) == ("keypoints" in (self.task, self.detail)):
             raise ValueError("the field 'keypoints' belongs to the detail or the task 'keypoints', and only to these")
+        if self.unclip is not None and self.detail != "rotated_boxes":
+            raise ValueError("the field 'unclip' belongs to the detail 'rotated_boxes', and only to this")
         return self
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the deployment graph's outputs."""
+        if self.unclip is not None:
+            return ("probabilities",)
         return _OUTPUTS[self.task] + (() if self.detail is None else _OUTPUTS[self.detail])
 
     @property
@@ -135,7 +146,7 @@ class ModelCard(_CardPart):
         """Return the card as it is stored in a deployment graph."""
         # Left out unless set, so that the bytes of graphs without them are the same for all versions that read them.
         return self.model_dump_json(
-            exclude={name for name in ("max_batch", "detail", "keypoints") if getattr(self, name) is None}
+            exclude={name for name in ("max_batch", "detail", "keypoints", "unclip") if getattr(self, name) is None}
         )
 
 

@@ -12,7 +12,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.engine.graph_facts import not_deployment_graph
 
 DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "int32", "uint8")}
-_KINDS = {"class_ids": "int32", "classes": "uint8"}
+_KINDS = {"class_ids": "int32", "classes": "uint8", "probabilities": "uint8"}
 """The types of elements other than float32, by output."""
 
 OutputShapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -59,8 +59,8 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
 
 def _agree(shapes: dict[str, tuple[int, ...]], card: ModelCard) -> bool:
     """Return whether the shapes, without the batch, fit each other and the card."""
-    if card.task == "segment":
-        return len(shapes["classes"]) == 2
+    if card.task == "segment" or card.unclip is not None:
+        return all(len(shape) == 2 for shape in shapes.values())
     first = shapes.get("scores", shapes.get("embedding", ()))
     prototypes = shapes.get("prototypes", (0, 0, 0))
     points = 0 if card.keypoints is None else len(card.keypoints.names)

@@ -54,8 +54,8 @@ class RawResults:
     """The outputs by name. detect: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K];
     and keypoints float32 [B, K, P, 3] (x, y in input pixels, score), or coefficients float32 [B, K, M] and prototypes float32
     [B, M, h, w], or rotated_boxes float32 [B, K, 5] (center x, y, width, height in input pixels, angle in radians), as the card's
-    detail says. classify: scores float32 [B, C]; embed: embedding float32 [B, D]; segment: classes uint8
-    [B, h, w]; keypoints: keypoints float32 [B, 1, P, 3], as above."""
+    detail says; for a card with ``unclip`` only probabilities uint8 [B, h, w], where 255 is 1. classify: scores float32 [B, C];
+    embed: embedding float32 [B, D]; segment: classes uint8 [B, h, w]; keypoints: keypoints float32 [B, 1, P, 3], as above."""
     started_ns: int
     """The monotonic time at which the engine began with the batch, ns."""
     ended_ns: int

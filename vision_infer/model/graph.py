@@ -30,6 +30,7 @@ OUTPUTS = {
     "prototypes": (TensorProto.FLOAT, 4),
     "rotated_boxes": (TensorProto.FLOAT, 3),
     "classes": (TensorProto.UINT8, 3),
+    "probabilities": (TensorProto.UINT8, 3),
 }
 """The element type and rank of a deployment graph's outputs, by name; :attr:`ModelCard.outputs` are those of a model."""
 OPSET = 17

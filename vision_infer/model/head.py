@@ -46,6 +46,10 @@ class HeadDefaults:
     """What the family returns for each detection in addition to its box."""
     keypoints: KeypointLayout | None = None
     """The usual keypoints of the family."""
+    unclip: float | None = None
+    """How far regions of a map of probabilities grow, see the card; None: the models return boxes."""
+    labels: tuple[str, ...] | None = None
+    """The labels of the family, if all its models have the same."""
     find_detail: Callable[[RawNetwork], DetailKind | None] | None = None
     """Finds the detail of a raw model, where the models of the family differ; None: ``detail`` applies."""
 
@@ -58,7 +62,7 @@ class HeadOutputs:
     """The names of the tensors, by output of a deployment graph: ``boxes`` float32 [B, K, 4] (xyxy, input pixels), ``scores``
     float32 [B, K] and ``class_ids`` int32 [B, K], with ``keypoints`` float32 [B, K, P, 3], ``coefficients`` float32 [B, K, M] and
     ``prototypes`` float32 [B, M, h, w], or ``rotated_boxes`` float32 [B, K, 5]; ``scores`` float32 [B, C], 0–1; ``embedding``
-    float32 [B, D] of length 1; or ``classes`` uint8 [B, h, w]."""
+    float32 [B, D] of length 1; ``classes`` uint8 [B, h, w]; or ``probabilities`` uint8 [B, h, w], where 255 is 1."""
     notes: tuple[str, ...] = ()
     """What the head detected, for the user who imports the model; one line each."""
 

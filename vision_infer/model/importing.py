@@ -185,10 +185,10 @@ def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessa
         "name": request.name,
         "head": head,
         "input": InputSize(width=network.size.width, height=network.size.height),
-        "labels": read_labels(request.labels),
+        "labels": read_labels(request.labels) or defaults.labels,
         "weights": {"source": file.name, "sha256": hash_file(file)},
     }
-    for name in ("task", "detail", "keypoints", "color", "mean", "std", "fit", "fill", "confidence", "iou"):
+    for name in ("task", "detail", "keypoints", "color", "mean", "std", "fit", "fill", "confidence", "unclip", "iou"):
         values[name] = getattr(defaults, name)
     if defaults.find_detail is not None:
         values["detail"] = defaults.find_detail(network)

@@ -8,13 +8,13 @@ from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.heads import find_head, head_names
-from vision_infer.model.heads._yolo import columns_after_scores, find_layout, only_output
 from vision_infer.model.heads.end2end import find_detail
 from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.yolo import columns_after_scores, find_layout, only_output
 
 _GRID_STRIDES = (8, 16, 32, 64)
 """The strides of the cells of detectors."""
-_WITH_MAPS = ("yolov8_seg", "end2end", "detr", "semantic", "rtmo", "movenet")
+_WITH_MAPS = ("yolov8_seg", "end2end", "detr", "semantic", "rtmo", "movenet", "dbnet")
 """The heads of models with outputs of four axes that are not predictions for the cells of a grid."""
 
 
@@ -59,9 +59,7 @@ def refuse_other_tasks(network: RawNetwork) -> None:
     Raises:
         ModelError: The model is for one of these tasks, or a part of it is missing.
     """
-    if all(
-        find_head(name).recognize(network) is None for name in ("yolov8_seg", "end2end", "detr", "semantic", "rtmo", "movenet")
-    ):
+    if all(find_head(name).recognize(network) is None for name in _WITH_MAPS):
         _refuse_masks(network)
 
 

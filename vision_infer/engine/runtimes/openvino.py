@@ -31,7 +31,10 @@ from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.compiled import open_cached
 
 NS_PER_MS = 1_000_000
-_PORT_NAMES = ("images", "boxes", "scores", "class_ids", "embedding", "keypoints", "coefficients", "prototypes", "rotated_boxes")
+_PORT_NAMES = (
+    *("images", "boxes", "scores", "class_ids", "embedding", "keypoints", "coefficients", "prototypes", "rotated_boxes"),
+    *("classes", "probabilities"),
+)
 _DTYPES = {"u8": "uint8", "f32": "float32", "i32": "int32", "i64": "int64"}
 
 

@@ -79,6 +79,8 @@ def _check_given(given: Any, where: str) -> tuple[Any, dict[str, Any], tuple[str
     fields = dict(fields)
     defaults = find_head(str(fields["head"])).DEFAULTS
     fields["task"] = defaults.task
+    if defaults.keypoints is not None and "keypoints" in (defaults.task, defaults.detail):
+        fields = {"keypoints": defaults.keypoints.model_dump(), "detail": defaults.detail} | fields
     fields.setdefault("input", {"width": defaults.input_size.width, "height": defaults.input_size.height})
     outputs = fields.pop("outputs", None) or _OUTPUTS.get(defaults.task, ("output",))
     fields.pop("name", None)
@@ -90,5 +92,5 @@ def _build(order: Order, network: Any, fields: dict[str, Any], outputs: tuple[st
         raise UsageError("--num-classes is for families only", f"The function {where} sets the number of classes.")
     if order.file is not None:
         load_into(network, read_weights(order.file), order.file.name)
-    known = {field: value for field, value in fields.items() if field not in ("input", "task")}
+    known = {field: value for field, value in fields.items() if field != "input"}
     return Built(network, outputs, known)

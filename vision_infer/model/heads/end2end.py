@@ -17,7 +17,9 @@ from vision_infer.model.column_origins import ColumnOrigins
 from vision_infer.model.decode import as_float, columns, gather_rows
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import (
+from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes
+from vision_infer.model.yolo import (
     COCO_17,
     USUAL,
     as_keypoints,
@@ -26,8 +28,6 @@ from vision_infer.model.heads._yolo import (
     enclosing_boxes,
     find_layout,
 )
-from vision_infer.model.network import RawNetwork, Tensor
-from vision_infer.model.reference import RawOutputs, ReferenceBoxes
 
 _CHOICE = ("TopK", "NonMaxSuppression")
 _BEFORE = 6

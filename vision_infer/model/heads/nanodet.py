@@ -30,9 +30,9 @@ from vision_infer.model.decode import (
 )
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
-from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, class_scores, only_array, softmax
+from vision_infer.model.yolo import only_output
 
 DEFAULTS = HeadDefaults(
     color="bgr",

@@ -14,9 +14,9 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, check_labels, columns, gather_rows
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
-from vision_infer.model.heads._yolo import COCO_17
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes
+from vision_infer.model.yolo import COCO_17
 
 DEFAULTS = HeadDefaults(
     color="bgr",

@@ -15,9 +15,9 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, HeadDefaults, HeadOutputs
-from vision_infer.model.heads._yolo import COCO_17
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs
+from vision_infer.model.yolo import COCO_17
 
 DEFAULTS = HeadDefaults(
     color="rgb",

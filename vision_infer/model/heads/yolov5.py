@@ -14,9 +14,9 @@ from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, corners_of, only_array
+from vision_infer.model.yolo import STRIDES, USUAL, look_inside, only_output
 
 DEFAULTS = replace(USUAL, iou=0.45)
 

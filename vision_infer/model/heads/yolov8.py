@@ -11,9 +11,9 @@ from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import check_labels, columns, corners
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import USUAL, best_rows, columns_after_scores, find_layout, look_inside, only_output
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
+from vision_infer.model.yolo import USUAL, best_rows, columns_after_scores, find_layout, look_inside, only_output
 
 DEFAULTS = replace(USUAL, iou=0.7)
 _WITH_DETAILS = {"pose": "yolov8_pose", "segment": "yolov8_seg", "obb": "yolov8_obb"}

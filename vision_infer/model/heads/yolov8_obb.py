@@ -15,7 +15,9 @@ from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.decode import check_labels
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import (
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, only_array
+from vision_infer.model.yolo import (
     USUAL,
     YoloLayout,
     as_rotated_boxes,
@@ -25,8 +27,6 @@ from vision_infer.model.heads._yolo import (
     find_layout,
     only_output,
 )
-from vision_infer.model.network import RawNetwork
-from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, only_array
 
 DEFAULTS = replace(USUAL, iou=0.7, detail="rotated_boxes")
 

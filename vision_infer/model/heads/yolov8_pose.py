@@ -13,7 +13,9 @@ from vision_infer.model.column_origins import LINEAR
 from vision_infer.model.decode import check_labels, columns, corners
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import (
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
+from vision_infer.model.yolo import (
     COCO_17,
     USUAL,
     YoloLayout,
@@ -24,8 +26,6 @@ from vision_infer.model.heads._yolo import (
     find_layout,
     only_output,
 )
-from vision_infer.model.network import RawNetwork
-from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of, only_array
 
 DEFAULTS = replace(USUAL, iou=0.7, detail="keypoints", keypoints=COCO_17)
 _MESSAGE = "it needs one output [1, 4 + classes + 3 x keypoints, N] with the N cells of its strides"

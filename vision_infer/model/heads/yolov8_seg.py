@@ -13,9 +13,9 @@ from vision_infer.core.errors import ModelError
 from vision_infer.model.decode import as_float, check_labels, columns, corners
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadOutputs, detections
-from vision_infer.model.heads._yolo import USUAL, YoloLayout, best_rows, columns_after_scores, find_layout
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, anchors_first, corners_of
+from vision_infer.model.yolo import USUAL, YoloLayout, best_rows, columns_after_scores, find_layout
 
 DEFAULTS = replace(USUAL, iou=0.7, detail="masks")
 

@@ -12,9 +12,9 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, check_labels, columns, corners, gather_rows, grid, grid_counts, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import HeadDefaults, HeadOutputs, detections
-from vision_infer.model.heads._yolo import look_inside
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.reference import RawOutputs, ReferenceBoxes, cells_of, corners_of, only_array
+from vision_infer.model.yolo import look_inside
 
 DEFAULTS = HeadDefaults(
     color="bgr",

@@ -100,7 +100,7 @@ class Lane:
 
     def _check(self, engine: Engine) -> None:
         old, new = self.engine.card, engine.card
-        for what in ("task", "detail", "keypoints", "input", "fit", "fill", "labels"):
+        for what in ("task", "detail", "keypoints", "unclip", "input", "fit", "fill", "labels"):
             if getattr(old, what) != getattr(new, what):
                 raise ValueError(f"lane {self.name!r} cannot use {engine.name}: its {what} differs")
 
@@ -150,6 +150,7 @@ def make_selector(
         classes=classes_by_number(card, classes),
         label_names=card.labels,
         keypoints=card.keypoints,
+        unclip=card.unclip or 0.0,
         per_class=per_class or {},
         groups=groups,
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.rotated import boxes_of_maps
 from vision_infer.analyze.select import Selector, select
 from vision_infer.compare.detections import compare
 from vision_infer.core.card import ModelCard
@@ -208,6 +209,8 @@ def run_detector(
     for one in run_frames(engine, frames):
         if layouts and engine.card.detail is not None:
             detailed += select_all([one], [layouts[len(outputs)]], engine.card, engine.card.confidence / 2)
+        if engine.card.unclip is not None:
+            one = boxes_of_maps(one["probabilities"], engine.input_size, engine.card.unclip)
         outputs.append({name: one[name] for name in _BOX_OUTPUTS if name in one})
     return outputs, detailed
 
@@ -322,7 +325,7 @@ def published_map(card: ModelCard) -> float | None:
 
 def select_all(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
     """Return each frame's detections with at least a score, after NMS, in pixels of the source."""
-    selector = Selector(score, card.iou)
+    selector = Selector(score, card.iou, unclip=card.unclip or 0.0)
     return [select(one, [layout], selector)[0] for one, layout in zip(outputs, layouts, strict=True)]
 
 

@@ -50,6 +50,8 @@ class GraphVerification:
     """The percentage of boxes found by both, of images with the same best class, or of equal embeddings, pixels or keypoints."""
     compared: int = 0
     """The number of boxes, images, embeddings, pixels or keypoints in the agreement; 0: all must be equal."""
+    mask_iou: float | None = None
+    """The mean IoU of the masks of boxes found by both; None if there are no masks, or if their parts were compared instead."""
     batches: tuple[int, ...] = BATCHES
     """The batch sizes at which the graph ran."""
 
@@ -62,6 +64,7 @@ class GraphVerification:
         units = {"classify": "best classes", "embed": "embeddings", "segment": "pixels", "keypoints": "keypoints"}
         unit = units.get(self.task, "boxes")
         agree = f", {self.agreement:.4g} % of {self.compared} {unit} agree" if self.compared else ""
+        agree += "" if self.mask_iou is None else f", masks with a mean IoU of {self.mask_iou:.4f}"
         return (
             f"{self.where}: verified at {self.size} (width x height), in {batches}, on {self.images}, "
             f"against {self.against}: {boxes}{values} within {self.values:.1g}{agree}"
@@ -71,7 +74,13 @@ class GraphVerification:
         """Return plain values, for JSON."""
         found = {"width": self.size.width, "height": self.size.height, "batches": list(self.batches), "pictures": self.images}
         found |= {"boxes_px": self.boxes} if self.task in ("detect", "keypoints") else {}
+        found |= {} if self.mask_iou is None else {"mask_iou": round(self.mask_iou, 5)}
         return found | {"values": self.values, "agreement_percent": round(self.agreement, 3), "compared": self.compared}
+
+
+def compared_as(card: ModelCard) -> str:
+    """Return the task as which the outputs of a graph are compared: those of a text detector are maps."""
+    return card.task if card.unclip is None else "segment"
 
 
 def read_images(folder: Path) -> list[NDArray[np.uint8]]:
@@ -194,15 +203,17 @@ def decode(proposal: Proposal, size: Size, outputs: Arrays) -> Callable[[int, fl
 
 def nearest(
     left: Arrays, right: Arrays, box_tolerance: float, score_tolerance: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Return the differences of each box on the left to the nearest box of its class on the right.
 
     Boxes are matched by class, box, score and details, never by rank, because equal scores may come in any order.
 
     Returns:
-        The differences of coordinates and of other values, float64 [n] each; infinite where the right has no box of the class.
+        The differences of coordinates and of other values, float64 [n] each, infinite where the right has no box of the class;
+        and the index of the nearest box, intp [n], there 0.
     """
     boxes, scores = np.full(len(left["scores"]), np.inf), np.full(len(left["scores"]), np.inf)
+    index = np.zeros(len(boxes), np.intp)
     for kind in np.unique(left["class_ids"]):
         ours, theirs = left["class_ids"] == kind, right["class_ids"] == kind
         if not theirs.any():
@@ -212,8 +223,8 @@ def nearest(
         box = (np.abs(places[:, None] - other_places[None]) / scale).max(axis=2)
         score = np.abs(values[:, None] - other_values[None]).max(axis=2)
         rows, best = np.arange(len(box)), np.argmin(box / box_tolerance + score / score_tolerance, axis=1)
-        boxes[ours], scores[ours] = box[rows, best], score[rows, best]
-    return boxes, scores
+        boxes[ours], scores[ours], index[ours] = box[rows, best], score[rows, best], np.flatnonzero(theirs)[best]
+    return boxes, scores, index
 
 
 def _numbers(found: Arrays, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

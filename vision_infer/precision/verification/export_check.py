@@ -21,6 +21,7 @@ from vision_infer.model.reference import Arrays
 from vision_infer.precision.verification.comparison import (
     GraphVerification,
     choose_images,
+    compared_as,
     decode,
     fit_images,
     nearest,
@@ -32,12 +33,12 @@ from vision_infer.precision.verification.comparison import (
 BOX_TOLERANCE = 1e-3
 """The maximum difference of boxes, as a share of the input's longer side."""
 SCORE_TOLERANCE = 1e-3
-MIN_AGREEMENT = {"detect": 99.0, "segment": 99.9}
+MIN_AGREEMENT = 99.9
 """The minimum percentage of boxes, and of pixels, that must agree; all classes, embeddings and keypoints must agree."""
 KEYPOINT_TOLERANCE = 0.5
 """The maximum distance of keypoints, pixels of the input."""
-MIN_MASKS = 99.9
-"""The minimum percentage of the values of prototypes that are on the same side of 0, where masks end."""
+MIN_MASK_IOU = 0.99
+"""The minimum mean IoU of masks."""
 
 
 def verify_export(
@@ -63,16 +64,15 @@ def verify_export(
         rows = [run(normalize(image, proposal.card)[None]) for image in fitted]
         outputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         expected = decode(proposal, size, require_numbers(outputs, f"{proposal.where} in PyTorch"))
-        total = _Comparison(proposal.card.task, BOX_TOLERANCE * max(size.width, size.height))
+        limit = BOX_TOLERANCE * max(size.width, size.height)
+        total = _Comparison(
+            compared_as(proposal.card), limit if proposal.card.keypoints is None else min(limit, KEYPOINT_TOLERANCE)
+        )
         for _, index, found in run_batches(RawSession(proposal.graphs[size]), fitted):
             total.add(found, index, expected)
-        figures = (proposal.card.task, total.boxes, total.values, total.agreement, total.compared)
-        verified.append(GraphVerification(proposal.where, size, text, "PyTorch", *figures))
+        figures = (compared_as(proposal.card), total.boxes, total.values, total.agreement, total.compared)
+        verified.append(GraphVerification(proposal.where, size, text, "PyTorch", *figures, mask_iou=total.mask_iou))
         _check(verified[-1])
-        if total.masks < MIN_MASKS:
-            share = f"{total.masks:.4g} % of the masks' values agree"
-            message = f"{proposal.where}: the masks of the graph differ from those of PyTorch at {size}: {share}"
-            raise ModelError(message, "Try another --opset, and report the problem.")
     return verified
 
 
@@ -83,14 +83,18 @@ class _Comparison:
         self._task = task
         self._box_tolerance = box_tolerance
         self.boxes = self.values = 0.0
-        self.masks = 100.0
-        """The smallest percentage of the values of an image's prototypes with the sign of PyTorch's."""
         self.compared = self._same = 0
+        self._mask_ious: list[float] = []
 
     @property
     def agreement(self) -> float:
         """The percentage of results that agree."""
         return 100 * self._same / self.compared if self.compared else 0.0
+
+    @property
+    def mask_iou(self) -> float | None:
+        """The mean IoU of the masks of boxes that agree; None without masks."""
+        return float(np.mean(self._mask_ious)) if self._mask_ious else None
 
     def add(self, found: Arrays, image: int, expected: Callable[[int, float], Arrays]) -> None:
         """Compare the graph's results for an image."""
@@ -98,10 +102,10 @@ class _Comparison:
             truth = expected(image, float(found["scores"].min()) - SCORE_TOLERANCE)
             # A box near the last score may be replaced by another one of the same score.
             sure = truth["scores"] > found["scores"].min() + SCORE_TOLERANCE
-            self._match(found, truth)
+            same, index = self._match(found, truth)
             self._match({name: array[sure] for name, array in truth.items() if name != "prototypes"}, found)
             if "prototypes" in truth:
-                self.masks = min(self.masks, 100 * float(((found["prototypes"] > 0) == (truth["prototypes"] > 0)).mean()))
+                self._mask_ious += _mask_ious(_masks(found, np.flatnonzero(same)), _masks(truth, index[same]))
             return
         (name,) = found
         ours, theirs = found[name].astype(np.float64), expected(image, 0.0)[name]
@@ -121,19 +125,36 @@ class _Comparison:
         self._same += bool(best) if self._task == "classify" else difference <= SCORE_TOLERANCE
         self.compared += 1
 
-    def _match(self, left: Arrays, right: Arrays) -> None:
-        box, score = nearest(left, right, self._box_tolerance, SCORE_TOLERANCE)
+    def _match(self, left: Arrays, right: Arrays) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Count the boxes on the left that agree with one on the right; return whether each does, and the index of that one."""
+        box, score, index = nearest(left, right, self._box_tolerance, SCORE_TOLERANCE)
         same = (box <= self._box_tolerance) & (score <= SCORE_TOLERANCE)
         self.compared += len(same)
         self._same += int(same.sum())
         self.boxes = max(self.boxes, float(box[same].max(initial=0)))
         self.values = max(self.values, float(score[same].max(initial=0)))
+        return same, index
+
+
+def _masks(arrays: Arrays, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return the masks of the chosen boxes, bool [n, h · w]."""
+    prototypes = arrays["prototypes"]
+    return np.asarray(arrays["coefficients"][chosen] @ prototypes.reshape(len(prototypes), -1) > 0)
+
+
+def _mask_ious(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> list[float]:
+    """Return the IoU of each pair of masks; 1 if both are empty."""
+    both, either = (ours & theirs).sum(axis=1), (ours | theirs).sum(axis=1)
+    ious: list[float] = np.where(either, both / np.maximum(either, 1), 1.0).tolist()
+    return ious
 
 
 def _check(verified: GraphVerification) -> None:
-    minimum = MIN_AGREEMENT.get(verified.task)
-    if verified.agreement >= (minimum or 100.0) and (minimum is not None or verified.values <= SCORE_TOLERANCE):
+    counted = verified.task in ("detect", "segment")
+    masks = verified.mask_iou is None or verified.mask_iou >= MIN_MASK_IOU
+    if masks and verified.agreement >= (MIN_AGREEMENT if counted else 100.0) and (counted or verified.values <= SCORE_TOLERANCE):
         return
     seen = f"{verified.agreement:.4g} % of {verified.compared} agree, values differ by up to {verified.values:.2g}"
+    seen += "" if masks else f", the masks have a mean IoU of {verified.mask_iou:.3f}"
     message = f"{verified.where}: the results of the graph differ from those of PyTorch at {verified.size}: {seen}"
     raise ModelError(message, "Try another --opset, and report the problem.")

@@ -25,6 +25,7 @@ from vision_infer.precision.verification.comparison import (
     IMAGES,
     GraphVerification,
     choose_images,
+    compared_as,
     decode,
     fit_images,
     nearest,
@@ -73,7 +74,7 @@ def verify_import(
     verified = []
     for size, path in proposal.graphs.items():
         fitted = fit_images(chosen, size, proposal.card)
-        values = {"embed": EMBEDDING_TOLERANCE, "segment": PIXEL_TOLERANCE}.get(proposal.card.task, SCORE_TOLERANCE)
+        values = {"embed": EMBEDDING_TOLERANCE, "segment": PIXEL_TOLERANCE}.get(compared_as(proposal.card), SCORE_TOLERANCE)
         tolerance = _Tolerance(UNTRAINED_BOX_TOLERANCE if untrained else BOX_TOLERANCE, values)
         if proposal.half:
             tolerance = _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), max(values, HALF_SCORE_TOLERANCE))
@@ -91,7 +92,7 @@ def verify_import(
             worst = [max(pair) for pair in zip(worst, differences, strict=True)]
         boxes, scores = worst
         verified.append(
-            GraphVerification(proposal.where, size, text, against, proposal.card.task, boxes, scores, batches=batches)
+            GraphVerification(proposal.where, size, text, against, compared_as(proposal.card), boxes, scores, batches=batches)
         )
     return verified
 
@@ -164,7 +165,7 @@ def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tupl
     """Return the largest difference of boxes and of values; infinite if a class is missing."""
     if "boxes" not in found:
         (name,) = found
-        if name == "classes":
+        if name in ("classes", "probabilities"):
             return 0.0, float((found[name] != expected[name]).mean())
         apart = np.abs(found[name] - expected[name])
         if name == "keypoints":
@@ -178,7 +179,7 @@ def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tupl
     sure = best["scores"] > last + tolerance.scores if len(expected["scores"]) > count else np.ones(len(best["scores"]), bool)
     there = nearest(found, expected, tolerance.boxes, tolerance.scores)
     back = nearest({name: array[sure] for name, array in best.items()}, found, tolerance.boxes, tolerance.scores)
-    boxes, scores = (float(np.concatenate(pair).max(initial=0.0)) for pair in zip(there, back, strict=True))
+    boxes, scores = (float(np.concatenate(pair).max(initial=0.0)) for pair in zip(there[:2], back[:2], strict=True))
     if "prototypes" in found:
         scores = max(scores, float(np.abs(found["prototypes"] - expected["prototypes"]).max()) / COARSE)
     return boxes, scores
@@ -189,7 +190,7 @@ def _check(proposal: Proposal, size: Size, count: int, differences: tuple[float,
     if boxes <= tolerance.boxes and values <= tolerance.scores:
         return
     seen = "a class is missing" if np.isinf(boxes) else f"boxes differ by {boxes:.2g} px, values by {values:.2g}"
-    if proposal.card.task not in ("detect", "keypoints"):
+    if compared_as(proposal.card) not in ("detect", "keypoints"):
         seen = f"values differ by {values:.2g}" + (" of the largest" if proposal.card.task == "embed" else "")
     if count == 1:
         message = f"{proposal.where}: the results of the graph differ from those of the raw model at {size}: {seen}"

@@ -35,6 +35,7 @@ _GRAPH_OUTPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "prototypes": ("FP32", (-1, -1, -1, -1)),
     "rotated_boxes": ("FP32", (-1, -1, 5)),
     "classes": ("UINT8", (-1, -1, -1)),
+    "probabilities": ("UINT8", (-1, -1, -1)),
 }
 _RESULT = TensorSpec("result", "BYTES", (1,))
 _DETECTIONS = (
