@@ -215,7 +215,7 @@ def test_a_head_is_recognized_with_the_reason(fabricate: Any, name: str, outputs
 
 def test_an_unrecognized_model_lists_the_heads(fabricate: Any) -> None:
     path = fabricate({"output": np.ones((7, 7))})
-    with pytest.raises(ModelError, match=r"no head fits its outputs output\[1, 7, 7\].*classify, detr, embed, end2end"):
+    with pytest.raises(ModelError, match=r"no head fits its outputs output\[1, 7, 7\].*classify, dbnet, detr, embed, end2end"):
         recognize_head(prepare_network(read_onnx(path), path.name))
 
 
@@ -252,5 +252,5 @@ def test_the_defaults_of_a_head_make_a_valid_card(name: str) -> None:
 def test_an_unknown_head_names_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"unknown head 'yolo-x'\. Did you mean 'yolox'\? .*detr, .*yolox"):
         find_head("yolo-x")
-    with pytest.raises(ModelError, match=r"unknown head 'q'\. The heads are classify, detr"):
+    with pytest.raises(ModelError, match=r"unknown head 'q'\. The heads are classify, dbnet, detr"):
         find_head("q")
