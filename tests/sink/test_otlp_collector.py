@@ -32,7 +32,7 @@ def test_a_collector_receives_traces_and_metrics_and_sends_them_on(tmp_path: Pat
     settings = TelemetrySettings.model_validate({"endpoint": f"http://127.0.0.1:{http}", "sample_ratio": 1})
     with OtlpReceiver() as receiver, (tmp_path / "rotel.log").open("wb") as log:
         words = [f"--otlp-http-endpoint=127.0.0.1:{http}", f"--otlp-grpc-endpoint=127.0.0.1:{grpc}", "--exporter=otlp"]
-        words += [f"--otlp-exporter-endpoint={receiver.url}", "--otlp-exporter-protocol=http", "--otlp-exporter-compression=none"]
+        words += [f"--otlp-exporter-endpoint={receiver.url}", "--otlp-exporter-protocol=http"]
         process = subprocess.Popen([agent, "start", *words], stdout=log, stderr=log, cwd=tmp_path)
         sender = Telemetry(settings, {"service.instance.id": "gate:8080"}, HandClock())
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -52,6 +53,8 @@ class OtlpReceiver(PostServer):
         status = self.answer(path)
         self.paths.append(path)
         self.headers.append({name.lower(): value for name, value in headers.items()})
+        if self.headers[-1].get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
         if status == 200 and path.endswith("/v1/traces"):
             self.traces.append(ExportTraceServiceRequest.FromString(body))
         elif status == 200 and path.endswith("/v1/metrics"):
