@@ -182,7 +182,7 @@ def test_a_stream_needs_the_folder() -> None:
     with pytest.raises(ValidationError, match=r"samples.dir: is needed"):
         ServeSettings.model_validate({"streams": streams})
     ServeSettings.model_validate({"streams": streams, "samples": {"dir": "/data/samples"}})
-    with pytest.raises(ValidationError, match="must be uncertain, diverse or every:N"):
+    with pytest.raises(ValidationError, match="must be uncertain, diverse, disagree or every:N"):
         ServeSettings.model_validate({"streams": {"door": {"detect": "test://", "sample": {"pick": "all"}}}})
 
 
@@ -217,3 +217,14 @@ def test_nothing_is_kept_for_removed_streams(tmp_path: Path, monkeypatch: pytest
     wanted.clear()
     wait_until(lambda: not samples._days, lambda: "the day is kept")
     samples.close(True)
+
+
+def test_the_frames_on_which_the_shadow_model_differs_most_are_kept(site: Callable[..., Site]) -> None:
+    one = site(pick="disagree", per_day=2)
+    one.give(0.5)  # no other model has seen it
+    for brightness, difference in ((10, (0, 0.0)), (60, (1, 0.1)), (110, (3, 0.0)), (160, (0, 0.2)), (210, (2, 0.0))):
+        one.seconds += 1
+        one.samples.compared(*one.one({"person": 0.9}, brightness), difference)
+        wait_until(lambda: not one.samples._queue, lambda: "the thread is busy")
+    assert [round(brightness_of(path), -1) for path in one.images()] == [110, 210]
+    assert one.samples.drops == {"replaced": 1}

@@ -15,16 +15,20 @@ from tests.pipeline.live_fakes import Camera
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
+from vision_infer.compare.detections import renumbered
+from vision_infer.config.actions.sample import SampleStoreSettings
+from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.service.shadow import ShadowSettings
-from vision_infer.core.card import parse_card
+from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError, ModelError, OutputError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.open import EngineRequest
 from vision_infer.service.errors import ConflictError, UnknownStreamError
+from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.shadow import candidate, shadow
 from vision_infer.service.shadow.agreement import WINDOW, EngineTimes, ModelAgreement, Sums, sums_of
-from vision_infer.service.shadow.trial import ShadowStatus, renumbered
+from vision_infer.service.shadow.trial import ShadowStatus
 from vision_infer.service.streams.cost import MachineUsage, cost_of
 
 __all__ = ["engines"]
@@ -73,6 +77,19 @@ def test_every_nth_frame_is_compared(engines: Engines) -> None:
     assert (total.frames, total.current, total.candidate, total.found_again, total.iou) == (4, 4, 2, 2, 2.0)
     assert total.score_change == pytest.approx(-0.2, abs=1e-6)
     assert status.recent == total
+
+
+def test_frames_on_which_the_candidate_differs_are_samples(engines: Engines, tmp_path: Path) -> None:
+    camera = Camera(0)
+    store = SampleStoreSettings(dir=tmp_path / "samples", keep_free_mb=0)
+    sinks = SinkSet(ResultsSettings(), SinksSettings(), tmp_path, samples=store)
+    streams = {"s0": wanted(camera, sample={"pick": "disagree", "per_day": 5})}
+    with Site(camera, of=settings(streams, samples=store), sink_set=sinks) as site:
+        compare(site, camera, every=1)
+        for number in range(1, 5):  # the candidate finds nothing in frame 3
+            site.give(camera)
+            wait_until(lambda: status_of(site).total.frames == number, "the comparison")  # noqa: B023
+        wait_until(lambda: list((tmp_path / "samples/s0").glob("*.jpg")), "the sample")
 
 
 def test_a_configured_candidate_starts_with_the_service(engines: Engines) -> None:
@@ -332,18 +349,15 @@ def found(*labels: int) -> Detections:
 def test_the_window_is_bounded() -> None:
     agreement = ModelAgreement()
     times = EngineTimes(4, 2)
-    agreement.add(sums_of(found(0, 1), found(0), times, times))
+    agreement.add(sums_of(found(0, 1), found(0), times, times)[0])
     for _ in range(WINDOW):
-        agreement.add(sums_of(found(0), found(1), times, times))
+        agreement.add(sums_of(found(0), found(1), times, times)[0])
     assert (agreement.total.frames, agreement.total.found_again) == (WINDOW + 1, 1)
     assert agreement.recent == Sums(WINDOW, WINDOW, WINDOW, 0, 0.0, 0.0, (4.0 * WINDOW, 2.0 * WINDOW, 4.0 * WINDOW, 2.0 * WINDOW))
 
 
 def test_classes_are_compared_by_label() -> None:
-    def card(*labels: str) -> Any:
-        return parse_card({"name": "any", "input": {"width": 32, "height": 32}, "labels": list(labels)}, "any")
-
-    current, other = card("person", "car"), card("Car", "dog", "person")
+    current, other = ("person", "car"), ("Car", "dog", "person")
     assert renumbered(found(0, 1, 2), other, current).class_ids.tolist() == [1, 3, 0]
 
 

@@ -285,7 +285,7 @@ def test_options_without_a_dataset_are_refused(tmp_path: Path) -> None:
     source = SourceSpec("clip", "video", ("/videos/clip.mp4",))
     with pytest.raises(UsageError, match="--sample: no dataset is written"):
         plan_outputs([f"{tmp_path}/"], [source], False, OutputOptions(sample="diverse"))
-    with pytest.raises(UsageError, match="sample: must be uncertain, diverse or every:N"):
+    with pytest.raises(UsageError, match="sample: must be uncertain, diverse, disagree or every:N"):
         run_settings(sources=("a.mp4",), sample="best")
     with pytest.raises(UsageError, match="samples: needs sample"):
         run_settings(sources=("a.mp4",), samples=3)

@@ -84,7 +84,7 @@ def database() -> Iterator[tuple[Path, dict[str, str]]]:
     server.chmod(0o755)
     port = free_port()
     with TemporaryDirectory() as folder:
-        command = [server, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
+        command = [str(server), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
         def listens() -> bool:

@@ -11,7 +11,7 @@ import pytest
 from tests.sink.results import embedded, found, frame, result_of, secondary, whole
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
-from vision_infer.sink.datasets.sample import EveryNth, LeastCertain, MostDiverse, Sampler, sampler_of
+from vision_infer.sink.datasets.sample import EveryNth, LeastCertain, MostDisputed, MostDiverse, Sampler, sampler_of
 
 
 def scored(*scores: float) -> Detections:
@@ -44,6 +44,15 @@ def test_the_least_certain_frame_of_a_second_is_chosen() -> None:
 def test_the_least_certain_seconds_are_chosen() -> None:
     offers = [(str(score), float(second), scored(score)) for second, score in enumerate((0.9, 0.45, 0.99, 0.6, 0.05, 0.52))]
     assert chosen(LeastCertain(3), offers) == {"0.45", "0.6", "0.52"}
+
+
+def test_the_frames_on_which_two_models_differ_most_are_chosen() -> None:
+    differences = {0: (0.0, 0.0), 1: (1.0, 0.5), 2: (0.0, 2.0), 3: (2.0, 0.0), 4: (1.0, 0.75)}
+    sampler = MostDisputed(2, lambda result, _: differences[result.frame])
+    offers = [(str(number), float(number), scored(0.9)) for number in differences]
+    assert chosen(sampler, offers) == {"3", "4"}
+    alike = MostDisputed(2, lambda *_: (0.0, 0.0))
+    assert chosen(alike, offers) == set()
 
 
 def test_images_without_times_are_chosen_each() -> None:

@@ -41,7 +41,9 @@ _METAVARS = {
     "formats": "jsonl,mp4,…",
     "crops": "DIR",
     "telemetry": "FILE",
-    "sample": "uncertain|diverse|every:N",
+    "sample": "uncertain|diverse|disagree|every:N",
+    "sample_model": "MODEL",
+    "sample_engine": "NAME",
     "preview_size": "HEIGHT",
 }
 
@@ -78,10 +80,15 @@ def _run(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.runs.offline import run
 
+    difference = None
+    if settings.sample == "disagree":
+        from vision_infer.precision.second_opinion import SecondOpinion
+
+        difference = SecondOpinion(settings)
     if settings.hook or settings.telemetry is not None:
         _show_warnings()
     with StopSignals() as signals, open_progress(quiet) as progress:
-        result = run(settings, signals.stopping, progress)
+        result = run(settings, signals.stopping, progress, difference)
     _report(result, summary, json_summary, quiet, settings.overwrite)
     return signals.exit_status or result.exit_status
 

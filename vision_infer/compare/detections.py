@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,23 @@ class FrameDifference:
         """The size of the difference, for sorting: detections without a partner, then the sum of the differences of pairs."""
         inside = float(np.abs(self.score_changes).sum() + (1 - self.ious).sum())
         return len(self.only_a) + len(self.only_b), inside
+
+
+def renumbered(detections: Detections, labels: Sequence[str], of: Sequence[str]) -> Detections:
+    """Return detections with the class numbers of another model, by label; other classes get numbers above its own.
+
+    Args:
+        detections: The detections.
+        labels: The labels of their model by class number.
+        of: The labels of the other model by class number.
+    """
+    if tuple(labels) == tuple(of):
+        return detections
+    numbers = {label.casefold(): number for number, label in enumerate(of)}
+    above = len(numbers)
+    table = [numbers.get(label.casefold(), above + number) for number, label in enumerate(labels)]
+    ids = [table[number] if number < len(table) else above + number for number in detections.class_ids.tolist()]
+    return replace(detections, class_ids=np.array(ids, np.int32))
 
 
 def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:

@@ -74,7 +74,14 @@ class RunSettings(StreamPolicy, InferenceSettings):
     sample: str | None = Field(
         default=None,
         description="The frames of a dataset (`formats`: yolo, coco, …): `uncertain` (the least certain detection, at most one "
-        "frame per second), `diverse` (images or embeddings that are far apart) or `every:N`. Defaults to all inferred frames.",
+        "frame per second), `diverse` (images or embeddings that are far apart), `disagree` (another model or engine differs "
+        "most, at most one frame per second) or `every:N`. Defaults to all inferred frames.",
+    )
+    sample_model: str | None = Field(
+        default=None, min_length=1, description="With `sample` disagree, the other model. Defaults to `model`."
+    )
+    sample_engine: str | None = Field(
+        default=None, min_length=1, description="With `sample` disagree, the other engine. Defaults to auto."
     )
     samples: int | None = Field(
         default=None,
@@ -115,6 +122,8 @@ class RunSettings(StreamPolicy, InferenceSettings):
     def _samples_of_a_choice(self) -> RunSettings:
         if self.samples is not None and self.sample is None:
             raise ValueError("samples: needs sample, the choice of the frames")
+        if (self.sample == "disagree") != (self.sample_model is not None or self.sample_engine is not None):
+            raise ValueError("sample: disagree needs sample_model or sample_engine, and these need sample: disagree")
         return self
 
     @field_validator("end")

@@ -120,9 +120,9 @@ class Service:
         )
         self._load = LoadMeter(self._supervisor, self._streams.configured)
         self._degradation = DegradationMonitor(self._load.observe, self._streams.degrade, self._changes.publish, clock)
-        self.shadow = Shadow(
-            settings, ShadowFile(shadow_file, settings.shadow), self._streams, self._lanes, self._supervisor, self._load, clock
-        )
+        file = ShadowFile(shadow_file, settings.shadow)
+        compared = None if sink_set is None else sink_set.compared
+        self.shadow = Shadow(settings, file, self._streams, self._lanes, self._supervisor, self._load, clock, compared)
         self._error: VisionInferError | None = None
 
     # Start and stop

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections, LabelText
 from vision_infer.core.frame import Frame
+from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.sink.live_sound import LiveSound
 
@@ -42,7 +43,7 @@ class OutputSpec:
     numbered: bool = False
     """Whether ``coco`` uses the numbers in the names of the images."""
     sample: str | None = None
-    """The choice of the frames of a dataset: ``uncertain``, ``diverse`` or ``every:N``; None: all frames."""
+    """The choice of the frames of a dataset: ``uncertain``, ``diverse``, ``disagree`` or ``every:N``; None: all frames."""
     samples: int | None = None
     """The maximum number of chosen frames; None: the default of the choice."""
     file_names: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +64,8 @@ class SinkStream:
     """The frame rate of the stream, frames per second."""
     time_base: Fraction | None = None
     """The time base of the stream, seconds."""
+    difference: Callable[[Result, Image], tuple[float, float]] | None = None
+    """For the samples ``disagree`` of a dataset: returns how much another model differs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ def check_sample(sample: str | None) -> str | None:
     Raises:
         ValueError: It is not a choice of frames.
     """
-    if sample is not None and not re.fullmatch("uncertain|diverse|every:[1-9][0-9]{0,8}", sample):
-        raise ValueError("must be uncertain, diverse or every:N, such as every:50")
+    if sample is not None and not re.fullmatch("uncertain|diverse|disagree|every:[1-9][0-9]{0,8}", sample):
+        raise ValueError("must be uncertain, diverse, disagree or every:N, such as every:50")
     return sample
 
 
@@ -27,7 +27,8 @@ class SampleSettings(SettingsBase):
 
     pick: Annotated[str, AfterValidator(check_sample)] = Field(
         default="uncertain",
-        description="`uncertain`, `diverse` (both look at one frame per second) or `every:N`, as `--sample` of `run`.",
+        description="`uncertain`, `diverse` (both look at one frame per second) or `every:N`, as `--sample` of `run`. "
+        "`disagree`: the frames on which the shadow model differs most; without a shadow model, there are none.",
     )
     per_day: int = Field(default=50, ge=1, le=2000, description="The maximum number of frames per day (UTC).")
 

@@ -11,6 +11,7 @@ from vision_infer.pipeline.runs.outputs import OutputPlan, open_sink, plan_outpu
 from vision_infer.pipeline.runs.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
 from vision_infer.pipeline.runs.run_factories import output_options
 from vision_infer.pipeline.runs.wiring import RunModels, resolve_models
+from vision_infer.sink.datasets.sample import Difference
 from vision_infer.sink.formats import format_of
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import FoundSources
@@ -33,10 +34,13 @@ class Job:
     keep_journal: bool
     """Whether the journal is kept when the run is complete."""
 
-    def begin(self) -> list[Sink]:
+    def begin(self, difference: Difference | None = None) -> list[Sink]:
         """Open the sinks that all sources share, once nothing can be refused.
 
         The journal is written first, because an old one describes files that are replaced now.
+
+        Args:
+            difference: For the samples of a dataset, compares a result with that of another model.
 
         Raises:
             OutputError: A file cannot be written.
@@ -48,7 +52,7 @@ class Job:
             if self.journal is not None and not self.resumed:
                 opened.callback(self.journal.remove)
             for output in self.outputs.shared:
-                sinks.append(open_sink(output, None))
+                sinks.append(open_sink(output, None, difference=difference))
                 opened.callback(sinks[-1].close, False)
             opened.pop_all()
             return sinks

@@ -26,6 +26,7 @@ from vision_infer.pipeline.runs.wiring import RunLanes, open_lanes
 from vision_infer.pipeline.status import StreamState, StreamStatus
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.datasets.sample import Difference
 from vision_infer.sink.files.csv_rows import CsvSink
 from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.files.output_file import check_output
@@ -37,13 +38,19 @@ Progress = Callable[[Sequence[StreamStatus]], None]
 PROGRESS_INTERVAL_S = 0.2
 
 
-def run(settings: RunSettings, stopping: threading.Event, progress: Progress | None = None) -> RunSummary:
+def run(
+    settings: RunSettings,
+    stopping: threading.Event,
+    progress: Progress | None = None,
+    difference: Difference | None = None,
+) -> RunSummary:
     """Read all sources and write all results.
 
     Args:
         settings: What to do.
         stopping: Stops the run early when it is set; frames that are decoded already are still finished and written.
         progress: Called a few times a second with the status of every stream.
+        difference: For the samples ``disagree``, compares a result with that of another model.
 
     Raises:
         VisionInferError: The run could not start (usage, model, engine, outputs), or something failed that all sources share.
@@ -77,7 +84,11 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             for spec in job.specs
         ]
         libraries.join()
-        summary, records = _run(job, lanes, commands, stopping, progress, settings.duration, traces)
+
+        def sinks() -> Sequence[Sink]:
+            return [*job.begin(difference), *traces]  # the traces last, to see how long the others take
+
+        summary, records = _run(job, lanes, commands, stopping, progress, settings.duration, sinks)
         if settings.counts is not None:
             write_counts(settings.counts, settings.overwrite, records)
             summary = replace(summary, outputs=(*summary.outputs, str(settings.counts)))
@@ -91,10 +102,10 @@ def _run(
     stopping: threading.Event,
     progress: Progress | None,
     duration_s: float | None,
-    traces: Sequence[Sink],
+    open_shared: Callable[[], Sequence[Sink]],
 ) -> tuple[RunSummary, list[StreamRecord]]:
     with ExitStack() as stack:
-        shared = [*job.begin(), *traces]
+        shared = open_shared()
         for sink in shared:
             stack.callback(sink.close, False)
         startup_s = process_age_s()

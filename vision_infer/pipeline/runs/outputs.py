@@ -13,6 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.detections import LabelText
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.add_stream import check_secondary
+from vision_infer.sink.datasets.sample import Difference
 from vision_infer.sink.files.output_file import check_new_folder, check_output
 from vision_infer.sink.formats import FORMATS, OutputFormat, format_by_suffix, format_of, known_suffixes
 from vision_infer.sink.live_sound import LiveSound
@@ -193,7 +194,13 @@ def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
             )
 
 
-def open_sink(output: OutputSpec, source: Source | None, name: str = "all", sound: LiveSound | None = None) -> Sink:
+def open_sink(
+    output: OutputSpec,
+    source: Source | None,
+    name: str = "all",
+    sound: LiveSound | None = None,
+    difference: Difference | None = None,
+) -> Sink:
     """Open a sink.
 
     Args:
@@ -201,11 +208,12 @@ def open_sink(output: OutputSpec, source: Source | None, name: str = "all", soun
         source: The source of its stream; None for a sink of all streams, and for a live stream, which is not connected yet.
         name: The name of a live stream.
         sound: The sound of a live stream.
+        difference: For a sink of all streams: compares a result with that of another model.
 
     Raises:
         OutputError: It cannot be written.
     """
-    stream = SinkStream(_draw, name, sound)
+    stream = SinkStream(_draw, name, sound, difference=difference)
     if source is not None:
         info, spec = source.info, source.spec
         stream = SinkStream(_draw, spec.name, spec.paths[0] if info.has_audio else None, info.frame_rate, info.time_base)

@@ -84,7 +84,9 @@ class Samples:
         self._files = OrderedDict((path, _size_of(path)) for path in found)
         # Guards the queue and the end; the threads hold it to add or take frames.
         self._news = threading.Condition()
-        self._queue: deque[tuple[Frame, Result, SampleSettings]] = deque()
+        self._queue: deque[tuple[Frame, Result, SampleSettings, tuple[float, float] | None]] = deque()
+        self._difference = (0.0, 0.0)
+        """That of the frame that the thread looks at."""
         self._ending = False
         self._thread: threading.Thread | None = None
 
@@ -94,13 +96,24 @@ class Samples:
             self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
             self._thread.start()
         settings = self._wanted.get(result.stream)
-        if settings is None or result.gated or isinstance(frame.image, NoImage) or not self._is_due(result.stream, settings):
+        if settings is None or settings.pick == "disagree" or result.gated or not self._is_due(result.stream, settings):
+            return
+        self._put(frame, result, settings)
+
+    def compared(self, frame: Frame, result: Result, difference: tuple[float, float]) -> None:
+        """Pass on a frame that the shadow model has seen too, with the size of the difference."""
+        settings = self._wanted.get(result.stream)
+        if settings is not None and settings.pick == "disagree":
+            self._put(frame, result, settings, difference)
+
+    def _put(self, frame: Frame, result: Result, settings: SampleSettings, difference: tuple[float, float] | None = None) -> None:
+        if isinstance(frame.image, NoImage):
             return
         with self._news:
             if len(self._queue) >= _MAX_WAITING or self._ending:
                 self.drops["busy"] += 1
             else:
-                self._queue.append((frame, result, settings))
+                self._queue.append((frame, result, settings, difference))
                 self._news.notify()
 
     def _is_due(self, stream: str, settings: SampleSettings) -> bool:
@@ -134,8 +147,11 @@ class Samples:
                 if self._ending and not self._queue:
                     return
             while self._queue:
-                self._try(*self._queue[0])
+                frame, result, settings, difference = self._queue[0]
+                self._difference = difference or (0.0, 0.0)
+                self._try(frame, result, settings)
                 self._queue.popleft()
+                del frame, result  # do not hold the image's memory while waiting for the next frame
 
     def _try(self, frame: Frame, result: Result, settings: SampleSettings) -> None:
         try:
@@ -175,7 +191,7 @@ class Samples:
         there = sum(one.parent == path.parent and one.name[:8] == path.name[:8] for one in self._files)
         left = settings.per_day - there
         pick = "every:1" if settings.pick.startswith("every:") else settings.pick
-        return _Day(path.name[:8], settings, sampler_of(pick, left) if left > 0 else None)
+        return _Day(path.name[:8], settings, sampler_of(pick, left, lambda *_: self._difference) if left > 0 else None)
 
     def _remove(self, path: Path, why: str) -> None:
         if self._files.pop(path, None) is not None:

@@ -165,6 +165,11 @@ class SinkSet:
         if self._telemetry is not None:  # the last one, to see how long the others take
             self._telemetry.frames.write(frame, result)
 
+    def compared(self, frame: Frame, result: Result, difference: tuple[float, float]) -> None:
+        """Take a frame that the shadow model has seen too; a sample may be made of it."""
+        if self._samples is not None:
+            self._samples.compared(frame, result, difference)
+
     def _offer(self, sender: _Sender, frame: Frame, result: Result) -> None:
         name = result.stream
         if not sender.takes(name):

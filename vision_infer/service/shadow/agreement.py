@@ -56,8 +56,10 @@ class Sums:
         )
 
 
-def sums_of(current: Detections, candidate: Detections, times: EngineTimes, candidate_times: EngineTimes) -> Sums:
-    """Compare the detections of one frame.
+def sums_of(
+    current: Detections, candidate: Detections, times: EngineTimes, candidate_times: EngineTimes
+) -> tuple[Sums, tuple[float, float]]:
+    """Compare the detections of one frame; return the sums, and the size of the difference.
 
     Args:
         current: The detections of the current model.
@@ -66,7 +68,7 @@ def sums_of(current: Detections, candidate: Detections, times: EngineTimes, cand
         candidate_times: The times of the candidate.
     """
     difference = compare(current, candidate, SAME_IOU)
-    return Sums(
+    sums = Sums(
         1,
         len(current),
         len(candidate),
@@ -75,6 +77,7 @@ def sums_of(current: Detections, candidate: Detections, times: EngineTimes, cand
         float(difference.score_changes.sum()),
         (times.latency_ns, times.cost_ns, candidate_times.latency_ns, candidate_times.cost_ns),
     )
+    return sums, difference.size
 
 
 class ModelAgreement:

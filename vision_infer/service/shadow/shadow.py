@@ -22,7 +22,7 @@ from vision_infer.model.catalog import model_inputs
 from vision_infer.pipeline.runs.run_factories import engine_request
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
-from vision_infer.service.shadow.trial import ShadowStatus, Trial
+from vision_infer.service.shadow.trial import OnDifference, ShadowStatus, Trial
 from vision_infer.service.streams.cost import HEADROOM
 from vision_infer.service.streams.degradation import TOO_SLOW, LoadMeter
 from vision_infer.service.streams.lanes import Lanes, lane_name, parse_lane_name
@@ -92,6 +92,7 @@ class Shadow:
         supervisor: Shows its frames to the trial.
         load: Measures the spare capacity.
         clock: The source of time.
+        on_difference: Called with each compared frame, its result, and the size of the difference. None: nothing.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Shadow:
         supervisor: Supervisor,
         load: LoadMeter,
         clock: Clock,
+        on_difference: OnDifference | None = None,
     ) -> None:
+        self._on_difference = on_difference
         self._settings = settings
         self._file = file
         self._streams = streams
@@ -222,7 +225,7 @@ class Shadow:
             request = replace(engine_request(self._settings), device=devices_of(self._settings.device)[0], batch=1)
             if settings.engine is not None:
                 request = replace(request, engine=settings.engine)
-            trial = Trial(settings, current, graphs, request, self._running, self._shortage, self._clock)
+            trial = Trial(settings, current, graphs, request, self._running, self._shortage, self._clock, self._on_difference)
             self._trial = trial
             trial.start()
             self._supervisor.observe(trial.observe)

@@ -18,13 +18,16 @@ import numpy as np
 
 from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import Selector, minimum_scores
+from vision_infer.compare.detections import renumbered
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError, VisionInferError
+from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size, best_input, letterbox
+from vision_infer.core.result import Result
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.completion import PendingResult
@@ -40,6 +43,7 @@ MAX_FAILURES = 5
 """The number of failed frames in a row after which the trial ends."""
 LOOK_S = 1.0
 """The interval at which the spare capacity is checked, seconds."""
+OnDifference = Callable[[Frame, Result, tuple[float, float]], None]
 TrialState = Literal["loading", "comparing", "waiting", "failed"]
 
 _log = logging.getLogger("vision_infer.service")
@@ -82,17 +86,6 @@ def selected(detections: Detections, selector: Selector) -> Detections:
     return detections[keep]
 
 
-def renumbered(detections: Detections, card: ModelCard, current: ModelCard) -> Detections:
-    """Return detections with the class numbers of the current model, by label; other classes get numbers above its own."""
-    if card.labels == current.labels:
-        return detections
-    numbers = {label.casefold(): number for number, label in enumerate(current.labels or ())}
-    above = len(numbers)
-    table = [numbers.get(label.casefold(), above + number) for number, label in enumerate(card.labels or ())]
-    ids = [table[number] if number < len(table) else above + number for number in detections.class_ids.tolist()]
-    return replace(detections, class_ids=np.array(ids, np.int32))
-
-
 class Trial:
     """Compares a candidate with the current model until :meth:`end`.
 
@@ -104,6 +97,7 @@ class Trial:
         streams: Returns the settings of the running streams by name.
         shortage: Returns why there is no spare capacity, or an empty text. Receives the CPU cores that the candidate uses.
         clock: The source of time.
+        on_difference: Called with each compared frame, its result, and the size of the difference. None: nothing.
     """
 
     def __init__(
@@ -115,8 +109,10 @@ class Trial:
         streams: Callable[[], Mapping[str, StreamSettings]],
         shortage: Callable[[float], str],
         clock: Clock,
+        on_difference: OnDifference | None = None,
     ) -> None:
         self.settings = settings
+        self._on_difference = on_difference
         self.current = current
         self.agreement = ModelAgreement()
         self.skipped: Counter[str] = Counter()
@@ -254,11 +250,16 @@ class Trial:
         self._cpu_ns = answer.cpu_ns
         keep = self._filter(frame.stream, settings)
         current = keep(selected(pending.detections, selector_for(engine.card, settings)), image.size)
-        found = keep(renumbered(answer.detections, card, engine.card), image.size)
+        found = keep(renumbered(answer.detections, card.labels or (), engine.card.labels or ()), image.size)
         latency_ns = frame.trace.inference_end_ns - frame.trace.inference_start_ns
         times = EngineTimes(latency_ns, latency_ns / max(1, frame.trace.batch))
         bare = replace(current, details=None, track_ids=None)
-        self.agreement.add(sums_of(bare, found, times, EngineTimes(answer.engine_ns, answer.engine_ns)))
+        sums, difference = sums_of(bare, found, times, EngineTimes(answer.engine_ns, answer.engine_ns))
+        self.agreement.add(sums)
+        if self._on_difference is not None:
+            names, latency = (engine.card.name, engine.name), frame.trace.latency()
+            result = Result(frame.stream, frame.index, frame.pts_s, image.size, *names, current, latency)
+            self._on_difference(frame, result, difference)
 
     def _filter(self, stream: str, settings: StreamSettings) -> Filter:
         known = self._filters.get(stream)

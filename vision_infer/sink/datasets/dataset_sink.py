@@ -17,7 +17,7 @@ from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.datasets.dataset import Dataset
-from vision_infer.sink.datasets.sample import sampler_of
+from vision_infer.sink.datasets.sample import Difference, sampler_of
 from vision_infer.sink.files.crops import safe_name
 from vision_infer.sink.files.images import write_jpeg
 from vision_infer.sink.files.output_file import check_new_folder, output_error, partial_path
@@ -39,9 +39,9 @@ class _Writer(Protocol):
         """Write the files of labels."""
 
 
-def open_sink(spec: OutputSpec, stream: SinkStream) -> DatasetSink:  # noqa: ARG001
+def open_sink(spec: OutputSpec, stream: SinkStream) -> DatasetSink:
     """Open the sink of a run."""
-    return DatasetSink(spec)
+    return DatasetSink(spec, stream.difference)
 
 
 class DatasetSink:
@@ -52,11 +52,12 @@ class DatasetSink:
 
     Args:
         spec: The output; the name of its kind after ``dataset-`` is that of the module that writes the labels.
+        difference: For the samples ``disagree``, compares a result with that of another model.
     """
 
     needs_images = True
 
-    def __init__(self, spec: OutputSpec) -> None:
+    def __init__(self, spec: OutputSpec, difference: Difference | None = None) -> None:
         # Guards everything: each stream writes on its own thread. Only without sampling, an image is encoded without it.
         self._lock = threading.Lock()
         name = spec.kind.removeprefix("dataset-").replace("-", "_")
@@ -65,7 +66,7 @@ class DatasetSink:
         check_new_folder(self._path)
         self._partial = partial_path(self._path)
         self._images = self._partial / self._writer.IMAGES
-        self._sampler = None if spec.sample is None else sampler_of(spec.sample, spec.samples)
+        self._sampler = None if spec.sample is None else sampler_of(spec.sample, spec.samples, difference)
         self._taken: set[str] = set()
         """The names of images that are being written, and of samples that better ones have replaced."""
         self._names: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import floor, inf
 from typing import Protocol
 
@@ -30,13 +31,21 @@ class Sampler(Protocol):
         ...
 
 
-def sampler_of(sample: str, samples: int | None) -> Sampler:
-    """Return the sampler of a setting: ``uncertain``, ``diverse`` or ``every:N``.
+Difference = Callable[[Result, Image], tuple[float, float]]
+"""Returns the difference between a result and that of another model on the same image: the number of detections that only one of
+them has, and the difference of the others. Larger tuples are larger differences."""
+
+
+def sampler_of(sample: str, samples: int | None, difference: Difference | None = None) -> Sampler:
+    """Return the sampler of a setting: ``uncertain``, ``diverse``, ``disagree`` or ``every:N``.
 
     Args:
         sample: The setting.
         samples: The maximum number of frames; None: 100, and for ``every:N`` unlimited.
+        difference: For ``disagree``, compares the result with that of another model.
     """
+    if sample == "disagree" and difference is not None:
+        return MostDisputed(samples or DEFAULT_SAMPLES, difference)
     if sample == "uncertain":
         return LeastCertain(samples or DEFAULT_SAMPLES)
     if sample == "diverse":
@@ -72,12 +81,16 @@ class LeastCertain:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._best: dict[tuple[str, int], tuple[float, str]] = {}
+        self._best: dict[tuple[str, int], tuple[tuple[float, ...], str]] = {}
         """The margin and the name of the chosen frame in each second."""
 
-    def offer(self, name: str, result: Result, image: Image) -> list[str] | None:  # noqa: ARG002
-        """Choose the frame if its margin is less than that of one in the same second, or of the most certain one."""
+    def _margin(self, result: Result, image: Image) -> tuple[float, ...] | None:  # noqa: ARG002
         margin = margin_of(result)
+        return None if margin is None else (margin,)
+
+    def offer(self, name: str, result: Result, image: Image) -> list[str] | None:
+        """Choose the frame if its margin is less than that of one in the same second, or of the most certain one."""
+        margin = self._margin(result, image)
         if margin is None:
             return None
         moment = (result.stream, result.frame if result.pts_s is None else floor(result.pts_s))
@@ -89,6 +102,18 @@ class LeastCertain:
         gone = [] if replaced is None else [self._best.pop(replaced)[1]]
         self._best[moment] = (margin, name)
         return gone
+
+
+class MostDisputed(LeastCertain):
+    """Chooses the frames on which two models differ most, at most one in each second of a stream. Others are not chosen."""
+
+    def __init__(self, limit: int, difference: Difference) -> None:
+        super().__init__(limit)
+        self._difference = difference
+
+    def _margin(self, result: Result, image: Image) -> tuple[float, ...] | None:
+        alone, inside = self._difference(result, image)
+        return (-alone, -inside) if alone or inside else None
 
 
 def margin_of(result: Result) -> float | None:
