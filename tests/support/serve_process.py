@@ -37,6 +37,9 @@ class ServeProcess:
         secrets: Additional environment variables.
     """
 
+    becomes_ready = True
+    """Whether the start waits until the service is ready."""
+
     def __init__(
         self,
         folder: Path,
@@ -99,7 +102,8 @@ class ServeProcess:
 
         self.wait(serves, "the service to listen")
         self.scheme, self.port = found[-1][1], int(found[-1][2])
-        self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the service to be ready")
+        if self.becomes_ready:
+            self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the service to be ready")
 
     def kill(self) -> None:
         """Kill the process (SIGKILL) if it runs."""

@@ -24,6 +24,7 @@ import httpx
 from vision_infer.cluster.actors import find_controller, raise_priority
 from vision_infer.cluster.rows import Batches, stamp_of, stamped_events
 from vision_infer.cluster.state import Plain
+from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.engine.device import cpu_facts
 from vision_infer.service.operations.logs import with_worker
@@ -236,9 +237,7 @@ class NodeWorker:
             "alive": alive,
             "up": process.up,
             "ready": process.ready,
-            "reason": process.reason
-            if process.error is None
-            else "it cannot start; its log in Ray's folder of logs has the reason",
+            "reason": process.reason if process.error is None else "it cannot start; its log in Ray's folder has the reason",
             "starts": process.starts,
             "failing": process.error is not None or process.failed_starts >= MOVE_AFTER,
             "running": sorted(self._listed | self._orders["cameras"].keys()),
@@ -284,10 +283,17 @@ class NodeWorker:
         self._epochs.update({name: camera["epoch"] for name, camera in orders["cameras"].items()})
         if self._process.error is not None:  # with other settings, it may start
             self._process = self._new_process()
+        try:
+            start = self._start()
+        except SettingsError as error:  # this node does not have an extra
+            self._process.end()
+            self._process = self._new_process()
+            self._process.error = error
+            self._log(f"the settings do not work on this node: {error}")
+            return
         if self._process.starts == 0 and not self._process.running:
             self._process.start()
             return
-        start = self._start()
         line = {
             "settings": settings_to_plain(start.settings),
             "streams": streams_to_plain(start.streams),
@@ -319,11 +325,10 @@ class NodeWorker:
 
     def _start(self) -> WorkerStart:
         settings = settings_from_plain(self._orders["settings"])
-        streams = streams_from_plain(self._orders["cameras"])
+        streams, place = streams_from_plain(self._orders["cameras"]), WorkerPlace(self._name, settings.device)
         own = {name: stream.settings for name, stream in streams.items() if stream.origin == "file"}
         given: dict[str, GivenStream] = {name: stream for name, stream in streams.items() if stream.origin != "file"}
-        state = state_folder(settings.state_dir, os.environ)
-        settings = settings_of(settings, WorkerPlace(self._name, settings.device), 1, own, state)
+        settings = settings_of(settings, place, 1, own, state_folder(settings.state_dir, os.environ))
         stamps = {name: stamp_of(self._name, camera["epoch"]) for name, camera in self._orders["cameras"].items()}
         return WorkerStart(self._name, self._folder / self._name, self._token, settings, given, None, stamps)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.validation_errors import SettingsError, problems_of
 from vision_infer.core.errors import UsageError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.gpu.accelerator import NoGpuError
@@ -203,9 +204,16 @@ def settings_to_plain(settings: ServeSettings) -> dict[str, Any]:
 
 
 def settings_from_plain(data: Mapping[str, Any]) -> ServeSettings:
-    """Return the settings of :func:`settings_to_plain`."""
+    """Return the settings of :func:`settings_to_plain`.
+
+    Raises:
+        SettingsError: They are not valid on this machine, for example because it does not have an extra.
+    """
     names: Sequence[str] = data["url_streams"]
-    return ServeSettings.model_validate(data["values"]).with_url_streams(frozenset(names))
+    try:
+        return ServeSettings.model_validate(data["values"]).with_url_streams(frozenset(names))
+    except ValidationError as error:
+        raise SettingsError(problems_of(error, ServeSettings), "Install the same extras on all machines.") from None
 
 
 def streams_to_plain(streams: Mapping[str, GivenStream]) -> dict[str, Any]:
