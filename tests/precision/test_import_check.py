@@ -1,55 +1,34 @@
-"""Verification of imports: the graph of each family against its raw model, and each way in which a verification fails."""
+"""Verification of imports: the graph of each family against its raw model."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
+from tests.precision.import_cases import labels, refused, verified
 from tests.support import raw_networks as raw
 from tests.support.assets import RAW_MODELS, photographs, raw_model
 from tests.support.exported import exported
-from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model import heads
 from vision_infer.model.heads import embed, find_head, head_names
-from vision_infer.model.importing import ImportRequest, Proposal, import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.reference import RawOutputs
-from vision_infer.precision.verification.comparison import GraphVerification, read_images, synthetic_images
+from vision_infer.precision.verification.comparison import GraphVerification
 from vision_infer.precision.verification.import_check import verify_import
 
 pytest.importorskip("onnxruntime")
-
-
-def verified(
-    file: Path, models: Path, head: str | None = None, pictures: Path | None = None, **options: Any
-) -> list[GraphVerification]:
-    """Import a model as the command does, and return the verifications."""
-    found: list[GraphVerification] = []
-    shown = None if pictures is None else read_images(pictures)
-    import_model(
-        ImportRequest(file, "mine", head=head, model_dir=models, **options),
-        verify=lambda one: found.extend(verify_import(one, shown)),
-    )
-    return found
-
-
-def labels(folder: Path, count: int) -> Path:
-    path = folder / "labels.txt"
-    path.write_text("\n".join(f"thing {number}" for number in range(count)))
-    return path
 
 
 def test_every_head_has_a_reference() -> None:
@@ -177,14 +156,6 @@ def test_a_difference_of_the_details_alone_is_found(
         verified(raw.yolov8(tmp_path / "raw.onnx", more=more), tmp_path / "models")
 
 
-def test_scores_of_keypoints_must_be_probabilities(tmp_path: Path) -> None:
-    """Six pairs of x and y are as many values as four keypoints with scores."""
-    path, file = raw.yolov8(tmp_path / "raw.onnx", more="pose", points=6, keypoint_values=2), tmp_path / "keypoints.yaml"
-    file.write_text("names: [a, b, c, d]")
-    with pytest.raises(ModelError, match=r"the scores of keypoints are between .*, not 0 to 1.*--keypoints"):
-        verified(path, tmp_path / "models", keypoints=file)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -224,7 +195,11 @@ def test_each_input_size_and_the_files_own_size_are_verified(make: Callable[...,
 
 @pytest.mark.parametrize(
     "make",
-    [raw.yolox, *(partial(raw.yolov8, more=more) for more in ("", "pose", "segment", "obb"))],  # these compute their anchors
+    [  # these compute their anchors
+        raw.yolox,
+        raw.yolov8,
+        *(pytest.param(partial(raw.yolov8, more=more), marks=pytest.mark.slow) for more in ("pose", "segment", "obb")),
+    ],
 )
 def test_a_model_with_an_open_size_is_verified_at_each_size(make: Callable[..., Path], tmp_path: Path) -> None:
     file = make(tmp_path / "raw.onnx", open_size=True, batch="n")
@@ -240,44 +215,6 @@ def test_a_deployment_graph_is_verified_against_itself(more: Any, tmp_path: Path
     verified(raw.yolov8(tmp_path / "raw.onnx", more=more), tmp_path / "models")
     (result,) = verified(tmp_path / "models" / "mine" / "model.onnx", tmp_path / "others")
     assert result.against == "its own results on single images, because the file is a deployment graph"
-
-
-def refused(file: Path, folder: Path, head: str | None, message: str, **options: Any) -> None:
-    with pytest.raises(ModelError, match=message) as caught:
-        verified(file, folder / "models", head, **options)
-    assert "\n" not in str(caught.value)
-    assert not (folder / "models").exists(), "files are left"
-
-
-def test_wrong_values_reveal_a_wrong_head(tmp_path: Path) -> None:
-    # Logits taken for probabilities.
-    refused(raw.vector(tmp_path / "raw.onnx"), tmp_path, "classify", "so they are not probabilities", scores="probabilities")
-    # Probabilities taken for logits: the reference sees from their values that they are probabilities.
-    file = raw.vector(tmp_path / "raw.onnx", end="Softmax")
-
-    def spoil(proposal: Proposal) -> None:
-        model = onnx.load(proposal.graphs[raw.SIZE])
-        end = next(node for node in model.graph.node if node.output[0] == "scores")
-        end.op_type = "Softmax"
-        onnx.save(model, proposal.graphs[raw.SIZE])
-        verify_import(proposal)
-
-    with pytest.raises(ModelError, match=r"differ from those of the raw model .*values differ by 0\.\d"):
-        import_model(ImportRequest(file, "mine", model_dir=tmp_path / "models"), verify=spoil)
-    assert not (tmp_path / "models").exists()
-
-
-def test_wrong_boxes_are_detected(tmp_path: Path) -> None:
-    def spoil(proposal: Proposal) -> None:
-        model = onnx.load(proposal.graphs[raw.SIZE])
-        half = next(tensor for tensor in model.graph.initializer if tensor.name.startswith("vision_infer/half"))
-        half.CopyFrom(numpy_helper.from_array(np.array(0.51, np.float32), half.name))
-        onnx.save(model, proposal.graphs[raw.SIZE])
-        verify_import(proposal)
-
-    with pytest.raises(ModelError, match=r"boxes differ by .* px, values by 0\. Check that the model is of head 'yolov8'"):
-        import_model(ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
-    assert not (tmp_path / "models").exists()
 
 
 def test_a_batch_that_is_fixed_inside_runs_one_image_at_a_time(tmp_path: Path) -> None:
@@ -334,132 +271,6 @@ def test_an_embedding_may_differ_by_rounding(tmp_path: Path, monkeypatch: pytest
     assert 0 < result.values < 1e-3
     monkeypatch.setattr(embed, "reference", lambda found: reference(found) + 2.5e-3)
     refused(file, tmp_path / "other", "embed", r"values differ by 0\.0\d+ of the largest\. Check that the model is of head")
-
-
-def test_a_verification_that_takes_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop of 10^12 steps between the input and the scores."""
-    net = raw.Network()
-    scores = net.linear(net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1), 16, 10)
-    kinds = [("step", onnx.TensorProto.INT64), ("going", onnx.TensorProto.BOOL), ("value", onnx.TensorProto.FLOAT)]
-    infos = [helper.make_tensor_value_info(name, kind, [] if kind != onnx.TensorProto.FLOAT else None) for name, kind in kinds]
-    steps = [
-        helper.make_node("Identity", ["going"], ["on"], name="on"),
-        helper.make_node("Neg", ["value"], ["next"], name="next"),
-    ]
-    ends = [
-        helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, []),
-        helper.make_tensor_value_info("next", onnx.TensorProto.FLOAT, None),
-    ]
-    body = helper.make_graph(steps, "body", infos, ends)
-    looped = net.op("Loop", net.constant(np.array(10**12)), net.constant(np.array(True)), scores, body=body)
-    file = net.save(tmp_path / "raw.onnx", {"logits": looped})
-    session = RawSession(file)
-    began = time.monotonic()
-    with pytest.raises(ModelError, match=r"raw.onnx: one run takes more than 0\.2 s"):
-        session.run({"images": np.zeros((1, 3, 96, 160), np.float32)}, limit_s=0.2)
-    assert time.monotonic() - began < 20
-
-
-def test_nan_values_are_detected(tmp_path: Path) -> None:
-    net = raw.Network()
-    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
-    file = net.save(tmp_path / "raw.onnx", {"logits": net.linear(net.op("Log", net.op("Neg", pooled)), 16, 10)})
-    refused(file, tmp_path, "classify", r"contains NaN")
-
-
-def test_boxes_as_fractions_of_the_input_are_detected(tmp_path: Path) -> None:
-    path = raw.yolov8(tmp_path / "raw.onnx", transposed=True)
-    model = onnx.load(path)
-    scale = np.array([*[1 / 1000] * 4, *[1.0] * 7], np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
-    model.graph.node[-1].input[0] = "shares"
-    before = model.graph.node[-2].output[0]
-    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Mul", [before, "scale"], ["shares"], name="shares"))
-    onnx.save(model, path)
-    refused(path, tmp_path, "yolov8", "fractions of the input instead of pixels")
-
-
-def test_a_vector_of_zeros_is_detected(tmp_path: Path) -> None:
-    net = raw.Network()
-    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
-    file = net.save(tmp_path / "raw.onnx", {"embedding": net.op("Mul", pooled, net.floats(0))})
-    refused(file, tmp_path, "embed", "is a vector of zeros")
-
-
-def test_an_unknown_operator_is_reported(tmp_path: Path) -> None:
-    net = raw.Network()
-    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
-    path = net.save(tmp_path / "raw.onnx", {"logits": net.linear(pooled, 16, 10)})
-    model = onnx.load(path)
-    model.opset_import.append(helper.make_opsetid("made.up", 1))
-    model.graph.node.append(helper.make_node("Unheard", ["images"], ["unread"], domain="made.up", name="unheard"))
-    onnx.save(model, path)
-    refused(path, tmp_path, "classify", "raw.onnx: ONNX Runtime cannot load it")
-
-
-def test_a_verification_as_text() -> None:
-    result = GraphVerification("mine.onnx", Size(640, 384), "5 images", "the raw model", "detect", 0.00123, 4.4e-7)
-    assert str(result) == (
-        "mine.onnx: verified at 640x384 (width x height), in batches of 1, 2 and 5, on 5 images, against the raw model: "
-        "boxes within 0.0012 px, scores within 4e-07"
-    )
-
-
-def test_the_five_synthetic_images_differ() -> None:
-    pictures = synthetic_images()
-    assert [image.shape for image in pictures] == [(240, 320, 3)] * 5
-    assert all(np.array_equal(*pair) for pair in zip(pictures, synthetic_images.__wrapped__(), strict=True))
-    assert all(image.std() > 30 for image in pictures)
-    assert not np.array_equal(pictures[0], pictures[1])
-
-
-def test_images_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--images .*No such file"):
-        read_images(tmp_path / "none")
-    with pytest.raises(UsageError, match="the folder has no images"):
-        read_images(tmp_path)
-    for number in range(9):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 30, 3), number, np.uint8))
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert [int(image[0, 0, 0]) for image in read_images(tmp_path)] == [0, 2, 4, 6, 8]
-    (tmp_path / "4.png").write_text("broken")
-    with pytest.raises(UsageError, match=r"4\.png: the image format is not supported"):
-        read_images(tmp_path)
-
-
-def test_one_image_is_enough(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    cv2.imwrite(str(folder / "a.png"), synthetic_images()[0])
-    (result,) = verified(raw.yolov8(tmp_path / "raw.onnx"), tmp_path / "models", pictures=folder)
-    assert result.images == "1 image"
-
-
-def test_a_missing_class_is_reported(tmp_path: Path) -> None:
-    def spoil(proposal: Proposal) -> None:
-        model = onnx.load(proposal.graphs[raw.SIZE])
-        for node in model.graph.node:
-            node.output[:] = ["ids_before" if name == "class_ids" else name for name in node.output]
-        model.graph.initializer.append(numpy_helper.from_array(np.array(50, np.int32), "far"))
-        model.graph.node.append(helper.make_node("Add", ["ids_before", "far"], ["class_ids"], name="spoilt"))
-        onnx.save(model, proposal.graphs[raw.SIZE])
-        verify_import(proposal)
-
-    with pytest.raises(ModelError, match="a class is missing"):
-        import_model(ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
-
-
-def test_outputs_that_the_reference_cannot_read_are_reported(tmp_path: Path) -> None:
-    def spoil(proposal: Proposal) -> None:
-        other = raw.yolox(tmp_path / "other.onnx", size=Size(160, 128))
-        model = onnx.load(other)
-        for dim, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (96, 160), strict=True):
-            dim.dim_value = side
-        onnx.save(model, proposal.raws[raw.SIZE])
-        verify_import(proposal)
-
-    with pytest.raises(ModelError, match=r"cannot be read as those of head 'yolox'|fails on a batch|cannot load"):
-        import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
 
 
 def in_float16(path: Path) -> Path:
