@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane, with_options
 from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
-from vision_infer.config.serve import Reconnect
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame

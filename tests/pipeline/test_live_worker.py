@@ -12,7 +12,7 @@ from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage, wait_for
 from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped
 from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
-from vision_infer.config.serve import Reconnect
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.pipeline.status import StreamState

@@ -20,7 +20,7 @@ from tests.support.small_objects import scene, score
 from vision_infer import Detector, Pipeline
 from vision_infer.config.region import Region
 from vision_infer.config.run import run_settings
-from vision_infer.config.serve import Reconnect
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.config.stream_policy import StreamPolicy, TileSettings
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.frame import Frame

@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from vision_infer.config.serve import Reconnect, ServeSettings, ServiceSettings, StreamSettings
+from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens

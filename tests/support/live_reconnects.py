@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.support.fault_proxy import FaultProxy
 from tests.support.live_service import Running, camera
-from vision_infer.config.serve import Reconnect
+from vision_infer.config.service.reconnect import Reconnect
 
 GOOD = tuple(f"good{number}" for number in range(4))
 ROUNDS = (10,) * 6

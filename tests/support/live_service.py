@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from vision_infer.config.serve import Reconnect, ServeSettings, StreamSettings
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.core import time_code
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result

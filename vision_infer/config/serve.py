@@ -19,6 +19,7 @@ from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.secrets.credentials import CredentialList
 from vision_infer.config.service.cost import CostSettings
 from vision_infer.config.service.inference_protocol import InferenceProtocolSettings
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.config.service.result_files import ResultsSettings
 from vision_infer.config.service.shadow import ShadowSettings
 from vision_infer.config.service.telemetry import TelemetrySettings
@@ -73,30 +74,6 @@ Origin = Annotated[str, AfterValidator(_origin)]
 Token = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 Network = Annotated[str, AfterValidator(_network)]
-
-
-class Reconnect(SettingsBase):
-    """How a stream reconnects."""
-
-    min_s: float = Field(
-        default=0.5, gt=0, le=3600, description="The limit of the first wait, in seconds. Waits are random, from 0 to the limit."
-    )
-    max_s: float = Field(default=30.0, gt=0, le=3600, description="The limit doubles with each failure up to this, in seconds.")
-    refused_s: float = Field(
-        default=60.0,
-        gt=0,
-        le=86_400,
-        description="The first wait after a wrong password or a 404, in seconds. It doubles up to 5×.",
-    )
-    attempts: int | None = Field(
-        default=None, ge=1, description="The consecutive failures after which the stream stops. null: never."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Reconnect:
-        if self.max_s < self.min_s:
-            raise ValueError("max_s: must not be less than min_s")
-        return self
 
 
 class StreamUrls(SettingsBase):

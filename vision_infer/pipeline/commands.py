@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vision_infer.analyze.select import Selector
 from vision_infer.config.region import Region
-from vision_infer.config.serve import Reconnect
+from vision_infer.config.service.reconnect import Reconnect
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.sink.sink import OutputSpec, Sink

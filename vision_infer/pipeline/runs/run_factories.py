@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
-from vision_infer.config.serve import ServeSettings
+from vision_infer.config.settings_base import InferenceSettings
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem
 from vision_infer.config.zones import LineSettings, SceneSettings, ZoneSettings, ZonesFile, read_zones
 from vision_infer.core.errors import ModelError, UsageError
@@ -98,7 +98,7 @@ def _is_sequence(paths: Sequence[str]) -> bool:
     return len(paths) == 1 or (len(found) == len(paths) and len({text for text, _ in found}) == 1 and len(steps) == 1)
 
 
-def engine_request(settings: RunSettings | ServeSettings) -> EngineRequest:
+def engine_request(settings: InferenceSettings) -> EngineRequest:
     """Return the request for the engines of the model, on one or more devices."""
     folder = engine_dir(settings.engine_dir, os.environ)
     return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
