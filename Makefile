@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip compiles byte code on one core, which takes longer than the rest of an installation. Some packages have files for other Pythons.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 # Many tests start processes. Without byte code, each compiles the whole package first.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -23,10 +25,12 @@ $(BIN)/python:
 # One stamp for each set of extras: pip runs again only when the requirements have changed.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[cpu,demo]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[cpu,demo,evaluate,dev]'
+	@$(COMPILE)
 	@touch $@
 
 demo: $(VENV)/demo.stamp ## Install, run on a real clip, and print where the results are.
@@ -72,8 +76,12 @@ PYTEST := $(BIN)/python -m pytest
 REAL_TIME := tests/real tests/preview tests/browser tests/hostile tests/cluster
 PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2) --dist loadfile
 
+# Every worker collects all tests. In a new clone, each would also compile all of them.
+COMPILE_TESTS = @[ -d tests/core/__pycache__ ] || ls -d tests/*/ | xargs -P 2 -n 8 $(PYTEST) --collect-only -qq >/dev/null || true
+
 test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but the slow ones.
-	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable
+	$(COMPILE_TESTS)
+	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile quick
 	$(PYTEST) -m 'timing and not slow' $(REAL_TIME)
 
 # Here the slow tests load the machine, so all tests with cameras and browsers run one at a time. A shared machine can be too slow for
@@ -82,6 +90,7 @@ PROFILE := $(if $(CI),--hypothesis-profile repeatable)
 COMPUTED := $(PROFILE) tests $(addprefix --ignore ,$(REAL_TIME))
 
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
+	$(COMPILE_TESTS)
 	$(PYTEST) $(PARALLEL) $(COMPUTED) || $(PYTEST) --last-failed $(COMPUTED)
 	$(PYTEST) $(PROFILE) $(REAL_TIME) || $(PYTEST) --last-failed $(PROFILE) $(REAL_TIME)
 
@@ -91,11 +100,11 @@ OTHER_TESTS := $(addprefix tests/,core config schedule analyze telemetry sink pi
 test-python: packages ## Run the tests of files and sinks with another Python: make test-python PYTHON=python3.13
 	$(PYTHON) -m venv --clear $(OTHER)
 	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,demo,serve,supervision,parquet,evaluate,kafka,nats,redis,amqp,notify,otel]' pytest pytest-xdist pytest-timeout hypothesis jsonschema
-	$(OTHER)/bin/python -m pytest $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile repeatable $(OTHER_TESTS)
+	$(OTHER)/bin/python -m pytest $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile quick $(OTHER_TESTS)
 
 # What decides and computes, without servers, models and encoded video.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
-	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py
+	$(PYTEST) $(PARALLEL) -m 'not slow' --hypothesis-profile quick -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py
 
 # The tools for the page's JavaScript. Only the checks need Node; the page has no build step.
 node_modules/.package-lock.json: package.json package-lock.json

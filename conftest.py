@@ -1,7 +1,7 @@
 """Profiles of Hypothesis, and a check of the skipped tests.
 
-`make test` runs the same examples each time (the profile ``repeatable``), `make test-all` runs new ones. In CI (``CI=true``) the
-run fails if a test is skipped for a reason that ``tests/allowed_skips.txt`` does not list.
+`make test` runs the same examples each time (the profile ``quick``), `make test-all` runs new ones, and more. In CI
+(``CI=true``) the run fails if a test is skipped for a reason that ``tests/allowed_skips.txt`` does not list.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 hypothesis.settings.register_profile("other", deadline=None)  # the duration of an example is not checked
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("repeatable"), max_examples=40)
 hypothesis.settings.load_profile("other")
 
 ALLOWED = Path(__file__).parent / "tests" / "allowed_skips.txt"

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def declared(*extras: str) -> set[str]:
     return {name_of(entry) for extra in extras for entry in EXTRAS[extra]} or {name_of(e) for e in PROJECT["dependencies"]}
 
 
+@cache
 def imported() -> dict[str, set[str]]:
     """Return the files that import each third-party module, anywhere in them."""
     users: dict[str, set[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
 MODULES = sorted((ROOT / "vision_infer").rglob("*.py"))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("folder", ["models", "engines", "capacity", "streams", "benchmarks"])
@@ -33,7 +39,7 @@ def test_each_example_configuration_loads_and_is_listed(path: Path) -> None:
 def test_every_module_and_public_name_has_a_docstring() -> None:
     missing: list[str] = []
     for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         if ast.get_docstring(tree) is None and path.read_text(encoding="utf-8").strip():
             missing.append(str(path.relative_to(ROOT)))
         public = [
@@ -46,7 +52,7 @@ def test_every_module_and_public_name_has_a_docstring() -> None:
 def test_no_module_reads_the_environment_when_it_is_imported() -> None:
     found: list[str] = []
     for path in MODULES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 continue
             if any(isinstance(part, ast.Attribute) and part.attr in ("environ", "getenv") for part in ast.walk(node)):
@@ -63,7 +69,7 @@ def test_functions_fit_a_screen() -> None:
     long: list[str] = []
     benchmarks = [path for path in sorted((ROOT / "benchmarks").rglob("*.py")) if "results" not in path.parts]
     for path in [*MODULES, *benchmarks]:
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = ast.walk(parsed(path))
         functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         long += [
             f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
@@ -82,7 +88,7 @@ def test_no_folder_holds_more_than_twenty_modules() -> None:
 def test_each_class_name_is_used_once() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 places[node.name.lstrip("_")].append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
@@ -93,7 +99,7 @@ def test_no_modules_import_each_other() -> None:
     imports: dict[str, set[str]] = {}
     for name, path in names.items():
         found: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Import):
@@ -117,7 +123,7 @@ def test_hints_that_say_what_to_do_are_sentences() -> None:
     )
     found: list[str] = []
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
                 hints = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "hint")]
                 found += [f"{path}:{hint.lineno}" for hint in hints if re.match(verbs, ast.unparse(hint))]

@@ -23,15 +23,20 @@ def check(scene: Scene, fps: float, classes: tuple[str, ...] | None) -> None:
     assert count.weak_rows == 0
 
 
-@pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_counts_are_right_at_five_frames_per_second(scene: Scene, classes: tuple[str, ...] | None) -> None:
-    if scene.has(classes):
-        check(scene, 5, classes)
+def test_counts_are_right_at_five_frames_per_second(scene: Scene) -> None:
+    check(scene, 5, None)
+
+
+@pytest.mark.parametrize("classes", CLASSES[1:])
+def test_counts_of_some_classes_are_right(classes: tuple[str, ...]) -> None:
+    """The scene with all kinds of objects; the other ones are slow tests."""
+    (scene,) = (one for one in SCENES if one.name == "mixed, weak detector")
+    check(scene, 5, classes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fps", [10, 15, 30])
+@pytest.mark.parametrize("fps", [5, 10, 15, 30])
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_counts_are_right_at_any_rate(scene: Scene, classes: tuple[str, ...] | None, fps: int) -> None:

@@ -17,6 +17,7 @@ from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice
 from tests.engine.matching import Outputs, assert_same
 from tests.support.assets import raw_model
+from tests.support.exported import need_torch
 from tests.support.gpu import needs_torch_cuda
 from tests.support.media import bikes, decoded
 from vision_infer.core.card import CARD_KEY, ModelCard
@@ -30,7 +31,7 @@ from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 from vision_infer.stream.image import VideoImage
 
 pytest.importorskip("onnxruntime")
-torch = pytest.importorskip("torch")
+need_torch()
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +116,8 @@ def test_an_unknown_operator_is_named(tmp_path: Path, card: ModelCard) -> None:
 
 
 def test_an_unsupported_resize_is_named(tmp_path: Path) -> None:
+    import torch
+
     from vision_infer.engine.runtimes.torch_operators import OPERATORS
 
     image = torch.zeros(1, 3, 5, 5)
@@ -207,6 +210,7 @@ CASES: list[Case] = [
 @pytest.mark.parametrize("case", CASES, ids=[f"{one[0]}-{number}" for number, one in enumerate(CASES)])
 def test_each_operator_matches_onnx_runtime(case: Case) -> None:
     import onnxruntime
+    import torch
 
     from vision_infer.engine.runtimes.torch_graph import _attributes
     from vision_infer.engine.runtimes.torch_operators import OPERATORS
@@ -238,6 +242,8 @@ def test_each_operator_matches_onnx_runtime(case: Case) -> None:
 
 def test_shapes_are_computed_on_the_host(tmp_path: Path, card: ModelCard) -> None:
     """Values computed from shapes stay on the host; only values computed from images are on the device."""
+    import torch
+
     from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     side = ("batch", 32, 32, 3)
@@ -270,6 +276,8 @@ def test_shapes_are_computed_on_the_host(tmp_path: Path, card: ModelCard) -> Non
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_no_value_is_read_from_the_device(family: str, graph: Callable[[str], Path]) -> None:
     """A CUDA graph cannot be recorded if an operator waits for a value; on this device every wait fails."""
+    import torch
+
     from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     outputs = TorchGraph(graph(family), "meta").run(torch.empty((3, 416, 416, 3), dtype=torch.uint8, device="meta"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.bombs import BOMBS
+from tests.hostile.bombs import NAMES, make_bombs
 from tests.hostile.conftest import Serve, Spent, bounded
 from tests.support.media import ROOT
 
@@ -44,12 +44,12 @@ sys.exit(status)
 @pytest.fixture(scope="module")
 def bombs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bombs")
-    for name, data in BOMBS.items():
+    for name, data in make_bombs().items():
         (folder / name).write_bytes(data)
     return folder
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_bomb_is_refused_with_little_memory(bombs: Path, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DECODE, name],
@@ -68,7 +68,7 @@ def test_a_bomb_is_refused_with_little_memory(bombs: Path, name: str) -> None:
 
 def test_run_refuses_a_folder_of_bombs(bombs: Path) -> None:
     """A renamed JPEG 2000 file and a PNG with a long chunk are found by their suffixes."""
-    named = [str(bombs / name) for name in BOMBS]
+    named = [str(bombs / name) for name in NAMES]
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(bombs), *named, "--model", "clock"],
         cwd=ROOT,
@@ -87,7 +87,7 @@ def test_run_refuses_a_folder_of_bombs(bombs: Path) -> None:
 def test_the_service_refuses_every_bomb(serve: Serve) -> None:
     served = serve("model: clock\nstreams: {one: {url: 'test://'}}\n")
     with bounded(served, Spent(memory_mb=MAX_GROWTH / MB, log_bytes=10_000)):
-        for name, data in BOMBS.items():
+        for name, data in make_bombs().items():
             request = urllib.request.Request(
                 f"http://127.0.0.1:{served.port}/api/v1/infer", data=data, headers={"Content-Type": "image/png"}
             )

@@ -15,6 +15,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ def exported(name: str) -> Path:
         _export(*_RECIPES[name](), temporary)
         temporary.replace(path)
     return path
+
+
+def need_torch() -> None:
+    """Skip a test module if torch or torchvision is not installed, without their import, which takes 2 s in every worker."""
+    if find_spec("torch") is None or find_spec("torchvision") is None:
+        pytest.skip("torch is not here: install the export extra", allow_module_level=True)
 
 
 def load(module: str) -> Any:

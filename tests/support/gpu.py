@@ -45,6 +45,8 @@ def missing_torch() -> str:
     """Return what PyTorch lacks to use a GPU, such as a build for CUDA; empty if it can."""
     if find_spec("torch") is None:
         return "PyTorch is not installed"
+    if missing_driver():  # the import takes 2 s
+        return missing_driver()
     import torch
 
     return "" if torch.cuda.is_available() else "PyTorch finds none"

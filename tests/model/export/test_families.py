@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from tests.support.assets import photographs
+from tests.support.exported import need_torch
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.export.custom_model import custom_family
@@ -23,8 +24,7 @@ from vision_infer.precision.verification.comparison import BATCHES, read_images
 from vision_infer.precision.verification.export_check import verify_export
 from vision_infer.precision.verification.import_check import verify_import
 
-torch = pytest.importorskip("torch", reason="torch is not here: install the export extra")
-pytest.importorskip("torchvision", reason="torchvision is not here: install the export extra")
+need_torch()
 
 QUICK = ("resnet",)
 """Families that export quickly; the others take up to minutes on a busy machine."""
@@ -169,7 +169,10 @@ def test_a_failed_export_reports_one_line_and_leaves_no_files(nets: Path, functi
 
 def test_a_graph_whose_results_differ_from_pytorch_is_refused(nets: Path) -> None:
     """The weights in PyTorch change after the export."""
-    network, size = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4)), Size(32, 24)
+    import torch
+
+    network: Any = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    size = Size(32, 24)
     built: list[Built] = []
 
     def build(_: Any) -> Built:
@@ -189,8 +192,9 @@ def test_a_graph_whose_results_differ_from_pytorch_is_refused(nets: Path) -> Non
 
 def test_a_model_that_reads_its_batch_size_keeps_a_dynamic_batch() -> None:
     """DETRs read their batch size."""
+    import torch
 
-    class Asks(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Asks(torch.nn.Module):
         def forward(self, images: Any) -> Any:
             return (images.mean((2, 3)).unsqueeze(1).expand(images.shape[0], 5, 3).flatten(1),)
 
