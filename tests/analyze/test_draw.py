@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vision_infer.analyze import draw
-from vision_infer.analyze.draw import Drawer
+from vision_infer.analyze.draw import Drawer, _texts
 from vision_infer.core.card import KeypointLayout
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.details import Keypoints, Masks, RotatedBoxes
@@ -111,6 +111,13 @@ def test_an_invalid_image_is_refused(wrong: NDArray[np.uint8]) -> None:
 
 def red(score: float = 0.8, class_id: int = 1) -> Description:
     return Description(classes=(ClassScore(class_id, "red", score), ClassScore(0, "blue", 0.1)))
+
+
+def test_the_text_has_the_identity() -> None:
+    boxes, scores = np.zeros((2, 4), np.float32), np.full(2, 0.5, np.float32)
+    identities, tracks = np.array([7, 0], np.int32), np.array([12, 13], np.int32)
+    found = Detections(boxes, scores, np.zeros(2, np.int32), ("person",), tracks, identities=identities)
+    assert _texts(found, "names") == ["person #12 id 7", "person #13"]
 
 
 def test_the_label_has_the_class_of_a_secondary_model() -> None:

@@ -114,10 +114,17 @@ def test_a_configuration_is_validated(command: Command, tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model.yaml").write_text("name: faces\ntask: embed\ninput: {width: 96, height: 96}\n")
     (folder / "model.onnx").touch()
+    (folder.parent / "labeled").mkdir()
+    (folder.parent / "labeled" / "model.yaml").write_text("name: labeled\ntask: classify\ninput: {width: 96, height: 96}\n")
+    (folder.parent / "labeled" / "model.onnx").touch()
     for stream, said in (
         (
             "model: faces, secondary: faces",
             "streams.a.secondary: faces is a model for 'embed' and has no detections. Leave it out",
+        ),
+        (
+            "secondary: labeled, track: true, reidentify: {}",
+            "streams.a.reidentify: labeled is a model for 'classify' and has no embeddings to compare. Choose",
         ),
         ("secondary: clock", "streams.a.secondary: clock is a model for 'detect'. Choose a model for"),
     ):

@@ -116,6 +116,12 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("streams: {front: {url: 'test://', tiles: {size: 640, overlap: 0.7}}}", "less than or equal to 0.5"),
         ("streams: {front: {url: 'test://', tiles: {rows: 2}}}", "needs either size, or rows and columns"),
         ("streams: {front: {url: 'test://', crop_region: true}}", "crop_region: needs a region with look polygons"),
+        ("streams: {front: {url: 'test://', track: true, reidentify: {}}}", "reidentify: needs secondary"),
+        ("streams: {front: {url: 'test://', secondary: looks, reidentify: 0.3}}", "reidentify: needs track"),
+        (
+            "{processes: 2, streams: {front: {url: 'test://', track: true, secondary: looks, reidentify: {across: yard}}}}",
+            "streams.front.reidentify.across: cameras in several processes share no identities",
+        ),
         ("streams: {front: {url: 'test://', degrade_detect: 'test://', min_size: 8}}", "degrade_detect: has fewer pixels"),
         (
             "streams: {front: {url: 'test://', degrade_detect: 'test://', lines: {gate: {from: [1, 2], to: [30, 40]}}}}",

@@ -132,6 +132,7 @@ class Site:
         ready: bool = True,
         shadow_file: Path | None = None,
         sink_set: SinkSet | None = None,
+        alone: bool = True,
     ) -> None:
         self.by_path = {camera.path: camera for camera in cameras}
         self.sink = FakeSink()
@@ -146,6 +147,7 @@ class Site:
             open_stream=self.open,
             sink_set=sink_set,
             shadow_file=shadow_file,
+            alone=alone,
         )
         self.service.start()
         if ready:

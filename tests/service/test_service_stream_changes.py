@@ -69,6 +69,7 @@ def test_the_settings_file_takes_precedence_at_the_start(engines: Engines) -> No
         ({"hook": "no_such_module:hook"}, UsageError),
         ({"model": "classes", "secondary": "classes"}, UsageError),
         ({"secondary": "two"}, UsageError),
+        ({"secondary": "classes", "track": True, "reidentify": {}}, UsageError),  # it has no embeddings
         ({"sample": {}}, UsageError),  # the service has no folder for them
         ({"zones": {"z": {"polygon": [[0, 0], [9, 0], [9, 9]], "classes": ["unicorn"]}}}, UsageError),
     ],
@@ -103,6 +104,17 @@ def test_a_secondary_model_requires_a_detector(engines: Engines) -> None:
         assert camera.attempts == 0
         assert "two" not in engines.opened
         site.wait_state("s1", S.CONNECTING)
+
+
+def test_identities_are_not_shared_with_other_processes(engines: Engines) -> None:
+    camera, other = Camera(0), Camera(1)
+    more = {"secondary": "classes", "track": True, "reidentify": {"across": True}}
+    with Site(camera, other, of=settings({"s0": wanted(camera, **more)}), alone=False) as site:
+        reason = "reidentify.across: the cameras run in several processes or nodes, which share no identities"
+        assert reason in site.wait_state("s0", S.FAILED).reason
+        with pytest.raises(UsageError, match="share no identities"):
+            site.service.create("s1", wanted(other, **more))
+        assert engines.loaded == {"one"}
 
 
 @pytest.mark.parametrize("change", ["create", "replace", "replace url", "replace model", "delete"])

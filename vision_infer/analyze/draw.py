@@ -123,10 +123,12 @@ def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, style: _Style
 
 def _texts(detections: Detections, labels: LabelText) -> list[str]:
     tracks = [0] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
+    identities = [0] * len(detections) if detections.identities is None else detections.identities.tolist()
     descriptions = detections.descriptions or (None,) * len(detections)
     texts = []
-    for label, track, score, description in zip(detections.labels, tracks, detections.scores.tolist(), descriptions, strict=True):
-        text = f"{label} #{track}" if track > 0 else label
+    columns = (detections.labels, tracks, identities, detections.scores.tolist(), descriptions)
+    for label, track, identity, score, description in zip(*columns, strict=True):
+        text = label + (f" #{track}" if track > 0 else "") + (f" id {identity}" if identity > 0 else "")
         text += _score(score, labels)
         best = None if description is None else description.best
         texts.append(text if best is None else f"{text} | {best.label}{_score(best.score, labels)}")

@@ -36,6 +36,7 @@ _METAVARS = {
     "zones": "FILE",
     "counts": "FILE.csv",
     "secondary": "MODEL",
+    "reidentify": "THRESHOLD",
     "hook": "MODULE:FUNCTION[,process=true]",
     "out": "FILE|DIR/|-",
     "formats": "jsonl,mp4,…",

@@ -158,7 +158,7 @@ def _for_cluster(settings: ServeSettings) -> ServeSettings:
 def _check(settings: ServeSettings) -> int:
     from vision_infer.config.warnings import warnings_of
     from vision_infer.model.catalog import model_card
-    from vision_infer.pipeline.add_stream import check_secondary
+    from vision_infer.pipeline.add_stream import check_embeddings, check_secondary
 
     for warning in warnings_of(settings):
         typer.echo(f"warning: {warning}", err=True)
@@ -168,6 +168,7 @@ def _check(settings: ServeSettings) -> int:
     for name, stream in settings.streams.items():
         if stream.secondary is not None:
             check_secondary(f"streams.{name}.secondary", cards[stream.model or settings.model], cards[stream.secondary])
+            check_embeddings(f"streams.{name}.reidentify", stream, cards[stream.secondary])
     count = len(settings.streams)
     typer.echo(f"ok: {count} stream{'' if count == 1 else 's'}{': ' if count else ''}{', '.join(settings.streams)}")
     return 0

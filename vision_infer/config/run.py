@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from vision_infer.config.actions.sample import check_sample
 from vision_infer.config.settings_base import InferenceSettings
-from vision_infer.config.stream_policy import StreamPolicy
+from vision_infer.config.stream_policy import StreamPolicy, check_reidentify
 from vision_infer.config.validation_errors import SettingsError, problems_of
 
 DEFAULT_MODEL = "nanodet-416"
@@ -103,9 +103,10 @@ class RunSettings(StreamPolicy, InferenceSettings):
         return self.track or self.zones is not None
 
     @model_validator(mode="after")
-    def _crop_of_a_region(self) -> RunSettings:
+    def _needed_settings(self) -> RunSettings:
         if self.crop_region and self.region is None:
             raise ValueError("crop_region: needs region, a file with look polygons")
+        check_reidentify(self)
         return self
 
     @model_validator(mode="after")

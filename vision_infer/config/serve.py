@@ -26,7 +26,7 @@ from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.config.service.tls import TlsSettings
 from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
-from vision_infer.config.stream_policy import StreamPolicy
+from vision_infer.config.stream_policy import StreamPolicy, check_reidentify
 from vision_infer.config.stream_url import PROTOCOLS, check_url, is_file, schemes_over_api, url_help
 from vision_infer.config.zones import LineSettings, Name, ZoneSettings
 
@@ -159,6 +159,7 @@ class StreamSettings(StreamDefaults, StreamUrls):
             raise ValueError("crop_region: needs a region with look polygons")
         if self.loop and not is_file(self.detect):
             raise ValueError("loop: applies to files only")
+        check_reidentify(self)
         return self
 
     @model_validator(mode="after")
@@ -297,6 +298,12 @@ class ServeSettings(ClusterSettings, InferenceSettings):
             raise ValueError(f"streams: {len(self.streams)} exceed service.max_streams, {self.service.max_streams}")
         if len({name.casefold() for name in self.streams}) < len(self.streams):
             raise ValueError("streams: names must differ by more than upper and lower case")
+        across = [name for name, stream in self.streams.items() if stream.reidentify is not None and stream.reidentify.across]
+        if self.processes != 1 and across:
+            raise ValueError(
+                f"streams.{across[0]}.reidentify.across: cameras in several processes share no identities; leave it out, or "
+                "leave out processes"
+            )
         if self.samples.dir is None and any(stream.sample is not None for stream in self.streams.values()):
             raise ValueError("samples.dir: is needed by the setting sample of a stream")
         return self

@@ -61,6 +61,47 @@ class TileSettings(SettingsBase):
         return self
 
 
+_REIDENTIFY = re.compile(
+    r"(?P<threshold>[\d.]{1,6})(?:,timeout=(?P<timeout_s>[\d.]{1,8}))?(?:,(?P<across>across)(?:=(?P<group>[A-Za-z0-9._-]{1,64}))?)?"
+)
+
+
+class ReidentifySettings(SettingsBase):
+    """How an object that comes back gets its identity again. On the command line: THRESHOLD, then optionally ,timeout=SECONDS
+    and ,across or ,across=GROUP."""
+
+    threshold: float = Field(
+        default=0.2,
+        gt=0,
+        le=2,
+        description="The cosine distance of two appearances below which they are of one object. It depends on the model.",
+    )
+    timeout_s: float = Field(
+        default=300.0, ge=1, le=86_400, description="The time for which an object that is not seen is kept, in seconds."
+    )
+    across: bool | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        default=False,
+        description="Whether objects are also found again in other cameras: in all cameras with `true`, or in those with the "
+        "same name of a group. Only in a service of one process, not on a cluster.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return value
+        found = _REIDENTIFY.fullmatch(str(value))
+        if found is None:
+            raise ValueError("is not THRESHOLD; write 0.2, or 0.2,timeout=600,across")
+        given: dict[str, Any] = {name: found[name] for name in ("threshold", "timeout_s") if found[name]}
+        return given | {"across": found["group"] or bool(found["across"])}
+
+    @property
+    def group(self) -> str | None:
+        """The group of cameras in which objects are found again; empty: all cameras without a group; None: this camera."""
+        return self.across if isinstance(self.across, str) else "" if self.across else None
+
+
 class HookSettings(SettingsBase):
     """A function that is called with each frame and its result. Written as MODULE:FUNCTION, or with these fields; on the command
     line: MODULE:FUNCTION, then optionally ,timeout_s=5 and ,process=true and ,on_error=drop."""
@@ -174,6 +215,11 @@ class StreamPolicy(SettingsBase):
     secondary: str | None = Field(
         default=None, min_length=1, description="A model that runs on each detection, for classification or embeddings."
     )
+    reidentify: ReidentifySettings | None = Field(
+        default=None,
+        description="Give an object that comes back the same `identity`, by its appearance. Needs `track` and a `secondary` "
+        "model for embeddings, which are then not in the results.",
+    )
     hook: Annotated[
         tuple[HookSettings, ...],
         BeforeValidator(_several, json_schema_input_type=str | HookSettings | list[str | HookSettings] | None),
@@ -192,3 +238,16 @@ class StreamPolicy(SettingsBase):
     def compared(self) -> Literal["per_class", "similar", "agnostic"]:
         """Which boxes NMS and tracking compare."""
         return self.nms or ("similar" if self.tracked else "per_class")
+
+
+def check_reidentify(policy: StreamPolicy) -> None:
+    """Refuse re-identification without what it needs.
+
+    Raises:
+        ValueError: There is no tracking, or no secondary model.
+    """
+    if policy.reidentify is not None:
+        if policy.secondary is None:
+            raise ValueError("reidentify: needs secondary, a model for embeddings, which compares appearances")
+        if not policy.tracked:
+            raise ValueError("reidentify: needs track, because an identity belongs to a track")

@@ -46,6 +46,8 @@ class Detection:
     """The mask as run lengths in the format of COCO, which ``pycocotools.mask.decode`` reads; None for a model without masks."""
     box_rotated: list[float] | None = None
     """Center x and y, width, height in pixels, and angle in radians; None for a model without rotated boxes."""
+    identity: int | None = None
+    """The number of the object, from 1, which stays the same when it comes back; None without re-identification."""
 
     def __str__(self) -> str:
         track = "" if self.track_id is None else f" #{self.track_id}"
@@ -74,6 +76,8 @@ class Detections:
     """N descriptions by a secondary model, None for a detection without one; None if there is no secondary model."""
     details: Details | None = None
     """The keypoints, masks or rotated boxes of the N detections; None for a model without them, or without detections."""
+    identities: NDArray[np.int32] | None = None
+    """The numbers of the objects, int32 [N], from 1, 0 while one is not known; None without re-identification."""
 
     def __post_init__(self) -> None:
         count = self.scores.shape[0] if self.scores.ndim == 1 else -1
@@ -83,6 +87,8 @@ class Detections:
             raise ValueError(f"class_ids must be [{count}], got {self.class_ids.shape}")
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], got {self.track_ids.shape}")
+        if self.identities is not None and self.identities.shape != (count,):
+            raise ValueError(f"identities must be [{count}], got {self.identities.shape}")
         if self.descriptions is not None and len(self.descriptions) != count:
             raise ValueError(f"descriptions must be {count}, got {len(self.descriptions)}")
         if self.details is not None and len(self.details) != count:
@@ -116,6 +122,7 @@ class Detections:
             None if self.track_ids is None else self.track_ids[index],
             None if self.descriptions is None else tuple(np.array((*self.descriptions, None), object)[:-1][index]),
             None if self.details is None else self.details[index],
+            None if self.identities is None else self.identities[index],
         )
 
     def _one(self, index: int) -> Detection:
@@ -125,7 +132,8 @@ class Detections:
         description = None if self.descriptions is None else self.descriptions[index]
         label, score = self.label_of(class_id), round(float(self.scores[index]), 4)
         details = {} if self.details is None else self.details.row(index)
-        return Detection(label, score, (x1, y1, x2, y2), class_id, track or None, description, **details)
+        identity = None if self.identities is None else int(self.identities[index]) or None
+        return Detection(label, score, (x1, y1, x2, y2), class_id, track or None, description, **details, identity=identity)
 
     @property
     def labels(self) -> list[str]:
@@ -164,8 +172,9 @@ class Detections:
         """Return ``supervision.Detections`` with labels under ``data["class_name"]``.
 
         The results of a secondary model are under ``data["secondary_label"]`` (empty if there is none) and ``data["embedding"]``
-        (float32 [N, D], NaN if there is none). Masks are in ``mask``, rotated boxes under ``data["xyxyxyxy"]``, as supervision's
-        annotators for oriented boxes expect them; for keypoints see :meth:`to_supervision_keypoints`.
+        (float32 [N, D], NaN if there is none), identities under ``data["identity"]``. Masks are in ``mask``, rotated boxes under
+        ``data["xyxyxyxy"]``, as supervision's annotators for oriented boxes expect them; for keypoints see
+        :meth:`to_supervision_keypoints`.
 
         Raises:
             MissingPackageError: supervision is not installed.
@@ -179,7 +188,12 @@ class Detections:
             class_id=self.class_ids.astype(np.int_),
             tracker_id=None if self.track_ids is None else self.track_ids.astype(np.int_),
             mask=self.details.pixels() if isinstance(self.details, Masks) else None,
-            data={"class_name": np.array(self.labels, dtype=np.str_), **self._secondary_data(), **self._corner_data()},
+            data={
+                "class_name": np.array(self.labels, dtype=np.str_),
+                **({} if self.identities is None else {"identity": self.identities.astype(np.int_)}),
+                **self._secondary_data(),
+                **self._corner_data(),
+            },
         )
 
     def to_supervision_keypoints(self) -> supervision.KeyPoints:

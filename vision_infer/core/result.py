@@ -117,6 +117,9 @@ def _tails(found: Detections) -> list[str]:
     tails = [""] * len(found)
     if found.track_ids is not None:
         tails = [f', "track_id": {track}' if track else "" for track in found.track_ids.tolist()]
+    if found.identities is not None:
+        numbers = found.identities.tolist()
+        tails = [tail + (f', "identity": {number}' if number else "") for tail, number in zip(tails, numbers, strict=True)]
     if found.details is not None:
         tails = [tail + ", " + json.dumps(found.details.row(at))[1:-1] for at, tail in enumerate(tails)]
     if found.descriptions is not None:
@@ -225,6 +228,12 @@ RESULT_SCHEMA: dict[str, Any] = {
                         "type": "integer",
                         "minimum": 1,
                         "description": "The number of the track. Only with tracking, once the track is confirmed.",
+                    },
+                    "identity": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "The number of the object, which stays the same when it comes back as another track. Only "
+                        "with re-identification, once it is known.",
                     },
                     **_DETAIL_PROPERTIES,
                     **DESCRIPTION_PROPERTIES,

@@ -76,3 +76,19 @@ def check_secondary(where: str, primary: ModelCard | None = None, secondary: Mod
     if primary is not None and secondary is not None and primary.detail is not None and secondary.task == "keypoints":
         message = f"{where}: the detections of {primary.name} have {primary.detail.replace('_', ' ')} already"
         raise UsageError(message, f"Choose a detector of boxes only before {secondary.name}.")
+
+
+def check_embeddings(where: str, policy: StreamPolicy, secondary: ModelCard) -> None:
+    """Refuse a secondary model without embeddings for re-identification.
+
+    Args:
+        where: The option or setting of re-identification.
+        policy: The settings of the stream.
+        secondary: The card of the secondary model.
+
+    Raises:
+        UsageError: The stream re-identifies objects, and the model has no embeddings.
+    """
+    if policy.reidentify is not None and secondary.task != "embed":
+        message = f"{where}: {secondary.name} is a model for '{secondary.task}' and has no embeddings to compare"
+        raise UsageError(message, "Choose a secondary model for 'embed'.")

@@ -1,4 +1,4 @@
-"""From the detections of a frame to its result: filter, track, zones; then the hooks and the account."""
+"""From the detections of a frame to its result: filter, track, zones; then identities, the hooks and the account."""
 
 from __future__ import annotations
 
@@ -114,6 +114,8 @@ class Completion:
 
     def finish(self, pending: PendingResult, engine: Engine, steps: Steps) -> Result | None:
         """Return the result. It is not counted yet if the stream has hooks: :meth:`hooked` counts it."""
+        if steps.identities is not None:
+            pending.detections = steps.identities.assign(pending.detections, _time_s(pending.frame))
         return self._finish(pending, engine.card.name, engine.name, steps)
 
     def repeat(self, pending: PendingResult, steps: Steps) -> Result | None:
@@ -122,6 +124,8 @@ class Completion:
         if last is None or self._followed is None or last.size != pending.frame.image.size:
             self.record.drop(DropReason.GATED, pending.frame)
             return None
+        if steps.identities is not None:
+            steps.identities.stay(_time_s(pending.frame))
         pending.detections, pending.description = last.detections, last.description
         return self._finish(pending, last.model, last.engine, steps)
 

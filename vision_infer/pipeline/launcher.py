@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from vision_infer.analyze.identity.gallery import Galleries
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
@@ -57,6 +58,8 @@ class Launcher:
     """Called with the first error of a sink, and whether all streams share the sink."""
     written: Callable[[StreamRecord, Outlet], None]
     """Called once for each stream that has joined, when all of it is written and its sinks are closed."""
+    galleries: Galleries = field(default_factory=Galleries)
+    """The identities that cameras share."""
 
     def steps(self, command: AddStream, before: tuple[AddStream, Steps] | None = None) -> Steps:
         """Make the steps of a stream, see :func:`make_steps`.
@@ -64,7 +67,8 @@ class Launcher:
         Raises:
             UsageError: The command cannot be carried out.
         """
-        return make_steps(command, self.lanes.of_group(command.lane)[0].engine.card, self.hook, self.clock, before)
+        card = self.lanes.of_group(command.lane)[0].engine.card
+        return make_steps(command, card, self.hook, self.clock, before, self.galleries)
 
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
         """Make the worker of a recorded stream, which joins when its source is open."""

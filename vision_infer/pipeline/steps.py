@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vision_infer.analyze.camera_motion import CameraMotion
+from vision_infer.analyze.identity.gallery import Galleries
+from vision_infer.analyze.identity.identities import Identities
 from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import Selector
 from vision_infer.analyze.track import Tracker
@@ -32,10 +34,17 @@ class Steps:
     hooks: HookStage | None
     camera: CameraMotion | None = None
     """Compensates the motion of the camera; None: the camera stands still."""
+    identities: Identities | None = None
+    """Re-identifies the tracks after the secondary model."""
 
 
 def make_steps(
-    command: AddStream, card: ModelCard, hook: Hook | None, clock: Clock, before: tuple[AddStream, Steps] | None = None
+    command: AddStream,
+    card: ModelCard,
+    hook: Hook | None,
+    clock: Clock,
+    before: tuple[AddStream, Steps] | None = None,
+    galleries: Galleries | None = None,
 ) -> Steps:
     """Make the steps of a command.
 
@@ -44,7 +53,8 @@ def make_steps(
         card: The card of the model, for the labels of zones.
         hook: The hook of all streams; the command's own hooks replace it.
         clock: The monotonic clock.
-        before: The previous command and steps. Steps that have not changed keep their state: tracks and counts.
+        before: The previous command and steps. Steps that have not changed keep their state: tracks, counts and identities.
+        galleries: The identities that cameras share; None: this camera's own.
 
     Raises:
         UsageError: The hook cannot be loaded, OpenCV is missing for the tracker, or a zone names an unknown class.
@@ -74,6 +84,7 @@ def make_steps(
         require("tracker bytetrack-cmc", "cv2")
         camera = (kept.camera if kept is not None else None) or CameraMotion()
     keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
+    identities = _identities(command, tracker, before, galleries or Galleries())
     hooks = None if before is None else before[1].hooks
     if before is None or hooks is None:
         hooks = open_hooks(command.source.name, policy.hook, hook, clock)
@@ -84,4 +95,20 @@ def make_steps(
         tracker.agnostic, tracker.groups = policy.compared != "per_class", class_groups(card, policy.compared)
         tracker.floor = policy.track_floor
         tracker.classes = command.track_classes
-    return Steps(command.lane, command.selector, keep, tracker, zones, hooks, camera)
+        if identities is not None and policy.reidentify is not None:
+            identities.threshold, identities.timeout_s = policy.reidentify.threshold, policy.reidentify.timeout_s
+    return Steps(command.lane, command.selector, keep, tracker, zones, hooks, camera, identities)
+
+
+def _identities(
+    command: AddStream, tracker: Tracker | None, before: tuple[AddStream, Steps] | None, galleries: Galleries
+) -> Identities | None:
+    """Return the identities of a stream. Those of earlier steps stay known, also if another model has begun new tracks."""
+    wanted = command.policy.reidentify
+    if wanted is None or tracker is None:
+        return None
+    old = None if before is None else before[0].policy.reidentify
+    kept = None if before is None or old is None or old.group != wanted.group else before[1].identities
+    if before is not None and kept is not None and before[1].tracker is tracker:
+        return kept
+    return Identities(galleries.of(wanted.group, command.secondary) if kept is None else kept.gallery)

@@ -67,6 +67,7 @@ class Service:
         open_stream: Opens sources; tests pass their own.
         sink_set: The sinks of results, events and states; closed with the service.
         shadow_file: The file of the shadow model's state; None: it is not stored.
+        alone: Whether all streams run in this process.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Service:
         open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
         sink_set: SinkSet | None = None,
         shadow_file: Path | None = None,
+        alone: bool = True,
     ) -> None:
         self.settings = settings
         self.nodes = None
@@ -106,17 +108,9 @@ class Service:
         )
         self._lanes = Lanes(settings, self._supervisor, self._changes.publish, clock)
         self._ended = threading.Event()
+        publish = self._changes.publish
         self._streams = Streams(
-            settings,
-            keep,
-            self._supervisor,
-            self._lanes,
-            self.clips,
-            self.preview,
-            lambda: self.cost(),
-            self._changes.publish,
-            clock,
-            self._ended,
+            settings, keep, self._supervisor, self._lanes, self.clips, self.preview, self.cost, publish, clock, self._ended, alone
         )
         self._load = LoadMeter(self._supervisor, self._streams.configured)
         self._degradation = DegradationMonitor(self._load.observe, self._streams.degrade, self._changes.publish, clock)

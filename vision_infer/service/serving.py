@@ -205,7 +205,9 @@ def open_service(
         telemetry: Traces and metrics; closed with the service.
     """
     sinks = SinkSet(settings.results, settings.sinks, state_dir, clock, worker, settings.samples, telemetry)
-    return Service(settings, keep, (), StateLog(clock).log, clock, sink_set=sinks, shadow_file=state_dir / FILE_NAME)
+    return Service(
+        settings, keep, (), StateLog(clock).log, clock, sink_set=sinks, shadow_file=state_dir / FILE_NAME, alone=not worker
+    )
 
 
 def _run(service: Service | Fleet, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:

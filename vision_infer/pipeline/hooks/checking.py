@@ -57,6 +57,8 @@ def _check_detections(found: Any) -> None:
     )
     if kinds not in ("ffii", "ffiu", "ffui", "ffuu"):
         raise TypeError("boxes and scores must be of floats, class_ids and track_ids of integers")
+    if found.identities is not None and found.identities.dtype.kind not in "iu":
+        raise TypeError("identities must be integers")
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise ValueError("boxes and scores must be finite")
     match found.details:

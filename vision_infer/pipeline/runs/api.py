@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import open_engine
 from vision_infer.engine.registry import parse_engine_name
 from vision_infer.model.catalog import model_card, resolve_model
-from vision_infer.pipeline.add_stream import check_secondary
+from vision_infer.pipeline.add_stream import check_embeddings, check_secondary
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
@@ -211,6 +211,9 @@ class Pipeline:
         zones: A YAML file of zones and lines; the events are in ``result.events``. It enables ``track``.
         secondary: The model that classifies or embeds each detection: its name, or a deployment graph (.onnx). Its output is in
             ``result.detections.descriptions``.
+        reidentify: Gives an object that comes back the same identity, in ``result.detections.identities``: the threshold, a
+            cosine distance, or the settings ``threshold``, ``timeout_s`` and ``across``. It needs ``track`` and a ``secondary``
+            model for embeddings.
         top: The number of classes to report, for classifiers.
         workers: The number of batches in flight. Defaults to what suits the machine.
         batch: The maximum batch size.
@@ -230,6 +233,7 @@ class Pipeline:
         track: bool = False,
         zones: str | PathLike[str] | None = None,
         secondary: str | PathLike[str] | None = None,
+        reidentify: float | Mapping[str, Any] | None = None,
         top: int = TOP,
         workers: int | None = None,
         batch: int | None = None,
@@ -243,6 +247,7 @@ class Pipeline:
             "fps": fps,
             "track": track,
             "secondary": model,
+            "reidentify": reidentify,
             "zones": None if zones is None else Path(zones),
             "top": top,
             "workers": workers,
@@ -252,7 +257,9 @@ class Pipeline:
         if zones is not None:
             read_zones(Path(zones), None)
         if model is not None:
-            check_secondary("secondary", secondary=model_card(model, self.settings.model_dir))
+            card = model_card(model, self.settings.model_dir)
+            check_secondary("secondary", secondary=card)
+            check_embeddings("reidentify", self.settings, card)
 
     def run(
         self,

@@ -78,6 +78,9 @@ def check_sources(settings: RunSettings, sources: Sequence[SourceSpec]) -> bool:
         better = {"every": "For cameras, use `fps`.", "duration": "For files, use `end`."}
         hint = " ".join(better[name] for name in wrong if name in better)
         raise SettingsError([ValidationProblem((), text)], hint or f"Leave {'it' if len(wrong) == 1 else 'them'} out.")
+    if not live and settings.reidentify is not None and settings.reidentify.across:
+        problem = ValidationProblem(("reidentify",), "across: applies to cameras only: files are read at different speeds")
+        raise SettingsError([problem], "Leave out across. Each file then has its own identities.")
     if settings.zones is not None and any(source.kind == "images" for source in sources):
         hint = "Make a video of the frames first: ffmpeg -framerate 25 -i FOLDER/%06d.jpg frames.mp4"
         raise SettingsError([ValidationProblem(("zones",), "images have no times, which zones and lines need")], hint)

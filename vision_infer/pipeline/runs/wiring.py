@@ -15,7 +15,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.model.catalog import resolve_model
-from vision_infer.pipeline.add_stream import check_secondary
+from vision_infer.pipeline.add_stream import check_embeddings, check_secondary
 from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.opening import LaneOpening
@@ -123,6 +123,7 @@ def open_lanes(
             request = secondary_request(settings)
             lanes.append(opening.lane(models.secondary, request, partial(make_secondary_lane, settings=settings)))
             check_secondary("secondary model", lanes[0].engine.card, lanes[-1].engine.card)
+            check_embeddings("reidentify", settings, lanes[-1].engine.card)
         for engine in (engine for lane in lanes for engine in lane.engines):
             engine.warm_up()  # a late engine is warmed up when it is opened
         yield RunLanes(lanes, opening)

@@ -42,6 +42,7 @@ class Streams:
         cost: Returns the current costs, by which new streams are admitted.
         on_event: Called when a stream cannot run and is therefore unknown to the supervisor.
         ended: Set when the service stops; no changes are accepted afterwards.
+        alone: Whether all streams run in this process.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class Streams:
         on_event: Callable[[StreamEvent], None],
         clock: Clock,
         ended: threading.Event,
+        alone: bool = True,
     ) -> None:
         self._settings = settings
         self._keep = keep
         self._supervisor = supervisor
         self._lanes = lanes
-        self._runner = StreamRunner(settings, supervisor, lanes, clips, on_event, clock)
+        self._runner = StreamRunner(settings, supervisor, lanes, clips, on_event, clock, alone)
         self._clips = clips
         self._preview = preview
         self._cost = cost

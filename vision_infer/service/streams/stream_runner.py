@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from vision_infer.config.serve import ServeSettings, StreamSettings, StreamUrls
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError, ModelError, UsageError, VisionInferError
-from vision_infer.pipeline.add_stream import check_secondary
+from vision_infer.pipeline.add_stream import check_embeddings, check_secondary
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import classes_by_number
 from vision_infer.pipeline.status import StreamEvent, StreamState
@@ -30,6 +30,7 @@ class StreamRunner:
         lanes: The engines.
         clips: Receives the clip settings of each stream.
         on_event: Called when a stream cannot run and is therefore unknown to the supervisor.
+        alone: Whether all streams run in this process, so that they can share identities.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class StreamRunner:
         clips: Clips,
         on_event: Callable[[StreamEvent], None],
         clock: Clock,
+        alone: bool = True,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
@@ -47,6 +49,7 @@ class StreamRunner:
         self._clips = clips
         self._on_event = on_event
         self._clock = clock
+        self._alone = alone
 
     def run(self, name: str, stream: ConfiguredStream) -> None:
         """Run a stream with its settings; start it or change the running one.
@@ -60,6 +63,9 @@ class StreamRunner:
             self._supervisor.remove(name)
             self._clips.configure(name, None)
             return
+        if settings.reidentify is not None and settings.reidentify.across and not self._alone:
+            message = "reidentify.across: the cameras run in several processes or nodes, which share no identities"
+            raise UsageError(message, "Leave it out, or run the service with processes: 1 and without a cluster.")
         try:
             lane = self._lanes.open(self._model(settings))
             if settings.secondary is not None:
@@ -67,6 +73,7 @@ class StreamRunner:
             secondary = None if settings.secondary is None else self._lanes.open_secondary(settings.secondary)
             if secondary is not None:
                 check_secondary("secondary", lane.engine.card, secondary.engine.card)
+                check_embeddings("reidentify", settings, secondary.engine.card)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
         command = live_stream_command(name, settings, lane, secondary, self.allowed_networks(name, stream))

@@ -165,6 +165,7 @@ class _ArchiveRows:
             embedding,
             old.live or new.live,
             old.details | new.details,
+            old.identity or new.identity,
         )
         try:
             table = self._rows.take(self._columns)

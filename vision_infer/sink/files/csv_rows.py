@@ -31,7 +31,7 @@ class CsvSink:
     """Writes a CSV file of one stream or of all: UTF-8, commas, a header, quotes only if needed (RFC 4180, lines end in LF).
 
     Missing values are empty: the time of a still image, the file of a video frame, the track of a detection without one. The
-    results up to the first row determine whether there are columns of a secondary model, one for the model's details
+    results up to the first row determine whether there are columns of a secondary model, ``identity``, one for the details
     (``keypoints``, ``mask`` or ``box_rotated``) and one for the ``extra`` fields of hooks, both in the JSON form of rows. A
     continued file keeps its columns. A model for classification alone gives a row for each frame, without a box. Embeddings are
     left out.
@@ -50,7 +50,9 @@ class CsvSink:
         """The columns after COLUMNS; None: not known yet."""
         try:
             # The header is unknown until the first result: space is reserved for it.
-            self._space = SpaceReserve(self._file.output.path.parent, len(_header((*SECONDARY_COLUMNS, "box_rotated"))))
+            self._space = SpaceReserve(
+                self._file.output.path.parent, len(_header((*SECONDARY_COLUMNS, "identity", "box_rotated")))
+            )
         except OSError as error:
             self._file.discard()
             raise output_error(spec.path, error) from error
@@ -72,7 +74,9 @@ class CsvSink:
             self._secondary |= found.descriptions is not None
             if len(found) or result.description is not None:
                 details = () if found.details is None else tuple(found.details.row(0))
-                self._file.write(_lines(result, self._begun((*details, *(["extra"] if result.extra is not None else [])))))
+                identity = () if found.identities is None else ("identity",)
+                extra = () if result.extra is None else ("extra",)
+                self._file.write(_lines(result, self._begun((*identity, *details, *extra))))
 
     def flush(self) -> None:
         """Write all rows so far to the system, so that they survive a kill of the process.
@@ -131,6 +135,8 @@ def _cells(result: Result, more: tuple[str, ...]) -> Iterator[tuple[object, ...]
     for index, (box, score, class_id, track, description) in enumerate(zip(*columns, strict=True)):
         edges = ["%.2f" % edge for edge in box]
         cells: dict[str, object] = dict(zip(SECONDARY_COLUMNS, _best(description), strict=True)) | extra
+        if found.identities is not None:
+            cells["identity"] = found.identities[index] or ""
         if found.details is not None:
             cells |= {name: json.dumps(value) for name, value in found.details.row(index).items()}
         yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *(cells.get(name, "") for name in more))

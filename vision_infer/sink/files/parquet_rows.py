@@ -38,6 +38,8 @@ class ParquetColumns:
     """Whether there is a column for the capture time."""
     details: frozenset[str] = frozenset()
     """The columns for details of detections, and the extra fields of hooks: fields of rows."""
+    identity: bool = False
+    """Whether there is a column for the identity."""
 
     def schema(self) -> Any:
         """Return the Arrow schema."""
@@ -70,6 +72,7 @@ class ParquetColumns:
                 pa.field("track_id", pa.int32()),
                 pa.field("gated", pa.bool_(), nullable=False),
                 *([pa.field("captured_at", pa.timestamp("ms", "UTC"))] if self.live else []),
+                *([pa.field("identity", pa.int32())] if self.identity else []),
                 *(secondary if self.secondary else []),
                 *embedding,
                 *(pa.field(name, types[name]) for name in sorted(self.details)),
@@ -90,7 +93,7 @@ class ParquetRows:
         self._boxes = np.empty((capacity, 4), np.float32)  # NaN: none
         self._scores, self._secondary_scores = np.empty(capacity, np.float32), np.empty(capacity, np.float32)
         self._class_ids, self._secondary_ids = np.empty(capacity, np.int32), np.empty(capacity, np.int32)  # -1: none
-        self._tracks = np.empty(capacity, np.int32)
+        self._tracks, self._identities = np.empty(capacity, np.int32), np.empty(capacity, np.int32)  # 0: none
         self._frames = np.empty(capacity, np.int64)
         self._gated = np.empty(capacity, np.bool_)
         self._captured = np.empty(capacity, np.int64)  # milliseconds; -1: unknown
@@ -102,7 +105,7 @@ class ParquetRows:
         self._details: dict[str, dict[int, Any]] = {}
         """The details by row, of each column: text for masks and extra fields, arrays for others."""
         self._nested_bytes = 0
-        self._whole = self._described = self._classes = self._live = False
+        self._whole = self._described = self._classes = self._live = self._identified = False
 
     @property
     def full(self) -> bool:
@@ -114,12 +117,13 @@ class ParquetRows:
         """The columns that the rows so far need."""
         embedding = next((len(values) for values in self._embeddings.values()), None)
         secondary = self._described and (self._classes or embedding is None)
-        return ParquetColumns(self._whole, secondary, embedding, self._live, frozenset(self._details))
+        return ParquetColumns(self._whole, secondary, embedding, self._live, frozenset(self._details), self._identified)
 
     def add(self, result: Result, first: int) -> int:
         """Add rows of a result from ``first`` on, up to the capacity, and return their number."""
         found = result.detections
         self._described |= found.descriptions is not None
+        self._identified |= found.identities is not None
         if result.description is not None:
             self._whole = True
             return self._add_whole(result, result.description)
@@ -129,6 +133,7 @@ class ParquetRows:
         self._scores[rows] = found.scores[of]
         self._class_ids[rows] = found.class_ids[of]
         self._tracks[rows] = 0 if found.track_ids is None else found.track_ids[of]
+        self._identities[rows] = 0 if found.identities is None else found.identities[of]
         self._add_frame(result, rows)
         labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
         self._texts["label"][rows] = labels
@@ -157,7 +162,7 @@ class ParquetRows:
         row, best = self.count, description.best
         self._add_frame(result, slice(row, row + 1))
         self._boxes[row] = np.nan
-        self._tracks[row] = 0
+        self._tracks[row] = self._identities[row] = 0
         self._secondary_ids[row] = self._texts["secondary_label"][row] = -1
         self._class_ids[row] = -1 if best is None else best.class_id
         self._texts["label"][row] = -1 if best is None else self._number("label", best.label)
@@ -230,6 +235,9 @@ class ParquetRows:
         if columns.live:
             captured = self._captured[rows]
             yield pa.array(captured, pa.timestamp("ms", "UTC"), mask=captured < 0)
+        if columns.identity:
+            identities = self._identities[rows]
+            yield pa.array(identities, mask=identities <= 0)
         if columns.secondary:
             yield pa.array(secondary, mask=secondary < 0)
             yield self._text("secondary_label")

@@ -6,7 +6,7 @@
 /** @typedef {{ size: number[], counts: string }} Mask height and width, which may be smaller than the source; run lengths */
 /**
  * @typedef {{
- *   box: number[], label: string, score: number, class_id: number, track_id?: number,
+ *   box: number[], label: string, score: number, class_id: number, track_id?: number, identity?: number,
  *   keypoints?: number[][], mask?: Mask, box_rotated?: number[]
  * }} Detection
  */

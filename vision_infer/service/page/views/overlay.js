@@ -100,6 +100,7 @@ function drawBox({ context, x, y, width }, detection, color) {
 function drawLabel(pen, detection, options) {
   const words = [];
   if (options.labels) words.push(detection.label, detection.track_id ? `#${detection.track_id}` : "");
+  if (options.labels && detection.identity) words.push(`id ${detection.identity}`);
   if (options.scores) words.push(`${Math.round(detection.score * 100)}%`);
   const top = pen.y(detection.box[1]) - pen.text - 5;
   tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colorOf(detection.class_id));
