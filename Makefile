@@ -219,6 +219,9 @@ bench-protocol: $(VENV)/dev.stamp ## Measure the Open Inference Protocol next to
 bench-tracking: $(VENV)/dev.stamp ## Compare trackers on fabricated sequences with TrackEval (sets up an environment, then about 3 minutes).
 	$(BIN)/python -m benchmarks.tracking
 
+bench-reidentify: $(VENV)/dev.stamp ## Measure re-identification on fabricated sequences with TrackEval (sets up an environment, then about 5 minutes).
+	$(BIN)/python -m benchmarks.reidentification
+
 bench-small-objects: $(VENV)/dev.stamp ## Measure what tiles and cropped regions find of small objects in 4K images (about 2 minutes).
 	$(BIN)/python -m benchmarks.small_objects
 

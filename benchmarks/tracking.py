@@ -33,7 +33,7 @@ SEEDS = 2
 
 def main() -> None:
     """Print the table of the documentation."""
-    python = _environment()
+    python = make_environment()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lengths: dict[str, int] = {}
@@ -41,10 +41,10 @@ def main() -> None:
             for seed in range(SEEDS):
                 sequence, key = fabricate(scene, seed), f"{number}-{seed}"
                 lengths[key] = len(sequence.times_s)
-                _write(folder / "truth" / key / "gt" / "gt.txt", sequence.truth)
+                write_tracks(folder / "truth" / key / "gt" / "gt.txt", sequence.truth)
                 for compensated in (False, True):
                     tracker = "bytetrack-cmc" if compensated else "bytetrack"
-                    _write(folder / "tracks" / tracker / "data" / f"{key}.txt", _tracks(sequence, compensated))
+                    write_tracks(folder / "tracks" / tracker / "data" / f"{key}.txt", _tracks(sequence, compensated))
                 np.savez(
                     folder / f"{key}.npz",
                     times=sequence.times_s,
@@ -63,7 +63,8 @@ def main() -> None:
     print(source_line(describe_machine()))
 
 
-def _environment() -> Path:
+def make_environment() -> Path:
+    """Return the interpreter of the environment with TrackEval, which is made once."""
     folder = RESULTS / "tracking"
     python = folder / "bin" / "python"
     if not (folder / "complete").is_file():
@@ -89,7 +90,7 @@ def _tracks(sequence: FabricatedSequence, compensated: bool) -> Sequence[NDArray
     return tracks
 
 
-def _write(path: Path, frames: Sequence[NDArray[np.float64]]) -> None:
+def write_tracks(path: Path, frames: Sequence[NDArray[np.float64]]) -> None:
     """Write tracks in the format of the MOT Challenge."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="ascii") as file:

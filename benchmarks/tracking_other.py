@@ -1,6 +1,6 @@
 """Run the trackers of the package ``trackers``, and evaluate all with TrackEval; see ``benchmarks/tracking.py``.
 
-python tracking_other.py FOLDER
+python tracking_other.py FOLDER [--evaluate-only]
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     folder = Path(sys.argv[1])
     lengths = json.loads((folder / "lengths.json").read_text())
-    for key in lengths:
+    for key in lengths if "--evaluate-only" not in sys.argv else ():
         track(folder, key)
     print(json.dumps(evaluate(folder, lengths)))
 
