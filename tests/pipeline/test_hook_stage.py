@@ -15,6 +15,7 @@ from tests.pipeline.conftest import Sinks
 from tests.pipeline.fakes import SIDE, EchoEngine, FakeImage, FakeSink, FakeSource, add, finish, make_supervisor, wait_for
 from tests.pipeline.live_fakes import Camera, Rig, running
 from tests.support.waiting import wait_until
+from vision_infer.config.zones import ZoneSettings
 from vision_infer.core.errors import UsageError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import RESULT_SCHEMA, Result
@@ -22,6 +23,7 @@ from vision_infer.pipeline.hooks.frame import HookFrame
 from vision_infer.pipeline.runs.summary import source_summary
 
 HERE = __name__
+YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0)
 seen: list[Any] = []
 hanging = threading.Event()
 release = threading.Event()
@@ -252,3 +254,28 @@ def test_a_camera_with_a_slow_hook_drops_frames_and_says_why(caplog: pytest.LogC
         assert status.hook.ms["p50"] >= 20
         wait_until(lambda: "frames are dropped (backlogged)" in caplog.text, "the warning")
     assert caplog.text.count("its hooks take") == 1
+
+
+def read_size(frame: HookFrame, result: Result) -> Result:
+    return replace(result, extra={"height": frame.image.shape[0]})
+
+
+def test_the_last_events_pass_hooks_that_need_an_image() -> None:
+    """The last result of a stream with zones has no image: a hook that reads it is left out, without an error."""
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera, track=0.3, zones={"yard": YARD}, hook=[f"{HERE}:read_size", f"{HERE}:note_events"])
+        rig.give(camera, 20)
+        hook = rig.status().hook
+        assert hook is not None
+        assert hook.errors == 0
+        rig.supervisor.remove("s0")
+    *_, (_, _, last) = rig.sink.written
+    assert last is not None
+    assert [event.kind for event in last.events] == ["leave"]
+    assert (last.extra, len(last.detections)) == ({"seen": ["leave"]}, 0)
+
+
+def note_events(frame: HookFrame, result: Result) -> Result:
+    kinds = [event.kind for event in result.events]
+    return replace(result, extra={"seen": kinds}) if kinds else result
