@@ -218,7 +218,7 @@ def test_sigterm_completes_frames_in_flight(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_the_service_immediately(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time\n\ndef hook(result):\n    time.sleep(600)\n")
+    (tmp_path / "slow.py").write_text("import time\n\ndef hook(frame, result):\n    time.sleep(600)\n")
     (tmp_path / "serve.yaml").write_text("model: clock\nstreams:\n  a: {url: 'test://', hook: 'slow:hook'}\n")
     with serve(tmp_path, "serve.yaml", "--port", "0") as started:
         started.wait_ready()

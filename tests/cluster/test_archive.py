@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 HOOK = """
 import os, pathlib, signal, time
 folder = pathlib.Path(__file__).parent
-def kill(result):
+def kill(frame, result):
     if result.stream.startswith("poison") and result.frame == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-def wait(result):
+def wait(frame, result):
     (folder / f"reader-{os.getpid()}").touch()
     end = time.monotonic() + 60
     while not (folder / "go").exists() and time.monotonic() < end:
@@ -123,7 +123,7 @@ def test_broken_files_cost_the_others_nothing(cluster: RayCluster, archive: Path
 def test_a_node_that_joins_reads_too(cluster: RayCluster, tmp_path: Path, hooks: Path) -> None:
     make_archive(tmp_path / "in", 29)
     environ = {"PYTHONPATH": str(hooks)}
-    process = run(tmp_path / "in", tmp_path / "out", "--hook", "poison:wait", cluster=cluster, environ=environ)
+    process = run(tmp_path / "in", tmp_path / "out", "--hook", "poison:wait,timeout_s=100", cluster=cluster, environ=environ)
     wait_for(hooks, 2, process, "reader-*")
     cluster.add("c")
     wait_for(hooks, 3, process, "reader-*")

@@ -77,12 +77,12 @@ def test_a_process_ends_while_cameras_hang(silent: str, tmp_path: Path) -> None:
     assert took_s < 15, "expected: 0.5 s"
 
 
-HOOK = "import time\n\n\ndef hang(result):\n    time.sleep(600)\n    return result\n"
+HOOK = "import time\n\n\ndef hang(frame, result):\n    time.sleep(600)\n    return result\n"
 
 
 def _with_a_hook_that_hangs(folder: Path) -> ServeProcess:
     (folder / "hanging.py").write_text(HOOK, encoding="utf-8")
-    streams = f"streams: {{cam: {{detect: '{PATTERN}', hook: 'hanging:hang'}}}}"
+    streams = f"streams: {{cam: {{detect: '{PATTERN}', hook: 'hanging:hang,timeout_s=600'}}}}"
     return ServeProcess(folder, f"model: clock\n{streams}\n", PYTHONPATH=f"{folder}:{ROOT}")
 
 
