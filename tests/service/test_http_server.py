@@ -26,7 +26,7 @@ from vision_infer.service.http.app import make_app, make_routes
 from vision_infer.service.http.listener import Listener
 from vision_infer.service.http.server import MAX_HEADER_BYTES, WebServer
 from vision_infer.service.processes.merged_results import MergedHub
-from vision_infer.service.processes.worker_client import WorkerClient
+from vision_infer.service.processes.worker_client import WorkerClient, WorkerRequest
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.worker import WorkerGate
 
@@ -149,7 +149,7 @@ def test_a_private_socket_takes_the_names_of_many_cameras(tmp_path: Path) -> Non
             for name in ("door", names[7]):
                 backend.hub.write(frame(name), result(name))
             message = await reader.next(LONG_S)
-        streams = await client.send("GET", "/api/v1/streams", client={"cameras": names})
+        streams = await client.send(WorkerRequest("GET", "/api/v1/streams", client={"cameras": names}))
         await streams.aread()
         assert streams.json() == []  # the only stream is another one
         assert message is not None

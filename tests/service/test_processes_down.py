@@ -19,7 +19,7 @@ from vision_infer.config.serve_file import load_settings
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.token_file import digest_of
 from vision_infer.service.processes.front import make_front
-from vision_infer.service.processes.worker_client import WorkerClient
+from vision_infer.service.processes.worker_client import WorkerClient, WorkerRequest
 from vision_infer.service.processes.worker_settings import GivenStream, WorkerPlace, streams_from_plain
 from vision_infer.service.processes.workers import MOVE_AFTER, Workers
 
@@ -138,8 +138,8 @@ def test_a_stream_of_the_command_line_keeps_its_change_when_its_worker_starts_ag
 def test_a_viewer_cannot_reach_another_path_through_dots(down: Down, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     sent: list[tuple[str, bytes]] = []
 
-    async def send(client: WorkerClient, method: str, target: str, *_: object) -> httpx.Response:
-        sent.append((method, httpx.URL("http://worker").copy_with(raw_path=target.encode()).raw_path))
+    async def send(client: WorkerClient, request: WorkerRequest) -> httpx.Response:
+        sent.append((request.method, httpx.URL("http://worker").copy_with(raw_path=request.target.encode()).raw_path))
         return httpx.Response(404)
 
     monkeypatch.setattr(WorkerClient, "send", send)

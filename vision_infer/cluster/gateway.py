@@ -17,13 +17,13 @@ from vision_infer.cluster.ray_client import RayClient
 from vision_infer.cluster.rows import NewestEpochs
 from vision_infer.cluster.state import Plain
 from vision_infer.config.serve import ServeSettings, StreamSettings
-from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamState
 from vision_infer.preview.transport.sockets import Sockets
-from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.errors import ConflictError, UnavailableError
 from vision_infer.service.events import MovedEvent
+from vision_infer.service.processes.fleet import FleetStreams
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream
 from vision_infer.service.processes.worker_settings import GivenStream, settings_to_plain, streams_from_plain, streams_to_plain
@@ -132,7 +132,7 @@ class ClusterPlacement:
         """Do nothing: the controller and the workers know the placement."""
 
 
-class Gateway:
+class Gateway(FleetStreams):
     """Connects the API in front with a cluster; see :class:`Fleet`.
 
     Args:
@@ -141,6 +141,8 @@ class Gateway:
         clock: The source of time.
         connect: Connects to the cluster again.
     """
+
+    placement: ClusterPlacement
 
     def __init__(self, settings: ServeSettings, files: StreamFiles, clock: Clock, connect: Callable[[], None]) -> None:
         self.settings = settings
@@ -180,25 +182,6 @@ class Gateway:
         if needs_none or any(node.ready for node in nodes):
             return True, ""
         return False, "; ".join(f"node {node.name}: {node.reason}" for node in nodes) or "the cluster has no node yet"
-
-    def streams(self) -> list[StreamView]:
-        """Return all streams, sorted by name, without the status that their nodes know."""
-        return [self._view(name, stream) for name, stream in self.placement.all().items()]
-
-    def stream(self, name: str) -> StreamView:
-        """Return one stream; see :meth:`streams`."""
-        return self._view(name, self.placed(name))
-
-    def placed(self, name: str) -> PlacedStream:
-        """Return a stream and its node, which is empty while the stream waits.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-        """
-        stream = self.placement.get(name)
-        if stream is None:
-            raise UnknownStreamError(f"stream {name} does not exist{near(name, self.placement.all())}")
-        return stream
 
     def reload(self, settings: ServeSettings) -> None:
         """Apply the streams and sinks of a changed configuration file."""

@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.engine.device import cpu_facts
 from vision_infer.service.operations.logs import with_worker
-from vision_infer.service.processes.worker_client import WorkerClient
+from vision_infer.service.processes.worker_client import WorkerClient, WorkerRequest
 from vision_infer.service.processes.worker_process import WorkerProcess
 from vision_infer.service.processes.worker_settings import (
     GivenStream,
@@ -123,9 +122,7 @@ class NodeWorker:
 
     # Requests of gateways
 
-    async def begin(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes, client: Mapping[str, Any]
-    ) -> tuple[int, list[tuple[str, str]], bytes, str | None] | None:
+    async def begin(self, request: WorkerRequest) -> tuple[int, list[tuple[str, str]], bytes, str | None] | None:
         """Send a request to the child.
 
         Returns:
@@ -133,7 +130,7 @@ class NodeWorker:
             :meth:`more` returns further parts. None if the child does not answer.
         """
         try:
-            response = await self._client.send(method, target, headers, body, client)
+            response = await self._client.send(request)
             events = response.headers.get("content-type", "").startswith("text/event-stream")
             if not events and int(response.headers.get("content-length", WHOLE + 1)) <= WHOLE:
                 content = b"".join([piece async for piece in response.aiter_raw()])
@@ -265,7 +262,7 @@ class NodeWorker:
         self._answered_s = time.monotonic()
 
     async def _ask(self, target: str) -> Any:
-        response = await self._client.send("GET", target)
+        response = await self._client.send(WorkerRequest("GET", target))
         await response.aread()
         response.raise_for_status()
         return response.json()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -12,6 +12,8 @@ import httpx
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+
+from vision_infer.service.processes.worker_client import WorkerRequest
 
 CALL_S = 30.0
 """The longest time for which a worker that begins to answer may take, seconds."""
@@ -28,26 +30,19 @@ class RayClient:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        client: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Send a request; see :meth:`WorkerClient.send`.
+    async def send(self, request: WorkerRequest) -> httpx.Response:
+        """Send a request; see :meth:`FleetClient.send`.
 
         Raises:
             httpx.HTTPError: The node does not answer.
         """
-        request = httpx.Request(method, "http://worker/")
-        begun = await _call(self._actor, CALL_S, "begin", method, target, dict(headers or {}), body, dict(client or {}))
+        sent = httpx.Request(request.method, "http://worker/")
+        begun = await _call(self._actor, CALL_S, "begin", request)
         if begun is None:
-            raise httpx.ReadError("the worker does not answer", request=request)
+            raise httpx.ReadError("the worker does not answer", request=sent)
         status, returned, content, name = begun
         stream = _ActorStream(self._actor, content, name)
-        return httpx.Response(status, headers=returned, stream=stream, request=request)
+        return httpx.Response(status, headers=returned, stream=stream, request=sent)
 
 
 class _ActorStream(httpx.AsyncByteStream):

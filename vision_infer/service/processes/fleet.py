@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.validation_errors import near
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.preview.transport.sockets import Sockets
 from vision_infer.service.backend import FleetNodes
+from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.events import MovedEvent
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream
@@ -77,6 +80,39 @@ class FleetPlacement(Protocol):
 
     def store(self) -> None:
         """Store the placement."""
+
+
+class FleetStreams(ABC):
+    """The streams of a fleet as the API shows them, by their placement."""
+
+    placement: FleetPlacement
+
+    def streams(self) -> list[StreamView]:
+        """Return all streams, sorted by name, without the status that their workers know."""
+        return [self._view(name, stream) for name, stream in self.placement.all().items()]
+
+    def stream(self, name: str) -> StreamView:
+        """Return one stream; see :meth:`streams`.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+        """
+        return self._view(name, self.placed(name))
+
+    def placed(self, name: str) -> PlacedStream:
+        """Return a stream and its worker, which is empty while the stream waits.
+
+        Raises:
+            UnknownStreamError: No stream has this name.
+        """
+        stream = self.placement.get(name)
+        if stream is None:
+            raise UnknownStreamError(f"stream {name} does not exist{near(name, self.placement.all())}")
+        return stream
+
+    @abstractmethod
+    def _view(self, name: str, stream: PlacedStream) -> StreamView:
+        """Return a stream, with the reason if its worker does not run."""
 
 
 class Fleet(Protocol):

@@ -17,6 +17,7 @@ from vision_infer.service.inference_protocol.models import InferRequest, Outputs
 from vision_infer.service.inference_protocol.tensors import InputTensor
 from vision_infer.service.processes.admission import least_loaded
 from vision_infer.service.processes.fleet import Fleet
+from vision_infer.service.processes.worker_client import WorkerRequest
 
 _LENGTH = "Inference-Header-Content-Length"
 Run: TypeAlias = Callable[[Coroutine[Any, Any, httpx.Response]], httpx.Response]
@@ -44,7 +45,7 @@ class FleetModels:
 
     def metadata(self, name: str, version: str) -> dict[str, Any]:
         """Return the inputs and outputs of a model."""
-        metadata: dict[str, Any] = self._ask("GET", _path(name, version)).json()
+        metadata: dict[str, Any] = self._ask(WorkerRequest("GET", _path(name, version))).json()
         return metadata
 
     def infer(self, name: str, version: str, request: InferRequest) -> Outputs:
@@ -56,7 +57,7 @@ class FleetModels:
         inputs = [_described(tensor) for tensor in request.inputs]
         head = json.dumps({"parameters": parameters, "inputs": inputs, "outputs": wanted}).encode()
         body = b"".join((head, *(tensor.raw for tensor in request.inputs if tensor.raw is not None)))
-        answer = self._ask("POST", f"{_path(name, version)}/infer", {_LENGTH: str(len(head))}, body)
+        answer = self._ask(WorkerRequest("POST", f"{_path(name, version)}/infer", {_LENGTH: str(len(head))}, body))
         at = int(answer.headers[_LENGTH])
         outputs = json.loads(answer.content[:at])["outputs"]
         raw: list[bytes] = []
@@ -66,11 +67,11 @@ class FleetModels:
             at += size
         return outputs, raw
 
-    def _ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> httpx.Response:
+    def _ask(self, request: WorkerRequest) -> httpx.Response:
         client = self._workers.clients[least_loaded(self._workers)]
 
         async def ask() -> httpx.Response:
-            response = await client.send(method, path, headers, body)
+            response = await client.send(request)
             await response.aread()
             return response
 

@@ -19,6 +19,7 @@ from vision_infer.service.http.context import principal_of
 from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.results import until_gone
 from vision_infer.service.processes.fleet import Fleet, FleetWorker
+from vision_infer.service.processes.worker_client import WorkerRequest
 
 _SENT = (
     "accept",
@@ -66,7 +67,8 @@ async def ask(workers: Fleet, worker: str, request: Request, body: bytes = b"") 
     query = request.scope["query_string"].decode("ascii")
     client = {"address": "" if request.client is None else request.client.host, **principal_of(request).to_plain()}
     headers = {name: request.headers[name] for name in _SENT if name in request.headers}
-    return await workers.clients[worker].send(request.method, f"{target}?{query}" if query else target, headers, body, client)
+    sent = WorkerRequest(request.method, f"{target}?{query}" if query else target, headers, body, client)
+    return await workers.clients[worker].send(sent)
 
 
 class RelayedResponse(Response):
@@ -117,7 +119,8 @@ async def end_previews(workers: Fleet, principal: str) -> None:
         with suppress(httpx.HTTPError, TimeoutError):  # a worker that does not answer has no viewers
             async with asyncio.timeout(START_S):
                 headers = {"cookie": f"{SESSION_COOKIE}=ended"}
-                response = await workers.clients[worker].send("DELETE", SESSION_PATH, headers, client={"principal": principal})
+                request = WorkerRequest("DELETE", SESSION_PATH, headers, client={"principal": principal})
+                response = await workers.clients[worker].send(request)
                 await response.aclose()
 
     await asyncio.gather(*(end(name) for name, process in workers.processes.items() if process.up))

@@ -16,7 +16,7 @@ import httpx
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.events import MovedEvent, kind_of, to_row, wall_ns_of
-from vision_infer.service.processes.worker_client import FleetClient
+from vision_infer.service.processes.worker_client import FleetClient, WorkerRequest
 from vision_infer.service.results.hub import TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import HubClosedError, Message
@@ -99,7 +99,8 @@ class MergedSubscription:
 
     async def _read_once(self, client: FleetClient, target: str) -> None:
         streams = self.wanted.streams  # not in the URL, whose length is limited
-        response = await client.send("GET", target, client={} if streams is None else {"cameras": sorted(streams)})
+        sees = {} if streams is None else {"cameras": sorted(streams)}
+        response = await client.send(WorkerRequest("GET", target, client=sees))
         try:
             if response.status_code == httpx.codes.OK:
                 async for message in messages_of(response.aiter_bytes()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,18 +15,30 @@ from vision_infer.service.processes.worker_settings import CLIENT_HEADER, TOKEN_
 CONNECT_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerRequest:
+    """A request to a worker."""
+
+    method: str
+    """The HTTP method."""
+    target: str
+    """The path and query, percent-encoded."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The headers that concern the worker."""
+    body: bytes = b""
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """The address of the client that the request comes from, and its principal; see :meth:`Principal.to_plain`."""
+
+
 class FleetClient(Protocol):
     """Sends requests to one worker, wherever it runs."""
 
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        client: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Send a request; see :meth:`WorkerClient.send`."""
+    async def send(self, request: WorkerRequest) -> httpx.Response:
+        """Send a request, and return the response, whose body the caller must read or close.
+
+        Raises:
+            httpx.HTTPError: The worker does not answer.
+        """
 
 
 class WorkerClient:
@@ -41,22 +54,8 @@ class WorkerClient:
         self._token = token
         self._client: httpx.AsyncClient | None = None
 
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        client: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Send a request, and return the response, whose body the caller must read or close.
-
-        Args:
-            method: The HTTP method.
-            target: The path and query, percent-encoded.
-            headers: The headers that concern the worker.
-            body: The body.
-            client: The address of the client that the request comes from, and its principal; see :meth:`Principal.to_plain`.
+    async def send(self, request: WorkerRequest) -> httpx.Response:
+        """Send a request; see :meth:`FleetClient.send`.
 
         Raises:
             httpx.HTTPError: The worker does not answer.
@@ -66,7 +65,8 @@ class WorkerClient:
             self._client = httpx.AsyncClient(
                 transport=transport, base_url="http://worker", trust_env=False, timeout=httpx.Timeout(None, connect=CONNECT_S)
             )
-        sent = {**(headers or {}), TOKEN_HEADER: self._token, CLIENT_HEADER: json.dumps(dict(client or {}))}
-        url = httpx.URL("http://worker").copy_with(raw_path=target.encode("ascii"))
-        request = self._client.build_request(method, url, headers=sent, content=body or None)
-        return await self._client.send(request, stream=True)
+        headers = {**request.headers, TOKEN_HEADER: self._token, CLIENT_HEADER: json.dumps(dict(request.client))}
+        url = httpx.URL("http://worker").copy_with(raw_path=request.target.encode("ascii"))
+        return await self._client.send(
+            self._client.build_request(request.method, url, headers=headers, content=request.body or None), stream=True
+        )

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from vision_infer.config.serve import ServeSettings
-from vision_infer.config.validation_errors import near
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.preview.transport.port_front import PortFront
 from vision_infer.preview.transport.sockets import Sockets
-from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.operations.file_watch import RELOADED_FIELDS
 from vision_infer.service.operations.logs import with_worker
+from vision_infer.service.processes.fleet import FleetStreams
 from vision_infer.service.processes.merged_results import MergedHub
 from vision_infer.service.processes.placement import PlacedStream, Placement
 from vision_infer.service.processes.worker_client import WorkerClient
@@ -50,7 +49,7 @@ MOVE_AFTER = 5
 _log = logging.getLogger("vision_infer.service")
 
 
-class Workers:
+class Workers(FleetStreams):
     """The worker processes and the placement of the streams.
 
     Args:
@@ -60,6 +59,8 @@ class Workers:
         clock: The source of time.
         log: Receives the log lines of the workers; None: standard error.
     """
+
+    placement: Placement
 
     def __init__(
         self,
@@ -115,29 +116,6 @@ class Workers:
         """Return whether all workers can run inference, and if not, the reasons."""
         waiting = [f"worker {process.name}: {process.reason}" for process in self.processes.values() if not process.ready]
         return not waiting, "; ".join(waiting)
-
-    def streams(self) -> list[StreamView]:
-        """Return all streams, sorted by name, without the status that their workers know."""
-        return [self._view(name, stream) for name, stream in self.placement.all().items()]
-
-    def stream(self, name: str) -> StreamView:
-        """Return one stream; see :meth:`streams`.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-        """
-        return self._view(name, self.placed(name))
-
-    def placed(self, name: str) -> PlacedStream:
-        """Return a stream and its worker.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-        """
-        stream = self.placement.get(name)
-        if stream is None:
-            raise UnknownStreamError(f"stream {name} does not exist{near(name, self.placement.all())}")
-        return stream
 
     def reload(self, settings: ServeSettings) -> None:
         """Apply the streams, sinks and credentials of a changed configuration file."""
