@@ -45,8 +45,8 @@ def missing_torch() -> str:
     """Return what PyTorch lacks to use a GPU, such as a build for CUDA; empty if it can."""
     if find_spec("torch") is None:
         return "PyTorch is not installed"
-    if missing_driver():  # the import takes 2 s
-        return missing_driver()
+    if missing_driver():  # the import takes 2 s, and would find none
+        return "PyTorch finds none"
     import torch
 
     return "" if torch.cuda.is_available() else "PyTorch finds none"
