@@ -8,9 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.pipeline.runs.offline import Progress as Report
 from vision_infer.pipeline.status import StreamState, StreamStatus
@@ -19,6 +16,8 @@ BARS_SHOWN = 12
 """The maximum number of bars for individual sources, next to the bar for all sources."""
 LINE_INTERVAL_NS = 5_000_000_000
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from vision_infer.cluster.archive_work import ArchiveProgress
 
 _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
@@ -33,6 +32,9 @@ def open_progress(quiet: bool) -> Iterator[Report | None]:
     if not sys.stderr.isatty():
         yield PlainLines(SYSTEM_CLOCK)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=console, transient=True, refresh_per_second=5) as bars:
