@@ -73,7 +73,7 @@ def in_any_order(world: World, actions: list[Any], in_flight: int, surface: Surf
     engine.__exit__(None, None, None)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ACTIONS, st.integers(1, 3), st.integers(0, 2**16), st.booleans())
 def test_any_order_of_actions(card: ModelCard, actions: list[Any], in_flight: int, seed: int, graphs: bool) -> None:
     world = World("host", card, Path(), seed)
