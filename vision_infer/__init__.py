@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from vision_infer.core.detections import Detection as Detection
     from vision_infer.core.detections import Detections as Detections
     from vision_infer.core.result import Result as Result
+    from vision_infer.pipeline.hooks.frame import HookFrame as HookFrame
     from vision_infer.pipeline.runs.api import Detector as Detector
     from vision_infer.pipeline.runs.api import Pipeline as Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["Detection", "Detections", "Detector", "Pipeline", "Result", "__version__"]
+__all__ = ["Detection", "Detections", "Detector", "HookFrame", "Pipeline", "Result", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ from vision_infer.engine.registry import parse_engine_name
 from vision_infer.model.catalog import model_card, resolve_model
 from vision_infer.pipeline.add_stream import check_embeddings, check_secondary
 from vision_infer.pipeline.channel import ResultChannel
+from vision_infer.pipeline.hooks.frame import HookFrame as HookFrame
 from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.runs.detect import detect, detect_tiles
