@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from tests.support.gateway import TOKEN, ClusterRows, Gateway, command
 from tests.support.media import ROOT
@@ -163,6 +165,16 @@ def test_video_and_images_come_from_the_node_of_the_stream(gateway: Gateway) -> 
         assert answer.status == 201
         assert b"a=candidate" in answer.read()
         assert gateway.ask("DELETE", answer.headers["Location"])[0] == 200
+
+
+def test_a_client_of_grpc_gets_the_answer_of_a_node(gateway: Gateway) -> None:
+    (address,) = re.findall(r"over gRPC on (\S+)", gateway.log)[-1:]
+    image = triton.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([(ROOT / "docs" / "images" / "bikes.jpg").read_bytes()], object))
+    headers = {"authorization": f"Bearer {gateway.token}"}
+    with triton.InferenceServerClient(address) as client:
+        answer = client.infer("clock@image", [image], headers=headers, client_timeout=LIMIT_S)
+        assert json.loads(answer.as_numpy("result")[0])["model"] == "clock"
 
 
 def test_a_camera_waits_for_a_node_with_its_labels(gateway: Gateway, cluster: RayCluster, rows: ClusterRows) -> None:

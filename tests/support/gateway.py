@@ -44,8 +44,9 @@ class Gateway(ServeProcess):
         **secrets: str,
     ) -> None:
         streams = "".join(f"  {name}: {{url: '{url}'}}\n" for name, url in cameras.items())
-        text = f"model: clock\nengine: null-cpu-none\nservice: {{token: {TOKEN}}}\n{more}" + (
-            f"streams:\n{streams}" if cameras else ""
+        text = (
+            f"model: clock\nengine: null-cpu-none\nservice: {{token: {TOKEN}, inference_protocol: {{grpc_port: 0}}}}\n{more}"
+            + (f"streams:\n{streams}" if cameras else "")
         )
         super().__init__(folder, text, arguments=("--port", "0", "--cluster", address or cluster.address, *options), **secrets)
         self.token = TOKEN
