@@ -85,9 +85,14 @@ class Refused:
 _TWO_STAGES = "its second stage processes regions that NMS selects inside the model, and their number differs for each image"
 REFUSED = {
     "fasterrcnn": Refused("Faster R-CNN", f"{_TWO_STAGES}; FCOS and RetinaNet have the same backbones and one stage"),
+    "groundingdino": Refused(
+        "Grounding DINO",
+        "PyTorch 2.13 cannot convert the attention of its Swin backbone with a dynamic batch; OWLv2 (owlv2) detects what texts "
+        "describe",
+    ),
     "keypointrcnn": Refused(
         "Keypoint R-CNN", f"{_TWO_STAGES}; graphs of the families yolov8_pose and rtmo return keypoints from one stage"
     ),
     "maskrcnn": Refused("Mask R-CNN", f"{_TWO_STAGES}; RF-DETR-Seg (rfdetrseg) returns masks from one stage"),
 }
-"""The families of torchvision that cannot be exported, by name."""
+"""The families that cannot be exported, by name."""
