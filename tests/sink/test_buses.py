@@ -160,6 +160,29 @@ def test_user_and_certificate(bus: str, tmp_path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("bus", SLOW_AMQP)
+def test_a_server_that_requires_the_certificate_of_a_client(bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.PATIENT_WAIT_S", 0.1)
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("cameras")
+    server = BUSES[bus](tmp_path / "broker", authority.issue("127.0.0.1"))
+    server.clients_ca = authority.ca
+    with server as broker:
+        site = BusSite(tmp_path, broker, ca=str(authority.ca), certificate=str(certificate), key=str(key))
+        site.give(10)
+        site.wait_sent()
+        assert broker.numbers() == list(range(1, 11))
+        site.delivery.close()
+        without = BusSite(tmp_path / "without", broker, ca=str(authority.ca))
+        without.give()
+        without.wait_error(f"127.0.0.1:{broker.port}: ")
+        without.delivery.close(0.2)
+        wrong = BusSite(tmp_path / "wrong", broker, ca=str(authority.ca), certificate=str(authority.ca))
+        wrong.give()
+        wrong.wait_error(f"certificate: {authority.ca}: contains no certificate with its key")
+        wrong.delivery.close(0.2)
+
+
+@pytest.mark.parametrize("bus", SLOW_AMQP)
 @pytest.mark.parametrize("what", ["another authority", "another host", "expired", "no such file"])
 def test_a_certificate_problem_is_one_sentence(bus: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.PATIENT_WAIT_S", 0.1)

@@ -68,6 +68,20 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         wrong.delivery.close(0.2)
 
 
+def test_a_broker_that_requires_the_certificate_of_a_client(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    more = (f"cafile {authority.ca}", "require_certificate true")
+    with Broker(tmp_path / "broker", authority.issue("127.0.0.1"), more=more) as broker:
+        site = Site(tmp_path, broker.port, tls=True, ca=authority.ca, client_files=authority.issue("cameras"))
+        site.give(3)
+        site.wait_sent()
+        site.delivery.close()
+        without = Site(tmp_path / "without", broker.port, tls=True, ca=authority.ca)
+        without.give()
+        without.wait_error(f"127.0.0.1:{broker.port}: ")
+        without.delivery.close(0.2)
+
+
 def test_a_check_leaves_a_running_service_available(broker: Broker, tmp_path: Path) -> None:
     checked = Site(tmp_path / "check", broker.port)
     checked.delivery.close()  # it may say that it is offline: before the service starts

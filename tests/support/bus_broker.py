@@ -61,6 +61,9 @@ class BusBroker:
         self.folder = folder
         self.tls = tls
         self.users = users
+        self.clients_ca: Path | None = None
+        """The certificate of the authority of clients, which must have a certificate; None: they need none. Set it before the
+        start."""
         self.port = free_port()
         self._log = folder / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None

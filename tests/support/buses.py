@@ -28,7 +28,8 @@ class RedisServer(BusBroker):
         port = ["--port", str(self.port)]
         if self.tls is not None:
             port = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", str(self.tls[0])]
-            port += ["--tls-key-file", str(self.tls[1]), "--tls-auth-clients", "no", "--tls-ca-cert-dir", "/etc/ssl/certs"]
+            port += ["--tls-key-file", str(self.tls[1]), "--tls-auth-clients", "no" if self.clients_ca is None else "yes"]
+            port += ["--tls-ca-cert-file", str(self.clients_ca)] if self.clients_ca else ["--tls-ca-cert-dir", "/etc/ssl/certs"]
         rights = f"~{PREFIX}* +xadd +xlen +multi +exec +@connection"
         users = f"--requirepass {PASSWORD} --user {USER} on >{PASSWORD} {rights}".split()
         disk = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", str(self.folder)]
@@ -41,6 +42,7 @@ class RedisServer(BusBroker):
         tls: dict[str, Any] = {}
         if self.tls is not None:
             tls = {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
+            tls |= {"ssl_certfile": str(self.tls[0]), "ssl_keyfile": str(self.tls[1])}
         password = PASSWORD if self.users else None
         return redis.Redis(port=self.port, password=password, decode_responses=True, **tls)
 
@@ -73,7 +75,8 @@ class NatsServer(BusBroker):
     def command(self) -> list[str]:
         lines = [f"listen: 127.0.0.1:{self.port}", f'jetstream {{ store_dir: "{self.folder}" }}']
         if self.tls is not None:
-            lines.append(f'tls {{ cert_file: "{self.tls[0]}", key_file: "{self.tls[1]}" }}')
+            verify = "" if self.clients_ca is None else f', ca_file: "{self.clients_ca}", verify: true'
+            lines.append(f'tls {{ cert_file: "{self.tls[0]}", key_file: "{self.tls[1]}"{verify} }}')
         if self.users:
             lines.append(f'authorization {{ user: "{USER}", password: "{PASSWORD}" }}')
         file = self.folder / "nats.conf"
@@ -88,6 +91,7 @@ class NatsServer(BusBroker):
         if self.tls is not None:
             tls = ssl.create_default_context()
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            tls.load_cert_chain(*self.tls)
         login: dict[str, Any] = {"user": USER, "password": PASSWORD} if self.users else {}
 
         async def connected() -> Any:
@@ -138,7 +142,11 @@ class RabbitServer(BusBroker):
         if self.tls is not None:
             lines[0] = f"listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{self.port}"
             lines += [f"ssl_options.certfile = {self.tls[0]}", f"ssl_options.keyfile = {self.tls[1]}"]
-            lines += ["ssl_options.verify = verify_none", "ssl_options.fail_if_no_peer_cert = false"]
+            if self.clients_ca is None:
+                lines += ["ssl_options.verify = verify_none", "ssl_options.fail_if_no_peer_cert = false"]
+            else:
+                lines += ["ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true"]
+                lines.append(f"ssl_options.cacertfile = {self.clients_ca}")
         if self.users:
             lines += [f"default_user = {USER}", f"default_pass = {PASSWORD}"]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -182,6 +190,7 @@ class RabbitServer(BusBroker):
         if self.tls is not None:
             tls = ssl.create_default_context()
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            tls.load_cert_chain(*self.tls)
         login: dict[str, Any] = {"login": USER, "password": PASSWORD} if self.users else {}
 
         async def connected() -> Any:

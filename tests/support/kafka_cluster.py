@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.broker import PASSWORD, USER
 from tests.support.bus_broker import PREFIX, Arrived, BusBroker
@@ -43,6 +43,11 @@ class KafkaCluster(BusBroker):
             self.port = self._plain_port
         else:
             self._tls_port = KafkaPort(tls, self.port, self._plain_port, users)
+
+    def __enter__(self) -> Self:
+        if self._tls_port is not None and self.clients_ca is not None:
+            self._tls_port.require_client(self.clients_ca)
+        return super().__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._tls_port is not None:
@@ -101,6 +106,11 @@ class KafkaPort:
         self._listener = socket.create_server(("127.0.0.1", port))
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
+
+    def require_client(self, ca: Path) -> None:
+        """Accept only clients with a certificate of this authority."""
+        self._context.load_verify_locations(ca)
+        self._context.verify_mode = ssl.CERT_REQUIRED
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -102,13 +102,18 @@ class BrokerSettings(SinkSettings):
     username: str | None = Field(default=None, min_length=1, description="The user name. null: no authentication.")
     password: SecretStr | None = Field(default=None, description="The password of that user.")
     ca: Path | None = Field(default=None, description="The file of trusted certificates, PEM. Defaults to the system's.")
+    certificate: Path | None = Field(default=None, description="The file of the client's certificate chain, PEM. null: none.")
+    key: Path | None = Field(default=None, description="The file of its private key, PEM. Defaults to `certificate`.")
 
     @model_validator(mode="after")
     def _fits(self) -> BrokerSettings:
         if self.password is not None and self.username is None and not self.user_optional:
             raise ValueError("password: requires a username")
-        if self.ca is not None and not self.tls:
-            raise ValueError(f"ca: is valid for {self._scheme_with_tls}:// only")
+        for name in ("ca", "certificate"):
+            if getattr(self, name) is not None and not self.tls:
+                raise ValueError(f"{name}: is valid for {self._scheme_with_tls}:// only")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key: requires a certificate")
         return self
 
     @property
@@ -120,6 +125,11 @@ class BrokerSettings(SinkSettings):
     def tls(self) -> bool:
         """Whether the connection is encrypted."""
         return urlsplit(self.url).scheme in _TLS_PORTS
+
+    @property
+    def client_files(self) -> tuple[Path, Path] | None:
+        """The files of the client's certificate and of its key; None if it has none."""
+        return None if self.certificate is None else (self.certificate, self.key or self.certificate)
 
     @property
     def hosts(self) -> list[tuple[str, int]]:

@@ -38,7 +38,7 @@ class AmqpCarrier(LoopBusCarrier[AmqpSettings]):
             logging.getLogger(library).setLevel(logging.CRITICAL)  # the sink logs each problem once
         self.close()
         self._name = name
-        context = tls_context(self._where, self._settings.ca) if self._settings.tls else None
+        context = tls_context(self._where, self._settings.ca, self._settings.client_files) if self._settings.tls else None
         try:
             self._run(self._connect(context), self.connect_s)
         except Exception as error:

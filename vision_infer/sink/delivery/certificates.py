@@ -19,23 +19,30 @@ class _Socket(ssl.SSLSocket):
             raise
 
 
-def tls_context(where: str, ca: Path | None) -> ssl.SSLContext:
+def tls_context(where: str, ca: Path | None, client: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     """Return a context that checks certificates.
 
     Args:
         where: The host, for messages.
         ca: The file of trusted certificates, PEM; None: those of the system.
+        client: The files of the client's certificate and of its key, PEM; None: it has none.
 
     Raises:
-        UndeliveredError: The file cannot be read.
+        UndeliveredError: A file cannot be read.
     """
+    field, files, content = "ca", str(ca), "no certificate"
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         context.sslsocket_class = _Socket
+        if client is not None:
+            field, files, content = "certificate", " and ".join(map(str, dict.fromkeys(client))), "no certificate with its key"
+            context.load_cert_chain(*client, password="")  # without a password, OpenSSL would ask for that of the key
         return context
     except (OSError, ssl.SSLError) as error:
-        reason = "contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror or "cannot be read"
-        raise UndeliveredError(f"{where}: ca: {ca}: {reason}", "the file is read again automatically", patient=True) from error
+        reason = f"contains {content}" if isinstance(error, ssl.SSLError) else error.strerror or "cannot be read"
+        raise UndeliveredError(
+            f"{where}: {field}: {files}: {reason}", "the file is read again automatically", patient=True
+        ) from error
 
 
 def tls_problem(where: str, error: BaseException) -> UndeliveredError | None:

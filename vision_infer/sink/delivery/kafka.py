@@ -85,8 +85,10 @@ class KafkaCarrier(BusCarrier[KafkaSettings]):
             "log_level": 0,  # the sink logs each problem once
         }
         if settings.tls:
-            tls_context(self._where, settings.ca)  # reports a file that cannot be read
+            tls_context(self._where, settings.ca, settings.client_files)  # reports a file that cannot be read
             options["ssl.ca.location"] = "probe" if settings.ca is None else str(settings.ca)
+            if settings.client_files is not None:
+                options["ssl.certificate.location"], options["ssl.key.location"] = map(str, settings.client_files)
         if settings.username is not None:
             options |= {"sasl.mechanism": settings.sasl, "sasl.username": settings.username}
             options |= {"sasl.password": self._password or ""}

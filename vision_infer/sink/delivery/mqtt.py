@@ -53,6 +53,7 @@ def open_carrier(settings: MqttSettings, context: CarrierContext) -> MqttCarrier
         "states" in settings.kinds,
         None if settings.image_s is None else StreamImages(context.request_image, settings.image_s, context.clock),
         context.clock,
+        settings.client_files,
     )
 
 
@@ -94,7 +95,9 @@ class MqttCarrier:
         sends_states: bool = True,
         images: StreamImages | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        client_files: tuple[Path, Path] | None = None,
     ) -> None:
+        self._client_files = client_files
         self._host, self._port = host, port
         self._where = f"{host}:{port}"
         self._tls, self._ca = tls, ca
@@ -171,7 +174,7 @@ class MqttCarrier:
         if self._user is not None:
             client.username_pw_set(*self._user)
         if self._tls:
-            client.tls_set_context(tls_context(self._where, self._ca))
+            client.tls_set_context(tls_context(self._where, self._ca, self._client_files))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish

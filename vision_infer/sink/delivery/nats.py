@@ -40,7 +40,7 @@ class NatsCarrier(LoopBusCarrier[NatsSettings]):
         """Connect to the first server that answers."""
         self.close()
         self._name = name
-        tls = tls_context(self._where, self._settings.ca) if self._settings.tls else None
+        tls = tls_context(self._where, self._settings.ca, self._settings.client_files) if self._settings.tls else None
         for number, (host, port) in enumerate(self._settings.hosts, 1):
             try:
                 self._run(self._connect(host, port, tls), 3 * self.connect_s)

@@ -51,9 +51,11 @@ class RedisCarrier(BusCarrier[RedisSettings]):
         (host, port) = settings.hosts[0]
         tls: dict[str, Any] = {}
         if settings.tls:
-            tls_context(self._where, settings.ca)  # reports a file that cannot be read
+            tls_context(self._where, settings.ca, settings.client_files)  # reports a file that cannot be read
             ca = None if settings.ca is None else str(settings.ca)
             tls = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca}
+            if settings.client_files is not None:
+                tls["ssl_certfile"], tls["ssl_keyfile"] = map(str, settings.client_files)
         self._client = redis.Redis(
             host=host,
             port=port,
