@@ -24,7 +24,7 @@ from vision_infer.service.http.problem import Problem
 from vision_infer.service.http.routes.inference_protocol import protocol_problem
 from vision_infer.service.inference_protocol.models import SERVER, VERSION, InferRequest, Models, after_timeout
 from vision_infer.service.inference_protocol.tensors import InputTensor
-from vision_infer.sink.otlp.traced import TRACED_REQUEST, TracedRequest
+from vision_infer.sink.otlp.traced import TRACE_HEADERS, TRACED_REQUEST, TracedRequest
 from vision_infer.stream.redact import redact
 
 if TYPE_CHECKING:
@@ -181,9 +181,11 @@ class GrpcServer:
     def _begin_trace(self, metadata: Mapping[str, str]) -> TracedRequest | None:
         """Continue the trace of the client, or begin one; the thread of the call has it, and had that of an earlier call."""
         traced = None
+        headers = {name: metadata[name] for name in ("traceparent", "tracestate") if name in metadata}
         if self._telemetry is not None:
-            traced = self._telemetry.begin_request(metadata.get("traceparent", ""), metadata.get("tracestate", ""))
+            traced = self._telemetry.begin_request(headers.get("traceparent", ""), headers.get("tracestate", ""))
         TRACED_REQUEST.set(traced)
+        TRACE_HEADERS.set(headers)
         return traced
 
     def _end_trace(self, traced: TracedRequest | None, method: str, code: grpc.StatusCode) -> None:

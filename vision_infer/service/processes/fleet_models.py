@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from vision_infer.service.inference_protocol.tensors import InputTensor
 from vision_infer.service.processes.admission import least_loaded
 from vision_infer.service.processes.fleet import Fleet
 from vision_infer.service.processes.worker_client import WorkerRequest
+from vision_infer.sink.otlp.traced import TRACE_HEADERS
 
 _LENGTH = "Inference-Header-Content-Length"
 Run: TypeAlias = Callable[[Coroutine[Any, Any, httpx.Response]], httpx.Response]
@@ -69,9 +71,10 @@ class FleetModels:
 
     def _ask(self, request: WorkerRequest) -> httpx.Response:
         client = self._workers.clients[least_loaded(self._workers)]
+        traced = replace(request, headers={**(TRACE_HEADERS.get() or {}), **request.headers})
 
         async def ask() -> httpx.Response:
-            response = await client.send(request)
+            response = await client.send(traced)
             await response.aread()
             return response
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from zlib import crc32
@@ -82,6 +82,8 @@ class TracedRequest:
 
 TRACED_REQUEST: ContextVar[TracedRequest | None] = ContextVar("traced_request", default=None)
 """The request that the current task, or a thread on its behalf, handles; None if it has no trace."""
+TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
+"""The headers of the client's trace, for a request that another process answers and traces."""
 
 
 @dataclass(slots=True)
