@@ -154,6 +154,9 @@ bench-own: $(VENV)/dev.stamp ## Measure the cost of this project's own code, wit
 	$(BIN)/python -m benchmarks.own_cost
 	$(BIN)/python -m benchmarks.device_cost
 
+bench-masks: $(VENV)/dev.stamp ## Measure what masks add to the selection of detections, and to their rows.
+	$(BIN)/python -m benchmarks.mask_cost
+
 bench-quick: $(VENV)/dev.stamp ## Check that the benchmarks of files run.
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
