@@ -261,7 +261,7 @@ def test_no_source_and_an_empty_folder(detector: Detector, tmp_path: Path) -> No
 
 
 def test_the_package_exports_its_interface() -> None:
-    assert set(vision_infer.__all__) == {"Detection", "Detections", "Detector", "Pipeline", "Result", "__version__"}
+    assert set(vision_infer.__all__) == {"Detection", "Detections", "Detector", "HookFrame", "Pipeline", "Result", "__version__"}
     assert set(vision_infer.__all__) <= set(dir(vision_infer))
     assert vision_infer.Detections is Detections
     with pytest.raises(AttributeError):

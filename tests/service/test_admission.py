@@ -24,7 +24,7 @@ def measured(
         streams = [status("s0", usage=Usage(0.1, 0.1, 0.1), result_fps=5.0)]
         return cost_of(streams, lanes, MachineUsage(2, 0.6, others), in_full)
 
-    monkeypatch.setattr(site.service, "cost", cost)
+    monkeypatch.setattr(site.service._streams, "_cost", cost)
 
 
 def test_a_rate_within_the_spare_capacity_is_accepted_and_a_higher_one_rejected(
