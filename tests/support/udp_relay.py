@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from tests.support.waiting import LIMIT_S
+
 _PORTS = re.compile(rb"(client|server)_port=(\d+)-(\d+)")
 _LOOK_S = 0.05
 
@@ -51,7 +53,7 @@ class UdpRelay:
             one.close()
 
     def _run(self) -> None:
-        self._listener.settimeout(10)
+        self._listener.settimeout(LIMIT_S)
         client, _ = self._listener.accept()
         own = self._listener.getsockname()[1]
         server = socket.create_connection(("127.0.0.1", self._server_port))
