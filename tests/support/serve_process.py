@@ -100,7 +100,7 @@ class ServeProcess:
             found.extend(re.finditer(r"serves on (https?)://127\.0\.0\.1:(\d+)", self.log[before:]))
             return bool(found)
 
-        self.wait(serves, "the service to listen")
+        self.wait(serves, "the service to listen", 2 * LIMIT_S)  # Ray Client alone can take a minute
         self.scheme, self.port = found[-1][1], int(found[-1][2])
         if self.becomes_ready:
             self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the service to be ready")
