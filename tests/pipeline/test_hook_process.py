@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, run_all
 from tests.support.hand_clock import HandClock
+from tests.support.waiting import wait_until
 from vision_infer.config.stream_policy import HookSettings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
@@ -174,7 +174,4 @@ def test_a_run_with_a_process_ends_it(folder: Path) -> None:
     assert sink.results() == list(range(6))
     assert source_summary(supervisor.records()[0])["hook_errors"] == 0
     (pid,) = {result.extra["pid"] for _, _, result in sink.written if result is not None and result.extra is not None}
-    until = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < until, "the process of the hook remains"
-        time.sleep(0.01)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process of the hook has ended")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from multiprocessing import Pipe
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.hooks.frame import HookFrame, NoPixelsError
 from vision_infer.pipeline.hooks.loading import Hook
-from vision_infer.pipeline.lanes.child_process import bound
+from vision_infer.pipeline.lanes.child_process import start_connected
 from vision_infer.stream.live.backoff import Backoff
 
 CHILD = "vision_infer.pipeline.hooks.child"
@@ -170,13 +169,10 @@ class ProcessHook:
             self._process = None
 
     def _start(self) -> None:
-        self._connection, child = Pipe()
-        with child:
-            command = bound([sys.executable, "-m", CHILD, str(child.fileno())])
-            try:
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[child.fileno()])
-            except OSError as error:
-                raise UsageError(f"hook {self._settings.call}: its process cannot start: {error.strerror}") from error
+        try:
+            self._connection, self._process = start_connected(CHILD)
+        except OSError as error:
+            raise UsageError(f"hook {self._settings.call}: its process cannot start: {error.strerror}") from error
         problem: str | None = f"hook {self._settings.call}: its process has ended while it was starting"
         with suppress(EOFError, OSError):
             self._connection.send((sys.path, self._settings.call, self._settings.folder))

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import BinaryIO
 
 POLL_S = 0.1
@@ -37,6 +39,22 @@ def bound(command: Sequence[str]) -> list[str]:
     if sys.platform != "linux":
         return list(command)
     return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
+
+
+def start_connected(module: str) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """Start a module of Python as a process; its argument is the number of its end of the connection. See :func:`bound`.
+
+    Raises:
+        OSError: The process cannot start.
+    """
+    connection, child = Pipe()
+    with child:
+        command = bound([sys.executable, "-m", module, str(child.fileno())])
+        try:
+            return connection, subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[child.fileno()])
+        except OSError:
+            connection.close()
+            raise
 
 
 def run_child(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +17,7 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox
 from vision_infer.engine.open import EngineRequest
-from vision_infer.pipeline.lanes.child_process import bound
+from vision_infer.pipeline.lanes.child_process import start_connected
 
 CHILD = "vision_infer.service.shadow.candidate_child"
 LOAD_S = 1800.0
@@ -80,14 +77,10 @@ class Candidate:
 
     def __init__(self, path: Path, request: EngineRequest) -> None:
         self._graphs = {path}
-        self._connection, child = Pipe()
-        with child:
-            command = bound([sys.executable, "-m", CHILD, str(child.fileno())])
-            try:
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[child.fileno()])
-            except OSError as error:
-                self._connection.close()
-                raise EngineError(f"the candidate's process cannot start: {error.strerror}") from error
+        try:
+            self._connection, self._process = start_connected(CHILD)
+        except OSError as error:
+            raise EngineError(f"the candidate's process cannot start: {error.strerror}") from error
         self._connection.send((path, request))
 
     def loaded(self) -> LoadedCandidate:
