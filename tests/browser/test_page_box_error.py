@@ -18,6 +18,8 @@ from tests.support.serve_process import ServeProcess
 pytestmark = pytest.mark.timing
 
 FRAMES = 150
+HALF_PIXEL = 0.5 / STEP_PX
+"""The edges of the square are measured in whole pixels; in frame intervals."""
 
 
 @pytest.mark.slow
@@ -38,7 +40,7 @@ def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: 
     exact = sum(exact for _, exact in measured) / len(measured)
     print(f"{fps or 30} results/s: off by p50 {p50:.2f}, p95 {p95:.2f} frame intervals; {exact:.0%} had their own result")
     assert len(errors) >= 0.9 * len(measured), "nearly every frame has a box"
-    assert p95 <= 1
+    assert p95 <= 1 + HALF_PIXEL
 
 
 SLOW_HOOK = """

