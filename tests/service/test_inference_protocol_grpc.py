@@ -47,7 +47,7 @@ def test_an_api_token_is_valid_until_it_is_revoked(kind: str, engines: Engines, 
         access.tokens.revoke(token.id)
         assert "invalid" in served.fails(401, kind, lambda client: client.call("get_server_metadata"), secret)
     (record,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
-    where = {"http": ("GET", ""), "grpc": ("POST", f"/{SERVICE}/ServerMetadata")}[kind]
+    where = {"http": ("GET", "/v2"), "grpc": ("POST", f"/{SERVICE}/ServerMetadata")}[kind]
     assert (record["event"], record["method"], record["route"]) == ("refused", *where)
     assert (record["status"], record["address"]) == (401, "127.0.0.1")
 

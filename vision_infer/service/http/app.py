@@ -117,8 +117,10 @@ def make_routes(
         app.state.registry.register(access.audit)
     for routes in ROUTES:
         app.include_router(routes.router)
+    app.state.protocol_paths = ()
     if backend.settings.service.inference_protocol is not None:
         app.include_router(inference_protocol.router)
+        app.state.protocol_paths = inference_protocol.PATHS
     problem.install(app)
     openapi.install(app)
     return app

@@ -9,7 +9,6 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -193,8 +192,8 @@ class SecurityContext:
             changes = is_change(method, path) or (method not in SAFE_METHODS and path.startswith(TOKENS_PATH))
             event = "change" if changes else None
         if self.access is not None and event is not None:
-            templates: Any = scope["app"].openapi()["paths"]
-            template, target = route_of(path, templates)
+            app = scope["app"]
+            template, target = route_of(path, [*app.openapi()["paths"], *app.state.protocol_paths])
             route = (template, state.get("target", target))
             await self.access.audit.record(event, principal, method, route, status, (scope.get("client") or ("",))[0])
 

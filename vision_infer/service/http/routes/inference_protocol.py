@@ -143,6 +143,10 @@ async def post_infer(name: str, request: Request, context: Shared, version: str 
         )
 
 
+PATHS = tuple(route.path for route in router.routes if isinstance(route, APIRoute))
+"""The templates of the paths, for the audit log."""
+
+
 def _answer(backend: Backend, of: tuple[str, str], body: bytes, length: str | None, arrived_ns: int) -> Response:
     given, inputs = _parse(body, length)
     model = model_of(backend, *of)
