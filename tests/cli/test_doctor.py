@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 from tests.support.buses import RedisServer
 from tests.support.free_port import free_port
 from tests.support.otlp_receiver import OtlpReceiver
-from vision_infer.cli import camera_checks, checks, doctor
+from vision_infer.cli import camera_checks, checks, doctor, service_checks
 from vision_infer.cli.app import app
+from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.config.service.telemetry import TelemetrySettings
 from vision_infer.core.errors import EngineError
@@ -95,6 +97,31 @@ def test_the_otlp_receiver_of_the_file_is_asked_and_problems_are_explained() -> 
     assert refused.hint == "Check telemetry.headers."
     (away,) = checks.check_telemetry(settings)
     assert (away.severity, away.text) == ("error", f"{receiver.url} cannot be reached: Connection refused")
+
+
+def test_the_grpc_port_and_the_shadow_model_of_the_file_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(service_checks.check_grpc_port(ServeSettings())) == list(service_checks.check_shadow(ServeSettings())) == []
+    port = free_port()
+    settings = ServeSettings.model_validate(
+        {
+            "service": {"inference_protocol": {"grpc_port": port}},
+            "streams": {"door": {"detect": "test://"}},
+            "shadow": {"model": "missing", "streams": ["door", "dor"]},
+        }
+    )
+    assert texts_of(service_checks.check_grpc_port(settings)) == [("ok", f"port {port} is free")]
+    with socket.create_server(("127.0.0.1", port)):
+        (taken,) = service_checks.check_grpc_port(settings)
+    assert (taken.severity, taken.text) == (
+        "warning",
+        f"cannot listen on 127.0.0.1:{port} for gRPC: Address already in use",
+    )
+    stream, model = service_checks.check_shadow(settings)
+    assert stream.text == "shadow.streams: dor is not a stream of the configuration"
+    assert (model.severity, model.text) == ("error", "shadow.model: unknown model 'missing'")
+    monkeypatch.setattr(service_checks, "find_spec", lambda _: None)
+    (missing,) = service_checks.check_grpc_port(settings)
+    assert (missing.severity, missing.hint) == ("error", "Run: pip install '.[grpc]'")
 
 
 def test_cameras_are_checked_with_the_credentials_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _check(
     sources: list[str], discover: bool, seconds: float, udp: bool, token_file: Path | None, login: CameraLogin | None
 ) -> Iterator[Finding]:
     """Yield all findings. Cameras come first, so that no other check disturbs their measurement."""
-    from vision_infer.cli import camera_checks, checks
+    from vision_infer.cli import camera_checks, checks, service_checks
     from vision_infer.cli.access.check_provider import check_provider
     from vision_infer.config.serve_file import load_settings
     from vision_infer.stream.source import LiveOptions
@@ -96,6 +96,8 @@ def _check(
     yield from checks.check_sinks(settings.sinks)
     yield from check_provider(settings.access)
     yield from checks.check_telemetry(settings.telemetry)
+    yield from service_checks.check_grpc_port(settings)
+    yield from service_checks.check_shadow(settings)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()
