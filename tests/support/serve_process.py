@@ -67,7 +67,11 @@ class ServeProcess:
         self.scheme, self.port = "http", 0
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()  # __exit__ is not called
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -122,6 +126,7 @@ class ServeProcess:
             return process.wait(LIMIT_S), time.monotonic() - began
         finally:
             process.kill()
+            process.wait()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         """Send a request; return the status and text of the response."""
