@@ -84,15 +84,18 @@ test: $(VENV)/dev.stamp packages ## Install what the tests need, and run all but
 	$(PYTEST) $(PARALLEL) -m 'not slow and not timing' --hypothesis-profile quick
 	$(PYTEST) -m 'timing and not slow' $(REAL_TIME)
 
-# Here the slow tests load the machine, so all tests with cameras and browsers run one at a time. A shared machine can be too slow for
-# a moment: what failed is repeated once, alone.
+# Slow tests with cameras and browsers load the machine, so two of their files run at a time, and tests of the real time one at a time.
+# A shared machine can be too slow for a moment: what failed is repeated once, alone.
 PROFILE := $(if $(CI),--hypothesis-profile repeatable)
 COMPUTED := $(PROFILE) tests $(addprefix --ignore ,$(REAL_TIME))
+SERVED := -m 'not timing' $(PROFILE) $(REAL_TIME)
+TIMED := -m timing $(PROFILE) $(REAL_TIME)
 
 test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
 	$(COMPILE_TESTS)
 	$(PYTEST) $(PARALLEL) $(COMPUTED) || $(PYTEST) --last-failed $(COMPUTED)
-	$(PYTEST) $(PROFILE) $(REAL_TIME) || $(PYTEST) --last-failed $(PROFILE) $(REAL_TIME)
+	$(PYTEST) --numprocesses 2 --dist loadfile $(SERVED) || $(PYTEST) --last-failed $(SERVED)
+	$(PYTEST) $(TIMED) || $(PYTEST) --last-failed $(TIMED)
 
 # Without PyTorch and the models' tools, so that another Python is installed in a minute.
 OTHER := $(VENV)-other

@@ -45,7 +45,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> SimpleNamespace:
             raise ModelError("unknown model 'missing'")
         return {Size(SIDE, SIDE): Path(model)}
 
-    # Beside other tests, which load all cores, what has the lowest priority can wait for minutes.
+    # Together with other tests, which load all cores, what has the lowest priority can wait for minutes.
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
     monkeypatch.setattr(candidate, "CHILD", "tests.service.shadow_candidate")
     monkeypatch.setattr(shadow, "model_inputs", inputs)
