@@ -162,18 +162,21 @@ def test_a_long_file_is_read_by_several_nodes(cluster: RayCluster, tmp_path: Pat
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
-def test_the_files_of_a_lost_node_are_read_by_the_others(cluster: RayCluster, tmp_path: Path) -> None:
+def test_the_files_of_a_lost_node_are_read_by_the_others(cluster: RayCluster, tmp_path: Path, hooks: Path) -> None:
+    for file in (*hooks.glob("reader-*"), *hooks.glob("go")):
+        file.unlink()
     cluster.add("d")
     folder = tmp_path / "archive"
     folder.mkdir()
     for number in range(200):
         shutil.copy(clip(B_FRAMES), folder / f"clip{number:03}.mp4")
-    process = run(folder, tmp_path / "out", cluster=cluster)
+    environ = {"PYTHONPATH": str(hooks)}
+    process = run(folder, tmp_path / "out", "--hook", "poison:wait,timeout_s=100", cluster=cluster, environ=environ)
+    wait_for(hooks, 3, process, "reader-*")
+    (hooks / "go").touch()
     wait_for(tmp_path / "out", 60, process)
     cluster.remove("b")
-    text = ended(process)
-    assert "200/200 files, 8000 frames, " in text
-    assert ", 3 nodes" in text
+    assert "200/200 files, 8000 frames, " in ended(process)
     found = row_bytes(tmp_path / "out")
     assert len(found) == 200
     for rows in found.values():

@@ -177,6 +177,7 @@ def test_a_changed_frame_size_is_handled(server: RtspServer) -> None:
     assert reading.report.gaps == 0
 
 
+@pytest.mark.timing
 def test_key_frames_only(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "_RARE_KEYS_NS", 500_000_000)
     only = LiveOptions(keyframes_only=True)
