@@ -71,10 +71,10 @@ packages: ## Install the system's packages for the tests: RTSP server, browser, 
 	$(call install_missing,$(CAMERAS_MISSING); $(BROWSER_MISSING); $(BROKER_MISSING); $(NETWORK_MISSING); $(DEPLOY_MISSING))
 
 # Many tests wait for cameras and servers, so there are two workers for each core. A file stays with one worker, so that its servers
-# and models are started once; tests/conftest.py sets the order of files. Tests that depend on the real time run afterwards, one at a time.
+# and models are started once. Tests that depend on the real time run afterwards, one at a time.
 PYTEST := $(BIN)/python -m pytest
 REAL_TIME := tests/real tests/preview tests/browser tests/hostile tests/cluster
-PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2) --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2) --dist loadfile
 
 # Every worker collects all tests. In a new clone, each would also compile all of them.
 COMPILE_TESTS = @[ -d tests/core/__pycache__ ] || ls -d tests/*/ | xargs -P 2 -n 8 $(PYTEST) --collect-only -qq >/dev/null || true

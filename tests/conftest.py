@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,15 +17,6 @@ if str(ROOT) not in sys.path:  # so that `from tests.support.media import …` w
 
 from tests.support.fake_cuda import FakeCuda
 from vision_infer.core.card import ModelCard, parse_card
-
-
-@pytest.hookimpl(trylast=True)  # after others have left out tests
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let parallel workers begin with files that have slow or many tests, so that none of these runs alone at the end."""
-    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
-        slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
-        counts = Counter(item.path for item in items)
-        items.sort(key=lambda item: (item.path not in slow, -counts[item.path]))
 
 
 @pytest.fixture
