@@ -116,8 +116,10 @@ def test_the_grpc_port_and_the_shadow_model_of_the_file_are_checked(monkeypatch:
         "warning",
         f"cannot listen on 127.0.0.1:{port} for gRPC: Address already in use",
     )
+    odd = settings.model_copy(update={"service": settings.service.model_copy(update={"host": "." * 70})})
+    assert [one.severity for one in service_checks.check_grpc_port(odd)] == ["warning"]
     stream, model = service_checks.check_shadow(settings)
-    assert stream.text == "shadow.streams: dor is not a stream of the configuration"
+    assert (stream.severity, stream.text) == ("warning", "shadow.streams: dor is not a stream of the configuration")
     assert (model.severity, model.text) == ("error", "shadow.model: unknown model 'missing'")
     monkeypatch.setattr(service_checks, "find_spec", lambda _: None)
     (missing,) = service_checks.check_grpc_port(settings)

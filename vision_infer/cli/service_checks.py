@@ -29,8 +29,9 @@ def check_grpc_port(settings: ServeSettings) -> Iterator[Finding]:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             yield Finding("grpc", "ok", f"port {probe.getsockname()[1]} is free")
-    except OSError as error:
-        text = f"cannot listen on {service.host}:{protocol.grpc_port} for gRPC: {error.strerror}"
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that cannot be a name
+        reason = getattr(error, "strerror", None) or "unknown host"
+        text = f"cannot listen on {service.host}:{protocol.grpc_port} for gRPC: {reason}"
         hint = "If the service runs, this is normal. Otherwise choose another service.inference_protocol.grpc_port."
         yield Finding("grpc", "warning", text, hint)
 
@@ -43,7 +44,8 @@ def check_shadow(settings: ServeSettings) -> Iterator[Finding]:
         return
     for name in settings.shadow.streams:
         if name not in settings.streams:
-            yield Finding("shadow", "error", f"shadow.streams: {name} is not a stream of the configuration", "Correct the name.")
+            hint = "Correct the name, or add this stream through the API."
+            yield Finding("shadow", "warning", f"shadow.streams: {name} is not a stream of the configuration", hint)
     try:
         model_inputs(settings.shadow.model, settings.model_dir)
     except ModelError as error:
