@@ -355,3 +355,24 @@ def test_without_timestamps_a_pause_makes_one_frame_old() -> None:
     taken = [(EPOCH + number * INTERVAL + (60 * SECOND if number >= 50 else 0), 0) for number in range(100)]
     ages = ages_without_times(arrivals(taken, lambda _: MS))
     assert [number for number, age in enumerate(ages) if age] == [50]
+
+
+def test_without_timestamps_a_burst_in_pieces_is_old() -> None:
+    """The sender is interrupted between the frames, once for nearly a frame interval."""
+    stalled, ends = 100, EPOCH + 100 * INTERVAL + 2 * SECOND
+
+    def way(number: int) -> int:
+        burst = ends + (number - stalled) * 5 * MS + (30 * MS if number > 110 else 0) - (EPOCH + number * INTERVAL)
+        return max(MS, burst) if number >= stalled else MS
+
+    packets = arrivals(camera(200), way)
+    ages = ages_without_times(packets)
+    true = [(arrival - taken) / MS for taken, _, arrival in packets]
+    assert ages[stalled : stalled + 40] == pytest.approx(true[stalled : stalled + 40], abs=50)
+    assert ages[-1] == 0
+
+
+def test_without_timestamps_a_lower_frame_rate_makes_one_frame_old() -> None:
+    taken = [(EPOCH + number * INTERVAL + max(0, number - 50) * SECOND, 0) for number in range(100)]
+    ages = ages_without_times(arrivals(taken, lambda _: MS))
+    assert [number for number, age in enumerate(ages) if age] == [51]

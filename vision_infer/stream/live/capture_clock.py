@@ -48,6 +48,7 @@ _CAMERA_PACKETS, _MIN_CAMERA = 16, 8
 _CAMERA_SPREAD_NS = 20 * MS
 _CAMERA_PLAUSIBLE_NS = (-5 * MS, 500 * MS)
 _PAUSE_INTERVALS, _PAUSE_NS = 3, 200 * MS
+_AT_PACE = 2
 _AVERAGE = 0.05
 _WAITED_NS = MS
 """The minimum duration of a read that had to wait for its packet."""
@@ -246,8 +247,8 @@ class UntimedClock:
     """Returns capture times for a stream whose packets have no valid timestamps, such as MJPEG over HTTP.
 
     A packet that the reader waited for has just arrived. One that was already there followed the previous one at the stream's
-    own pace. A pause much longer than that means a delay: the first packet after it is old, and so are the following ones that
-    the reader did not wait for.
+    own pace. After a pause much longer than that, or if this process was too slow for as long, packets follow that pace too,
+    until the reader waits for two in a row as long as the pace demands: a burst comes in pieces, with short waits between them.
     """
 
     settled = True
@@ -259,19 +260,23 @@ class UntimedClock:
         self._captured_ns = 0
         self._interval_ns = 0.0
         """The average interval between packets that the reader waited for, nanoseconds; 0 until it is known."""
+        self._at_pace = 0
+        """The number of successive packets that arrived at the stream's pace or slower although they are behind it."""
 
     def packet(self, times: PacketTimes) -> None:
         """Add a packet, in order of arrival."""
         last, self._read_ns = self._read_ns, times.read_ns
         interval = self._interval_ns
-        held_up = interval and times.waited_ns > _PAUSE_INTERVALS * interval + _PAUSE_NS
-        if last is None or not interval or (times.waited and not held_up):
+        due = min(times.read_ns, self._captured_ns + round(interval))
+        behind = interval and times.read_ns - due > _PAUSE_INTERVALS * interval + _PAUSE_NS
+        self._at_pace = self._at_pace + 1 if behind and times.waited_ns >= _REAL_TIME_PACE * interval else 0
+        if last is None or not interval or (times.waited and (not behind or self._at_pace >= _AT_PACE)):
             self._captured_ns = times.read_ns
             if last is not None and times.waited:
                 gap = times.read_ns - last
                 self._interval_ns += (gap - interval) * (_AVERAGE if interval else 1.0)
         else:
-            self._captured_ns = min(times.read_ns, self._captured_ns + round(interval))
+            self._captured_ns = due
 
     def captured(self, pts_ns: int | None, read_ns: int) -> int:  # noqa: ARG002 - the timestamps are not valid
         """Return when the frame of the last packet was captured, monotonic nanoseconds."""
