@@ -53,38 +53,48 @@ PATIENT = LiveOptions(open_timeout_s=5, stall_timeout_s=2, max_age_s=3600, clock
 @cache
 def pictures(options: str = KEY_FRAMES) -> dict[int, bytes]:
     """Return encoded frames by their number, in decoding order."""
+    noise = np.random.default_rng(1).integers(0, 60, (240, 320, 3), np.uint8)
+    return encoded([numbered(number, 320, 240) // 2 + np.roll(noise, number, 1) for number in range(COUNT)], options)
+
+
+def encoded(images: list[NDArray[np.uint8]], options: str) -> dict[int, bytes]:
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 320, 240, "yuv420p", Fraction(30)
     encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "24", "x264-params": f"scenecut=0:{options}"}
-    rng = np.random.default_rng(1)
-    noise = rng.integers(0, 60, (240, 320, 3), np.uint8)
-    images = [numbered(number, 320, 240) // 2 + np.roll(noise, number, 1) for number in range(COUNT)]
     encoder.time_base = Fraction(1, 30)
-    encoded: list[Packet[VideoStream]] = []
+    out: list[Packet[VideoStream]] = []
     for number, image in enumerate(images):
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts = number
-        encoded += encoder.encode(frame)
-    return {packet.pts: bytes(packet) for packet in [*encoded, *encoder.encode(None)] if packet.pts is not None}
+        out += encoder.encode(frame)
+    return {packet.pts: bytes(packet) for packet in [*out, *encoder.encode(None)] if packet.pts is not None}
 
 
 @cache
 def whole_frames(options: str = KEY_FRAMES) -> tuple[NDArray[np.uint8], ...]:
+    return decoded(pictures(options))
+
+
+def decoded(coded: dict[int, bytes]) -> tuple[NDArray[np.uint8], ...]:
     """Return the frames as a decoder returns them without losses."""
     decoder = av.CodecContext.create("h264", "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type = "NONE"
-    frames = [frame for data in pictures(options).values() for frame in decoder.decode(Packet(data))]
+    frames = [frame for data in coded.values() for frame in decoder.decode(Packet(data))]
     frames += decoder.decode(None)
     return tuple(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames)
 
 
 def packets(options: str = KEY_FRAMES) -> list[bytes]:
+    return packetized(pictures(options), 1400)
+
+
+def packetized(coded: dict[int, bytes], mtu: int) -> list[bytes]:
     parts = [
         (payload, number * STEP, last)
-        for number, data in pictures(options).items()
-        for payload, last in payloads(list(units(data)), hevc=False, mtu=1400)
+        for number, data in coded.items()
+        for payload, last in payloads(list(units(data)), hevc=False, mtu=mtu)
     ]
     return [rtp(payload, sequence, timestamp, last) for sequence, (payload, timestamp, last) in enumerate(parts)]
 
@@ -175,6 +185,23 @@ def test_frames_that_refer_to_a_loss_behind_a_key_frame_are_marked() -> None:
     assert inexact
     assert set(inexact) <= set(marked)
     assert len(marked) <= 20, "they end at the key frame"
+
+
+def test_a_damaged_frame_changes_nothing_behind_the_next_key_frame() -> None:
+    """What FFmpeg's decoder has read of the first block that is cut would be added to a later one, here of the key frame."""
+    noise = np.random.default_rng(1).integers(0, 120, (80, 106, 3), np.uint8)
+    images = [np.full((240, 320, 3), 110, np.uint8) for _ in range(31)]
+    for image in images[5:]:
+        image[80:160, 106:212] += noise
+    coded = encoded(images, KEY_FRAMES)
+    exact, sent = decoded(coded), packetized(coded, 400)
+    places = [place for place, packet in enumerate(sent) if struct.unpack_from("!I", packet, 4)[0] == 5 * STEP]
+    assert len(places) > 8
+    for lost in places:
+        frames, _ = read(sent[:lost] + sent[lost + 1 :], time.time_ns())
+        assert [number_of(frame) for frame in frames if frame.damaged] == list(range(5, 15))
+        for frame in frames:
+            assert frame.damaged or np.array_equal(frame.image.to_rgb(), exact[number_of(frame)]), number_of(frame)
 
 
 def test_damaged_packets_without_a_frame_have_a_reason() -> None:

@@ -8,8 +8,8 @@ import threading
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.preview.relay import Relay
+from vision_infer.stream.backoff import Backoff, after_refusals
 from vision_infer.stream.find import open_source
-from vision_infer.stream.live.backoff import Backoff, after_refusals
 from vision_infer.stream.live.live_source import LiveSource
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec

@@ -17,7 +17,7 @@ from vision_infer.core.result import Result
 from vision_infer.pipeline.hooks.frame import HookFrame, NoPixelsError
 from vision_infer.pipeline.hooks.loading import Hook
 from vision_infer.pipeline.lanes.child_process import start_connected
-from vision_infer.stream.live.backoff import Backoff
+from vision_infer.stream.backoff import Backoff
 
 CHILD = "vision_infer.pipeline.hooks.child"
 START_S = 60.0

@@ -22,7 +22,7 @@ from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.schedule.queues import QueuedItem
-from vision_infer.stream.live.backoff import Backoff, after_refusals
+from vision_infer.stream.backoff import Backoff, after_refusals
 from vision_infer.stream.redact import redact
 from vision_infer.stream.rtp_counts import PictureCounts, RtpCounts
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself

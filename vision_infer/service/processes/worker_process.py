@@ -14,7 +14,7 @@ from typing import IO
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.lanes.child_process import bound
-from vision_infer.stream.live.backoff import Backoff
+from vision_infer.stream.backoff import Backoff
 from vision_infer.stream.redact import redact
 
 MODULE = "vision_infer.service.worker"

@@ -32,6 +32,7 @@ from vision_infer.stream.live.capture_clock import SECOND, CaptureClock, PacketT
 from vision_infer.stream.live.ingest import open_packets, why_ffmpeg
 from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
+from vision_infer.stream.live.packet_decoder import PacketDecoder
 from vision_infer.stream.live.playout import Playout
 from vision_infer.stream.live.rtp_packets import RtpPackets
 from vision_infer.stream.nvdec import Decoding
@@ -48,9 +49,6 @@ _DROPS = {Action.SKIP: DropReason.NOT_REFERENCED, Action.DISCARD: DropReason.TO_
 
 class LiveSource:
     """One connection to a live source.
-
-    The decoder uses no frame threads, since each of them delays the output by a frame. It decodes slices in parallel if the
-    camera sends several per frame.
 
     Args:
         spec: The source and how it is read (``live``).
@@ -77,7 +75,7 @@ class LiveSource:
         except BaseException:
             self._log.close()
             raise
-        self._set_decoder()
+        self._decoder = self._new_decoder()
         opened = self._packets.opened
         self.info = self._with_decoder(_info(opened.stream, opened.frame_rate))
         if isinstance(self._packets, RtpPackets):
@@ -125,7 +123,8 @@ class LiveSource:
                     yield from self._packet(packet, times)
                 if not self._packets.restart_file():
                     return
-                self._set_decoder()
+                self._decoder.close()
+                self._decoder = self._new_decoder()
                 self._show_format()
         finally:
             self._without_frame(None)
@@ -136,6 +135,7 @@ class LiveSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._tap is not None:
             self._tap.closed()
+        self._decoder.close()
         self._packets.close()
         self._log.close()
 
@@ -150,16 +150,8 @@ class LiveSource:
             for packet in self._packets.sound.take(until_ns):
                 self._tap.sound(packet)
 
-    def _set_decoder(self) -> None:
-        context, live = self._packets.opened.stream.codec_context, self.spec.live
-        context.thread_count = self._threads
-        context.thread_type = "SLICE" if self._threads > 1 else "NONE"
-        context.options = {"max_pixels": str(self.spec.read.max_pixels)}
-        if live.keyframes_only:
-            context.skip_frame = "NONKEY"
-        elif live.skip_nonref:
-            context.skip_frame = "NONREF"
-        self._decoding.opened(context)
+    def _new_decoder(self) -> PacketDecoder:
+        return PacketDecoder(self.spec, self._threads, self._decoding, self._packets.opened.stream.codec_context)
 
     def _packet(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         """Decide what happens to a packet, and yield the frames that result."""
@@ -251,12 +243,7 @@ class LiveSource:
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         self._log.use_thread()
         try:
-            decoded = packet.decode()
-            if self.spec.live.keyframes_only and packet.size:
-                # A decoder that expects B-frames would delay the key frame until more packets arrive, seconds later: drain it.
-                context = self._packets.opened.stream.codec_context
-                decoded += context.decode(None)
-                context.flush_buffers()
+            return self._decoder.decode(packet)
         except EOFError:  # the decoder was flushed already
             return []
         except av.error.FFmpegError as error:
@@ -264,7 +251,6 @@ class LiveSource:
             if packet.pts in self._reads:
                 self._reads[packet.pts] = self._reads[packet.pts][0], True, False
             return []
-        return decoded
 
     def _without_frame(self, until: int | None) -> None:
         """Count the damaged packets for which the decoder returns no frame.

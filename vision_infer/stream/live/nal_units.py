@@ -47,6 +47,15 @@ def is_disposable(codec: str, data: bytes | memoryview) -> bool:
     return False
 
 
+def is_idr(data: bytes | memoryview) -> bool:
+    """Return whether a packet of H.264 has an IDR picture: no later one refers to anything before it (H.264, 7.4.1.2.4).
+
+    Args:
+        data: A packet with start codes or with four-byte lengths.
+    """
+    return next((unit & 31 for unit in _headers(data) if unit & 31 in _H264_SLICES), 0) == _H264_IDR
+
+
 def frames_to_recovery(data: bytes | memoryview) -> int:
     """Return after how many frames all are exact if decoding begins with a key frame of H.264; 0 for an IDR picture.
 

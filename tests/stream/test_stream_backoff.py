@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.live.backoff import Backoff, after_refusals
+from vision_infer.stream.backoff import Backoff, after_refusals
 
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 
