@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 import ray
+from ray._private import worker
 
 from vision_infer.cluster.actors import AUTH, CONTROLLER, HEAD, NAMESPACE, call_controller, find_controller, is_secure
 from vision_infer.cluster.controller import Controller
@@ -18,6 +22,7 @@ ATTEMPTS = 3
 _NO_PROCESS = "Starting Ray client server failed"
 MAX_REASON = 400
 """The maximum length of an error of Ray that is shown, characters."""
+_log = logging.getLogger("vision_infer.cluster")
 
 
 def connect(address: str, insecure: bool) -> None:
@@ -51,6 +56,9 @@ def connect(address: str, insecure: bool) -> None:
 
 
 def _open_connection(address: str) -> None:
+    # Ray prints its messages to standard output, where rows, tables and JSON are, whatever ``log_to_driver`` is:
+    # https://github.com/ray-project/ray/issues/9616
+    worker.print_to_stdstream = _log_message
     for attempt in count(1):
         ray.shutdown()  # a lost connection must be closed first
         try:
@@ -60,6 +68,11 @@ def _open_connection(address: str) -> None:
             # The head starts a process for each client. On a head that has just started, that process can end at once.
             if _NO_PROCESS not in str(error) or attempt == ATTEMPTS:
                 raise
+
+
+def _log_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - the signature is Ray's
+    for line in "\n".join(data["lines"]).splitlines():
+        _log.info("Ray: %s", line[:MAX_REASON])
 
 
 def _reason_of(error: Exception) -> str:
