@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,7 +67,8 @@ def test_the_wall_plays_without_layout_shifts(browser: Browser, site: LiveSite) 
         plays(checked, "back")
         front = page.locator(tile(page, "front"))
         expect(front).to_contain_text("live")
-        expect(front).to_contain_text("320×180 h264")
+        # A busy machine lowers the rate, and the reason takes this place.
+        expect(front.locator(".reason")).to_have_text(re.compile("^(320×180 h264|degraded: .*)$"))
         expect(front).to_contain_text("of 10, decoded")
         checked.wait("/p50 \\d/.test(document.querySelector('.tile .figure').textContent)")
         checked.shot("wall")

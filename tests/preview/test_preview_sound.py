@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from vision_infer.preview.preview import Preview
 
 TONE_HZ = 1000.37
 """A frequency with which no two packets of 20 ms are alike."""
+JITTER_NS = 5_000_000
 CODECS: tuple[Sound, ...] = ("pcmu", "pcma", "opus", "aac")
 MOUNTS = [ClockMount(f"/{codec}", sound=codec, tone_hz=TONE_HZ, width=320, height=180) for codec in CODECS]
 
@@ -79,15 +83,21 @@ def test_players_hear_the_tone_of_each_camera(cameras: RtspServer) -> None:
         assert "a=inactive" in watchers["silent"].session.answer
         assert not watchers["silent"].payloads
         for name in CODECS:
-            check_sound(watchers[name], [bytes(packet.data) for packet in tapes[name].packets], name)
+            check_sound(watchers[name], tapes[name].packets, name)
 
     asyncio.run(run())
 
 
-def check_sound(watcher: Watcher, camera: list[bytes], codec: str) -> None:
+def check_sound(watcher: Watcher, packets: list[SoundPacket], codec: str) -> None:
     """Check the tone, the RTP times, and that the payloads are the camera's where they need no encoder."""
     assert tone_hz(watcher.heard[20:]) == pytest.approx(TONE_HZ, abs=20)
-    assert set(np.diff(watcher.sound_times)) == {160 if codec.startswith("pcm") else 960}, "20 ms each, without gaps"
+    # The camera's times jump if it leaves out sound, and with its first sender report on a busy machine.
+    between = [later.pts_ns - earlier.pts_ns for earlier, later in pairwise(packets)]
+    jumps = sum(abs(ns - statistics.median(between)) > JITTER_NS for ns in between)
+    steps = Counter(np.diff(watcher.sound_times).tolist())
+    del steps[160 if codec.startswith("pcm") else 960]
+    assert steps.total() <= jumps, f"20 ms each, without gaps of our own: {steps}"
+    camera = [bytes(packet.data) for packet in packets]
     if codec == "aac":
         assert not set(watcher.payloads) & set(camera)
     else:
