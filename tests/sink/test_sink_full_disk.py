@@ -7,7 +7,9 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
+from io import FileIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ from vision_infer.sink.files.encoder import X264
 from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.files.mot import MotSink
 from vision_infer.sink.files.parquet import ParquetSink
+from vision_infer.sink.files.row_file import RowWriter
 from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, size_in_words
@@ -78,6 +81,16 @@ def test_jsonl() -> None:
         assert f"the rows of {len(rows)} frames are kept" in error.hint
         assert " free)" in error.message
         assert list(folder.iterdir()) == [path]
+
+
+def test_standard_output() -> None:
+    """The free space is that of the disk to which it is redirected."""
+    with small_disk(SIZE) as folder, (folder / "rows").open("wb", buffering=0) as raw:
+        assert isinstance(raw, FileIO)
+        with suppress(OSError):
+            (folder / "other").write_bytes(bytes(2 * SIZE))
+        with pytest.raises(NoSpaceError, match="0 bytes free"):
+            RowWriter(raw, "standard output", 0).write(b"row\n")
 
 
 def test_csv_and_mot() -> None:

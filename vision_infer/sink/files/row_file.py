@@ -101,7 +101,9 @@ class RowWriter:
 
     def _error(self, error: OSError) -> OutputError:
         if is_full(error):
-            return NoSpaceError(self._name, self._written, kept=f"the rows of {self.rows} frames are kept")
+            disk = os.fstatvfs(self.raw.fileno())  # of standard output, the name tells no disk
+            kept = f"the rows of {self.rows} frames are kept"
+            return NoSpaceError(self._name, self._written, kept=kept, free=disk.f_bavail * disk.f_frsize)
         return output_error(self._name, error)
 
 
