@@ -48,6 +48,7 @@ def measured(page: Page, figure: str, least: float) -> dict[str, float]:
     raise AssertionError(f"{figure} stays at {figures[figure]}")
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize("browser", [CHROMIUM, FIREFOX], indirect=True)
 def test_sound_is_off_until_the_button_switches_it_on(browser: Browser, site: str) -> None:
