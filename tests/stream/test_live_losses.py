@@ -252,7 +252,7 @@ def test_one_percent_of_the_packets_of_a_real_server_is_lost_over_udp() -> None:
     assert lossy.report.pictures.cut == 0
     # The other reader uses UDP as well, and a busy kernel can lose its packets.
     # A busy server draws two frames in one millisecond, which have the same time code.
-    drawn = Counter(got.moment for got in complete.got if got.moment is not None)
+    drawn: Counter[int | None] = Counter(got.moment for got in complete.got if got.moment is not None)
     sent = {got.moment: got.frame.image.to_rgb() for got in complete.got if drawn[got.moment] == 1 and not got.frame.damaged}
     unmarked = [got for got in lossy.got if not got.frame.damaged]
     assert 100 < len(unmarked) < len(lossy.got)

@@ -101,7 +101,7 @@ class RowWriter:
 
     def _error(self, error: OSError) -> OutputError:
         if is_full(error):
-            disk = os.fstatvfs(self.raw.fileno())  # of standard output, the name tells no disk
+            disk = os.fstatvfs(self.raw.fileno())  # the name of standard output has no disk
             kept = f"the rows of {self.rows} frames are kept"
             return NoSpaceError(self._name, self._written, kept=kept, free=disk.f_bavail * disk.f_frsize)
         return output_error(self._name, error)
