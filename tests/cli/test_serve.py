@@ -218,11 +218,14 @@ def test_sigterm_completes_frames_in_flight(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_the_service_immediately(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time\n\ndef hook(frame, result):\n    time.sleep(600)\n")
+    called = tmp_path / "called"  # only then does the service wait for it
+    (tmp_path / "slow.py").write_text(
+        f"import pathlib, time\n\ndef hook(frame, result):\n    pathlib.Path({str(called)!r}).touch()\n    time.sleep(600)\n"
+    )
     (tmp_path / "serve.yaml").write_text("model: clock\nstreams:\n  a: {url: 'test://', hook: 'slow:hook'}\n")
     with serve(tmp_path, "serve.yaml", "--port", "0") as started:
         started.wait_ready()
-        started.until(lambda: "a: live" in started.text or '"live"' in started.get("/api/v1/streams").text)
+        started.until(called.exists)
         started.signal(signal.SIGTERM)
         started.until(lambda: "stopping" in started.get("/readyz").text)
         began = time.monotonic()
