@@ -220,7 +220,8 @@ def test_sigterm_completes_frames_in_flight(tmp_path: Path) -> None:
 def test_a_second_signal_ends_the_service_immediately(tmp_path: Path) -> None:
     called = tmp_path / "called"  # only then does the service wait for it
     (tmp_path / "slow.py").write_text(
-        f"import pathlib, time\n\ndef hook(frame, result):\n    pathlib.Path({str(called)!r}).touch()\n    time.sleep(600)\n"
+        "import pathlib, threading\n\n"
+        f"def hook(frame, result):\n    pathlib.Path({str(called)!r}).touch()\n    threading.Event().wait()\n"
     )
     (tmp_path / "serve.yaml").write_text("model: clock\nstreams:\n  a: {url: 'test://', hook: 'slow:hook'}\n")
     with serve(tmp_path, "serve.yaml", "--port", "0") as started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from io import FileIO
@@ -101,9 +102,9 @@ class RowWriter:
 
     def _error(self, error: OSError) -> OutputError:
         if is_full(error):
-            disk = os.fstatvfs(self.raw.fileno())  # the name of standard output has no disk
             kept = f"the rows of {self.rows} frames are kept"
-            return NoSpaceError(self._name, self._written, kept=kept, free=disk.f_bavail * disk.f_frsize)
+            free = shutil.disk_usage(self.raw.fileno()).free  # the name of standard output has no disk
+            return NoSpaceError(self._name, self._written, kept=kept, free=free)
         return output_error(self._name, error)
 
 

@@ -49,6 +49,7 @@ _CAMERA_SPREAD_NS = 20 * MS
 _CAMERA_PLAUSIBLE_NS = (-5 * MS, 500 * MS)
 _PAUSE_INTERVALS, _PAUSE_NS = 3, 200 * MS
 _AT_PACE = 2
+"""The number of packets in a row at the stream's pace after which it is no longer behind."""
 _AVERAGE = 0.05
 _WAITED_NS = MS
 """The minimum duration of a read that had to wait for its packet."""

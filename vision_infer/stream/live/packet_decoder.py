@@ -36,8 +36,6 @@ class PacketDecoder:
         self._spec = spec
         self._threads = threads
         self._decoding = decoding
-        self._own: VideoCodecContext | None = None
-        """The decoder that replaces the stream's own; None before the first damage."""
         self._damaged = False
         """Whether the present decoder has decoded something damaged."""
         self._context = self._prepared(context)
@@ -65,9 +63,8 @@ class PacketDecoder:
         return frames
 
     def close(self) -> None:
-        """Stop the threads of a decoder that the container does not know: see :mod:`vision_infer.stream.ffmpeg_log`."""
-        if self._own is not None:
-            self._own.flush_buffers()
+        """Stop the decoder's threads before PyAV frees it: see :mod:`vision_infer.stream.ffmpeg_log`."""
+        self._context.flush_buffers()
 
     def _replace(self, packet: Packet[VideoStream]) -> None:
         """Continue with another decoder if this one may have coefficients left, and holds no B-frames."""
@@ -78,7 +75,7 @@ class PacketDecoder:
         context = av.CodecContext.create(old.codec, "r")
         assert isinstance(context, VideoCodecContext)
         context.extradata = old.extradata
-        self._context = self._own = self._prepared(context)
+        self._context = self._prepared(context)
         self._damaged = False
 
     def _prepared(self, context: VideoCodecContext) -> VideoCodecContext:
